@@ -1,0 +1,2 @@
+//! Trains ResNet18 from tinyres shards with libtorch.
+#![cfg(feature = "torch")]
