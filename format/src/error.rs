@@ -18,7 +18,9 @@ pub enum Error {
         expected: [u8; 8],
     },
     /// Written by a newer tinyres: upgrade this one, or pack again.
-    #[error("{what} has version {got}, but this build reads versions up to {max}: upgrade tinyres or pack again")]
+    #[error(
+        "{what} has version {got}, but this build reads versions up to {max}: upgrade tinyres or pack again"
+    )]
     Version {
         /// What carries the version: a shard or a manifest.
         what: &'static str,
@@ -34,7 +36,9 @@ pub enum Error {
         unknown: u32,
     },
     /// The file was cut, or something was added to it: copy it again or pack again.
-    #[error("file is {got} bytes long, expected {expected}: it was cut short or added to; copy or pack it again")]
+    #[error(
+        "file is {got} bytes long, expected {expected}: it was cut short or added to; copy or pack it again"
+    )]
     Length {
         /// The length of the file.
         got: u64,
@@ -72,7 +76,9 @@ pub enum Error {
         got: u8,
     },
     /// The bytes changed after they were written: copy or pack the shard again.
-    #[error("{part} has checksum {got:08x}, expected {expected:08x}: the bytes changed after they were written; copy or pack the shard again")]
+    #[error(
+        "{part} has checksum {got:08x}, expected {expected:08x}: the bytes changed after they were written; copy or pack the shard again"
+    )]
     Checksum {
         /// The part that the checksum covers.
         part: Part,
@@ -88,7 +94,9 @@ pub enum Error {
         reason: String,
     },
     /// A sample's label is neither -1 nor the index of a class.
-    #[error("image {image} has label {got}, expected -1 (none) or a class from 0 to {classes} exclusive")]
+    #[error(
+        "image {image} has label {got}, expected -1 (none) or a class from 0 to {classes} exclusive"
+    )]
     Label {
         /// The image's index in the shard.
         image: u64,
@@ -98,7 +106,9 @@ pub enum Error {
         classes: usize,
     },
     /// A sample's box is neither (-1, -1, -1, -1) nor inside the image.
-    #[error("image {image} has box {got:?}, expected all -1 (none) or inclusive pixels x0 <= x1 < {width}, y0 <= y1 < {height}")]
+    #[error(
+        "image {image} has box {got:?}, expected all -1 (none) or inclusive pixels x0 <= x1 < {width}, y0 <= y1 < {height}"
+    )]
     Box {
         /// The image's index in the shard.
         image: u64,
@@ -132,7 +142,9 @@ pub enum Error {
         expected: u64,
     },
     /// The directory holds no `dataset.json`: the pack was interrupted, or this is not its output.
-    #[error("no dataset.json here: the pack is unfinished or this is no shard directory; run `tinyres pack` again")]
+    #[error(
+        "no dataset.json here: the pack is unfinished or this is no shard directory; run `tinyres pack` again"
+    )]
     Unfinished,
     /// `dataset.json` is not what the format asks for.
     #[error("dataset.json: {reason}; pack again")]
@@ -141,7 +153,9 @@ pub enum Error {
         reason: String,
     },
     /// A shard is not the one that `dataset.json` was written for.
-    #[error("{what} is {got}, but dataset.json says {expected}: the shard is of another set or another pack; pack again")]
+    #[error(
+        "{what} is {got}, but dataset.json says {expected}: the shard is of another set or another pack; pack again"
+    )]
     Foreign {
         /// What differs.
         what: &'static str,
@@ -169,7 +183,10 @@ impl Error {
     pub fn at(self, path: &Path) -> Self {
         match self {
             Self::At { .. } => self,
-            source => Self::At { path: path.to_owned(), source: Box::new(source) },
+            source => Self::At {
+                path: path.to_owned(),
+                source: Box::new(source),
+            },
         }
     }
 }

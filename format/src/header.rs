@@ -1,7 +1,9 @@
+use std::ops::Range;
 
+use bytemuck::{Pod, Zeroable};
 
-
-
+use crate::le::{Le32, Le64};
+use crate::{Error, Part, Result};
 
 /// The length of the header page, and where the images begin.
 pub const PAGE: usize = 4096;
@@ -18,6 +20,8 @@ pub(crate) const ALIGN: u64 = 64;
 const DTYPE_U8: u32 = 0;
 /// The largest side and channel count: keeps every product of sizes far from overflow.
 const MAX_SIDE: u32 = 65_535;
+/// The longest metadata that is read: 22,000 classes take under 2 MiB.
+pub(crate) const MAX_METADATA: u64 = 16 << 20;
 
 /// The shape of one image, planar: `[channels, height, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,7 +39,11 @@ impl Shape {
     /// RGB images of `side` x `side` pixels.
     #[must_use]
     pub const fn rgb(side: u32) -> Self {
-        Self { channels: 3, height: side, width: side }
+        Self {
+            channels: 3,
+            height: side,
+            width: side,
+        }
     }
 
     /// Bytes of one image.
@@ -43,11 +51,34 @@ impl Shape {
     pub const fn image_len(self) -> usize {
         self.channels as usize * self.height as usize * self.width as usize
     }
+
+    /// Checks the limits that version 1 sets.
+    pub(crate) fn check(self) -> Result<()> {
+        let side = 1..=MAX_SIDE;
+        for (field, got, allowed, expected) in [
+            ("channels", self.channels, 3..=3, "3"),
+            ("height", self.height, side.clone(), "1 to 65535"),
+            ("width", self.width, side, "1 to 65535"),
+        ] {
+            if !allowed.contains(&got) {
+                return Err(Error::Field {
+                    field,
+                    got: got.into(),
+                    expected,
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl From<[u32; 3]> for Shape {
     fn from([channels, height, width]: [u32; 3]) -> Self {
-        Self { channels, height, width }
+        Self {
+            channels,
+            height,
+            width,
+        }
     }
 }
 
@@ -60,5 +91,260 @@ impl From<Shape> for [u32; 3] {
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}x{}", self.channels, self.height, self.width)
+    }
+}
+
+/// Where a section lies, and the checksum of its bytes.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Section {
+    pub offset: Le64,
+    pub len: Le64,
+    /// CRC-32 of the section; zero for the images, whose blocks have one each.
+    pub crc: Le32,
+    pub reserved: Le32,
+}
+
+/// The first page of a shard. `SPEC.md`, section 2, is the byte table.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(crate) struct Header {
+    pub magic: [u8; 8],
+    pub version: Le32,
+    pub flags: Le32,
+    pub file_len: Le64,
+    pub count: Le64,
+    pub channels: Le32,
+    pub height: Le32,
+    pub width: Le32,
+    pub dtype: Le32,
+    pub block_images: Le32,
+    pub section_count: Le32,
+    pub reserved: [u8; 8],
+    pub sections: [Section; SECTIONS.len()],
+    pub rest: [u8; 3860],
+    pub header_crc: Le32,
+}
+
+const _: () = assert!(size_of::<Header>() == PAGE && align_of::<Header>() == 1);
+
+/// The sections, in file order.
+pub(crate) const SECTIONS: [Part; 7] = [
+    Part::Images,
+    Part::BlockCrcs,
+    Part::Labels,
+    Part::Boxes,
+    Part::NameOffsets,
+    Part::Names,
+    Part::Metadata,
+];
+
+/// What the header says, checked: every range lies in the file, and none overlaps another.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub shape: Shape,
+    pub count: usize,
+    pub ranges: [Range<usize>; SECTIONS.len()],
+    pub crcs: [u32; SECTIONS.len()],
+}
+
+impl Layout {
+    pub fn range(&self, part: Part) -> Range<usize> {
+        match index(part) {
+            Some(at) => self.ranges[at].clone(),
+            None => 0..0,
+        }
+    }
+
+    /// Checks the header page at the start of `bytes`, and that every section lies where it must.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let magic = bytes.first_chunk::<8>();
+        if magic != Some(&MAGIC) {
+            let mut got = [0; 8];
+            let known = bytes.len().min(8);
+            got[..known].copy_from_slice(&bytes[..known]);
+            return Err(Error::Magic {
+                got,
+                expected: MAGIC,
+            });
+        }
+        let len = bytes.len() as u64;
+        let Some(page) = bytes.get(..PAGE) else {
+            return Err(Error::Length {
+                got: len,
+                expected: PAGE as u64,
+            });
+        };
+        let header: &Header = bytemuck::from_bytes(page);
+        if header.version.get() != VERSION {
+            return Err(Error::Version {
+                what: "shard",
+                got: header.version.get(),
+                max: VERSION,
+            });
+        }
+        let (got, expected) = (crc32fast::hash(&page[..PAGE - 4]), header.header_crc.get());
+        if got != expected {
+            return Err(Error::Checksum {
+                part: Part::Header,
+                got,
+                expected,
+            });
+        }
+        header.check(len)
+    }
+}
+
+/// The section table's entry for `part`; a block of images and the header have none.
+pub(crate) fn index(part: Part) -> Option<usize> {
+    SECTIONS.iter().position(|&section| section == part)
+}
+
+/// The first multiple of [`ALIGN`] that is not before `offset`.
+pub(crate) fn align(offset: u64) -> Option<u64> {
+    offset.checked_next_multiple_of(ALIGN)
+}
+
+impl Header {
+    fn check(&self, len: u64) -> Result<Layout> {
+        if self.flags.get() != 0 {
+            return Err(Error::Flags {
+                unknown: self.flags.get(),
+            });
+        }
+        for (offset, reserved) in [
+            (56, &self.reserved[..]),
+            (PAGE - 4 - self.rest.len(), &self.rest),
+        ] {
+            zero(offset, reserved)?;
+        }
+        if self.file_len.get() != len {
+            return Err(Error::Length {
+                got: len,
+                expected: self.file_len.get(),
+            });
+        }
+        for (field, value, only, expected) in [
+            ("dtype", self.dtype, DTYPE_U8, "0 (u8)"),
+            ("block_images", self.block_images, 64, "64"),
+            ("section_count", self.section_count, 7, "7"),
+        ] {
+            if value.get() != only {
+                return Err(Error::Field {
+                    field,
+                    got: value.get().into(),
+                    expected,
+                });
+            }
+        }
+        let shape = Shape {
+            channels: self.channels.get(),
+            height: self.height.get(),
+            width: self.width.get(),
+        };
+        shape.check()?;
+        let too_many = || Error::Field {
+            field: "count",
+            got: self.count.get(),
+            expected: "a count whose images fit in memory",
+        };
+        let count = usize::try_from(self.count.get()).map_err(|_| too_many())?;
+        let lens = section_lens(count, shape).ok_or_else(too_many)?;
+
+        let mut ranges = [const { 0..0 }; SECTIONS.len()];
+        let mut end = PAGE as u64;
+        for (at, &part) in SECTIONS.iter().enumerate() {
+            let section = &self.sections[at];
+            let (offset, section_len) = (section.offset.get(), section.len.get());
+            let extent = |what, got, expected| Error::Extent {
+                part,
+                what,
+                got,
+                expected,
+            };
+            let start = align(end).ok_or_else(too_many)?;
+            if offset != start {
+                return Err(extent("begins at", offset, start));
+            }
+            match lens[at] {
+                SectionLen::Exactly(expected) if section_len != expected => {
+                    return Err(extent("has length", section_len, expected));
+                }
+                SectionLen::AtMost(cap) if section_len > cap => {
+                    return Err(extent("has length", section_len, cap));
+                }
+                _ => {}
+            }
+            end = match offset.checked_add(section_len) {
+                Some(end) if end <= len => end,
+                _ => return Err(extent("ends past", len, len)),
+            };
+            if section.reserved.get() != 0 {
+                return Err(extent(
+                    "has reserved bits",
+                    section.reserved.get().into(),
+                    0,
+                ));
+            }
+            let too_long = |_| Error::Length {
+                got: len,
+                expected: usize::MAX as u64,
+            };
+            ranges[at] = usize::try_from(offset).map_err(too_long)?
+                ..usize::try_from(end).map_err(too_long)?;
+        }
+        if end != len {
+            return Err(Error::Length {
+                got: len,
+                expected: end,
+            });
+        }
+        let images_crc = self.sections[0].crc.get();
+        if images_crc != 0 {
+            return Err(Error::Field {
+                field: "images crc",
+                got: images_crc.into(),
+                expected: "0",
+            });
+        }
+        Ok(Layout {
+            shape,
+            count,
+            ranges,
+            crcs: self.sections.map(|section| section.crc.get()),
+        })
+    }
+}
+
+/// How long a section has to be.
+#[derive(Clone, Copy)]
+enum SectionLen {
+    Exactly(u64),
+    AtMost(u64),
+}
+
+/// The length of each section, or `None` where it would overflow.
+fn section_lens(count: usize, shape: Shape) -> Option<[SectionLen; SECTIONS.len()]> {
+    let count = count as u64;
+    let each = |size: u64| count.checked_mul(size).map(SectionLen::Exactly);
+    Some([
+        each(shape.image_len() as u64)?,
+        SectionLen::Exactly(count.div_ceil(BLOCK_IMAGES as u64).checked_mul(4)?),
+        each(8)?,
+        each(16)?,
+        SectionLen::Exactly(count.checked_add(1)?.checked_mul(4)?),
+        SectionLen::AtMost(u32::MAX.into()),
+        SectionLen::AtMost(MAX_METADATA),
+    ])
+}
+
+/// Checks that the bytes at `offset` are zero.
+pub(crate) fn zero(offset: usize, bytes: &[u8]) -> Result<()> {
+    match bytes.iter().position(|&byte| byte != 0) {
+        Some(at) => Err(Error::Reserved {
+            offset: (offset + at) as u64,
+            got: bytes[at],
+        }),
+        None => Ok(()),
     }
 }

@@ -1,10 +1,20 @@
-//! The tinyres shard format.
+#![doc = include_str!("../SPEC.md")]
+
 mod error;
 mod header;
 mod le;
+mod manifest;
+mod metadata;
 mod part;
+pub mod publish;
+mod shard;
+mod writer;
 
 pub use error::{Error, Result};
 pub use header::{BLOCK_IMAGES, MAGIC, PAGE, Shape, VERSION};
 pub use le::{Le32, Le64, LeI32, LeI64};
+pub use manifest::{MANIFEST, Manifest, ShardEntry, SplitEntry};
+pub use metadata::{Class, Digest, Metadata, Refused, Split};
 pub use part::Part;
+pub use shard::{Shard, map};
+pub use writer::{Columns, Published, Writer};

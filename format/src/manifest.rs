@@ -1,0 +1,238 @@
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Error, Result, Shape, Shard, Split, publish};
+
+/// The file that says that a directory of shards is whole.
+pub const MANIFEST: &str = "dataset.json";
+/// The newest manifest version that this build reads, and the one that it writes.
+const VERSION: u32 = 1;
+/// The longest manifest that is read: 100,000 shards take under 20 MiB.
+const MAX_LEN: u64 = 64 << 20;
+
+/// A directory of shards: written last, so that a directory with one is whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of the manifest: 1.
+    pub version: u32,
+    /// What wrote the set: `tinyres 0.1.0`.
+    pub creator: String,
+    /// Identifies the set; every shard carries the same.
+    pub fingerprint: Digest,
+    /// The shape of every image: `[channels, height, width]`.
+    pub shape: Shape,
+    /// How many classes there are.
+    pub classes: usize,
+    /// The splits, in the order train, val, test.
+    pub splits: Vec<SplitEntry>,
+}
+
+/// A split of the set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitEntry {
+    /// Which one it is.
+    pub split: Split,
+    /// Images in all its shards.
+    pub images: u64,
+    /// Its shards, in order: image `i` of the split lies in the first that is long enough.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// A shard of a split.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Its file name in the directory.
+    pub file: String,
+    /// Images in it.
+    pub images: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its header page.
+    pub digest: Digest,
+}
+
+impl Manifest {
+    /// A manifest of the current version.
+    #[must_use]
+    pub fn new(
+        creator: String,
+        fingerprint: Digest,
+        shape: Shape,
+        classes: usize,
+        splits: Vec<SplitEntry>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            creator,
+            fingerprint,
+            shape,
+            classes,
+            splits,
+        }
+    }
+
+    /// Reads the manifest of the set in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Unfinished`] where there is none; otherwise what is wrong with it. Each names the directory.
+    pub fn load(dir: &Path) -> Result<Self> {
+        let path = dir.join(MANIFEST);
+        let read = || match std::fs::metadata(&path) {
+            Ok(file) if file.len() > MAX_LEN => Err(Error::Length {
+                got: file.len(),
+                expected: MAX_LEN,
+            }),
+            Ok(_) => Self::parse(&std::fs::read(&path)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
+                Err(Error::Unfinished)
+            }
+            Err(error) => Err(error.into()),
+        };
+        read().map_err(|error| match error {
+            Error::Unfinished => error.at(dir),
+            error => error.at(&path),
+        })
+    }
+
+    /// Reads a manifest's JSON text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(json: &[u8]) -> Result<Self> {
+        let wrong = |reason: String| Error::Manifest { reason };
+        let manifest: Self =
+            serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
+        if manifest.version != VERSION {
+            return Err(Error::Version {
+                what: "dataset.json",
+                got: manifest.version,
+                max: VERSION,
+            });
+        }
+        for (at, entry) in manifest.splits.iter().enumerate() {
+            let split = entry.split;
+            if manifest.splits[..at]
+                .iter()
+                .any(|earlier| earlier.split == split)
+            {
+                return Err(wrong(format!("split {split} is listed twice")));
+            }
+            if let Some((index, shard)) = entry
+                .shards
+                .iter()
+                .enumerate()
+                .find(|(index, shard)| shard.file != split.shard_name(*index))
+            {
+                let expected = split.shard_name(index);
+                return Err(wrong(format!(
+                    "shard {index} of {split} is {:?}, expected {expected:?}",
+                    shard.file
+                )));
+            }
+            let images = entry
+                .shards
+                .iter()
+                .try_fold(0u64, |sum, shard| sum.checked_add(shard.images));
+            if images != Some(entry.images) {
+                return Err(wrong(format!(
+                    "split {split} has {} images, but its shards do not",
+                    entry.images
+                )));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Writes the manifest to `dir`, whole or not at all: the last step of a pack.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(MANIFEST);
+        let mut json = serde_json::to_vec_pretty(self).map_err(|error| Error::Manifest {
+            reason: error.to_string(),
+        })?;
+        json.push(b'\n');
+        publish::write(&path, &json).map_err(|error| Error::from(error).at(&path))
+    }
+
+    /// The entry of `split`, if the set has it.
+    #[must_use]
+    pub fn split(&self, split: Split) -> Option<&SplitEntry> {
+        self.splits.iter().find(|entry| entry.split == split)
+    }
+
+    /// Checks that `shard` is shard `index` of `entry`, the very one that was packed with this manifest.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`], with what differs.
+    pub fn check<B: AsRef<[u8]>>(
+        &self,
+        entry: &SplitEntry,
+        index: usize,
+        shard: &Shard<B>,
+    ) -> Result<()> {
+        let metadata = shard.metadata();
+        let listed = entry.shards.get(index);
+        let listed_as = |number: fn(&ShardEntry) -> String| {
+            listed.map_or_else(|| "no such shard".to_owned(), number)
+        };
+        for (what, got, expected) in [
+            (
+                "the set's fingerprint",
+                metadata.fingerprint.to_string(),
+                self.fingerprint.to_string(),
+            ),
+            (
+                "the image shape",
+                shard.shape().to_string(),
+                self.shape.to_string(),
+            ),
+            (
+                "the number of classes",
+                metadata.classes.len().to_string(),
+                self.classes.to_string(),
+            ),
+            (
+                "the split",
+                metadata.split.to_string(),
+                entry.split.to_string(),
+            ),
+            (
+                "the shard's index",
+                metadata.shard.to_string(),
+                index.to_string(),
+            ),
+            (
+                "the number of shards",
+                metadata.shards.to_string(),
+                entry.shards.len().to_string(),
+            ),
+            (
+                "the number of images",
+                shard.len().to_string(),
+                listed_as(|shard| shard.images.to_string()),
+            ),
+            (
+                "the file's length",
+                shard.bytes().len().to_string(),
+                listed_as(|shard| shard.bytes.to_string()),
+            ),
+            (
+                "the header's SHA-256",
+                shard.digest().to_string(),
+                listed_as(|shard| shard.digest.to_string()),
+            ),
+        ] {
+            if got != expected {
+                return Err(Error::Foreign {
+                    what,
+                    got,
+                    expected,
+                });
+            }
+        }
+        Ok(())
+    }
+}
