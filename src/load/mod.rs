@@ -1,0 +1,94 @@
+//! From shards to batches: which images come when, and how their bytes get where they are needed.
+//!
+//! Nothing here knows of torch. Batches are gathered into memory that the caller owns (pinned, if
+//! it likes) by threads that stay ahead of it; batches in file order are views of the map.
+
+mod dataset;
+mod order;
+mod prefetch;
+mod rng;
+
+pub use dataset::{Dataset, Verify};
+pub use order::{Batches, Rank, shuffled};
+pub use prefetch::{Batch, Prefetch, slot};
+pub use rng::{Draws, Stream};
+
+use std::path::PathBuf;
+
+use tinyres_format::Split;
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a data set could not be opened, or a batch not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A shard or the manifest is not as it must be.
+    #[error(transparent)]
+    Format(#[from] tinyres_format::Error),
+    /// The set has no such split.
+    #[error("{}: no {split} split here, only {}: pack a source that has one", dir.display(), names(present))]
+    NoSplit {
+        /// The directory of the set.
+        dir: PathBuf,
+        /// The split asked for.
+        split: Split,
+        /// The splits that there are.
+        present: Vec<Split>,
+    },
+    /// Two shards of a split name different classes.
+    #[error("{}: its classes are not those of the split's first shard: pack the set again", path.display())]
+    Classes {
+        /// The shard whose classes differ.
+        path: PathBuf,
+    },
+    /// The split has more images than an order of 32-bit numbers can hold.
+    #[error("{}: {split} has {images} images, more than {}", dir.display(), u32::MAX)]
+    TooMany {
+        /// The directory of the set.
+        dir: PathBuf,
+        /// The split.
+        split: Split,
+        /// Its images.
+        images: u64,
+    },
+    /// An image that was asked for is past the last.
+    #[error("image {image} asked for, but the split has {len}")]
+    NoImage {
+        /// The image asked for.
+        image: usize,
+        /// How many there are.
+        len: usize,
+    },
+    /// The memory for a batch does not have the size of its images.
+    #[error("a batch of {expected} bytes does not fit into memory of {got} bytes")]
+    Slot {
+        /// Bytes given.
+        got: usize,
+        /// Bytes that the batch has.
+        expected: usize,
+    },
+    /// Every slot is with the caller, who asks for a batch.
+    #[error("no memory for the next batch: every slot is in use, give one back first")]
+    NoSlot,
+    /// A loader thread could not be started.
+    #[error("no thread for the loader: {0}")]
+    Thread(#[source] std::io::Error),
+    /// A loader thread panicked: a defect of tinyres.
+    #[error(
+        "a loader thread panicked while it gathered batch {batch}: this is a defect of tinyres, please report it"
+    )]
+    Panicked {
+        /// The batch.
+        batch: usize,
+    },
+}
+
+fn names(splits: &[Split]) -> String {
+    splits
+        .iter()
+        .map(|split| split.name())
+        .collect::<Vec<_>>()
+        .join(", ")
+}

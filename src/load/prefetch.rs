@@ -1,0 +1,204 @@
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use memmap2::MmapMut;
+
+use super::{Batches, Dataset, Error, Result};
+
+/// Page-aligned memory for a batch of `bytes` bytes.
+///
+/// On a page boundary, since copies to the 16 bytes past one that `malloc` gives a large buffer
+/// take up to five times as long.
+///
+/// # Errors
+/// The system has no such memory.
+pub fn slot(bytes: usize) -> std::io::Result<MmapMut> {
+    MmapMut::map_anon(bytes)
+}
+
+/// A batch whose pixels have been gathered.
+#[derive(Debug)]
+pub struct Batch<S> {
+    /// Its number in the epoch.
+    pub index: usize,
+    /// Its images, by their place in the split.
+    pub images: Vec<u32>,
+    /// The memory that its pixels, `u8 [n, C, H, W]`, are at the start of.
+    pub slot: S,
+}
+
+/// Threads that gather the batches of an epoch ahead of whoever takes them.
+///
+/// Batches come in order whatever the number of threads. The memory is the caller's: each batch
+/// arrives in one of the slots given at the start, and the slot is used again only after
+/// [`give_back`](Self::give_back). Dropping this joins the threads and drops the slots that they hold.
+#[derive(Debug)]
+pub struct Prefetch<S> {
+    next: usize,
+    end: usize,
+    /// Slots that the caller has not taken, or has given back.
+    slots: usize,
+    early: BTreeMap<usize, Result<Batch<S>>>,
+    free: Option<Sender<S>>,
+    done: Option<Receiver<(usize, Result<Batch<S>>)>>,
+    threads: Vec<JoinHandle<()>>,
+    waited: Duration,
+}
+
+/// What a thread takes under one lock, so that the earliest batch not begun always has a slot.
+struct Intake<S> {
+    free: Receiver<S>,
+    next: usize,
+}
+
+impl<S: AsMut<[u8]> + Send + 'static> Prefetch<S> {
+    /// Begins to gather the batches from number `first` on, with `threads` threads (at least one),
+    /// into `slots`, each of which must have room for the largest batch.
+    ///
+    /// With fewer slots than threads the others idle; two slots let one fill while one is used.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    pub fn start(
+        data: Arc<Dataset>,
+        batches: Arc<Batches>,
+        first: usize,
+        slots: impl IntoIterator<Item = S>,
+        threads: usize,
+    ) -> Result<Self> {
+        let end = batches.len();
+        let (free, intake) = channel();
+        let mut count = 0;
+        for slot in slots {
+            // The other end is alive: it is moved to the threads below.
+            let _ = free.send(slot);
+            count += 1;
+        }
+        let (results, done) = channel();
+        let intake = Arc::new(Mutex::new(Intake {
+            free: intake,
+            next: first,
+        }));
+        let mut prefetch = Self {
+            next: first,
+            end,
+            slots: count,
+            early: BTreeMap::new(),
+            free: Some(free),
+            done: Some(done),
+            threads: Vec::new(),
+            waited: Duration::ZERO,
+        };
+        for _ in 0..threads.max(1) {
+            let (data, batches) = (Arc::clone(&data), Arc::clone(&batches));
+            let (intake, results) = (Arc::clone(&intake), results.clone());
+            let thread = std::thread::Builder::new()
+                .name("gather".to_owned())
+                .spawn(move || gather_all(&data, &batches, &intake, &results))
+                .map_err(Error::Thread)?;
+            prefetch.threads.push(thread);
+        }
+        Ok(prefetch)
+    }
+
+    /// The next batch, or `None` after the last. Waits until it is there.
+    ///
+    /// After an error the epoch is over. Where the caller holds every slot there is none to wait
+    /// for, and that is an error too.
+    pub fn next_batch(&mut self) -> Option<Result<Batch<S>>> {
+        if self.next >= self.end {
+            return None;
+        }
+        if self.slots == 0 {
+            return Some(Err(Error::NoSlot));
+        }
+        let began = Instant::now();
+        let result = loop {
+            if let Some(result) = self.early.remove(&self.next) {
+                break result;
+            }
+            match self.done.as_ref().map(Receiver::recv) {
+                Some(Ok((index, result))) => self.early.insert(index, result),
+                // Threads answer for every batch that they take, so none is left to answer.
+                _ => break Err(Error::Panicked { batch: self.next }),
+            };
+        };
+        self.waited += began.elapsed();
+        self.next = if result.is_ok() {
+            self.next + 1
+        } else {
+            self.end
+        };
+        Some(result)
+    }
+
+    /// Returns the memory of a batch for a later one.
+    pub fn give_back(&mut self, slot: S) {
+        self.slots += 1;
+        if let Some(free) = &self.free {
+            // Nobody listens after the last batch was taken up: the slot is dropped then.
+            let _ = free.send(slot);
+        }
+    }
+
+    /// How long [`next_batch`](Self::next_batch) has waited in all.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+}
+
+impl<S> Drop for Prefetch<S> {
+    fn drop(&mut self) {
+        // Closes both channels, at which the threads end.
+        self.free = None;
+        self.done = None;
+        for thread in self.threads.drain(..) {
+            // A panic has been answered for as an error, or its batch was not waited for.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn gather_all<S: AsMut<[u8]>>(
+    data: &Dataset,
+    batches: &Batches,
+    intake: &Mutex<Intake<S>>,
+    results: &Sender<(usize, Result<Batch<S>>)>,
+) {
+    loop {
+        let (index, images, mut slot) = {
+            let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(images) = batches.get(intake.next) else {
+                return;
+            };
+            let Ok(slot) = intake.free.recv() else { return };
+            intake.next += 1;
+            (intake.next - 1, images, slot)
+        };
+        let bytes = images.len() * data.shape().image_len();
+        let gathered = catch_unwind(AssertUnwindSafe(|| {
+            let room = slot.as_mut();
+            let got = room.len();
+            let out = room.get_mut(..bytes).ok_or(Error::Slot {
+                got,
+                expected: bytes,
+            })?;
+            data.gather(images, out)
+        }));
+        let result = gathered
+            .unwrap_or(Err(Error::Panicked { batch: index }))
+            .map(|()| Batch {
+                index,
+                images: images.to_vec(),
+                slot,
+            });
+        if results.send((index, result)).is_err() {
+            return;
+        }
+    }
+}
