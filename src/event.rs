@@ -1,5 +1,6 @@
 //! What packing and training report while they run: plain data, for whoever watches.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Something that happened.
@@ -67,6 +68,22 @@ pub struct Epoch {
     /// Scores on the validation split, where they were due.
     #[serde(flatten)]
     pub val: Option<Score>,
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "epoch {:>3}  loss {:.4}", self.epoch, self.train_loss)?;
+        if let Some(val) = self.val {
+            let (top1, top5) = (100.0 * val.top1, 100.0 * val.top5);
+            write!(
+                f,
+                "  val {:.4}  top-1 {top1:5.2}%  top-5 {top5:5.2}%",
+                val.val_loss
+            )?;
+        }
+        let wait = 100.0 * self.wait_share;
+        write!(f, "  {:.0} img/s  wait {wait:.1}%", self.images_per_second)
+    }
 }
 
 /// How a model does on a split.

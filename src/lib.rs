@@ -5,3 +5,7 @@
 
 pub mod event;
 pub mod load;
+pub mod pack;
+pub mod source;
+pub mod text;
+pub mod ui;

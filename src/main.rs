@@ -1,1 +1,25 @@
-fn main() {}
+//! The `tinyres` command: everything that needs no libtorch, and the way to what does.
+
+mod cli;
+mod cmd;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tinyres::ui::{self, Output, Ui};
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = if cli.json { Output::Json } else { Output::Text };
+    let mut ui = Ui::new(output, cli.quiet);
+    let result = match cli.command {
+        Command::Pack(args) => cmd::pack::run(args, &mut ui),
+        Command::Train(_) | Command::Eval(_) | Command::Doctor(_) => cmd::torch::exec(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => ui::exit(&error),
+    }
+}

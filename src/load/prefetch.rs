@@ -133,6 +133,7 @@ impl<S: AsMut<[u8]> + Send + 'static> Prefetch<S> {
         } else {
             self.end
         };
+        self.slots -= 1;
         Some(result)
     }
 

@@ -1,0 +1,4 @@
+//! One file for each command: what was typed, and how its result is shown.
+
+pub mod pack;
+pub mod torch;

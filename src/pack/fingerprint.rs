@@ -1,0 +1,64 @@
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
+use sha2::{Digest as _, Sha256};
+use tinyres_format::{Digest, Shape};
+
+use crate::source::Source;
+
+/// Identifies the set that `source` packs to: the rule is in section 6 of the format's `SPEC.md`.
+#[must_use]
+pub fn fingerprint(source: &Source, shape: Shape, shard_images: NonZeroU32) -> Digest {
+    let mut lines = Lines(Sha256::new());
+    lines.add(&["tinyres 1"]);
+    let [channels, height, width] = <[u32; 3]>::from(shape).map(|size| size.to_string());
+    lines.add(&["shape", &channels, &height, &width]);
+    lines.add(&["shard_images", &shard_images.to_string()]);
+    for class in &source.classes {
+        lines.add(&["class", &class.id, &class.name]);
+    }
+    for (split, items) in &source.splits {
+        lines.add(&["split", split.name(), &items.len().to_string()]);
+        for item in items {
+            let label = item
+                .label
+                .map_or_else(|| "-".to_owned(), |label| label.to_string());
+            let [x0, y0, x1, y1] = match item.bbox {
+                Some(sides) => sides.map(|side| side.to_string()),
+                None => [const { String::new() }; 4],
+            };
+            match item.bbox {
+                Some(_) => lines.add(&["image", &item.name, &label, &x0, &y0, &x1, &y1]),
+                None => lines.add(&["image", &item.name, &label, "-"]),
+            }
+        }
+    }
+    Digest::from(<[u8; 32]>::from(lines.0.finalize()))
+}
+
+/// Lines of fields separated by tabs, hashed.
+struct Lines(Sha256);
+
+impl Lines {
+    fn add(&mut self, fields: &[&str]) {
+        for (at, field) in fields.iter().enumerate() {
+            if at > 0 {
+                self.0.update(b"\t");
+            }
+            self.0.update(escape(field).as_bytes());
+        }
+        self.0.update(b"\n");
+    }
+}
+
+fn escape(field: &str) -> Cow<'_, str> {
+    if field.contains(['\\', '\t', '\n']) {
+        field
+            .replace('\\', "\\\\")
+            .replace('\t', "\\t")
+            .replace('\n', "\\n")
+            .into()
+    } else {
+        field.into()
+    }
+}

@@ -1,0 +1,130 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tinyres_format::{Columns, Digest, Refused, Shape, Split, SplitEntry};
+
+use crate::text::{Bytes, Count};
+
+/// What was packed, in how much time.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Directory of the shards.
+    pub output: PathBuf,
+    /// Identifies the set.
+    pub fingerprint: Digest,
+    /// Shape of every image.
+    pub shape: Shape,
+    /// Number of classes.
+    pub classes: usize,
+    /// The splits, in the order of the manifest.
+    pub splits: Vec<SplitReport>,
+    /// Images that were left out.
+    pub refused: Vec<Refused>,
+    /// Time from the source being open to the set being published.
+    pub seconds: f64,
+}
+
+/// What was packed of one split.
+#[derive(Clone, Debug, Serialize)]
+pub struct SplitReport {
+    /// Which one.
+    pub split: Split,
+    /// Images packed.
+    pub images: u64,
+    /// Of them, greyscale in the source.
+    pub grey: u64,
+    /// Images left out.
+    pub refused: u64,
+    /// Packed images of each class, in label order.
+    pub per_class: Vec<u64>,
+    /// Shards written.
+    pub shards: usize,
+    /// Their length in bytes.
+    pub bytes: u64,
+}
+
+impl SplitReport {
+    pub(super) fn new(split: Split, classes: usize) -> Self {
+        Self {
+            split,
+            images: 0,
+            grey: 0,
+            refused: 0,
+            per_class: vec![0; classes],
+            shards: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Counts the images of a shard.
+    pub(super) fn count(&mut self, columns: &Columns, grey: u64, refused: usize) {
+        self.grey += grey;
+        self.refused += refused as u64;
+        for &label in &columns.labels {
+            if let Some(count) = usize::try_from(label)
+                .ok()
+                .and_then(|label| self.per_class.get_mut(label))
+            {
+                *count += 1;
+            }
+        }
+    }
+
+    /// Takes from the manifest what it says of the shards.
+    pub(super) fn close(&mut self, entry: &SplitEntry) {
+        self.images = entry.images;
+        self.shards = entry.shards.len();
+        self.bytes = entry.shards.iter().map(|shard| shard.bytes).sum();
+    }
+}
+
+impl Report {
+    fn images(&self) -> u64 {
+        self.splits.iter().map(|split| split.images).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "split     images  per class    grey  refused  shards       size"
+        )?;
+        for split in &self.splits {
+            let (least, most) = (split.per_class.iter().min(), split.per_class.iter().max());
+            let per_class = match (least, most) {
+                (Some(least), Some(most)) if least == most && *most > 0 => Count(*most).to_string(),
+                (Some(least), Some(most)) if *most > 0 => {
+                    format!("{}-{}", Count(*least), Count(*most))
+                }
+                _ => "-".to_owned(),
+            };
+            writeln!(
+                f,
+                "{:<5} {:>10}  {:>9}  {:>6}  {:>7}  {:>6}  {:>9}",
+                split.split,
+                Count(split.images),
+                per_class,
+                Count(split.grey),
+                Count(split.refused),
+                Count(split.shards as u64),
+                Bytes(split.bytes),
+            )?;
+        }
+        let bytes = self.splits.iter().map(|split| split.bytes).sum();
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
+        let rate = self.images() as f64 / self.seconds;
+        write!(
+            f,
+            "{} images of {} and {} classes, {} in {:.2} s: {} images/s\n{}",
+            Count(self.images()),
+            self.shape,
+            self.classes,
+            Bytes(bytes),
+            self.seconds,
+            Count::rounded(rate),
+            self.output.display(),
+        )
+    }
+}
