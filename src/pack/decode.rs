@@ -60,7 +60,10 @@ impl Decoder {
             .turbo
             .as_mut()
             .map_err(|error| Bad::Undecodable(error.clone()))?;
-        let undecodable = |error: turbojpeg::Error| Bad::Undecodable(error.to_string());
+        let undecodable = |error| match error {
+            turbojpeg::Error::TurboJpegError(reason) => Bad::Undecodable(reason),
+            other => Bad::Undecodable(other.to_string()),
+        };
         let header = turbo.read_header(jpeg).map_err(undecodable)?;
         if matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK) {
             return Err(Bad::Cmyk);

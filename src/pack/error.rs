@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// Images that cannot be packed, all of them.
-    #[error("nothing was packed: {}; mend or remove them, or leave them out with --skip-bad", .images)]
+    #[error("nothing was packed: {}\nmend or remove them, or leave them out with --skip-bad", .images)]
     Bad {
         /// Which, and why.
         images: Problems<BadImage>,

@@ -1,0 +1,521 @@
+//! `tinyres pack`, as a user runs it.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{Tree, failure, files, jpeg, tinyres};
+use sha2::{Digest as _, Sha256};
+use tinyres_format::{Manifest, Shard, Split};
+use turbojpeg::PixelFormat;
+
+fn pack(source: &Path, output: &Path, flags: &[&str]) -> assert_cmd::Command {
+    let mut command = tinyres();
+    command
+        .arg("pack")
+        .arg(source)
+        .arg("-o")
+        .arg(output)
+        .args(flags);
+    command
+}
+
+/// A directory with the small tree, changed, in `set`.
+fn tree(change: impl FnOnce(&mut Tree)) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tree = Tree::small();
+    change(&mut tree);
+    tree.write_dir(&dir.path().join("set"));
+    let set = dir.path().join("set");
+    (dir, set)
+}
+
+#[test]
+fn shards_hold_what_the_tree_holds() {
+    let (dir, set) = tree(|_| ());
+    let out = dir.path().join("shards");
+    pack(&set, &out, &["--shard-images", "4"])
+        .assert()
+        .success();
+    let manifest = Manifest::load(&out).unwrap();
+    let lens = manifest
+        .splits
+        .iter()
+        .map(|entry| (entry.split, entry.images, entry.shards.len()));
+    assert_eq!(
+        lens.collect::<Vec<_>>(),
+        [
+            (Split::Train, 10, 3),
+            (Split::Val, 3, 1),
+            (Split::Test, 12, 3)
+        ]
+    );
+    let mut names = Vec::new();
+    for entry in &manifest.splits {
+        for (index, listed) in entry.shards.iter().enumerate() {
+            let shard = Shard::new(fs::read(out.join(&listed.file)).unwrap()).unwrap();
+            shard.verify().unwrap();
+            manifest.check(entry, index, &shard).unwrap();
+            let classes: Vec<_> = shard
+                .metadata()
+                .classes
+                .iter()
+                .map(|class| (&class.id[..], &class.name[..]))
+                .collect();
+            assert_eq!(
+                classes,
+                [
+                    ("n02", "Egyptian cat"),
+                    ("n01", "goldfish, Carassius auratus")
+                ]
+            );
+            for image in 0..shard.len() {
+                let name = shard.name(image).unwrap().unwrap();
+                names.push((
+                    name.to_owned(),
+                    shard.labels()[image].get(),
+                    shard.boxes()[image].map(|side| side.get()),
+                ));
+                let expected =
+                    turbojpeg::decompress(&fs::read(set.join(name)).unwrap(), PixelFormat::RGB)
+                        .unwrap();
+                let interleaved: Vec<u8> = (0..64 * 64)
+                    .flat_map(|at| {
+                        [0, 1, 2].map(|channel| shard.image(image).unwrap()[channel * 64 * 64 + at])
+                    })
+                    .collect();
+                assert_eq!(interleaved, expected.pixels, "{name}");
+            }
+        }
+    }
+    let expected = |name: &str, label, sides| (name.to_owned(), label, sides);
+    assert_eq!(
+        names[0],
+        expected("train/n02/images/n02_0.JPEG", 0, [0, 0, 63, 60])
+    );
+    assert_eq!(
+        names[9],
+        expected("train/n01/images/n01_4.JPEG", 1, [4, 0, 63, 56])
+    );
+    assert_eq!(
+        names[10],
+        expected("val/images/val_2.JPEG", 1, [0, 0, 63, 63])
+    );
+    assert_eq!(
+        names[11],
+        expected("val/images/val_0.JPEG", 0, [5, 6, 5, 9])
+    );
+    let tests: Vec<_> = (0..12)
+        .map(|image| expected(&format!("test/images/test_{image}.JPEG"), -1, [-1; 4]))
+        .collect();
+    assert_eq!(names[13..], tests);
+}
+
+#[test]
+fn bytes_depend_on_neither_threads_nor_storage() {
+    let (dir, set) = tree(|_| ());
+    let out = dir.path().join("shards");
+    pack(&set, &out, &["--threads", "1"]).assert().success();
+    let expected = files(&out);
+    assert_eq!(expected.len(), 4);
+    for threads in ["2", "5"] {
+        let out = dir.path().join(format!("shards-{threads}"));
+        pack(&set, &out, &["--threads", threads]).assert().success();
+        assert!(files(&out) == expected, "{threads} threads");
+    }
+    for (at, prefix) in ["", "tiny-imagenet-200/", "a/b/"].into_iter().enumerate() {
+        let zip = dir.path().join(format!("{at}.zip"));
+        Tree::small().write_zip(&zip, prefix);
+        let out = dir.path().join(format!("zip-{at}"));
+        pack(&zip, &out, &[]).assert().success();
+        assert!(files(&out) == expected, "zip with prefix {prefix:?}");
+    }
+}
+
+/// Section 6 of SPEC.md, written once more.
+#[test]
+fn the_fingerprint_is_that_of_the_specification() {
+    let (dir, set) = tree(|tree| tree.text("words.txt", "n01\tback\\slash\n"));
+    let out = dir.path().join("shards");
+    pack(&set, &out, &[]).assert().success();
+    let mut lines = "tinyres 1\nshape\t3\t64\t64\nshard_images\t8192\n".to_owned();
+    lines += "class\tn02\tn02\nclass\tn01\tback\\\\slash\nsplit\ttrain\t10\n";
+    for (label, wnid) in ["n02", "n01"].iter().enumerate() {
+        for at in 0..5 {
+            lines += &format!(
+                "image\ttrain/{wnid}/images/{wnid}_{at}.JPEG\t{label}\t{at}\t0\t63\t{}\n",
+                60 - at
+            );
+        }
+    }
+    lines += "split\tval\t3\nimage\tval/images/val_2.JPEG\t1\t0\t0\t63\t63\n";
+    lines += "image\tval/images/val_0.JPEG\t0\t5\t6\t5\t9\nimage\tval/images/val_1.JPEG\t1\t1\t2\t3\t4\nsplit\ttest\t12\n";
+    for at in 0..12 {
+        lines += &format!("image\ttest/images/test_{at}.JPEG\t-\t-\n");
+    }
+    let expected = Sha256::digest(lines)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    assert_eq!(
+        Manifest::load(&out).unwrap().fingerprint.to_string(),
+        expected
+    );
+}
+
+#[test]
+fn reports() {
+    let (dir, set) = tree(|_| ());
+    let text = pack(&set, &dir.path().join("a"), &[])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.contains("train         10          5       2        0       1"),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    let json = pack(&set, &dir.path().join("b"), &["--json"])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["splits"][0]["per_class"], serde_json::json!([5, 5]));
+    assert_eq!(json["splits"][0]["grey"], 2);
+    assert_eq!(json["splits"][2]["images"], 12);
+    assert_eq!(json["classes"], 2);
+}
+
+/// Packs a changed tree, which must fail with each of `says`, and leave no output directory.
+#[track_caller]
+fn refused(change: impl FnOnce(&mut Tree), says: &[&str]) {
+    let (dir, set) = tree(change);
+    let out = dir.path().join("shards");
+    let error = failure(&mut pack(&set, &out, &[]), 1);
+    for text in says {
+        assert!(error.contains(text), "{text:?} is not in\n{error}");
+    }
+    assert!(!out.exists(), "something was published");
+}
+
+const IMAGE: &str = "train/n01/images/n01_2.JPEG";
+
+#[test]
+fn bad_images_are_named() {
+    refused(
+        |tree| tree.text(IMAGE, "no jpeg"),
+        &[IMAGE, "undecodable: Not a JPEG file", "--skip-bad"],
+    );
+    refused(|tree| tree.text(IMAGE, ""), &[IMAGE, "undecodable"]);
+    refused(
+        |tree| {
+            let whole = tree.0[IMAGE].clone();
+            tree.put(IMAGE, whole[..whole.len() / 2].to_vec());
+        },
+        &[IMAGE, "undecodable", "Premature end"],
+    );
+    refused(
+        |tree| tree.put(IMAGE, jpeg(1, 32, PixelFormat::RGB)),
+        &[IMAGE, "32x32 pixels, expected 64x64"],
+    );
+    refused(
+        |tree| tree.put(IMAGE, jpeg(1, 64, PixelFormat::CMYK)),
+        &[IMAGE, "CMYK"],
+    );
+    refused(
+        |tree| {
+            let boxes = String::from_utf8(tree.0["train/n01/n01_boxes.txt"].clone()).unwrap();
+            tree.text(
+                "train/n01/n01_boxes.txt",
+                &boxes.replace("n01_2.JPEG\t2\t0\t63", "n01_2.JPEG\t2\t0\t64"),
+            );
+        },
+        &[IMAGE, "box [2, 0, 64, 58] is not inside 64x64 pixels"],
+    );
+}
+
+#[test]
+fn all_offenders_are_listed() {
+    let (dir, set) = tree(|tree| {
+        for at in 0..12 {
+            tree.text(&format!("test/images/test_{at}.JPEG"), "no jpeg");
+            tree.text(&format!("test/images/test_{}.JPEG", at + 12), "no jpeg");
+        }
+    });
+    let error = failure(&mut pack(&set, &dir.path().join("shards"), &[]), 1);
+    assert!(error.contains("24 problems"), "{error}");
+    assert_eq!(error.matches("test/images/test_").count(), 20, "{error}");
+    assert!(error.contains("4 more"), "{error}");
+}
+
+#[test]
+fn damaged_trees_are_refused() {
+    refused(
+        |tree| drop(tree.0.remove("wnids.txt")),
+        &["wnids.txt is missing"],
+    );
+    refused(
+        |tree| drop(tree.0.remove("val/val_annotations.txt")),
+        &["val/val_annotations.txt is missing"],
+    );
+    refused(
+        |tree| drop(tree.0.remove("train/n01/n01_boxes.txt")),
+        &["train/n01/n01_boxes.txt is missing"],
+    );
+    let boxes = "train/n01/n01_boxes.txt";
+    let with = |line: &'static str| {
+        move |tree: &mut Tree| {
+            let text = String::from_utf8(tree.0[boxes].clone()).unwrap();
+            tree.text(boxes, &text.replace("n01_0.JPEG\t0\t0\t63\t60", line));
+        }
+    };
+    refused(
+        with("n01_0.JPEG\t0\t0\t63"),
+        &["n01_boxes.txt:1: found 4 fields, expected 5"],
+    );
+    refused(
+        with("n01_0.JPEG\t0\t0\tx\t60"),
+        &["n01_boxes.txt:1: x1 is \"x\", expected a whole number"],
+    );
+    refused(
+        with("n01_0.JPEG\t9\t0\t8\t60"),
+        &["n01_boxes.txt:1: box [9, 0, 8, 60] is inverted"],
+    );
+    refused(
+        with("../n01_0.JPEG\t0\t0\t63\t60"),
+        &["n01_boxes.txt:1: \"../n01_0.JPEG\" is a path"],
+    );
+    refused(
+        |tree| drop(tree.0.remove(IMAGE)),
+        &["n01_boxes.txt:3: \"n01_2.JPEG\" is not in train/n01/images"],
+    );
+    refused(
+        |tree| tree.text("train/n01/images/n01_9.JPEG", ""),
+        &["train/n01/images/n01_9.JPEG", "does not list it"],
+    );
+}
+
+#[test]
+fn sources_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("shards");
+    let error = failure(&mut pack(&dir.path().join("nowhere"), &out, &[]), 1);
+    assert!(error.contains("nowhere: No such file"), "{error}");
+    let error = failure(&mut pack(dir.path(), &out, &[]), 1);
+    assert!(error.contains("no Tiny ImageNet tree"), "{error}");
+    let zip = dir.path().join("set.zip");
+    Tree::small().write_zip(&zip, "");
+    let whole = fs::read(&zip).unwrap();
+    fs::write(&zip, &whole[..whole.len() - 100]).unwrap();
+    let error = failure(&mut pack(&zip, &out, &[]), 1);
+    assert!(error.contains("set.zip: not a whole zip file"), "{error}");
+    // A stored image with one byte changed: the zip's own checksum tells.
+    let mut tree = Tree::small();
+    tree.0.retain(|path, _| {
+        path.starts_with("test") || path == "wnids.txt" || path.starts_with("train")
+    });
+    tree.write_zip(&zip, "");
+    let mut bytes = fs::read(&zip).unwrap();
+    let image = &tree.0["test/images/test_0.JPEG"];
+    let at = bytes
+        .windows(image.len())
+        .position(|window| window == image)
+        .expect("test_0 is stored");
+    bytes[at + image.len() / 2] ^= 1;
+    fs::write(&zip, bytes).unwrap();
+    let error = failure(&mut pack(&zip, &out, &[]), 1);
+    assert!(
+        error.contains("test/images/test_0.JPEG: unreadable") && error.contains("checksum"),
+        "{error}"
+    );
+    assert!(!out.exists());
+    assert!(failure(tinyres().arg("pack"), 2).contains("<SOURCE>"));
+}
+
+#[test]
+fn bad_images_can_be_left_out() {
+    let (dir, set) = tree(|tree| {
+        tree.text(IMAGE, "no jpeg");
+        tree.text("test/images/test_3.JPEG", "no jpeg");
+    });
+    let out = dir.path().join("shards");
+    let report = pack(&set, &out, &["--skip-bad", "--json", "--shard-images", "5"])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["refused"][0]["name"], IMAGE);
+    assert_eq!(report["splits"][0]["per_class"], serde_json::json!([5, 4]));
+    let manifest = Manifest::load(&out).unwrap();
+    assert_eq!(manifest.split(Split::Train).unwrap().images, 9);
+    let shard = Shard::new(fs::read(out.join("train-00001.bin")).unwrap()).unwrap();
+    shard.verify().unwrap();
+    assert_eq!(shard.len(), 4);
+    let refused = &shard.metadata().refused;
+    assert_eq!((refused.len(), &refused[0].name[..]), (1, IMAGE));
+    assert!(refused[0].reason.contains("Not a JPEG"));
+    assert_eq!(
+        shard.name(2).unwrap().unwrap(),
+        "train/n01/images/n01_3.JPEG"
+    );
+    let expected = turbojpeg::decompress(
+        &fs::read(set.join("train/n01/images/n01_3.JPEG")).unwrap(),
+        PixelFormat::GRAY,
+    )
+    .unwrap();
+    assert_eq!(shard.image(2).unwrap()[..64 * 64], expected.pixels);
+}
+
+#[test]
+fn a_finished_set_is_not_overwritten() {
+    let (dir, set) = tree(|_| ());
+    let out = dir.path().join("shards");
+    pack(&set, &out, &["--shard-images", "2"])
+        .assert()
+        .success();
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    let before = files(&out);
+    let error = failure(&mut pack(&set, &out, &[]), 1);
+    assert!(
+        error.contains("holds a packed set already") && error.contains("--force"),
+        "{error}"
+    );
+    assert!(files(&out) == before);
+    // What fails with --force leaves the old set as it was.
+    fs::write(set.join(IMAGE), "no jpeg").unwrap();
+    failure(&mut pack(&set, &out, &["--force"]), 1);
+    assert!(files(&out) == before);
+    pack(&set, &out, &["--force", "--skip-bad"])
+        .assert()
+        .success();
+    let after = files(&out);
+    let names: Vec<&str> = after.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "dataset.json",
+            "notes.txt",
+            "test-00000.bin",
+            "train-00000.bin",
+            "val-00000.bin"
+        ]
+    );
+    assert_eq!(
+        fs::read_dir(&out).unwrap().count(),
+        names.len(),
+        "nothing is left of the packing"
+    );
+}
+
+#[test]
+fn killed_at_any_moment_it_leaves_no_set_and_can_be_run_again() {
+    let (dir, set) = tree(|tree| {
+        for image in 0..3000 {
+            let bytes = tree.0["test/images/test_1.JPEG"].clone();
+            tree.put(&format!("test/images/test_{}.JPEG", 20 + image), bytes);
+        }
+    });
+    let out = dir.path().join("shards");
+    let whole = dir.path().join("whole");
+    let flags = ["--shard-images", "64"];
+    pack(&set, &whole, &flags).assert().success();
+    let (mut killed, mut finished) = (0, 0);
+    for delay in (0..40).map(|step| Duration::from_millis(step * 12)) {
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin("tinyres"))
+            .arg("pack")
+            .args([&set, Path::new("-o"), &out])
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(delay);
+        child.kill().unwrap();
+        if child.wait().unwrap().success() {
+            finished += 1;
+        } else {
+            killed += 1;
+        }
+        match Manifest::load(&out) {
+            Ok(_) => {
+                assert!(files(&out) == files(&whole));
+                fs::remove_dir_all(&out).unwrap();
+            }
+            // Every file with a shard's name is whole.
+            Err(_) if out.exists() => {
+                for (name, bytes) in files(&out)
+                    .into_iter()
+                    .filter(|(name, _)| !name.starts_with('.'))
+                {
+                    Shard::new(bytes)
+                        .unwrap_or_else(|error| panic!("{name}: {error}"))
+                        .verify()
+                        .unwrap();
+                }
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(killed > 0, "{killed} were killed, {finished} finished");
+    if !out.join("dataset.json").exists() {
+        pack(&set, &out, &flags).assert().success();
+        assert!(files(&out) == files(&whole));
+    }
+}
+
+/// Runs `tinyres pack` under a command that takes something from it; says so where it is not allowed.
+fn under(wrapper: &[&str], script: &str, source: &Path, output: &Path) -> Option<String> {
+    let itself = assert_cmd::cargo::cargo_bin("tinyres");
+    let run = |script: &str| {
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).args(["sh", "-c", script, "sh"]);
+        command.arg(&itself).arg(source).arg(output).output()
+    };
+    if !run("true").is_ok_and(|output| output.status.success()) {
+        println!("skipped: {} is not allowed here", wrapper[0]);
+        return None;
+    }
+    let output = run(script).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    Some(String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_full_disk_and_a_locked_directory_are_named() {
+    let (dir, set) = tree(|_| ());
+    let out = dir.path().join("out");
+    fs::create_dir(&out).unwrap();
+    let script = r#"mount -t tmpfs -o size=96k tmpfs "$3" || exit 9; "$1" pack "$2" -o "$3/shards"; code=$?; ls -A "$3" >&2; exit $code"#;
+    if let Some(error) = under(&["unshare", "-rm"], script, &set, &out) {
+        assert!(
+            error.contains("train-00000.bin: No space left on device"),
+            "{error}"
+        );
+        assert_eq!(error.lines().count(), 1, "something is left:\n{error}");
+    }
+    // Root may write anywhere, so become somebody else first.
+    let open_to_all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(dir.path(), open_to_all).unwrap();
+    let script = r#"cp "$1" /tmp/tinyres-$$; /tmp/tinyres-$$ pack "$2" -o "$3/shards"; code=$?; rm /tmp/tinyres-$$; exit $code"#;
+    let nobody = [
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+    ];
+    if let Some(error) = under(&nobody, script, &set, &out) {
+        assert!(error.contains("out/shards: Permission denied"), "{error}");
+    }
+}
