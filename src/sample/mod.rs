@@ -18,11 +18,11 @@ use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
 use crate::event::{Event, Observer};
+use crate::load::{Draws, Stream};
 use crate::text::{Bytes, Count};
 use class::Class;
 pub use class::MAX_CLASSES;
 use directory::Draft;
-use random::Random;
 use scene::{Bounds, Scene};
 
 /// Width and height of every picture, in pixels.
@@ -167,7 +167,7 @@ pub fn write(dir: &Path, config: &Config, observer: &mut dyn Observer) -> Result
     Ok(report)
 }
 
-/// The splits, by their number in the key of a picture.
+/// The splits, by the number that draws know them by.
 #[derive(Clone, Copy)]
 enum Split {
     Train = 0,
@@ -259,8 +259,10 @@ impl Artist<'_> {
                         class,
                         index,
                     } = subject(i);
-                    let key = [seed, split as u64, class as u64, index as u64];
-                    let scene = Scene::new(&classes[class], &mut Random::new(key));
+                    let draws = Draws::new(seed, Stream::Sample, split as u64)
+                        .of(class as u64)
+                        .of(index as u64);
+                    let scene = Scene::new(&classes[class], draws);
                     draw(&scene, encoder, &folder.join(format!("{prefix}_{i}.JPEG")))
                 };
                 batch
