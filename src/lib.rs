@@ -6,6 +6,7 @@
 pub mod event;
 pub mod load;
 pub mod pack;
+pub mod sample;
 pub mod source;
 pub mod text;
 pub mod ui;

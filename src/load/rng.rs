@@ -10,6 +10,8 @@ pub enum Stream {
     Order,
     /// How images are augmented.
     Augment,
+    /// What a picture of a sample set shows: a split stands in the place of an epoch.
+    Sample,
 }
 
 /// An endless sequence of random numbers, each of which can be read by its place.
@@ -23,6 +25,7 @@ impl Draws {
         let stream = match stream {
             Stream::Order => 0,
             Stream::Augment => 1,
+            Stream::Sample => 2,
         };
         Self([seed, stream, epoch].into_iter().fold(0, absorb))
     }
