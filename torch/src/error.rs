@@ -3,6 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
 /// Why training, scoring or a checkpoint failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -10,6 +13,38 @@ pub enum Error {
     /// libtorch refused: out of memory, or a fault of this crate.
     #[error("libtorch: {0}")]
     Torch(String),
+    /// A value of the configuration is out of its bounds.
+    #[error("{key} is {got}, expected {expected}")]
+    Value {
+        /// Its name, as in the file; the flag has `-` for `_`.
+        key: &'static str,
+        /// What it is.
+        got: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// The configuration cannot be understood.
+    #[error("{0}")]
+    Config(String),
+    /// A file of the configuration is at fault.
+    #[error("{}: {error}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<Self>,
+    },
+    /// A GPU was asked for that cannot be used.
+    #[error("{device}: {why}. `tinyres doctor` says more; --device cpu does without")]
+    NoCuda {
+        /// The device asked for.
+        device: String,
+        /// Why it cannot be used.
+        why: String,
+    },
+    /// The data cannot be read.
+    #[error(transparent)]
+    Load(#[from] tinyres::load::Error),
     /// Weights that are not those of this network.
     #[error("weights: tensor {name} {what}")]
     Weights {
@@ -29,6 +64,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the TOML parser says.
+    pub(crate) fn config(error: &toml::de::Error) -> Self {
+        Self::Config(error.to_string().trim_end().to_owned())
+    }
+
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        Self::ConfigFile {
+            path: path.to_path_buf(),
+            error: Box::new(self),
+        }
+    }
+
     pub(crate) fn weights(name: &str, what: impl Into<String>) -> Self {
         Self::Weights {
             name: name.to_owned(),

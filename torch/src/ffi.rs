@@ -12,7 +12,7 @@ use std::ptr;
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
-use crate::Error;
+use crate::{Error, Result};
 
 /// `c10::Event`, known here by address only.
 #[repr(C)]
@@ -27,9 +27,12 @@ unsafe extern "C" {
     fn tinyres_library_dir() -> *mut c_char;
     fn tinyres_keep_freed_memory();
     fn tinyres_load_cuda() -> *mut c_char;
+    fn tinyres_can_load(name: *const c_char) -> *mut c_char;
+    fn tinyres_free_memory(device: i8, out: *mut usize) -> *mut c_char;
     fn tinyres_autocast_bf16() -> *mut c_char;
     fn tinyres_channels_last(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn tinyres_is_channels_last(input: *const C_tensor) -> bool;
+    fn tinyres_pin(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn tinyres_clear_grad(tensor: *const C_tensor) -> *mut c_char;
     fn tinyres_storage_users(tensor: *const C_tensor) -> usize;
     fn tinyres_sgd(
@@ -73,7 +76,7 @@ fn take(text: *mut c_char) -> Option<String> {
     Some(owned)
 }
 
-fn check(message: *mut c_char) -> Result<(), Error> {
+fn check(message: *mut c_char) -> Result<()> {
     take(message).map_or(Ok(()), |message| Err(Error::Torch(message)))
 }
 
@@ -109,21 +112,42 @@ pub(crate) fn keep_freed_memory() {
 ///
 /// # Errors
 /// The dynamic linker's words: no such file in a CPU-only libtorch, or a CUDA library not found.
-pub(crate) fn load_cuda() -> Result<(), String> {
+pub(crate) fn load_cuda() -> std::result::Result<(), String> {
     // SAFETY: runs the static initialisers of a library that belongs to the libtorch in use.
     take(unsafe { tinyres_load_cuda() }).map_or(Ok(()), Err)
 }
 
+/// Whether the dynamic linker finds the library `name`.
+///
+/// # Errors
+/// Its words where it does not.
+pub(crate) fn can_load(name: &CStr) -> std::result::Result<(), String> {
+    // SAFETY: `name` ends in a zero. The initialisers that run are those of a system library.
+    take(unsafe { tinyres_can_load(name.as_ptr()) }).map_or(Ok(()), Err)
+}
+
+/// Bytes of memory of CUDA device `index` that nobody has taken.
+pub(crate) fn free_memory(index: usize) -> Result<usize> {
+    let mut free = 0;
+    // SAFETY: the shim writes one number to `free`.
+    check(unsafe { tinyres_free_memory(cuda_index(index)?, &raw mut free) })?;
+    Ok(free)
+}
+
+fn cuda_index(index: usize) -> Result<i8> {
+    i8::try_from(index).map_err(|_| Error::Torch(format!("there is no CUDA device {index}")))
+}
+
 /// Makes autocast on CUDA compute in bfloat16, which needs no loss scaling; libtorch's own choice
 /// is float16, which does.
-pub(crate) fn autocast_bf16() -> Result<(), Error> {
+pub(crate) fn autocast_bf16() -> Result<()> {
     // SAFETY: sets one thread-local value of libtorch.
     check(unsafe { tinyres_autocast_bf16() })
 }
 
 /// `tensor`, of four dimensions, with its channels innermost in memory. A copy only where they are
 /// not already.
-pub(crate) fn channels_last(tensor: &Tensor) -> Result<Tensor, Error> {
+pub(crate) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     let mut out = ptr::null_mut();
     // SAFETY: `tensor` is live, and the shim writes one pointer to `out`.
     check(unsafe { tinyres_channels_last(tensor.as_ptr(), &raw mut out) })?;
@@ -137,9 +161,18 @@ pub(crate) fn is_channels_last(tensor: &Tensor) -> bool {
     unsafe { tinyres_is_channels_last(tensor.as_ptr()) }
 }
 
+/// A copy of `tensor` in page-locked memory, which a GPU reads by itself.
+pub(crate) fn pin(tensor: &Tensor) -> Result<Tensor> {
+    let mut out = ptr::null_mut();
+    // SAFETY: `tensor` is live, and the shim writes one pointer to `out`.
+    check(unsafe { tinyres_pin(tensor.as_ptr(), &raw mut out) })?;
+    // SAFETY: as in `channels_last`.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
 /// Drops the gradient of `tensor`, so that the next backward pass moves its result in instead of
 /// adding to it.
-pub(crate) fn clear_grad(tensor: &Tensor) -> Result<(), Error> {
+pub(crate) fn clear_grad(tensor: &Tensor) -> Result<()> {
     // SAFETY: `tensor` is live. Its gradient is reference counted: other handles to it stay valid.
     check(unsafe { tinyres_clear_grad(tensor.as_ptr()) })
 }
@@ -152,8 +185,8 @@ pub(crate) fn clear_grad(tensor: &Tensor) -> Result<(), Error> {
 pub(crate) fn lend<T>(
     bytes: &[u8],
     dims: &[i64],
-    work: impl FnOnce(&Tensor) -> Result<T, Error>,
-) -> Result<T, Error> {
+    work: impl FnOnce(&Tensor) -> Result<T>,
+) -> Result<T> {
     let needed: i64 = dims.iter().product();
     assert_eq!(
         i64::try_from(bytes.len()),
@@ -185,7 +218,7 @@ pub(crate) fn sgd(
     momentum: f64,
     weight_decay: f64,
     nesterov: bool,
-) -> Result<(), Error> {
+) -> Result<()> {
     assert_eq!(params.len(), momenta.len(), "a momentum for each parameter");
     let (params, momenta) = (addresses(params), addresses(momenta));
     // SAFETY: both lists hold `count` addresses of live tensors. libtorch checks devices and kinds,
@@ -221,7 +254,7 @@ pub(crate) fn adam(
     step: &Tensor,
     lr: f64,
     how: Adam,
-) -> Result<(), Error> {
+) -> Result<()> {
     assert!(
         params.len() == means.len() && params.len() == squares.len(),
         "a mean and a square for each parameter"
@@ -249,21 +282,20 @@ pub(crate) struct Pinned(Tensor);
 
 impl Pinned {
     /// `len` bytes, zero.
-    pub(crate) fn new(len: usize) -> Result<Self, Error> {
+    pub(crate) fn new(len: usize) -> Result<Self> {
         let len = i64::try_from(len).map_err(|_| Error::Torch(format!("{len} pinned bytes")))?;
         let zeros = Tensor::f_zeros([len], (Kind::Uint8, Device::Cpu))?;
-        Ok(Self(zeros.f_pin_memory(Device::Cuda(0))?))
+        Ok(Self(pin(&zeros)?))
     }
 
     /// Starts copying the first bytes, as a tensor of shape `dims`, to `device`, and returns at
     /// once. The copy takes its place in the device's stream, so that work queued behind it finds
     /// it done; the memory comes back from [`InFlight`] when it may be written again.
-    pub(crate) fn upload(self, dims: &[i64], device: Device) -> Result<(Tensor, InFlight), Error> {
+    pub(crate) fn upload(self, dims: &[i64], device: Device) -> Result<(Tensor, InFlight)> {
         let Device::Cuda(index) = device else {
             return Err(Error::Torch(format!("pinned memory for {device:?}")));
         };
-        let index = i8::try_from(index)
-            .map_err(|_| Error::Torch(format!("CUDA device {index} does not exist")))?;
+        let index = cuda_index(index)?;
         let len: i64 = dims.iter().product();
         let host = self.0.f_narrow(0, 0, len)?.f_view(dims)?;
         let image = host.f_internal_to_copy((Kind::Uint8, device), true)?;
@@ -297,7 +329,7 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     /// Whether the device has read all of it.
-    pub(crate) fn landed(&self) -> Result<bool, Error> {
+    pub(crate) fn landed(&self) -> Result<bool> {
         let mut passed = false;
         // SAFETY: `event` is live until `self` is dropped, and the shim writes one bool.
         check(unsafe { tinyres_mark_passed(self.event, &raw mut passed) })?;
@@ -305,13 +337,13 @@ impl InFlight {
     }
 
     /// Waits until the device has read all of it, and gives the memory back.
-    pub(crate) fn reclaim(mut self) -> Result<Pinned, Error> {
+    pub(crate) fn reclaim(mut self) -> Result<Pinned> {
         self.wait()?;
         // What is left behind is an empty tensor: `drop` only frees the event.
         Ok(std::mem::replace(&mut self.memory, Pinned(Tensor::new())))
     }
 
-    fn wait(&self) -> Result<(), Error> {
+    fn wait(&self) -> Result<()> {
         // SAFETY: `event` is live until `self` is dropped.
         check(unsafe { tinyres_mark_wait(self.event) })
     }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, ffi};
+use crate::{Error, Result, ffi};
 
 /// What comes before the residual blocks, and so how large a map they see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +74,7 @@ impl ResNet18 {
     ///
     /// # Errors
     /// Where libtorch has no memory for it.
-    pub fn new(spec: Spec, seed: u64, device: Device) -> Result<Self, Error> {
+    pub fn new(spec: Spec, seed: u64, device: Device) -> Result<Self> {
         tch::manual_seed(seed.cast_signed());
         let mut make = Maker {
             named: Vec::new(),
@@ -113,7 +113,7 @@ impl ResNet18 {
     ///
     /// # Errors
     /// Only where libtorch fails.
-    pub fn zero_init_residual(&mut self) -> Result<(), Error> {
+    pub fn zero_init_residual(&mut self) -> Result<()> {
         for block in &self.blocks {
             let _ = tch::no_grad(|| block.bn2.weight.shallow_clone().f_zero_())?;
         }
@@ -135,12 +135,12 @@ impl ResNet18 {
     ///
     /// # Errors
     /// Where libtorch refuses the shape or has no memory.
-    pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor, Error> {
+    pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         self.classify(&self.features(images, train)?)
     }
 
     /// The last feature map, `[B, 512, h, w]`.
-    fn features(&self, images: &Tensor, train: bool) -> Result<Tensor, Error> {
+    fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         if train {
             self.batches.set(self.batches.get() + 1);
         }
@@ -155,7 +155,7 @@ impl ResNet18 {
         Ok(x)
     }
 
-    fn classify(&self, features: &Tensor) -> Result<Tensor, Error> {
+    fn classify(&self, features: &Tensor) -> Result<Tensor> {
         let (weight, bias) = &self.fc;
         let pooled = features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
         Ok(pooled.f_linear(weight, Some(bias))?)
@@ -165,7 +165,7 @@ impl ResNet18 {
     ///
     /// # Errors
     /// Only where libtorch fails.
-    pub fn state(&self) -> Result<Vec<(String, Tensor)>, Error> {
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut state = Vec::new();
         for named in &self.named {
             state.push((named.name.clone(), named.tensor.f_detach()?));
@@ -181,7 +181,7 @@ impl ResNet18 {
     ///
     /// # Errors
     /// [`Error::Weights`] names the first tensor that is missing, unknown or of another shape.
-    pub fn load(&mut self, state: &[(String, Tensor)]) -> Result<(), Error> {
+    pub fn load(&mut self, state: &[(String, Tensor)]) -> Result<()> {
         let own = self.state()?;
         if let Some((name, _)) = state
             .iter()
@@ -217,7 +217,7 @@ struct Conv {
 }
 
 impl Conv {
-    fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let pad = self.weight.size()[2] / 2;
         let (stride, pad) = ([self.stride; 2], [pad; 2]);
         Ok(x.f_conv2d(&self.weight, None::<&Tensor>, stride, pad, [1, 1], 1)?)
@@ -233,7 +233,7 @@ struct BatchNorm {
 }
 
 impl BatchNorm {
-    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, Error> {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         Ok(x.f_batch_norm(
             Some(&self.weight),
             Some(&self.bias),
@@ -257,7 +257,7 @@ struct Block {
 }
 
 impl Block {
-    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, Error> {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let shortcut = match &self.downsample {
             Some((conv, bn)) => bn.forward(&conv.forward(x)?, train)?,
             None => x.shallow_clone(),
@@ -279,7 +279,7 @@ struct Maker {
 
 impl Maker {
     /// Moves a freshly drawn tensor to its device and layout, and lists it.
-    fn add(&mut self, name: String, drawn: &Tensor, role: Role) -> Result<Tensor, Error> {
+    fn add(&mut self, name: String, drawn: &Tensor, role: Role) -> Result<Tensor> {
         let mut tensor = drawn.f_to_device(self.device)?;
         if tensor.dim() == 4 {
             tensor = ffi::channels_last(&tensor)?;
@@ -300,7 +300,7 @@ impl Maker {
         outputs: i64,
         size: i64,
         stride: i64,
-    ) -> Result<Conv, Error> {
+    ) -> Result<Conv> {
         // Kaiming's normal distribution for a ReLU, by the fan out.
         let deviation = (2.0 / real(outputs * size * size)).sqrt();
         let drawn = zeros(&[outputs, inputs, size, size])?.f_normal_(0.0, deviation)?;
@@ -308,7 +308,7 @@ impl Maker {
         Ok(Conv { weight, stride })
     }
 
-    fn batch_norm(&mut self, name: &str, channels: i64) -> Result<BatchNorm, Error> {
+    fn batch_norm(&mut self, name: &str, channels: i64) -> Result<BatchNorm> {
         let mut constant = |part: &str, value: f64, role| {
             let drawn = zeros(&[channels])?.f_fill_(value)?;
             self.add(format!("{name}.{part}"), &drawn, role)
@@ -321,13 +321,7 @@ impl Maker {
         })
     }
 
-    fn block(
-        &mut self,
-        name: &str,
-        inputs: i64,
-        outputs: i64,
-        stride: i64,
-    ) -> Result<Block, Error> {
+    fn block(&mut self, name: &str, inputs: i64, outputs: i64, stride: i64) -> Result<Block> {
         Ok(Block {
             conv1: self.conv(&format!("{name}.conv1"), inputs, outputs, 3, stride)?,
             bn1: self.batch_norm(&format!("{name}.bn1"), outputs)?,
@@ -343,7 +337,7 @@ impl Maker {
         })
     }
 
-    fn linear(&mut self, name: &str, inputs: i64, outputs: i64) -> Result<(Tensor, Tensor), Error> {
+    fn linear(&mut self, name: &str, inputs: i64, outputs: i64) -> Result<(Tensor, Tensor)> {
         let bound = 1.0 / real(inputs).sqrt();
         let weight = zeros(&[outputs, inputs])?.f_uniform_(-bound, bound)?;
         let bias = zeros(&[outputs])?.f_uniform_(-bound, bound)?;
@@ -354,7 +348,7 @@ impl Maker {
     }
 }
 
-fn zeros(dims: &[i64]) -> Result<Tensor, Error> {
+fn zeros(dims: &[i64]) -> Result<Tensor> {
     Ok(Tensor::f_zeros(dims, (Kind::Float, Device::Cpu))?)
 }
 

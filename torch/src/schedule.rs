@@ -53,7 +53,10 @@ impl Schedule {
 
 /// The share of a run of `steps` steps that lies behind step `step`, from 0. The run is taken one
 /// step longer at each end, so that no step is wasted on a rate of zero.
-#[expect(clippy::cast_precision_loss, reason = "a run has far fewer than 2^53 steps")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a run has far fewer than 2^53 steps"
+)]
 pub fn share_of_steps(step: u64, steps: u64) -> f64 {
     (step + 1) as f64 / (steps + 1) as f64
 }
@@ -102,7 +105,14 @@ mod tests {
             peak: 0.01,
             ..schedule(Decay::Step, 0.0)
         };
-        for (epoch, rate) in [(0, 1e-2), (1, 1e-2), (2, 1e-3), (3, 1e-3), (4, 1e-4), (19, 1e-11)] {
+        for (epoch, rate) in [
+            (0, 1e-2),
+            (1, 1e-2),
+            (2, 1e-3),
+            (3, 1e-3),
+            (4, 1e-4),
+            (19, 1e-11),
+        ] {
             near(s.rate(0.5, epoch) / rate, 1.0);
         }
     }

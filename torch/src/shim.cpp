@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_sgd.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/headeronly/version.h>
@@ -100,6 +101,23 @@ char *tinyres_load_cuda() {
   return strdup(why ? why : "dlopen failed without a reason");
 }
 
+// Whether the dynamic linker finds a library: null, or why not.
+char *tinyres_can_load(const char *name) {
+  if (void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL)) {
+    dlclose(handle);
+    return nullptr;
+  }
+  const char *why = dlerror();
+  return strdup(why ? why : "dlopen failed without a reason");
+}
+
+// Bytes of the device's memory that nobody has taken.
+char *tinyres_free_memory(int8_t device, size_t *out) {
+  return guarded([&] {
+    *out = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getMemoryInfo(device).first;
+  });
+}
+
 char *tinyres_autocast_bf16() {
   return guarded([] { at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16); });
 }
@@ -110,6 +128,11 @@ char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) {
 
 bool tinyres_is_channels_last(const at::Tensor *in) {
   return in->is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+// A copy in page-locked memory. tch's pin_memory passes a device, which libtorch warns about.
+char *tinyres_pin(const at::Tensor *in, at::Tensor **out) {
+  return guarded([&] { *out = new at::Tensor(in->pin_memory()); });
 }
 
 // Drops the gradient, so that the next backward pass moves its result in instead of adding to it.
