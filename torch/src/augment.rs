@@ -114,7 +114,7 @@ impl Augment {
     ///
     /// # Errors
     /// Only where libtorch fails.
-    pub fn apply(&self, pixels: &Tensor, at: Range<i64>) -> Result<Tensor> {
+    pub fn apply(&self, pixels: &Tensor, at: &Range<i64>) -> Result<Tensor> {
         let (b, c, h, w) = pixels.size4()?;
         let pick = |moves: &Tensor, table: &Tensor| -> Result<Tensor> {
             Ok(table.f_index_select(0, &moves.f_narrow(0, at.start, b)?)?)
@@ -213,7 +213,7 @@ mod tests {
             let mut got = Vec::new();
             for (start, end) in [(0, 16), (16, 40)] {
                 let batch = tensor.narrow(0, start, end - start);
-                let moved = augment.apply(&batch, start..end).unwrap();
+                let moved = augment.apply(&batch, &(start..end)).unwrap();
                 assert!(ffi::is_channels_last(&moved));
                 got.extend(Vec::<u8>::try_from(moved.contiguous().view([-1])).unwrap());
             }

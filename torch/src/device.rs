@@ -199,11 +199,19 @@ pub(crate) fn place(placement: Placement, device: Device, bytes: usize) -> Resul
     }
 }
 
-/// `cpu` or `cuda:N`.
-pub(crate) fn name(device: Device) -> String {
+/// Threads that gather batches. On a CPU they take their time from the network's.
+pub(crate) fn gather_threads(device: Device) -> usize {
+    match device {
+        Device::Cuda(_) => 4,
+        _ => 1,
+    }
+}
+
+/// A device as people call it: `the CPU, 2 threads` or `cuda:0`.
+pub(crate) fn describe(device: Device) -> String {
     match device {
         Device::Cuda(index) => DeviceChoice::Cuda(index).to_string(),
-        _ => DeviceChoice::Cpu.to_string(),
+        _ => format!("the CPU, {} threads", tch::get_num_threads()),
     }
 }
 

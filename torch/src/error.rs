@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tinyres_format::Split;
+
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -45,6 +47,74 @@ pub enum Error {
     /// The data cannot be read.
     #[error(transparent)]
     Load(#[from] tinyres::load::Error),
+    /// There is no memory for the batches.
+    #[error("no memory for batches: {0}")]
+    Memory(String),
+    /// The loader ended before the epoch did: a defect of tinyres.
+    #[error("the loader ended before the epoch: this is a defect of tinyres, please report it")]
+    Exhausted,
+    /// An image without a label cannot be trained on or scored.
+    #[error("{split}: image {image} ({name}) has no label: training and scoring need one for each")]
+    Unlabelled {
+        /// The split.
+        split: Split,
+        /// Its place in the split.
+        image: usize,
+        /// What the source calls it.
+        name: String,
+    },
+    /// The network takes RGB.
+    #[error("the images have {got} channels, expected 3")]
+    Channels {
+        /// Channels of the images.
+        got: u32,
+    },
+    /// The training has gone astray. The last checkpoint is from before.
+    #[error(
+        "the loss of step {step}, in epoch {epoch}, is {loss}: the last checkpoint is from before; a lower --lr may help"
+    )]
+    NotFinite {
+        /// The loss.
+        loss: f64,
+        /// The step, counted from 1.
+        step: u64,
+        /// The epoch, from 0.
+        epoch: u32,
+    },
+    /// The data's classes are not those that the weights were trained on, in the same order.
+    #[error(
+        "label {label} is {weights} for the weights, but {data} in the data: score on the set they were trained on"
+    )]
+    Classes {
+        /// The first label that differs.
+        label: usize,
+        /// Its class for the weights.
+        weights: String,
+        /// Its class in the data.
+        data: String,
+    },
+    /// A file of weights or a checkpoint is not as it must be.
+    #[error("{} {what}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A run is there already.
+    #[error("{} holds a run: continue it with --resume, or name another directory with --output", dir.display())]
+    RunExists {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// No run, or none that has got so far.
+    #[error("{} holds no run with a {missing}: name the directory that `tinyres train` printed", dir.display())]
+    NoRun {
+        /// The directory.
+        dir: PathBuf,
+        /// The file that is not there.
+        missing: &'static str,
+    },
     /// Weights that are not those of this network.
     #[error("weights: tensor {name} {what}")]
     Weights {

@@ -278,6 +278,7 @@ pub(crate) fn adam(
 }
 
 /// Page-locked host memory, which a GPU reads by itself.
+#[derive(Debug)]
 pub(crate) struct Pinned(Tensor);
 
 impl Pinned {
@@ -322,6 +323,7 @@ impl AsMut<[u8]> for Pinned {
 }
 
 /// Pinned memory that a device may still be reading.
+#[derive(Debug)]
 pub(crate) struct InFlight {
     memory: Pinned,
     event: *mut Event,

@@ -58,7 +58,7 @@ impl Schedule {
     reason = "a run has far fewer than 2^53 steps"
 )]
 pub fn share_of_steps(step: u64, steps: u64) -> f64 {
-    (step + 1) as f64 / (steps + 1) as f64
+    (step as f64 + 1.0) / (steps as f64 + 1.0)
 }
 
 #[cfg(test)]
