@@ -63,12 +63,6 @@ pub enum Error {
         /// What the source calls it.
         name: String,
     },
-    /// The network takes RGB.
-    #[error("the images have {got} channels, expected 3")]
-    Channels {
-        /// Channels of the images.
-        got: u32,
-    },
     /// The training has gone astray. The last checkpoint is from before.
     #[error(
         "the loss of step {step}, in epoch {epoch}, is {loss}: the last checkpoint is from before; a lower --lr may help"

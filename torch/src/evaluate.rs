@@ -110,9 +110,7 @@ pub fn evaluate(
     })?;
     let all = Tensor::f_cat(&rows, 0)?.f_to_kind(Kind::Double)?;
     watch.on(&Event::End);
-    let mean = |column| {
-        Ok::<_, tch::TchError>(all.f_select(1, column)?.f_mean(None)?.f_double_value(&[])?)
-    };
+    let mean = |column| all.f_select(1, column)?.f_mean(None)?.f_double_value(&[]);
     let right = Vec::<f64>::try_from(all.f_select(1, 1)?)?;
     let mut classes: Vec<_> = data
         .classes()

@@ -139,8 +139,11 @@ impl ResNet18 {
         self.classify(&self.features(images, train)?)
     }
 
-    /// The last feature map, `[B, 512, h, w]`.
-    fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
+    /// The last feature map, `[B, 512, h, w]`, of images as [`forward`](Self::forward) takes them.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         if train {
             self.batches.set(self.batches.get() + 1);
         }

@@ -412,11 +412,6 @@ fn batch_size(config: &Config) -> NonZeroUsize {
 /// Whether the data can be trained on as `config` says.
 fn fits(config: &Config, data: &Splits) -> Result<()> {
     let shape = data.train.shape();
-    if shape.channels != 3 {
-        return Err(Error::Channels {
-            got: shape.channels,
-        });
-    }
     let images = data.train.len();
     if images < config.batch as usize {
         return Err(Error::Value {
