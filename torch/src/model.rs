@@ -1,6 +1,7 @@
 //! ResNet18 as torchvision has it: the same names, shapes and initial values.
 
 use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -70,11 +71,14 @@ const BATCHES_TRACKED: &str = "num_batches_tracked";
 
 impl ResNet18 {
     /// A network with torchvision's initial values, drawn from `seed` on the CPU, so that they are
-    /// the same for every device. Draws from libtorch's global generator, after seeding it.
+    /// the same for every device. Seeds libtorch's global generator, and draws from it.
     ///
     /// # Errors
     /// Where libtorch has no memory for it.
     pub fn new(spec: Spec, seed: u64, device: Device) -> Result<Self> {
+        // The generator is the whole process's: two networks must not draw by turns.
+        static DRAWING: Mutex<()> = Mutex::new(());
+        let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed(seed.cast_signed());
         let mut make = Maker {
             named: Vec::new(),

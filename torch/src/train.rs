@@ -74,7 +74,9 @@ pub fn train(
         score = trainer.finish_epoch()?;
         trainer.save()?;
     }
-    let weights = trainer.run.save_final(&trainer.about(), &trainer.model)?;
+    let weights = trainer
+        .run
+        .save_final(&trainer.about_weights(), &trainer.model)?;
     Ok(Outcome::Complete { weights, score })
 }
 
@@ -266,7 +268,7 @@ impl<'a> Trainer<'a> {
             ..Position::default()
         };
         if better.is_some() {
-            self.run.save_best(&self.about(), &self.model)?;
+            self.run.save_best(&self.about_weights(), &self.model)?;
         }
         Ok(score)
     }
@@ -326,6 +328,18 @@ impl<'a> Trainer<'a> {
             config: self.config.clone(),
             position: self.at.clone(),
         }
+    }
+
+    /// Without what a clock gave: the same run gives the same file.
+    fn about_weights(&self) -> About {
+        let mut about = self.about();
+        about.position = Position {
+            took: Duration::ZERO,
+            waited: Duration::ZERO,
+            elapsed: Duration::ZERO,
+            ..about.position
+        };
+        about
     }
 
     fn begin(&mut self, images: usize) {

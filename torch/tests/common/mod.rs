@@ -1,4 +1,5 @@
 //! What the tests share: a small set of shards that a network can learn, and an observer.
+#![allow(dead_code, reason = "each of the test programs uses a part")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +40,16 @@ pub fn wnids(classes: usize) -> Vec<Class> {
 }
 
 pub fn write(dir: &Path, classes: &[Class], train: usize, val: usize) {
+    write_labelled(dir, classes, (train, val), |_, label| label);
+}
+
+/// As [`write`], with the labels that `relabel` makes of an image and its class.
+pub fn write_labelled(
+    dir: &Path,
+    classes: &[Class],
+    (train, val): (usize, usize),
+    relabel: impl Fn(usize, i64) -> i64,
+) {
     const SHARD: usize = 48;
     let (shape, fingerprint) = (Shape::rgb(SIDE), Digest::of(b"a set of the tests"));
     let mut entries = Vec::new();
@@ -51,7 +62,9 @@ pub fn write(dir: &Path, classes: &[Class], train: usize, val: usize) {
             for image in first..images.min(first + SHARD) {
                 let label = image % classes.len();
                 writer.append(&pixels(split, image, label)).unwrap();
-                columns.labels.push(label.try_into().unwrap());
+                columns
+                    .labels
+                    .push(relabel(image, label.try_into().unwrap()));
                 columns.boxes.push([0, 0, 31, 31]);
                 columns.names.push(format!("{split}_{image}.JPEG"));
             }
@@ -79,9 +92,15 @@ pub fn write(dir: &Path, classes: &[Class], train: usize, val: usize) {
             shards,
         });
     }
-    Manifest::new("tests".to_owned(), fingerprint, shape, classes.len(), entries)
-        .save(dir)
-        .unwrap();
+    Manifest::new(
+        "tests".to_owned(),
+        fingerprint,
+        shape,
+        classes.len(),
+        entries,
+    )
+    .save(dir)
+    .unwrap();
 }
 
 /// Each quarter has a grey of its class's own, under noise.
