@@ -125,6 +125,7 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
         CudaState::Ready(count) if wanted < count => {
             // Shapes do not change from step to step, so measuring the kernels pays.
             Cuda::cudnn_set_benchmark(true);
+            ffi::allow_tf32(true)?;
             return Ok(Device::Cuda(wanted));
         }
         CudaState::Ready(count) => format!("there are only {count} devices"),

@@ -15,6 +15,7 @@ pub mod feed;
 mod ffi;
 pub mod model;
 pub mod optim;
+pub mod parity;
 pub mod run;
 pub mod schedule;
 pub mod train;

@@ -118,6 +118,13 @@ char *tinyres_free_memory(int8_t device, size_t *out) {
   });
 }
 
+char *tinyres_allow_tf32(bool allow) {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuDNN(allow);
+    at::globalContext().setAllowTF32CuBLAS(allow);
+  });
+}
+
 char *tinyres_autocast_bf16() {
   return guarded([] { at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16); });
 }

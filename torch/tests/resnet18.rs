@@ -1,13 +1,9 @@
-//! The network against torchvision's. `tools/witness/resnet18_golden.py` wrote the golden files, and
-//! states the formulas that weights, images and labels follow from.
+//! The network against torchvision's. `tools/witness/resnet18_golden.py` wrote the golden files.
 
-use std::collections::HashMap;
-
-use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
-use tinyres_torch::model::{ResNet18, Role, Spec, Stem};
+use tinyres_torch::model::{ResNet18, Spec, Stem};
+use tinyres_torch::parity::{Deviation, Precision, against_torchvision};
 
-const GOLDEN: &[u8] = include_bytes!("golden/resnet18.safetensors");
 const KEYS: &str = include_str!("golden/resnet18-keys.txt");
 /// Of f32 against f64; torchvision's own f32 is off by a tenth of it.
 const TOLERANCE: f64 = 1e-4;
@@ -15,62 +11,6 @@ const SPEC: Spec = Spec {
     stem: Stem::Imagenet,
     classes: 200,
 };
-
-fn splitmix64(key: u64, index: u64) -> u64 {
-    let mut z = (key << 32)
-        .wrapping_add(index)
-        .wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-fn unit(key: u64, dims: &[i64]) -> Tensor {
-    let count: i64 = dims.iter().product();
-    let at = |i| (splitmix64(key, i) >> 11) as f64 * 0.5_f64.powi(52) - 1.0;
-    let values: Vec<f64> = (0..count.unsigned_abs()).map(at).collect();
-    Tensor::from_slice(&values).view(dims)
-}
-
-fn initial(k: u64, name: &str, default: &Tensor) -> Tensor {
-    let dims = default.size();
-    if dims.len() > 1 {
-        let fan_in: i64 = dims[1..].iter().product();
-        unit(k, &dims) * (6.0 / f64::from(i32::try_from(fan_in).unwrap())).sqrt()
-    } else if name.ends_with(".weight") {
-        unit(k, &dims) / 4.0 + 1.0
-    } else if name.ends_with(".bias") {
-        unit(k, &dims) / 4.0
-    } else {
-        default.copy()
-    }
-}
-
-fn golden() -> HashMap<String, Tensor> {
-    let file = SafeTensors::deserialize(GOLDEN).unwrap();
-    file.iter()
-        .map(|(name, view)| {
-            let values: Vec<f32> = (view.data().as_chunks().0.iter())
-                .map(|bytes| f32::from_le_bytes(*bytes))
-                .collect();
-            let dims: Vec<_> = view
-                .shape()
-                .iter()
-                .map(|&d| i64::try_from(d).unwrap())
-                .collect();
-            (name.to_owned(), Tensor::from_slice(&values).view(&dims[..]))
-        })
-        .collect()
-}
-
-#[track_caller]
-fn near(what: &str, got: &Tensor, want: &Tensor) {
-    assert_eq!(got.size(), want.size(), "{what}");
-    let (got, want) = (got.to_kind(Kind::Double), want.to_kind(Kind::Double));
-    let off = (got - &want).norm().double_value(&[]) / want.norm().double_value(&[]);
-    assert!(off < TOLERANCE, "{what} is off by {off:.1e}");
-}
 
 #[test]
 fn the_state_has_torchvisions_names_types_and_shapes() {
@@ -92,72 +32,12 @@ fn the_state_has_torchvisions_names_types_and_shapes() {
 
 #[test]
 fn a_training_step_is_torchvisions() {
-    let golden = golden();
-    let mut net = ResNet18::new(SPEC, 0, Device::Cpu).unwrap();
-    let state: Vec<_> = (0..)
-        .zip(net.state().unwrap())
-        .map(|(k, (name, default))| {
-            let value = initial(k, &name, &default).to_kind(default.kind());
-            (name, value)
-        })
-        .collect();
-    net.load(&state).unwrap();
-    let images = unit(1000, &[8, 3, 64, 64]).to_kind(Kind::Float);
-    let labels: Vec<_> = (0..8)
-        .map(|i| (splitmix64(1001, i) % 200).cast_signed())
-        .collect();
-
-    let logits = net.forward(&images, true).unwrap();
-    let loss = logits.cross_entropy_for_logits(&Tensor::from_slice(&labels));
-    loss.backward();
-    near("logits", &logits, &golden["logits"]);
-    near("loss", &loss, &golden["loss"]);
-
-    let (mut norms, mut projections) = (Vec::new(), Vec::new());
-    for (k, (name, _)) in (0..).zip(&state) {
-        let Some(named) = net.named().iter().find(|named| named.name == *name) else {
-            continue; // num_batches_tracked
-        };
-        if named.role == Role::Buffer {
-            near(name, &named.tensor, &golden[name]);
-            continue;
-        }
-        let grad = named
-            .tensor
-            .grad()
-            .contiguous()
-            .view([-1])
-            .to_kind(Kind::Double);
-        let count = i64::try_from(grad.numel()).unwrap();
-        norms.push(grad.norm());
-        projections.push(grad.dot(&unit(3000 + k, &[count])));
-        let grad = if named.tensor.dim() == 1 {
-            grad
-        } else {
-            let places: Vec<_> = (0..64)
-                .map(|j| (splitmix64(2000 + k, j) % count.unsigned_abs()).cast_signed())
-                .collect();
-            grad.index_select(0, &Tensor::from_slice(&places))
-        };
-        near(name, &grad, &golden[&format!("grad.{name}")]);
+    let deviations = against_torchvision(Device::Cpu, Precision::Single).unwrap();
+    // Logits twice, loss, 62 gradients with their norms and projections, 40 statistics.
+    assert_eq!(deviations.len(), 3 + 62 + 2 + 40);
+    for Deviation { what, relative } in deviations {
+        assert!(relative < TOLERANCE, "{what} is off by {relative:.1e}");
     }
-    assert_eq!(norms.len(), 62);
-    near("norms", &Tensor::stack(&norms, 0), &golden["grad.norm"]);
-    near(
-        "projections",
-        &Tensor::stack(&projections, 0),
-        &golden["grad.projection"],
-    );
-
-    let logits = tch::no_grad(|| net.forward(&images, false)).unwrap();
-    near("logits in evaluation", &logits, &golden["eval.logits"]);
-    let batches = |(name, tensor): &(String, Tensor)| {
-        assert!(
-            !name.ends_with("tracked") || tensor.int64_value(&[]) == 1,
-            "{name}"
-        );
-    };
-    net.state().unwrap().iter().for_each(batches);
 }
 
 #[test]
