@@ -1,11 +1,26 @@
-//! Lets the binary, tests and benches of this package find libtorch wherever they are started from.
+//! Compiles the C++ shim against libtorch's headers, and lets the binaries find libtorch at run
+//! time where it was found at build time.
 
-use std::env;
+use std::{env, path::Path};
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
-    // Set by torch-sys, and so only with the feature `torch`: the directory it linked against.
-    if let Some(lib) = env::var_os("DEP_TCH_LIBTORCH_LIB") {
-        println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=src/shim.cpp");
+    if env::var_os("CARGO_FEATURE_TORCH").is_none() {
+        return;
     }
+    let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names the libtorch that it links");
+    let include = Path::new(&lib).with_file_name("include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++20")
+        .flag("-isystem")
+        .flag(
+            include
+                .to_str()
+                .expect("torch-sys printed this path as text"),
+        )
+        .file("src/shim.cpp")
+        .compile("tinyres_shim");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
 }

@@ -1,0 +1,356 @@
+//! What decides a run: one flat set of values, from a recipe, a file and flags, each over the one
+//! before.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tinyres::load::Verify;
+use toml::{Table, Value};
+
+use crate::device::{DeviceChoice, Placement};
+use crate::model::Stem;
+use crate::schedule::{Decay, Schedule};
+use crate::{Error, Result};
+
+/// The recipes, as they stand in `recipes.toml`.
+pub const RECIPES: &str = include_str!("../recipes.toml");
+
+/// The recipe taken where none is named.
+pub const DEFAULT_RECIPE: &str = "default";
+
+/// Everything that decides a run, beside the data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The recipe that gave the values not set otherwise.
+    pub recipe: String,
+    /// What comes before the residual blocks.
+    pub stem: Stem,
+    /// Whether every block starts as the identity.
+    pub zero_init_residual: bool,
+    /// Passes over the training split.
+    pub epochs: u32,
+    /// Images of a step.
+    pub batch: u32,
+    /// What turns gradients into steps.
+    pub optimizer: Algorithm,
+    /// The highest learning rate.
+    pub lr: f64,
+    /// Momentum of SGD.
+    pub momentum: f64,
+    /// Whether SGD looks ahead along its momentum.
+    pub nesterov: bool,
+    /// Decay of weights, but not of normalisation and biases.
+    pub weight_decay: f64,
+    /// How the learning rate falls.
+    pub schedule: Decay,
+    /// Epochs between two falls of the step schedule.
+    pub step_epochs: u32,
+    /// What each fall of the step schedule multiplies the rate by.
+    pub step_factor: f64,
+    /// Share of the run in which the rate rises.
+    pub warmup: f64,
+    /// Share of the target that is spread over all classes.
+    pub label_smoothing: f64,
+    /// Whether half the training images are mirrored.
+    pub flip: bool,
+    /// Largest shift of a training image, in pixels each way.
+    pub shift: u32,
+    /// What is done to pixel values.
+    pub normalize: Normalize,
+    /// Decides the initial weights, the order and the augmentation.
+    #[serde(default)]
+    pub seed: u64,
+    /// Threads that compute; those of the machine where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Where to compute.
+    #[serde(default)]
+    pub device: DeviceChoice,
+    /// Where the pixels are kept.
+    #[serde(default)]
+    pub placement: Placement,
+    /// When the shards' pixels are checked.
+    #[serde(default)]
+    pub verify: Verify,
+    /// Epochs from one scoring to the next; the last epoch is always scored.
+    #[serde(default = "one")]
+    pub eval_every: u32,
+    /// Steps after which the run ends, and its schedule with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Time after which the run ends, and its schedule with it, however many epochs that makes.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "human_duration"
+    )]
+    pub time_budget: Option<Duration>,
+}
+
+/// What turns gradients into steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// Kingma and Ba 2015, with its usual constants.
+    Adam,
+}
+
+/// What is done to pixel values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalize {
+    /// By ImageNet's mean and deviation, as torchvision's models expect.
+    Imagenet,
+    /// Only to 0..1.
+    None,
+}
+
+impl Config {
+    /// The values of the recipe that `flags` or `file` names, with `file` over it and `flags` over
+    /// both. `file` is a TOML file that sets some of the values; a run's `config.toml` is one.
+    ///
+    /// # Errors
+    /// A file that cannot be read or says something unknown, no such recipe, or a value out of its
+    /// bounds.
+    pub fn layered(file: Option<&Path>, flags: Table) -> Result<Self> {
+        let set = match file {
+            Some(path) => read(path)?,
+            None => Table::new(),
+        };
+        let recipe = flags.get("recipe").or_else(|| set.get("recipe"));
+        let recipe = recipe.and_then(Value::as_str).unwrap_or(DEFAULT_RECIPE);
+        let mut values = Self::recipe(recipe)?;
+        values.insert("recipe".into(), recipe.into());
+        values.extend(set);
+        if let Some(path) = file {
+            // Now, while what is wrong can only have come from the file.
+            Self::from_values(values.clone()).map_err(|error| error.in_file(path))?;
+        }
+        values.extend(flags);
+        Self::from_values(values)
+    }
+
+    /// The values of a recipe.
+    fn recipe(name: &str) -> Result<Table> {
+        let recipes: Table = toml::from_str(RECIPES).map_err(|error| Error::config(&error))?;
+        match recipes.get(name) {
+            Some(Value::Table(values)) => Ok(values.clone()),
+            _ => Err(Error::Value {
+                key: "recipe",
+                got: name.to_owned(),
+                expected: recipes.keys().cloned().collect::<Vec<_>>().join(" or "),
+            }),
+        }
+    }
+
+    fn from_values(values: Table) -> Result<Self> {
+        let config: Self = values.try_into().map_err(|error| Error::config(&error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Reads the configuration of a run, and the rest of its `config.toml`.
+    pub(crate) fn from_run(path: &Path) -> Result<Self> {
+        Self::from_values(read(path)?).map_err(|error| error.in_file(path))
+    }
+
+    /// The learning rate over the run.
+    #[must_use]
+    pub fn lr_schedule(&self) -> Schedule {
+        Schedule {
+            peak: self.lr,
+            warmup: self.warmup,
+            decay: self.schedule,
+            step_epochs: self.step_epochs,
+            step_factor: self.step_factor,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let bad = |key, got: &dyn ToString, expected: &str| {
+            Err(Error::Value {
+                key,
+                got: got.to_string(),
+                expected: expected.to_owned(),
+            })
+        };
+        match self {
+            _ if self.epochs == 0 => bad("epochs", &self.epochs, "at least 1"),
+            _ if self.batch == 0 => bad("batch", &self.batch, "at least 1"),
+            _ if !positive(self.lr) => bad("lr", &self.lr, "a number above 0"),
+            _ if !share(self.momentum) => bad("momentum", &self.momentum, "0 to below 1"),
+            _ if self.nesterov && self.momentum == 0.0 => {
+                bad("nesterov", &true, "false where momentum is 0")
+            }
+            _ if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) => {
+                bad("weight_decay", &self.weight_decay, "0 or above")
+            }
+            _ if self.step_epochs == 0 => bad("step_epochs", &self.step_epochs, "at least 1"),
+            _ if !positive(self.step_factor) => {
+                bad("step_factor", &self.step_factor, "a number above 0")
+            }
+            _ if !share(self.warmup) => bad("warmup", &self.warmup, "0 to below 1"),
+            _ if !share(self.label_smoothing) => {
+                bad("label_smoothing", &self.label_smoothing, "0 to below 1")
+            }
+            _ if self.eval_every == 0 => bad("eval_every", &self.eval_every, "at least 1"),
+            _ if self.threads == Some(0) => bad("threads", &0, "at least 1"),
+            _ if self.max_steps == Some(0) => bad("max_steps", &0, "at least 1"),
+            _ if self.time_budget == Some(Duration::ZERO) => {
+                bad("time_budget", &"0s", "more than no time")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads a file of values, without the part of a run's `config.toml` that is no configuration.
+fn read(path: &Path) -> Result<Table> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let mut values: Table = toml::from_str(&text)
+        .map_err(|error| Error::config(&error))
+        .map_err(|error| error.in_file(path))?;
+    values.remove(RUN_KEY);
+    Ok(values)
+}
+
+/// The table of a run's `config.toml` that says what the run was made of.
+pub(crate) const RUN_KEY: &str = "run";
+
+fn one() -> u32 {
+    1
+}
+
+/// `60m` in a file, a duration here.
+mod human_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    // The shape that serde asks of such a function.
+    #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => to.collect_str(&humantime::format_duration(*duration)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = String::deserialize(from)?;
+        humantime::parse_duration(&text)
+            .map(Some)
+            .map_err(|error| D::Error::custom(format!("{text:?} is no duration: {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(text: &str) -> Table {
+        toml::from_str(text).expect("valid TOML")
+    }
+
+    #[test]
+    fn every_recipe_is_whole_and_sound() {
+        let recipes: Table = toml::from_str(RECIPES).expect("recipes.toml is TOML");
+        assert!(recipes.len() >= 2);
+        for name in recipes.keys() {
+            let mut flags = Table::new();
+            flags.insert("recipe".into(), name.as_str().into());
+            let config = Config::layered(None, flags).unwrap();
+            assert_eq!(config.recipe, *name);
+        }
+    }
+
+    #[test]
+    fn the_seed_recipe_is_the_log_of_the_blog() {
+        let config = Config::layered(None, flags("recipe = 'seed'")).unwrap();
+        assert_eq!((config.batch, config.epochs), (200, 20));
+        let schedule = config.lr_schedule();
+        for (epoch, rate) in [(0, 0.01), (1, 0.01), (2, 0.001), (3, 0.001), (7, 1e-5)] {
+            assert!((schedule.rate(0.3, epoch) / rate - 1.0).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn flags_go_over_the_file_and_the_file_over_the_recipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own.toml");
+        std::fs::write(&path, "recipe = 'seed'\nbatch = 50\nlr = 0.5\n").unwrap();
+        let config = Config::layered(Some(&path), flags("lr = 0.25")).unwrap();
+        assert_eq!(config.optimizer, Algorithm::Adam); // the recipe's
+        assert_eq!(config.batch, 50); // the file's
+        assert!((config.lr - 0.25).abs() < 1e-15); // the flag's
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut set = flags("time_budget = '1h 30m'\nmax_steps = 7\nthreads = 2");
+        set.insert("recipe".into(), "seed".into());
+        let config = Config::layered(None, set).unwrap();
+        assert_eq!(config.time_budget, Some(Duration::from_secs(5400)));
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn each_wrong_value_is_named() {
+        for (set, key) in [
+            ("epochs = 0", "epochs"),
+            ("batch = 0", "batch"),
+            ("lr = 0.0", "lr"),
+            ("lr = nan", "lr"),
+            ("momentum = 1.0", "momentum"),
+            ("momentum = 0.0", "nesterov"),
+            ("weight_decay = -1.0", "weight_decay"),
+            ("step_epochs = 0", "step_epochs"),
+            ("step_factor = 0.0", "step_factor"),
+            ("warmup = 1.0", "warmup"),
+            ("label_smoothing = 1.5", "label_smoothing"),
+            ("eval_every = 0", "eval_every"),
+            ("threads = 0", "threads"),
+            ("max_steps = 0", "max_steps"),
+            ("time_budget = '0s'", "time_budget"),
+            ("recipe = 'none'", "recipe"),
+        ] {
+            match Config::layered(None, flags(set)) {
+                Err(Error::Value { key: named, .. }) => assert_eq!(named, key, "{set}"),
+                other => panic!("{set}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_with_what_is_wrong_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own.toml");
+        for (text, part) in [
+            ("bacth = 5", "bacth"),
+            ("batch = 'five'", "batch"),
+            ("batch = -5", "-5"),
+            ("time_budget = 'soon'", "soon"),
+            ("lr =", "line 1"),
+            ("lr = -1.0", "lr"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = Config::layered(Some(&path), Table::new())
+                .unwrap_err()
+                .to_string();
+            assert!(message.contains("own.toml"), "{message}");
+            assert!(message.contains(part), "{text}: {message}");
+        }
+    }
+}

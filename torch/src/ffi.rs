@@ -1,0 +1,394 @@
+//! The safe face of `shim.cpp`: all that this crate asks of libtorch beyond what `tch` binds, and
+//! all of its `unsafe`.
+//!
+//! Two facts carry most of the safety arguments below. A `&Tensor` owns a live `at::Tensor`, and
+//! `as_ptr` lends its address for as long as the reference lives. And every function of the shim
+//! catches what C++ throws, so nothing unwinds into Rust.
+
+use std::ffi::{CStr, c_char};
+use std::path::PathBuf;
+use std::ptr;
+
+use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+use crate::{Error, Result};
+
+/// `c10::Event`, known here by address only.
+#[repr(C)]
+struct Event {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    fn tinyres_free(text: *mut c_char);
+    fn tinyres_version() -> *const c_char;
+    fn tinyres_cpu_capability() -> *mut c_char;
+    fn tinyres_library_dir() -> *mut c_char;
+    fn tinyres_keep_freed_memory();
+    fn tinyres_load_cuda() -> *mut c_char;
+    fn tinyres_can_load(name: *const c_char) -> *mut c_char;
+    fn tinyres_free_memory(device: i8, out: *mut usize) -> *mut c_char;
+    fn tinyres_allow_tf32(allow: bool) -> *mut c_char;
+    fn tinyres_autocast_bf16() -> *mut c_char;
+    fn tinyres_channels_last(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    fn tinyres_is_channels_last(input: *const C_tensor) -> bool;
+    fn tinyres_pin(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    fn tinyres_clear_grad(tensor: *const C_tensor) -> *mut c_char;
+    fn tinyres_storage_users(tensor: *const C_tensor) -> usize;
+    fn tinyres_sgd(
+        params: *const *const C_tensor,
+        momenta: *const *const C_tensor,
+        count: usize,
+        lr: f64,
+        momentum: f64,
+        weight_decay: f64,
+        nesterov: bool,
+    ) -> *mut c_char;
+    fn tinyres_adam(
+        params: *const *const C_tensor,
+        means: *const *const C_tensor,
+        squares: *const *const C_tensor,
+        step: *const C_tensor,
+        count: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        eps: f64,
+        weight_decay: f64,
+    ) -> *mut c_char;
+    fn tinyres_mark(device: i8, out: *mut *mut Event) -> *mut c_char;
+    fn tinyres_mark_passed(event: *const Event, out: *mut bool) -> *mut c_char;
+    fn tinyres_mark_wait(event: *const Event) -> *mut c_char;
+    fn tinyres_mark_free(event: *mut Event);
+}
+
+/// Takes a text that the shim allocated; `None` for null.
+fn take(text: *mut c_char) -> Option<String> {
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: the shim returns null or what `strdup` returned: text that ends in a zero, ours alone.
+    let owned = unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned();
+    // SAFETY: `text` came from `strdup`, and nothing points into it any more.
+    unsafe { tinyres_free(text) };
+    Some(owned)
+}
+
+fn check(message: *mut c_char) -> Result<()> {
+    take(message).map_or(Ok(()), |message| Err(Error::Torch(message)))
+}
+
+/// The version of the libtorch whose headers this was compiled against.
+pub(crate) fn version() -> String {
+    // SAFETY: a string literal of the shim, which lives as long as the program.
+    unsafe { CStr::from_ptr(tinyres_version()) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The instruction set that libtorch's kernels chose: `AVX2`, `AVX512`, `DEFAULT`.
+pub(crate) fn cpu_capability() -> String {
+    // SAFETY: takes nothing, and returns text from `strdup`.
+    take(unsafe { tinyres_cpu_capability() }).unwrap_or_default()
+}
+
+/// The directory of the `libtorch_cpu.so` that this process runs.
+pub(crate) fn library_dir() -> PathBuf {
+    // SAFETY: takes nothing, and returns text from `strdup`.
+    PathBuf::from(take(unsafe { tinyres_library_dir() }).unwrap_or_default())
+}
+
+/// Lets the allocator keep freed memory for the next step instead of returning it to the system.
+/// Of the whole process: for programs that train, not for libraries to call unasked.
+pub(crate) fn keep_freed_memory() {
+    // SAFETY: `mallopt` may be called at any time and touches no memory of ours.
+    unsafe { tinyres_keep_freed_memory() }
+}
+
+/// Loads `libtorch_cuda.so` from beside `libtorch_cpu.so`. Where it is already loaded, this does
+/// nothing. To be called before libtorch is first asked about CUDA, since it remembers the answer.
+///
+/// # Errors
+/// The dynamic linker's words: no such file in a CPU-only libtorch, or a CUDA library not found.
+pub(crate) fn load_cuda() -> std::result::Result<(), String> {
+    // SAFETY: runs the static initialisers of a library that belongs to the libtorch in use.
+    take(unsafe { tinyres_load_cuda() }).map_or(Ok(()), Err)
+}
+
+/// Whether the dynamic linker finds the library `name`.
+///
+/// # Errors
+/// Its words where it does not.
+pub(crate) fn can_load(name: &CStr) -> std::result::Result<(), String> {
+    // SAFETY: `name` ends in a zero. The initialisers that run are those of a system library.
+    take(unsafe { tinyres_can_load(name.as_ptr()) }).map_or(Ok(()), Err)
+}
+
+/// Bytes of memory of CUDA device `index` that nobody has taken.
+pub(crate) fn free_memory(index: usize) -> Result<usize> {
+    let mut free = 0;
+    // SAFETY: the shim writes one number to `free`.
+    check(unsafe { tinyres_free_memory(cuda_index(index)?, &raw mut free) })?;
+    Ok(free)
+}
+
+fn cuda_index(index: usize) -> Result<i8> {
+    i8::try_from(index).map_err(|_| Error::Torch(format!("there is no CUDA device {index}")))
+}
+
+/// Whether CUDA may round the factors of `f32` products to 11 bits, which is several times as fast.
+pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
+    // SAFETY: sets two values of libtorch's context.
+    check(unsafe { tinyres_allow_tf32(allow) })
+}
+
+/// Makes autocast on CUDA compute in bfloat16, which needs no loss scaling; libtorch's own choice
+/// is float16, which does.
+pub(crate) fn autocast_bf16() -> Result<()> {
+    // SAFETY: sets one thread-local value of libtorch.
+    check(unsafe { tinyres_autocast_bf16() })
+}
+
+/// `tensor`, of four dimensions, with its channels innermost in memory. A copy only where they are
+/// not already.
+pub(crate) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
+    let mut out = ptr::null_mut();
+    // SAFETY: `tensor` is live, and the shim writes one pointer to `out`.
+    check(unsafe { tinyres_channels_last(tensor.as_ptr(), &raw mut out) })?;
+    // SAFETY: without an error `out` is an `at::Tensor` from `new`, ours alone, as `tch` makes them.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Whether the channels of `tensor` are innermost in memory.
+pub(crate) fn is_channels_last(tensor: &Tensor) -> bool {
+    // SAFETY: `tensor` is live and only looked at.
+    unsafe { tinyres_is_channels_last(tensor.as_ptr()) }
+}
+
+/// A copy of `tensor` in page-locked memory, which a GPU reads by itself.
+pub(crate) fn pin(tensor: &Tensor) -> Result<Tensor> {
+    let mut out = ptr::null_mut();
+    // SAFETY: `tensor` is live, and the shim writes one pointer to `out`.
+    check(unsafe { tinyres_pin(tensor.as_ptr(), &raw mut out) })?;
+    // SAFETY: as in `channels_last`.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Drops the gradient of `tensor`, so that the next backward pass moves its result in instead of
+/// adding to it.
+pub(crate) fn clear_grad(tensor: &Tensor) -> Result<()> {
+    // SAFETY: `tensor` is live. Its gradient is reference counted: other handles to it stay valid.
+    check(unsafe { tinyres_clear_grad(tensor.as_ptr()) })
+}
+
+/// Calls `work` with a `u8` tensor of shape `dims` over `bytes`, in place of a copy.
+///
+/// # Panics
+/// If `bytes` is not what `dims` needs, or a tensor that shares these bytes outlives the call: both
+/// are faults of this crate, and the second would be a use after free.
+pub(crate) fn lend<T>(
+    bytes: &[u8],
+    dims: &[i64],
+    work: impl FnOnce(&Tensor) -> Result<T>,
+) -> Result<T> {
+    let needed: i64 = dims.iter().product();
+    assert_eq!(
+        i64::try_from(bytes.len()),
+        Ok(needed),
+        "bytes for a tensor of shape {dims:?}"
+    );
+    // SAFETY: `bytes` outlives this function, hence the tensor: the assertion below sees to it that
+    // nothing else still uses its storage. `work` gets it by shared reference, to read: libtorch
+    // writes only where an in-place operation is called, and those take `&mut Tensor`.
+    let tensor =
+        unsafe { Tensor::f_from_blob(bytes.as_ptr(), dims, &[], Kind::Uint8, Device::Cpu) }?;
+    let result = work(&tensor);
+    // SAFETY: `tensor` is live and only looked at.
+    let users = unsafe { tinyres_storage_users(tensor.as_ptr()) };
+    assert_eq!(users, 1, "a tensor over lent bytes outlives the loan");
+    result
+}
+
+/// Addresses of the tensors, for the length of the borrow.
+fn addresses(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(Tensor::as_ptr).collect()
+}
+
+/// One step of stochastic gradient descent on `params`, by their gradients.
+pub(crate) fn sgd(
+    params: &[Tensor],
+    momenta: &[Tensor],
+    lr: f64,
+    momentum: f64,
+    weight_decay: f64,
+    nesterov: bool,
+) -> Result<()> {
+    assert_eq!(params.len(), momenta.len(), "a momentum for each parameter");
+    let (params, momenta) = (addresses(params), addresses(momenta));
+    // SAFETY: both lists hold `count` addresses of live tensors. libtorch checks devices and kinds,
+    // and the shim that a gradient is there and laid out as its parameter; `Optimizer` makes the
+    // momenta alike.
+    check(unsafe {
+        tinyres_sgd(
+            params.as_ptr(),
+            momenta.as_ptr(),
+            params.len(),
+            lr,
+            momentum,
+            weight_decay,
+            nesterov,
+        )
+    })
+}
+
+/// What Adam is told beside the rate.
+#[derive(Clone, Copy)]
+pub(crate) struct Adam {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+}
+
+/// One step of Adam on `params`, by their gradients; `step` counts the steps, this one included.
+pub(crate) fn adam(
+    params: &[Tensor],
+    means: &[Tensor],
+    squares: &[Tensor],
+    step: &Tensor,
+    lr: f64,
+    how: Adam,
+) -> Result<()> {
+    assert!(
+        params.len() == means.len() && params.len() == squares.len(),
+        "a mean and a square for each parameter"
+    );
+    let (params, means, squares) = (addresses(params), addresses(means), addresses(squares));
+    // SAFETY: as in `sgd`, for three lists; `step` is live too.
+    check(unsafe {
+        tinyres_adam(
+            params.as_ptr(),
+            means.as_ptr(),
+            squares.as_ptr(),
+            step.as_ptr(),
+            params.len(),
+            lr,
+            how.beta1,
+            how.beta2,
+            how.eps,
+            how.weight_decay,
+        )
+    })
+}
+
+/// Page-locked host memory, which a GPU reads by itself.
+#[derive(Debug)]
+pub(crate) struct Pinned(Tensor);
+
+impl Pinned {
+    /// `len` bytes, zero.
+    pub(crate) fn new(len: usize) -> Result<Self> {
+        let len = i64::try_from(len).map_err(|_| Error::Torch(format!("{len} pinned bytes")))?;
+        let zeros = Tensor::f_zeros([len], (Kind::Uint8, Device::Cpu))?;
+        Ok(Self(pin(&zeros)?))
+    }
+
+    /// Starts copying the first bytes, as a tensor of shape `dims`, to `device`, and returns at
+    /// once. The copy takes its place in the device's stream, so that work queued behind it finds
+    /// it done; the memory comes back from [`InFlight`] when it may be written again.
+    pub(crate) fn upload(self, dims: &[i64], device: Device) -> Result<(Tensor, InFlight)> {
+        let Device::Cuda(index) = device else {
+            return Err(Error::Torch(format!("pinned memory for {device:?}")));
+        };
+        let index = cuda_index(index)?;
+        let len: i64 = dims.iter().product();
+        let host = self.0.f_narrow(0, 0, len)?.f_view(dims)?;
+        let image = host.f_internal_to_copy((Kind::Uint8, device), true)?;
+        let mut event = ptr::null_mut();
+        // SAFETY: the shim writes one pointer to `event`.
+        check(unsafe { tinyres_mark(index, &raw mut event) })?;
+        Ok((
+            image,
+            InFlight {
+                memory: self,
+                event,
+            },
+        ))
+    }
+}
+
+impl AsMut<[u8]> for Pinned {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the tensor is of bytes, contiguous and on the host, and owns `numel` of them, all
+        // written once by `zeros`. No other handle reads them: the only others are made in
+        // `upload`, which gives `self` back through `InFlight` after the device has read.
+        unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast(), self.0.numel()) }
+    }
+}
+
+/// Pinned memory that a device may still be reading.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    memory: Pinned,
+    event: *mut Event,
+}
+
+impl InFlight {
+    /// Whether the device has read all of it.
+    pub(crate) fn landed(&self) -> Result<bool> {
+        let mut passed = false;
+        // SAFETY: `event` is live until `self` is dropped, and the shim writes one bool.
+        check(unsafe { tinyres_mark_passed(self.event, &raw mut passed) })?;
+        Ok(passed)
+    }
+
+    /// Waits until the device has read all of it, and gives the memory back.
+    pub(crate) fn reclaim(mut self) -> Result<Pinned> {
+        self.wait()?;
+        // What is left behind is an empty tensor: `drop` only frees the event.
+        Ok(std::mem::replace(&mut self.memory, Pinned(Tensor::new())))
+    }
+
+    fn wait(&self) -> Result<()> {
+        // SAFETY: `event` is live until `self` is dropped.
+        check(unsafe { tinyres_mark_wait(self.event) })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // Dropped memory goes to libtorch's pinned allocator, which waits for the copy by itself.
+        // SAFETY: `event` came from `new` in the shim, and nobody else frees it.
+        unsafe { tinyres_mark_free(self.event) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lent_bytes_are_read_in_place() {
+        let bytes = [1_u8, 2, 3, 4, 5, 6];
+        let sum = lend(&bytes, &[2, 3], |tensor| {
+            assert_eq!(tensor.data_ptr().cast_const().cast(), bytes.as_ptr());
+            Ok(tensor.f_sum(Kind::Int64)?.f_int64_value(&[])?)
+        });
+        assert_eq!(sum.unwrap(), 21);
+    }
+
+    #[test]
+    #[should_panic(expected = "outlives the loan")]
+    fn a_view_cannot_outlive_its_loan() {
+        let _view = lend(&[0; 6], &[2, 3], |tensor| Ok(tensor.f_transpose(0, 1)?));
+    }
+
+    #[test]
+    fn libtorch_says_where_it_is() {
+        assert!(library_dir().join("libtorch_cpu.so").exists());
+        assert_eq!(version(), "2.13.0");
+    }
+}

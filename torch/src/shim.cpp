@@ -1,0 +1,193 @@
+// What tch does not bind, compiled against the headers of the libtorch that it links. Every
+// function that can fail returns null, or a message that the caller gives to tinyres_free.
+// ffi.rs declares all of it once more, and is its only caller.
+
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/autocast_mode.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_sgd.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <torch/headeronly/version.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <dlfcn.h>
+#include <exception>
+#include <malloc.h>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace {
+
+template <class Body> char *guarded(Body body) noexcept {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &e) {
+    return strdup(e.what_without_backtrace());
+  } catch (const std::exception &e) {
+    return strdup(e.what());
+  }
+}
+
+std::vector<at::Tensor> listed(at::Tensor *const *tensors, size_t count) {
+  std::vector<at::Tensor> list;
+  list.reserve(count);
+  for (size_t i = 0; i < count; i++)
+    list.push_back(*tensors[i]);
+  return list;
+}
+
+// The parameters' gradients, with the parameters' own strides: the fused kernels walk both as flat
+// memory. Autograd keeps that layout already, except for strides of dimensions of size 1, so
+// nothing is copied here.
+std::vector<at::Tensor> gradients(const std::vector<at::Tensor> &params) {
+  std::vector<at::Tensor> grads;
+  grads.reserve(params.size());
+  for (const auto &param : params) {
+    at::Tensor grad = param.grad();
+    TORCH_CHECK(grad.defined(), "a parameter of shape ", param.sizes(), " has no gradient");
+    TORCH_CHECK(param.is_non_overlapping_and_dense(), "a parameter is not dense");
+    if (grad.strides() != param.strides())
+      grad = grad.contiguous(param.suggest_memory_format())
+                 .as_strided(param.sizes(), param.strides());
+    grads.push_back(std::move(grad));
+  }
+  return grads;
+}
+
+// The directory of the libtorch_cpu.so that this process runs.
+std::string library_dir() {
+  Dl_info info;
+  if (!dladdr(reinterpret_cast<void *>(&at::get_num_threads), &info) || !info.dli_fname)
+    return "";
+  std::string file = info.dli_fname;
+  const auto slash = file.rfind('/');
+  return slash == std::string::npos ? "." : file.substr(0, slash);
+}
+
+} // namespace
+
+extern "C" {
+
+void tinyres_free(char *text) { free(text); }
+
+const char *tinyres_version() { return TORCH_VERSION; }
+
+char *tinyres_cpu_capability() { return strdup(at::get_cpu_capability().c_str()); }
+
+char *tinyres_library_dir() { return strdup(library_dir().c_str()); }
+
+// Keeps freed memory for the next step rather than handing it back to the system: activations are
+// of the same sizes at every step, and pages given back are zeroed again on their way in.
+void tinyres_keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  mallopt(M_TRIM_THRESHOLD, -1);
+}
+
+// Runs the static initialisers that register the CUDA kernels. The linker drops libtorch_cuda from
+// programs that name none of its symbols, so it is loaded by hand, with its symbols global as if it
+// had been linked.
+char *tinyres_load_cuda() {
+  const std::string path = library_dir() + "/libtorch_cuda.so";
+  if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL))
+    return nullptr;
+  const char *why = dlerror();
+  return strdup(why ? why : "dlopen failed without a reason");
+}
+
+// Whether the dynamic linker finds a library: null, or why not.
+char *tinyres_can_load(const char *name) {
+  if (void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL)) {
+    dlclose(handle);
+    return nullptr;
+  }
+  const char *why = dlerror();
+  return strdup(why ? why : "dlopen failed without a reason");
+}
+
+// Bytes of the device's memory that nobody has taken.
+char *tinyres_free_memory(int8_t device, size_t *out) {
+  return guarded([&] {
+    *out = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getMemoryInfo(device).first;
+  });
+}
+
+char *tinyres_allow_tf32(bool allow) {
+  return guarded([&] {
+    at::globalContext().setAllowTF32CuDNN(allow);
+    at::globalContext().setAllowTF32CuBLAS(allow);
+  });
+}
+
+char *tinyres_autocast_bf16() {
+  return guarded([] { at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16); });
+}
+
+char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) {
+  return guarded([&] { *out = new at::Tensor(in->contiguous(at::MemoryFormat::ChannelsLast)); });
+}
+
+bool tinyres_is_channels_last(const at::Tensor *in) {
+  return in->is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+// A copy in page-locked memory. tch's pin_memory passes a device, which libtorch warns about.
+char *tinyres_pin(const at::Tensor *in, at::Tensor **out) {
+  return guarded([&] { *out = new at::Tensor(in->pin_memory()); });
+}
+
+// Drops the gradient, so that the next backward pass moves its result in instead of adding to it.
+char *tinyres_clear_grad(at::Tensor *tensor) {
+  return guarded([&] { tensor->mutable_grad().reset(); });
+}
+
+size_t tinyres_storage_users(const at::Tensor *tensor) { return tensor->storage().use_count(); }
+
+char *tinyres_sgd(at::Tensor *const *params, at::Tensor *const *momenta, size_t count, double lr,
+                  double momentum, double weight_decay, bool nesterov) {
+  return guarded([&] {
+    const auto weights = listed(params, count);
+    at::_fused_sgd_(weights, gradients(weights), listed(momenta, count), weight_decay, momentum, lr,
+                    /*dampening=*/0.0, nesterov, /*maximize=*/false, /*is_first_step=*/false);
+  });
+}
+
+char *tinyres_adam(at::Tensor *const *params, at::Tensor *const *means,
+                   at::Tensor *const *squares, const at::Tensor *step, size_t count, double lr,
+                   double beta1, double beta2, double eps, double weight_decay) {
+  return guarded([&] {
+    const auto weights = listed(params, count);
+    const std::vector<at::Tensor> steps(count, *step);
+    at::_fused_adam_(weights, gradients(weights), listed(means, count), listed(squares, count),
+                     /*max_exp_avg_sqs=*/{}, steps, lr, beta1, beta2, weight_decay, eps,
+                     /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+// A mark in the device's current stream, behind all work queued so far.
+char *tinyres_mark(int8_t device, c10::Event **out) {
+  return guarded([&] {
+    const c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
+    auto event = std::make_unique<c10::Event>(c10::DeviceType::CUDA);
+    event->record(cuda.getStream(c10::Device(c10::DeviceType::CUDA, device)));
+    *out = event.release();
+  });
+}
+
+char *tinyres_mark_passed(const c10::Event *event, bool *out) {
+  return guarded([&] { *out = event->query(); });
+}
+
+char *tinyres_mark_wait(const c10::Event *event) {
+  return guarded([&] { event->synchronize(); });
+}
+
+void tinyres_mark_free(c10::Event *event) { delete event; }
+
+} // extern "C"

@@ -1,0 +1,454 @@
+//! The training loop.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tch::{Device, Kind, Reduction, Tensor};
+use tinyres::event::{Epoch, Event, Observer, Score, Step};
+use tinyres::load::{Dataset, Draws, Stream, shuffled};
+
+use crate::augment::{Augment, Normalizer};
+use crate::checkpoint::{About, Checkpoint, Position};
+use crate::config::Config;
+use crate::evaluate::evaluate;
+use crate::feed::{Batch, Feed};
+use crate::model::{ResNet18, Spec};
+use crate::optim::Optimizer;
+use crate::run::Run;
+use crate::schedule::{Schedule, share_of_steps};
+use crate::{Error, Result, device};
+
+/// A long epoch is saved this often, so that a crash costs no more.
+const SAVE_EVERY: Duration = Duration::from_secs(600);
+
+/// The splits of a data set that training takes.
+#[derive(Clone, Debug)]
+pub struct Splits {
+    /// What is trained on.
+    pub train: Arc<Dataset>,
+    /// What it is scored on.
+    pub val: Arc<Dataset>,
+}
+
+/// How a training ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All of the run is done.
+    Complete {
+        /// The final weights.
+        weights: PathBuf,
+        /// Their scores on the validation split; none where the run was complete already.
+        score: Option<Score>,
+    },
+    /// `stop` was set: the run can go on from here.
+    Stopped {
+        /// Steps that are done.
+        step: u64,
+    },
+}
+
+/// Trains as `run` says, from `from` on if that is given, and reports to `watch`. Finishes the step
+/// and saves when `stop` is set.
+///
+/// # Errors
+/// Those of data, libtorch and the run's directory, and [`Error::NotFinite`].
+pub fn train(
+    run: &mut Run,
+    from: Option<&Checkpoint>,
+    data: &Splits,
+    watch: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    let mut trainer = Trainer::new(run, from, data, watch)?;
+    let mut score = None;
+    while !trainer.over() {
+        if trainer.epoch(stop)? == Went::Stopped {
+            trainer.save()?;
+            let step = trainer.at.step;
+            return Ok(Outcome::Stopped { step });
+        }
+        score = trainer.finish_epoch()?;
+        trainer.save()?;
+    }
+    let weights = trainer
+        .run
+        .save_final(&trainer.about_weights(), &trainer.model)?;
+    Ok(Outcome::Complete { weights, score })
+}
+
+/// How far an epoch went.
+#[derive(PartialEq)]
+enum Went {
+    /// To its end, or to the end of the run.
+    Through,
+    /// To where it was told to stop.
+    Stopped,
+}
+
+struct Trainer<'a> {
+    run: &'a mut Run,
+    watch: &'a mut dyn Observer,
+    config: Config,
+    device: Device,
+    train: Rc<Feed>,
+    val: Feed,
+    normalizer: Normalizer,
+    model: ResNet18,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    /// Steps of the run, unless its time is over before.
+    steps: u64,
+    batch: NonZeroUsize,
+    at: Position,
+    losses: Losses,
+    /// When `at.elapsed` was brought up to date.
+    clock: Instant,
+    /// When the losses were last looked at, or a pause in training ended.
+    looked: Instant,
+    saved: Instant,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(
+        run: &'a mut Run,
+        from: Option<&Checkpoint>,
+        data: &Splits,
+        watch: &'a mut dyn Observer,
+    ) -> Result<Self> {
+        let config = run.config().clone();
+        fits(&config, data)?;
+        if let Some(threads) = config.threads {
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        }
+        let device = device::open(config.device)?;
+        let train = Feed::new(Arc::clone(&data.train), device, config.placement)?;
+        let val = Feed::new(Arc::clone(&data.val), device, config.placement)?;
+        watch.on(&Event::Notice(format!(
+            "training on {}, pixels {}",
+            device::describe(device),
+            train.placement()
+        )));
+        let spec = Spec {
+            stem: config.stem,
+            classes: i64::try_from(data.train.classes().len()).unwrap_or(i64::MAX),
+        };
+        let mut model = ResNet18::new(spec, config.seed, device)?;
+        if config.zero_init_residual {
+            model.zero_init_residual()?;
+        }
+        let mut optimizer = Optimizer::new(&config, model.named())?;
+        let mut at = Position::default();
+        if let Some(from) = from {
+            from.restore(&mut model, &mut optimizer)?;
+            at = from.about.position.clone();
+        }
+        let batch = batch_size(&config);
+        let steps_per_epoch = (data.train.len() / batch) as u64;
+        let steps = match config.time_budget {
+            Some(_) => u64::MAX,
+            None => u64::from(config.epochs) * steps_per_epoch,
+        };
+        Ok(Self {
+            normalizer: Normalizer::new(config.normalize, device)?,
+            schedule: config.lr_schedule(),
+            steps: config.max_steps.map_or(steps, |most| most.min(steps)),
+            losses: Losses::new(device)?,
+            train: Rc::new(train),
+            run,
+            watch,
+            config,
+            device,
+            val,
+            model,
+            optimizer,
+            batch,
+            at,
+            clock: Instant::now(),
+            looked: Instant::now(),
+            saved: Instant::now(),
+        })
+    }
+
+    /// Trains on what is left of the epoch.
+    fn epoch(&mut self, stop: &AtomicBool) -> Result<Went> {
+        let feed = Rc::clone(&self.train);
+        let (images, shape) = (feed.data().len(), feed.data().shape());
+        let (seed, epoch) = (self.config.seed, u64::from(self.at.epoch));
+        let order = shuffled(u32::try_from(images).unwrap_or(u32::MAX), seed, epoch);
+        let mut pass = feed.pass(order, self.batch, true, self.at.batch)?;
+        let augment = Augment::new(
+            self.config.flip,
+            self.config.shift,
+            Draws::new(seed, Stream::Augment, epoch),
+            pass.images(),
+            (shape.height, shape.width),
+            self.device,
+        )?;
+        self.begin(images);
+        let waited = self.at.waited;
+        let went = loop {
+            let share = self.share();
+            self.at.rate = self.schedule.rate(share, self.at.epoch);
+            let Some(loss) = pass.next_batch(|batch| self.step(&batch, augment.as_ref())) else {
+                break Went::Through;
+            };
+            self.losses.push(&loss?)?;
+            self.at.batch += 1;
+            self.at.step += 1;
+            self.at.waited = waited + pass.waited();
+            if self.losses.full() {
+                self.look()?;
+            }
+            if self.over() {
+                break Went::Through;
+            }
+            if stop.load(Ordering::Relaxed) {
+                break Went::Stopped;
+            }
+            if self.saved.elapsed() >= SAVE_EVERY {
+                self.save()?;
+            }
+        };
+        self.look()?;
+        self.watch.on(&Event::End);
+        Ok(went)
+    }
+
+    /// One step of the optimizer; returns the batch's loss, still on the device.
+    fn step(&mut self, batch: &Batch<'_>, augment: Option<&Augment>) -> Result<Tensor> {
+        let x = match augment {
+            Some(augment) => self
+                .normalizer
+                .apply(&augment.apply(batch.pixels, &batch.at)?)?,
+            None => self.normalizer.apply(batch.pixels)?,
+        };
+        let loss = device::mixed(self.device, || {
+            let logits = self.model.forward(&x, true)?;
+            let smoothing = self.config.label_smoothing;
+            let none = None::<&Tensor>;
+            Ok(logits.f_cross_entropy_loss(
+                &batch.labels,
+                none,
+                Reduction::Mean,
+                -100,
+                smoothing,
+            )?)
+        })?;
+        loss.f_backward()?;
+        self.optimizer.step(self.at.rate)?;
+        Ok(loss.f_detach()?)
+    }
+
+    /// Scores the network where that is due, reports the epoch and goes on to the next.
+    fn finish_epoch(&mut self) -> Result<Option<Score>> {
+        let due = (self.at.epoch + 1).is_multiple_of(self.config.eval_every) || self.over();
+        let score = if due { Some(self.score()?) } else { None };
+        let took = self.at.took.as_secs_f64();
+        self.report(&Event::Epoch(Epoch {
+            epoch: self.at.epoch,
+            step: self.at.step,
+            train_loss: self.at.losses / real(self.at.batch),
+            lr: self.at.rate,
+            images_per_second: real(self.at.batch * self.batch.get()) / took,
+            wait_share: self.at.waited.as_secs_f64() / took,
+            took: self.at.took,
+            val: score,
+        }))?;
+        let better = score.filter(|score| self.at.best.is_none_or(|best| score.top1 > best));
+        self.at = Position {
+            epoch: self.at.epoch + 1,
+            step: self.at.step,
+            rate: self.at.rate,
+            elapsed: self.at.elapsed,
+            best: better.map(|score| score.top1).or(self.at.best),
+            ..Position::default()
+        };
+        if better.is_some() {
+            self.run.save_best(&self.about_weights(), &self.model)?;
+        }
+        Ok(score)
+    }
+
+    fn score(&mut self) -> Result<Score> {
+        let (model, feed) = (&self.model, &self.val);
+        let scores = evaluate(model, feed, &self.normalizer, self.batch, self.watch)?;
+        Ok(scores.score())
+    }
+
+    /// Reads the losses since the last look, which waits for a GPU, and reports the last one.
+    fn look(&mut self) -> Result<()> {
+        let losses = self.losses.take()?;
+        let Some(&last) = losses.last() else {
+            return Ok(());
+        };
+        let first = self.at.step - losses.len() as u64 + 1;
+        if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
+            return Err(Error::NotFinite {
+                loss: losses[at],
+                step: first + at as u64,
+                epoch: self.at.epoch,
+            });
+        }
+        self.at.losses += losses.iter().sum::<f64>();
+        let took = self.looked.elapsed();
+        self.looked = Instant::now();
+        self.at.took += took;
+        let images = (self.at.batch * self.batch.get()) as u64;
+        self.watch.on(&Event::Advance { done: images });
+        self.report(&Event::Step(Step {
+            step: self.at.step,
+            epoch: self.at.epoch,
+            images,
+            loss: last,
+            lr: self.at.rate,
+            images_per_second: real(losses.len() * self.batch.get()) / took.as_secs_f64(),
+        }))
+    }
+
+    /// Saves all that the run needs to go on from here.
+    fn save(&mut self) -> Result<()> {
+        // Losses first: weights after one that is not finite must not replace good ones.
+        self.look()?;
+        self.tick();
+        self.run
+            .save_last(&self.about(), &self.model, &self.optimizer)?;
+        (self.saved, self.looked) = (Instant::now(), Instant::now());
+        Ok(())
+    }
+
+    fn about(&self) -> About {
+        About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            classes: self.train.data().classes().to_vec(),
+            fingerprint: self.run.fingerprint(),
+            config: self.config.clone(),
+            position: self.at.clone(),
+        }
+    }
+
+    /// Without what a clock gave: the same run gives the same file.
+    fn about_weights(&self) -> About {
+        let mut about = self.about();
+        about.position = Position {
+            took: Duration::ZERO,
+            waited: Duration::ZERO,
+            elapsed: Duration::ZERO,
+            ..about.position
+        };
+        about
+    }
+
+    fn begin(&mut self, images: usize) {
+        let epochs = match self.config.time_budget {
+            Some(_) => String::new(),
+            None => format!("/{}", self.config.epochs),
+        };
+        self.watch.on(&Event::Begin {
+            task: format!("epoch {}{epochs}", self.at.epoch + 1),
+            unit: "img",
+            total: (images / self.batch * self.batch.get()) as u64,
+        });
+        self.looked = Instant::now();
+    }
+
+    fn report(&mut self, event: &Event) -> Result<()> {
+        self.watch.on(event);
+        self.run.note(event)
+    }
+
+    /// Brings the time spent on the run up to date.
+    fn tick(&mut self) {
+        self.at.elapsed += self.clock.elapsed();
+        self.clock = Instant::now();
+    }
+
+    /// The share of the run that is done, from 0 to 1.
+    fn share(&mut self) -> f64 {
+        self.tick();
+        let of_steps = share_of_steps(self.at.step, self.steps);
+        match self.config.time_budget {
+            Some(budget) => of_steps.max(self.at.elapsed.div_duration_f64(budget)),
+            None => of_steps,
+        }
+    }
+
+    fn over(&mut self) -> bool {
+        self.at.step >= self.steps || self.share() >= 1.0
+    }
+}
+
+/// Losses of the latest steps, kept on the device until somebody looks.
+struct Losses {
+    window: Tensor,
+    filled: usize,
+}
+
+impl Losses {
+    fn new(device: Device) -> Result<Self> {
+        let steps = i64::try_from(device::steps_per_look(device)).unwrap_or(1);
+        Ok(Self {
+            window: Tensor::f_zeros([steps], (Kind::Float, device))?,
+            filled: 0,
+        })
+    }
+
+    fn push(&mut self, loss: &Tensor) -> Result<()> {
+        let place = i64::try_from(self.filled).unwrap_or(i64::MAX);
+        self.window.f_get(place)?.f_copy_(loss)?;
+        self.filled += 1;
+        Ok(())
+    }
+
+    fn full(&self) -> bool {
+        self.filled == self.window.numel()
+    }
+
+    /// The losses since the last call: the one place where training waits for a GPU.
+    fn take(&mut self) -> Result<Vec<f64>> {
+        if self.filled == 0 {
+            return Ok(Vec::new());
+        }
+        let mut losses = Vec::<f64>::try_from(self.window.f_to_kind(Kind::Double)?)?;
+        losses.truncate(self.filled);
+        self.filled = 0;
+        Ok(losses)
+    }
+}
+
+fn batch_size(config: &Config) -> NonZeroUsize {
+    NonZeroUsize::new(config.batch as usize).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Whether the data can be trained on as `config` says.
+fn fits(config: &Config, data: &Splits) -> Result<()> {
+    let shape = data.train.shape();
+    let images = data.train.len();
+    if images < config.batch as usize {
+        return Err(Error::Value {
+            key: "batch",
+            got: config.batch.to_string(),
+            expected: format!("at most the {images} images of the training split"),
+        });
+    }
+    let side = shape.height.min(shape.width);
+    if config.shift >= side {
+        return Err(Error::Value {
+            key: "shift",
+            got: config.shift.to_string(),
+            expected: format!("less than the {side} pixels of an image"),
+        });
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of images are below 2^53"
+)]
+fn real(count: usize) -> f64 {
+    count as f64
+}

@@ -1,0 +1,143 @@
+//! What the tests share: a small set of shards that a network can learn, and an observer.
+#![allow(dead_code, reason = "each of the test programs uses a part")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tinyres::event::{Event, Observer};
+use tinyres::load::{Dataset, Draws, Stream, Verify};
+use tinyres_format::{
+    Class, Columns, Digest, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry, Writer,
+};
+use tinyres_torch::config::Config;
+use tinyres_torch::train::Splits;
+
+pub const SIDE: u32 = 32;
+
+/// Writes a set with `train` and `val` images of `classes` classes, in shards of 48 images, and
+/// opens it. An image is noise around its class's own grey in each quarter.
+pub fn splits(dir: &Path, classes: usize, train: usize, val: usize) -> Splits {
+    write(dir, &wnids(classes), train, val);
+    Splits {
+        train: Arc::new(open(dir, Split::Train)),
+        val: Arc::new(open(dir, Split::Val)),
+    }
+}
+
+#[expect(unsafe_code, reason = "a test's own files, which nobody else touches")]
+pub fn open(dir: &Path, split: Split) -> Dataset {
+    // SAFETY: `dir` is a fresh temporary directory of the calling test, and nothing writes there.
+    unsafe { Dataset::open(dir, split, Verify::Lazy) }.unwrap()
+}
+
+pub fn wnids(classes: usize) -> Vec<Class> {
+    // Not in order, as in the real set.
+    let class = |label: usize| Class {
+        id: format!("n{:08}", 500 - label * 7 % 101),
+        name: format!("thing {label}"),
+    };
+    (0..classes).map(class).collect()
+}
+
+pub fn write(dir: &Path, classes: &[Class], train: usize, val: usize) {
+    write_labelled(dir, classes, (train, val), |_, label| label);
+}
+
+/// As [`write`], with the labels that `relabel` makes of an image and its class.
+pub fn write_labelled(
+    dir: &Path,
+    classes: &[Class],
+    (train, val): (usize, usize),
+    relabel: impl Fn(usize, i64) -> i64,
+) {
+    const SHARD: usize = 48;
+    let (shape, fingerprint) = (Shape::rgb(SIDE), Digest::of(b"a set of the tests"));
+    let mut entries = Vec::new();
+    for (split, images) in [(Split::Train, train), (Split::Val, val)] {
+        let mut shards = Vec::new();
+        for (index, first) in (0..images).step_by(SHARD).enumerate() {
+            let file = split.shard_name(index);
+            let mut writer = Writer::create(&dir.join(&file), shape).unwrap();
+            let mut columns = Columns::default();
+            for image in first..images.min(first + SHARD) {
+                let label = image % classes.len();
+                writer.append(&pixels(split, image, label)).unwrap();
+                columns
+                    .labels
+                    .push(relabel(image, label.try_into().unwrap()));
+                columns.boxes.push([0, 0, 31, 31]);
+                columns.names.push(format!("{split}_{image}.JPEG"));
+            }
+            let metadata = Metadata {
+                creator: "tests".to_owned(),
+                fingerprint,
+                split,
+                shard: index.try_into().unwrap(),
+                shards: images.div_ceil(SHARD).try_into().unwrap(),
+                grey: 0,
+                refused: Vec::new(),
+                classes: classes.to_vec(),
+            };
+            let shard = writer.finish(&columns, &metadata).unwrap();
+            shards.push(ShardEntry {
+                file,
+                images: shard.images,
+                bytes: shard.bytes,
+                digest: shard.digest,
+            });
+        }
+        entries.push(SplitEntry {
+            split,
+            images: images as u64,
+            shards,
+        });
+    }
+    Manifest::new(
+        "tests".to_owned(),
+        fingerprint,
+        shape,
+        classes.len(),
+        entries,
+    )
+    .save(dir)
+    .unwrap();
+}
+
+/// Each quarter has a grey of its class's own, under noise.
+fn pixels(split: Split, image: usize, label: usize) -> Vec<u8> {
+    let noise = Draws::new(split as u64, Stream::Augment, image as u64);
+    let class = Draws::new(99, Stream::Augment, label as u64);
+    let side = SIDE as usize;
+    (0..3 * side * side)
+        .map(|at| {
+            let (y, x) = (at / side % side, at % side);
+            let quarter = u64::from(y >= side / 2) * 2 + u64::from(x >= side / 2);
+            let value = class.below(quarter, 180) + noise.below(at as u64, 75);
+            u8::try_from(value).unwrap()
+        })
+        .collect()
+}
+
+/// A configuration: `flags` over a recipe, with one thread.
+pub fn config(flags: &str) -> Config {
+    let mut table: toml::Table = flags.parse().unwrap();
+    table.insert("threads".into(), 1.into());
+    table.insert("device".into(), "cpu".into());
+    Config::layered(None, table).unwrap()
+}
+
+/// Keeps what it hears, and may call a function at each step.
+#[derive(Default)]
+pub struct Ear<'a> {
+    pub events: Vec<Event>,
+    pub at_step: Option<Box<dyn FnMut(u64) + 'a>>,
+}
+
+impl Observer for Ear<'_> {
+    fn on(&mut self, event: &Event) {
+        self.events.push(event.clone());
+        if let (Event::Step(step), Some(call)) = (event, &mut self.at_step) {
+            call(step.step);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Scores and checkpoints: against the same worked out image by image, and read back.
+
+mod common;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use common::{Ear, config};
+use tch::{Device, Kind, Tensor};
+use tinyres::event::Event;
+use tinyres_torch::Error;
+use tinyres_torch::augment::Normalizer;
+use tinyres_torch::checkpoint::Checkpoint;
+use tinyres_torch::config::Normalize;
+use tinyres_torch::device::Placement;
+use tinyres_torch::evaluate::evaluate;
+use tinyres_torch::feed::Feed;
+use tinyres_torch::model::{ResNet18, Spec, Stem};
+use tinyres_torch::run::Run;
+use tinyres_torch::train::train;
+
+const SEVEN: NonZeroUsize = NonZeroUsize::new(7).unwrap();
+
+fn network(classes: i64) -> ResNet18 {
+    let stem = Stem::Imagenet;
+    ResNet18::new(Spec { stem, classes }, 3, Device::Cpu).unwrap()
+}
+
+#[test]
+fn scores_are_those_of_each_image_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    // Shards of 48 images: batches of 7 end at the shards' ends, and the last of all is smaller.
+    let data = common::splits(dir.path(), 8, 8, 60).val;
+    let net = network(8);
+    let normalizer = Normalizer::new(Normalize::Imagenet, Device::Cpu).unwrap();
+    let (mut losses, mut first, mut five) = (Vec::new(), 0, 0);
+    let mut right = [0; 8];
+    for image in 0..60 {
+        let mut pixels = vec![0; data.shape().image_len()];
+        data.gather(&[image], &mut pixels).unwrap();
+        let x = Tensor::from_slice(&pixels).view([1, 3, 32, 32]);
+        let logits = tch::no_grad(|| net.forward(&normalizer.apply(&x).unwrap(), false)).unwrap();
+        let logits = Vec::<f64>::try_from(logits.to_kind(Kind::Double).view([-1])).unwrap();
+        let label = usize::try_from(data.labels()[image as usize]).unwrap();
+        let above = logits
+            .iter()
+            .filter(|&&other| other > logits[label])
+            .count();
+        let sum: f64 = logits.iter().map(|logit| logit.exp()).sum();
+        losses.push(sum.ln() - logits[label]);
+        first += usize::from(above == 0);
+        right[label] += usize::from(above == 0);
+        five += usize::from(above < 5);
+    }
+    for placement in [Placement::Mapped, Placement::Resident] {
+        let feed = Feed::new(Arc::clone(&data), Device::Cpu, placement).unwrap();
+        let mut ear = Ear::default();
+        let scores = evaluate(&net, &feed, &normalizer, SEVEN, &mut ear).unwrap();
+        assert_eq!((scores.images, scores.split.as_str()), (60, "val"));
+        let mean = losses.iter().sum::<f64>() / 60.0;
+        assert!((scores.loss - mean).abs() < 1e-5, "{} {mean}", scores.loss);
+        assert_eq!(scores.top1, f64::from(u8::try_from(first).unwrap()) / 60.0);
+        assert_eq!(scores.top5, f64::from(u8::try_from(five).unwrap()) / 60.0);
+        let got: Vec<_> = scores.classes.iter().map(|class| class.correct).collect();
+        assert_eq!(got, right);
+        assert_eq!(
+            scores
+                .classes
+                .iter()
+                .map(|class| class.images)
+                .sum::<usize>(),
+            60
+        );
+        assert_eq!(scores.worst()[0].correct, *right.iter().min().unwrap());
+        assert!(ear.events.contains(&Event::Advance { done: 60 }));
+    }
+}
+
+#[test]
+fn mapped_batches_are_views_of_the_map() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 8, 60).val;
+    let feed = Feed::new(Arc::clone(&data), Device::Cpu, Placement::Auto).unwrap();
+    assert_eq!(feed.placement(), Placement::Mapped);
+    let own: Vec<_> = data
+        .sequential(7)
+        .map(|(_, bytes)| bytes.unwrap().as_ptr())
+        .collect();
+    let mut seen = Vec::new();
+    let mut at = 0;
+    feed.in_order(SEVEN, |batch| {
+        seen.push(batch.pixels.data_ptr().cast_const().cast::<u8>());
+        assert_eq!(batch.at.start, at);
+        at = batch.at.end;
+        let labels =
+            &data.labels()[usize::try_from(batch.at.start).unwrap()..][..batch.labels.numel()];
+        assert_eq!(Vec::<i64>::try_from(&batch.labels).unwrap(), labels);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(seen, own);
+    assert_eq!(at, 60);
+}
+
+#[test]
+fn a_run_leaves_weights_that_score_as_it_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let path = dir.path().join("run");
+    let config = config("epochs = 1\nbatch = 10\nlr = 0.01\nnormalize = 'none'");
+    let fingerprint = data.train.fingerprint();
+    let mut run = Run::create(&path, config.clone(), dir.path(), fingerprint).unwrap();
+    let mut ear = Ear::default();
+    train(&mut run, None, &data, &mut ear, &AtomicBool::new(false)).unwrap();
+    let said = ear.events.iter().find_map(|event| match event {
+        Event::Epoch(epoch) => epoch.val,
+        _ => None,
+    });
+
+    let weights = Run::weights(&path).unwrap();
+    assert_eq!(weights, path.join("final.safetensors"));
+    let checkpoint = Checkpoint::load(&weights).unwrap();
+    assert_eq!(checkpoint.about.config, config);
+    assert_eq!(checkpoint.about.classes, common::wnids(3));
+    assert_eq!(
+        (checkpoint.about.position.step, checkpoint.about.fingerprint),
+        (7, fingerprint)
+    );
+    let net = checkpoint.network(Device::Cpu).unwrap();
+    let feed = Feed::new(data.val, Device::Cpu, Placement::Auto).unwrap();
+    let normalizer = Normalizer::new(checkpoint.about.config.normalize, Device::Cpu).unwrap();
+    let scores = evaluate(&net, &feed, &normalizer, SEVEN, &mut ear).unwrap();
+    let said = said.unwrap();
+    assert_eq!((scores.top1, scores.top5), (said.top1, said.top5));
+    assert!((scores.loss - said.val_loss).abs() < 1e-6);
+
+    // The checkpoint has the optimizer beside the same weights.
+    let last = Checkpoint::load(&path.join("last.safetensors")).unwrap();
+    let state = |checkpoint: &Checkpoint| checkpoint.network(Device::Cpu).unwrap().state().unwrap();
+    assert_eq!(state(&last), state(&checkpoint));
+    let file = std::fs::read(path.join("last.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&file).unwrap();
+    assert!(
+        file.names()
+            .contains(&"optimizer/momentum/layer4.1.conv2.weight")
+    );
+}
+
+#[test]
+fn other_classes_or_another_order_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 10, 20);
+    let path = dir.path().join("run");
+    let config = config("max_steps = 1\nbatch = 10");
+    let mut run = Run::create(&path, config, dir.path(), data.train.fingerprint()).unwrap();
+    train(
+        &mut run,
+        None,
+        &data,
+        &mut Ear::default(),
+        &AtomicBool::new(false),
+    )
+    .unwrap();
+    let weights = Checkpoint::load(&Run::weights(&path).unwrap()).unwrap();
+    let classes = common::wnids(3);
+    weights.expect_classes(&classes).unwrap();
+    let swapped = [0, 2, 1].map(|label: usize| classes[label].clone());
+    for (other, at) in [
+        (&swapped[..], 1),
+        (&classes[..2], 2),
+        (&common::wnids(4), 3),
+    ] {
+        match weights.expect_classes(other).unwrap_err() {
+            Error::Classes { label, .. } => assert_eq!(label, at),
+            error => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn images_without_labels_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    common::write_labelled(dir.path(), &common::wnids(3), (10, 10), |image, label| {
+        if image == 7 { -1 } else { label }
+    });
+    let data = Arc::new(common::open(dir.path(), tinyres_format::Split::Val));
+    let error = Feed::new(data, Device::Cpu, Placement::Auto)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("val: image 7 (val_7.JPEG) has no label"),
+        "{error}"
+    );
+}
+
+#[test]
+fn damaged_files_of_weights_are_refused_with_their_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("weights.safetensors");
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]);
+    let foreign = safetensors::serialize([("fc.bias", view.unwrap())], None).unwrap();
+    for (bytes, part) in [
+        (&b"not weights at all"[..], "is damaged"),
+        (&foreign[..foreign.len() - 1], "is damaged"),
+        (&foreign[..], "does not say that tinyres wrote it"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Checkpoint::load(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("weights.safetensors") && error.contains(part),
+            "{error}"
+        );
+    }
+}

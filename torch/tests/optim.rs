@@ -1,0 +1,127 @@
+//! The optimizers against PyTorch's. `tools/witness/optim_golden.py` printed the numbers, and states
+//! how the steps come about.
+
+mod common;
+
+use tch::{Kind, Tensor};
+use tinyres_torch::model::{Named, Role};
+use tinyres_torch::optim::Optimizer;
+
+const SGD: [f32; 9] = [
+    -0.1836366,
+    -0.04462413,
+    0.09438831,
+    0.2334007,
+    0.3724132,
+    0.5114257,
+    0.02150911,
+    0.0953913,
+    0.1692735,
+];
+const NESTEROV: [f32; 9] = [
+    -0.0946622, 0.01041397, 0.1154901, 0.2205663, 0.3256424, 0.4307186, 0.06010414, 0.1176428,
+    0.1751815,
+];
+const ADAM: [f32; 9] = [
+    -0.2713605,
+    -0.02178872,
+    0.1807189,
+    0.2825556,
+    0.2833682,
+    0.528043,
+    0.09720324,
+    0.185132,
+    0.2431466,
+];
+const ALGORITHMS: [(&str, [f32; 9]); 3] = [
+    ("optimizer = 'sgd'\nnesterov = false", SGD),
+    ("optimizer = 'sgd'\nnesterov = true", NESTEROV),
+    ("optimizer = 'adam'\nnesterov = false", ADAM),
+];
+
+fn parameters() -> Vec<Named> {
+    let named = |name: &str, tensor: Tensor, role| Named {
+        name: name.to_owned(),
+        tensor: tensor
+            .to_kind(Kind::Float)
+            .set_requires_grad(role != Role::Buffer),
+        role,
+    };
+    let arange = |n: i64| Tensor::arange(n, (Kind::Double, tch::Device::Cpu));
+    vec![
+        named("w", ((arange(6) - 2.0) / 4.0).view([2, 3]), Role::Weight),
+        named("b", arange(3) / 8.0 - 0.125, Role::Plain),
+        named("running_mean", arange(3), Role::Buffer),
+    ]
+}
+
+fn optimizer(flags: &str, named: &[Named]) -> Optimizer {
+    let config = common::config(&format!("{flags}\nmomentum = 0.9\nweight_decay = 0.1"));
+    Optimizer::new(&config, named).unwrap()
+}
+
+fn step(s: u8, optimizer: &mut Optimizer, named: &[Named]) {
+    let s = f64::from(s);
+    for named in named.iter().filter(|named| named.role != Role::Buffer) {
+        let p = &named.tensor;
+        let loss = p.square().sum(Kind::Float) * ((s + 1.0) / 4.0) - p.sum(Kind::Float) * 0.25;
+        loss.backward();
+    }
+    optimizer.step(0.1 / (s + 1.0)).unwrap();
+}
+
+fn values(named: &[Named]) -> Vec<f32> {
+    let flat = |named: &Named| Vec::<f32>::try_from(named.tensor.detach().view([-1])).unwrap();
+    named[..2].iter().flat_map(flat).collect()
+}
+
+#[test]
+fn five_steps_are_pytorchs() {
+    for (flags, golden) in ALGORITHMS {
+        let named = parameters();
+        let mut optimizer = optimizer(flags, &named);
+        for s in 0..5 {
+            step(s, &mut optimizer, &named);
+        }
+        for (got, want) in values(&named).into_iter().zip(golden) {
+            assert!((got - want).abs() < 2e-7, "{flags}: {got}, expected {want}");
+        }
+        assert_eq!(
+            Vec::<f32>::try_from(&named[2].tensor).unwrap(),
+            [0.0, 1.0, 2.0]
+        );
+    }
+}
+
+#[test]
+fn a_restored_optimizer_goes_on_to_the_bit() {
+    for (flags, _) in ALGORITHMS {
+        let named = parameters();
+        let mut first = optimizer(flags, &named);
+        for s in 0..3 {
+            step(s, &mut first, &named);
+        }
+        let copies: Vec<Named> = parameters()
+            .into_iter()
+            .zip(&named)
+            .map(|(mut copy, named)| {
+                tch::no_grad(|| copy.tensor.copy_(&named.tensor));
+                copy
+            })
+            .collect();
+        let mut second = optimizer(flags, &copies);
+        second.load(&first.state()).unwrap();
+        for s in 3..5 {
+            step(s, &mut first, &named);
+            step(s, &mut second, &copies);
+        }
+        assert_eq!(values(&named), values(&copies), "{flags}");
+    }
+}
+
+#[test]
+fn a_step_without_gradients_is_refused() {
+    let named = parameters();
+    let error = optimizer("", &named).step(0.1).unwrap_err();
+    assert!(error.to_string().contains("has no gradient"), "{error}");
+}

@@ -1,0 +1,242 @@
+//! Whole trainings on a small set: that they learn, and that they follow from their configuration.
+
+mod common;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::{Ear, config};
+use tinyres::event::{Epoch, Event};
+use tinyres_torch::Error;
+use tinyres_torch::run::Run;
+use tinyres_torch::train::{Outcome, Splits, train};
+
+/// Begins a run, and trains until step `stop` or to the end.
+fn begin(run: &Path, flags: &str, data: &Splits, set: &Path, stop: Option<u64>) -> Outcome {
+    let mut run = Run::create(run, config(flags), set, data.train.fingerprint()).unwrap();
+    let flag = AtomicBool::new(false);
+    let mut ear = Ear {
+        at_step: Some(Box::new(|step| {
+            flag.store(Some(step) == stop, Ordering::Relaxed);
+        })),
+        ..Ear::default()
+    };
+    train(&mut run, None, data, &mut ear, &flag).unwrap()
+}
+
+fn resume(run: &Path, data: &Splits) -> Outcome {
+    let (mut run, from) = Run::resume(run).unwrap();
+    let go = AtomicBool::new(false);
+    train(&mut run, from.as_ref(), data, &mut Ear::default(), &go).unwrap()
+}
+
+/// The metrics of a run without those that a clock gave.
+fn metrics(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let parse = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let map = value.as_object_mut().unwrap();
+        for clock in ["images_per_second", "took", "wait_share"] {
+            map.remove(clock);
+        }
+        value
+    };
+    text.lines().map(parse).collect()
+}
+
+fn weights(run: &Path) -> Vec<u8> {
+    std::fs::read(run.join("final.safetensors")).unwrap()
+}
+
+fn epochs(ear: &Ear<'_>) -> Vec<Epoch> {
+    let epoch = |event: &Event| match event {
+        Event::Epoch(epoch) => Some(*epoch),
+        _ => None,
+    };
+    ear.events.iter().filter_map(epoch).collect()
+}
+
+/// 70 images make 8 steps of 8, and 6 images that each epoch leaves out.
+const SHORT: &str = "epochs = 2\nbatch = 8\nlr = 0.02\nshift = 2";
+
+#[test]
+fn a_resumed_run_is_the_unbroken_run_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    for (optimizer, stops) in [("sgd", &[1, 4, 8][..]), ("adam", &[5])] {
+        let flags = format!("{SHORT}\noptimizer = '{optimizer}'");
+        let whole = dir.path().join(optimizer);
+        let outcome = begin(&whole, &flags, &data, dir.path(), None);
+        assert!(matches!(outcome, Outcome::Complete { score: Some(_), .. }));
+        assert_eq!(metrics(&whole).len(), 18);
+        for &stop in stops {
+            let broken = dir.path().join(format!("{optimizer}-{stop}"));
+            let outcome = begin(&broken, &flags, &data, dir.path(), Some(stop));
+            assert_eq!(outcome, Outcome::Stopped { step: stop });
+            resume(&broken, &data);
+            assert_eq!(
+                metrics(&whole),
+                metrics(&broken),
+                "{optimizer}, stop at {stop}"
+            );
+            assert!(
+                weights(&whole) == weights(&broken),
+                "{optimizer}, stop at {stop}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_came_after_the_last_checkpoint_is_done_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    begin(&whole, SHORT, &data, dir.path(), None);
+    begin(&broken, SHORT, &data, dir.path(), Some(5));
+    // As if it had been killed two steps later, in the middle of a line.
+    let path = broken.join("metrics.jsonl");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    text.push_str("{\"kind\":\"step\",\"step\":6,\"loss\":9.0}\n{\"kind\":\"st");
+    std::fs::write(&path, text).unwrap();
+    resume(&broken, &data);
+    assert_eq!(metrics(&whole), metrics(&broken));
+    // A run that is complete stays as it is.
+    let before = weights(&broken);
+    assert!(matches!(
+        resume(&broken, &data),
+        Outcome::Complete { score: None, .. }
+    ));
+    assert!(before == weights(&broken));
+}
+
+#[test]
+fn batches_do_not_depend_on_the_placement() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let [mapped, resident] = ["mapped", "resident"].map(|placement| {
+        let run = dir.path().join(placement);
+        begin(
+            &run,
+            &format!("{SHORT}\nplacement = '{placement}'"),
+            &data,
+            dir.path(),
+            None,
+        );
+        metrics(&run)
+    });
+    assert_eq!(mapped, resident);
+}
+
+#[test]
+fn a_small_set_is_learnt() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 4, 96, 40);
+    let flags = "epochs = 8\nbatch = 16\nlr = 0.05\nflip = false\nshift = 1";
+    let path = dir.path().join("run");
+    let mut run = Run::create(&path, config(flags), dir.path(), data.train.fingerprint()).unwrap();
+    let mut ear = Ear::default();
+    train(&mut run, None, &data, &mut ear, &AtomicBool::new(false)).unwrap();
+    let epochs = epochs(&ear);
+    assert_eq!(epochs.len(), 8);
+    let (first, last) = (epochs[0], epochs[7]);
+    assert!(last.train_loss < 0.6 * first.train_loss, "{epochs:#?}");
+    assert!(last.val.unwrap().top1 > 0.9, "{epochs:#?}");
+    assert!((0.0..1.0).contains(&last.wait_share));
+}
+
+#[test]
+fn a_run_ends_where_it_is_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let run = |name: &str, flags: &str| {
+        let path = dir.path().join(name);
+        begin(&path, &format!("{SHORT}\n{flags}"), &data, dir.path(), None);
+        metrics(&path)
+    };
+    // In the middle of the second epoch, which is scored all the same.
+    let lines = run("steps", "max_steps = 11\neval_every = 2");
+    assert_eq!(lines.len(), 13);
+    assert_eq!(lines[8]["kind"], "epoch");
+    assert!(lines[8].get("top1").is_none());
+    let end = &lines[12];
+    assert_eq!((&end["step"], end["epoch"].as_u64()), (&11.into(), Some(1)));
+    assert!(end["top1"].is_number());
+    // The schedule ends with it: the last of 11 steps lies a twelfth before the end.
+    let warmup = 0.15;
+    let rate = 0.02 * (1.0 - 11.0 / 12.0) / (1.0 - warmup);
+    assert!((end["lr"].as_f64().unwrap() - rate).abs() < 1e-12);
+
+    let lines = run("time", "time_budget = '1500ms'\nschedule = 'cosine'");
+    let rates: Vec<_> = lines
+        .iter()
+        .map(|line| line["lr"].as_f64().unwrap())
+        .collect();
+    assert!(
+        rates.len() > 3 && rates[rates.len() - 1] < 0.01,
+        "{rates:?}"
+    );
+    assert_eq!(lines[lines.len() - 1]["kind"], "epoch");
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let mut begun = 0;
+    let mut attempt = |flags: &str| {
+        begun += 1;
+        let path = dir.path().join(begun.to_string());
+        let mut run =
+            Run::create(&path, config(flags), dir.path(), data.train.fingerprint()).unwrap();
+        let mut ear = Ear::default();
+        train(&mut run, None, &data, &mut ear, &AtomicBool::new(false)).unwrap_err()
+    };
+    for (flags, part) in [
+        ("batch = 71", "batch is 71, expected at most the 70 images"),
+        (
+            "batch = 8\nshift = 32",
+            "shift is 32, expected less than the 32 pixels",
+        ),
+        ("batch = 8\nplacement = 'pinned'", "placement is pinned"),
+    ] {
+        let message = attempt(flags).to_string();
+        assert!(message.contains(part), "{message}");
+    }
+    // The first step blows the weights up, so the second loss is lost.
+    match attempt("batch = 8\nlr = 1e30\nwarmup = 0.0") {
+        Error::NotFinite { step: 2, .. } => {}
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn runs_do_not_replace_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let path = dir.path().join("run");
+    let fingerprint = data.train.fingerprint();
+    let create = || {
+        Run::create(
+            &path,
+            config("time_budget = '90m'"),
+            dir.path(),
+            fingerprint,
+        )
+    };
+    let run = create().unwrap();
+    assert_eq!(run.config().time_budget, Some(Duration::from_secs(5400)));
+    assert!(matches!(create(), Err(Error::RunExists { .. })));
+    let (again, checkpoint) = Run::resume(&path).unwrap();
+    assert_eq!(again.config(), run.config());
+    assert!(checkpoint.is_none());
+    assert_eq!(
+        Run::made(&path).unwrap().data,
+        dir.path().canonicalize().unwrap()
+    );
+    let nowhere = Run::resume(&dir.path().join("other"))
+        .unwrap_err()
+        .to_string();
+    assert!(nowhere.contains("holds no run"), "{nowhere}");
+}
