@@ -4,3 +4,4 @@
 //! library prints nothing but through [`ui`], which is theirs.
 
 pub mod event;
+pub mod source;

@@ -1,0 +1,90 @@
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::names::is_junk;
+use super::tree::Folder;
+use super::{Fault, MAX_FILE};
+
+/// A tree of files on disk.
+#[derive(Debug)]
+pub(super) struct Dir {
+    root: PathBuf,
+}
+
+impl Dir {
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    pub fn enter(&mut self, folder: &str) {
+        self.root = self.path(folder);
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        if file.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(file)
+        }
+    }
+
+    pub fn list(&self, folder: &str) -> Result<Option<Folder>, Fault> {
+        let entries = match fs::read_dir(self.path(folder)) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            entries => entries.map_err(Fault::Io)?,
+        };
+        let mut names = Folder::default();
+        for entry in entries {
+            let entry = entry.map_err(Fault::Io)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_junk(&name) {
+                continue;
+            }
+            // The type comes with the name, so that only links cost a look at the file.
+            let mut kind = entry.file_type().map_err(Fault::Io)?;
+            if kind.is_symlink() {
+                match fs::metadata(entry.path()) {
+                    Ok(target) => kind = target.file_type(),
+                    Err(error) if is_absent(&error) => continue,
+                    Err(error) => return Err(Fault::Io(error)),
+                }
+            }
+            if kind.is_dir() {
+                names.folders.push(name);
+            } else if kind.is_file() {
+                names.files.push(name);
+            }
+        }
+        names.folders.sort_unstable();
+        names.files.sort_unstable();
+        Ok(Some(names))
+    }
+
+    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+        let fault = |error| {
+            if is_absent(&error) {
+                Fault::Missing
+            } else {
+                Fault::Io(error)
+            }
+        };
+        bytes.clear();
+        let file = File::open(self.path(file)).map_err(fault)?;
+        let size = file.take(MAX_FILE + 1).read_to_end(bytes).map_err(fault)? as u64;
+        if size > MAX_FILE {
+            Err(Fault::TooLarge { size })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}

@@ -1,0 +1,137 @@
+use std::fs;
+use std::path::Path;
+
+use super::dir::Dir;
+use super::zip::Zip;
+use super::{Error, Fault, Problem, Problems};
+
+/// Named bytes in folders, in a directory or a zip. Paths are relative to the tree's root,
+/// separated by `/`; the root's own is empty.
+#[derive(Debug)]
+pub(super) enum Tree {
+    Dir(Dir),
+    Zip(Zip),
+}
+
+/// The names in a folder, sorted, without what file managers leave behind.
+#[derive(Debug, Default)]
+pub(super) struct Folder {
+    pub folders: Vec<String>,
+    pub files: Vec<String>,
+}
+
+impl Folder {
+    pub fn has_folder(&self, name: &str) -> bool {
+        self.folders
+            .binary_search_by(|known| known.as_str().cmp(name))
+            .is_ok()
+    }
+
+    pub fn has_file(&self, name: &str) -> bool {
+        self.files
+            .binary_search_by(|known| known.as_str().cmp(name))
+            .is_ok()
+    }
+}
+
+impl Tree {
+    pub fn open(path: &Path, problems: &mut Problems<Problem>) -> Result<Self, Error> {
+        let open = |reason| Error::Open {
+            path: path.to_owned(),
+            reason,
+        };
+        if fs::metadata(path).map_err(open)?.is_dir() {
+            // Listed once here, so that a directory that may not be read is reported as such.
+            fs::read_dir(path).map_err(open)?;
+            Ok(Self::Dir(Dir::new(path)))
+        } else {
+            Zip::open(path, problems).map(Self::Zip)
+        }
+    }
+
+    /// The names in `folder`, or none where there is no such folder.
+    pub fn list(&self, folder: &str) -> Result<Option<Folder>, Fault> {
+        match self {
+            Self::Dir(dir) => dir.list(folder),
+            Self::Zip(zip) => Ok(zip.list(folder)),
+        }
+    }
+
+    /// Finds what is known about `file` without reading it and would keep it from being read.
+    pub fn check(&self, file: &str) -> Result<(), Fault> {
+        match self {
+            Self::Dir(_) => Ok(()),
+            Self::Zip(zip) => zip.check(file),
+        }
+    }
+
+    /// Replaces what is in `bytes` by the bytes of `file`.
+    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+        match self {
+            Self::Dir(dir) => dir.read(file, bytes),
+            Self::Zip(zip) => zip.read(file, bytes),
+        }
+    }
+
+    /// Where `file` lies, for people.
+    pub fn show(&self, file: &str) -> String {
+        match self {
+            Self::Dir(dir) => dir.path(file).display().to_string(),
+            Self::Zip(zip) => zip.show(file),
+        }
+    }
+
+    /// The folders nearest to the root that `is_root` takes for one: anywhere in a zip, but in a
+    /// directory, which may be a whole disk, at most one level down.
+    pub fn find(&self, is_root: impl Fn(&Folder) -> bool) -> Vec<String> {
+        let mut level = vec![String::new()];
+        let mut depth = match self {
+            Self::Dir(_) => 1,
+            Self::Zip(_) => usize::MAX,
+        };
+        loop {
+            // A folder that cannot be listed is none of ours.
+            let listed = level.into_iter().filter_map(|path| {
+                let folder = self.list(&path).ok()??;
+                Some((path, folder))
+            });
+            let (roots, others): (Vec<_>, Vec<_>) = listed.partition(|(_, folder)| is_root(folder));
+            if !roots.is_empty() || depth == 0 || others.is_empty() {
+                return roots.into_iter().map(|(path, _)| path).collect();
+            }
+            depth -= 1;
+            let inside = |(path, folder): (String, Folder)| {
+                folder
+                    .folders
+                    .into_iter()
+                    .map(move |name| join(&path, &name))
+            };
+            level = others.into_iter().flat_map(inside).collect();
+        }
+    }
+
+    /// Makes `folder` the root.
+    pub fn enter(&mut self, folder: &str) {
+        match self {
+            Self::Dir(dir) => dir.enter(folder),
+            Self::Zip(zip) => zip.enter(folder),
+        }
+    }
+
+    /// Where [`find`](Self::find) looks.
+    pub fn reach(&self) -> &'static str {
+        match self {
+            Self::Dir(_) => "in the directory or one level down",
+            Self::Zip(_) => "anywhere in the zip",
+        }
+    }
+}
+
+/// The path of `name` in `folder`.
+pub(super) fn join(folder: &str, name: &str) -> String {
+    if folder.is_empty() || name.is_empty() {
+        format!("{folder}{name}")
+    } else {
+        format!("{folder}/{name}")
+    }
+}

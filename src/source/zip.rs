@@ -1,0 +1,308 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use ::zip::read::ZipFileEntry;
+use ::zip::result::{ZipError, ZipResult};
+use ::zip::{CompressionMethod, ZipArchive};
+use flate2::bufread::DeflateDecoder;
+
+use super::names::is_junk;
+use super::tree::{Folder, join};
+use super::{Error, Fault, MAX_FILE, Problem, Problems};
+
+/// A zip whose directory has been read once. Entries are read by position, so that threads share
+/// the file without a lock.
+#[derive(Debug)]
+pub(super) struct Zip {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    root: String,
+    folders: Folders,
+}
+
+/// All folders, by their path in the zip.
+type Folders = HashMap<String, Names>;
+
+/// What a folder of the zip holds.
+#[derive(Debug, Default)]
+struct Names {
+    folders: BTreeSet<String>,
+    files: BTreeMap<String, Entry>,
+}
+
+/// Where a file's bytes lie and how to check them, as the zip's directory says.
+#[derive(Debug)]
+struct Entry {
+    header: u64,
+    packed: u64,
+    size: u64,
+    crc: u32,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Stored,
+    Deflated,
+    Encrypted,
+    Link,
+    Other(CompressionMethod),
+}
+
+/// Bytes of a local header before its name.
+const LOCAL_HEADER: usize = 30;
+/// Bytes of name and extra fields that one read leaves room for, enough for the paths of such a
+/// tree and what Info-ZIP adds. A longer header costs a second read.
+const LOCAL_NAME: u64 = 128;
+/// Bytes of an entry in the zip's directory before its name.
+const CENTRAL_HEADER: usize = 46;
+const CENTRAL_MAGIC: [u8; 4] = *b"PK\x01\x02";
+/// Deepest path that is looked at, in parts: each costs the memory of all that it lies in.
+const DEEPEST: usize = 16;
+
+impl Zip {
+    pub fn open(path: &Path, problems: &mut Problems<Problem>) -> Result<Self, Error> {
+        let open = |reason| Error::Open {
+            path: path.to_owned(),
+            reason,
+        };
+        let damaged = |reason| match reason {
+            ZipError::Io(reason) => open(reason),
+            reason => Error::Zip {
+                path: path.to_owned(),
+                reason,
+            },
+        };
+        let file = File::open(path).map_err(open)?;
+        let len = file.metadata().map_err(open)?.len();
+        let archive = ZipArchive::new(BufReader::with_capacity(1 << 16, &file)).map_err(damaged)?;
+
+        let mut folders = Folders::from([(String::new(), Names::default())]);
+        for index in 0..archive.len() {
+            let entry = archive.by_index_data(index).map_err(damaged)?;
+            insert(&mut folders, &entry, problems).map_err(damaged)?;
+        }
+        let counted = archive.len();
+        let repeats = archive.has_duplicate_names();
+        let start = archive.central_directory_start();
+        // The reader stands where the last counted entry of the directory ends.
+        let end = archive.into_inner().stream_position().map_err(open)?;
+        let mut next = [0; CENTRAL_MAGIC.len()];
+        if file.read_exact_at(&mut next, end).is_ok() && next == CENTRAL_MAGIC {
+            return Err(Error::ZipCount {
+                path: path.to_owned(),
+                counted,
+            });
+        }
+        if repeats {
+            find_repeated(&file, start, problems).map_err(open)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            len,
+            root: String::new(),
+            folders,
+        })
+    }
+
+    pub fn enter(&mut self, folder: &str) {
+        self.root = join(&self.root, folder);
+    }
+
+    pub fn show(&self, file: &str) -> String {
+        match join(&self.root, file).as_str() {
+            "" => self.path.display().to_string(),
+            inside => format!("{}: {inside}", self.path.display()),
+        }
+    }
+
+    pub fn list(&self, folder: &str) -> Option<Folder> {
+        let names = self.folders.get(&join(&self.root, folder))?;
+        Some(Folder {
+            folders: names.folders.iter().cloned().collect(),
+            files: names.files.keys().cloned().collect(),
+        })
+    }
+
+    pub fn check(&self, file: &str) -> Result<(), Fault> {
+        self.entry(file).map(drop)
+    }
+
+    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+        let entry = self.entry(file)?;
+        self.read_packed(entry, bytes)?;
+        if let Kind::Deflated = entry.kind {
+            let mut plain = Vec::with_capacity(clamp(entry.size));
+            // One byte more than stated tells a longer file; the checksum tells any other.
+            DeflateDecoder::new(bytes.as_slice())
+                .take(entry.size + 1)
+                .read_to_end(&mut plain)
+                .map_err(|_| entry.damaged("its data does not inflate"))?;
+            *bytes = plain;
+        }
+        if bytes.len() as u64 != entry.size {
+            return Err(entry.damaged("its data has another length than stated"));
+        }
+        match crc32fast::hash(bytes) {
+            got if got == entry.crc => Ok(()),
+            got => Err(Fault::Checksum {
+                got,
+                expected: entry.crc,
+            }),
+        }
+    }
+
+    /// Finds a file that can be read, with no more bytes than are worth reading.
+    fn entry(&self, file: &str) -> Result<&Entry, Fault> {
+        let path = join(&self.root, file);
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        let names = self.folders.get(folder).ok_or(Fault::Missing)?;
+        let entry = names.files.get(name).ok_or(Fault::Missing)?;
+        match entry.kind {
+            Kind::Encrypted => Err(Fault::Encrypted),
+            Kind::Link => Err(Fault::Link),
+            Kind::Other(method) => Err(Fault::Method {
+                method: method.to_string(),
+            }),
+            Kind::Stored | Kind::Deflated => match entry.size.max(entry.packed) {
+                size if size > MAX_FILE => Err(Fault::TooLarge { size }),
+                _ => Ok(entry),
+            },
+        }
+    }
+
+    /// Reads the entry's data as it lies in the zip. The local header's length is known only once
+    /// it has been read, so it is read along with the data.
+    fn read_packed(&self, entry: &Entry, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+        let left = self.len.saturating_sub(entry.header);
+        let guess = LOCAL_HEADER as u64 + LOCAL_NAME + entry.packed;
+        bytes.resize(clamp(guess.min(left)), 0);
+        self.file
+            .read_exact_at(bytes, entry.header)
+            .map_err(Fault::Io)?;
+        let header = bytes
+            .first_chunk::<LOCAL_HEADER>()
+            .filter(|header| header.starts_with(b"PK\x03\x04"));
+        let header = header.ok_or_else(|| entry.damaged("no entry begins there"))?;
+        let [.., n0, n1, x0, x1] = *header;
+        let start = LOCAL_HEADER
+            + usize::from(u16::from_le_bytes([n0, n1]))
+            + usize::from(u16::from_le_bytes([x0, x1]));
+        let end = start + clamp(entry.packed);
+        let have = bytes.len();
+        if end as u64 > left {
+            return Err(entry.damaged("its data goes on past the end of the file"));
+        }
+        bytes.resize(end, 0);
+        if let Some(rest) = bytes.get_mut(have..) {
+            self.file
+                .read_exact_at(rest, entry.header + have as u64)
+                .map_err(Fault::Io)?;
+        }
+        bytes.drain(..start);
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn new(entry: &ZipFileEntry<'_>) -> Self {
+        let kind = match entry.compression() {
+            _ if entry.encrypted() => Kind::Encrypted,
+            _ if entry.is_symlink() => Kind::Link,
+            CompressionMethod::Stored => Kind::Stored,
+            CompressionMethod::Deflated => Kind::Deflated,
+            other => Kind::Other(other),
+        };
+        Self {
+            header: entry.header_start(),
+            packed: entry.compressed_size(),
+            size: entry.size(),
+            crc: entry.crc32(),
+            kind,
+        }
+    }
+
+    fn damaged(&self, reason: &'static str) -> Fault {
+        Fault::Entry {
+            offset: self.header,
+            reason,
+        }
+    }
+}
+
+/// Files an entry of the zip's directory under its folder.
+fn insert(
+    folders: &mut Folders,
+    entry: &ZipFileEntry<'_>,
+    problems: &mut Problems<Problem>,
+) -> ZipResult<()> {
+    // Windows PowerShell writes backslashes, other tools a leading `./`.
+    let name = entry.name()?.replace('\\', "/");
+    let path = name.strip_prefix("./").unwrap_or(&name);
+    let mut parts = path.strip_suffix('/').unwrap_or(path).split('/');
+    if path.is_empty() || parts.clone().count() > DEEPEST {
+        return Ok(());
+    }
+    if parts.clone().any(|part| matches!(part, "" | "." | "..")) {
+        problems.push(Problem::EntryName { name });
+        return Ok(());
+    }
+    if parts.any(is_junk) {
+        return Ok(());
+    }
+    // A path that ends in a slash is a folder's own.
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    if !folders.contains_key(folder) {
+        insert_folder(folders, folder);
+    }
+    if let Some(names) = folders.get_mut(folder).filter(|_| !file.is_empty())
+        && names
+            .files
+            .insert(file.to_owned(), Entry::new(entry))
+            .is_some()
+    {
+        problems.push(Problem::RepeatedEntry { name });
+    }
+    Ok(())
+}
+
+/// Adds `folder` and those that it lies in.
+fn insert_folder(folders: &mut Folders, folder: &str) {
+    let (parent, name) = folder.rsplit_once('/').unwrap_or(("", folder));
+    if !folders.contains_key(parent) {
+        insert_folder(folders, parent);
+    }
+    if let Some(names) = folders.get_mut(parent) {
+        names.folders.insert(name.to_owned());
+    }
+    folders.insert(folder.to_owned(), Names::default());
+}
+
+/// Names the entries that share a name, of which `ZipArchive` keeps but the last.
+fn find_repeated(file: &File, start: u64, problems: &mut Problems<Problem>) -> io::Result<()> {
+    let mut reader = BufReader::new(file);
+    reader.seek(SeekFrom::Start(start))?;
+    let mut seen = HashSet::new();
+    let mut header = [0; CENTRAL_HEADER];
+    while reader.read_exact(&mut header).is_ok() && header.starts_with(&CENTRAL_MAGIC) {
+        let length = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let mut name = vec![0; length(28).into()];
+        reader.read_exact(&mut name)?;
+        reader.seek_relative(i64::from(length(30)) + i64::from(length(32)))?;
+        let shown = String::from_utf8_lossy(&name).into_owned();
+        if !seen.insert(name) && !shown.split('/').any(is_junk) {
+            problems.push(Problem::RepeatedEntry { name: shown });
+        }
+    }
+    Ok(())
+}
+
+/// A length in memory. What is longer than memory can be is longer than [`MAX_FILE`] too.
+fn clamp(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
+}
