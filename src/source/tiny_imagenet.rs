@@ -53,8 +53,8 @@ pub(super) fn read(
         .unwrap_or_default();
     let folders = reader.folder(TRAIN, "it holds the images to train on; restore it");
     let wnids = reader.wnids(folders.as_ref());
-    let classes = reader.classes(&wnids, root.has_file(WORDS));
     let labels = wnids.iter().map(String::as_str).zip(0..).collect();
+    let classes = reader.classes(&wnids, &labels, root.has_file(WORDS));
 
     let mut splits = vec![(Split::Train, reader.train(&wnids, folders.as_ref()))];
     if root.has_folder(VAL) {
@@ -74,6 +74,9 @@ struct Reader<'a> {
     tree: &'a Tree,
     problems: &'a mut Problems<Problem>,
 }
+
+/// The label of each class, by its id.
+type Labels<'a> = HashMap<&'a str, u32>;
 
 /// For each file of a folder of images, the line that lists it; 0 where none does yet.
 type Listed = HashMap<String, usize>;
@@ -113,7 +116,7 @@ impl Reader<'_> {
     }
 
     /// The classes with their names, where there is a file of them.
-    fn classes(&mut self, wnids: &[String], named: bool) -> Vec<Class> {
+    fn classes(&mut self, wnids: &[String], labels: &Labels, named: bool) -> Vec<Class> {
         let text = if named {
             self.text(WORDS, "it names the classes; restore it")
         } else {
@@ -123,6 +126,7 @@ impl Reader<'_> {
         let names: HashMap<_, _> = text
             .lines()
             .filter_map(|line| line.split_once('\t'))
+            .filter(|(id, _)| labels.contains_key(id))
             .collect();
         let class = |id: &String| Class {
             name: (*names.get(id.as_str()).unwrap_or(&id.as_str())).to_owned(),
@@ -144,7 +148,7 @@ impl Reader<'_> {
         items
     }
 
-    fn val(&mut self, labels: &HashMap<&str, u32>) -> Vec<Item> {
+    fn val(&mut self, labels: &Labels) -> Vec<Item> {
         let why = "it labels the images of val/; restore it, or remove val/ to do without";
         let label = |values: &[&str]| {
             labels

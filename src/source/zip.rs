@@ -241,32 +241,42 @@ fn insert(
     entry: &ZipFileEntry<'_>,
     problems: &mut Problems<Problem>,
 ) -> ZipResult<()> {
-    // Windows PowerShell writes backslashes, other tools a leading `./`.
-    let name = entry.name()?.replace('\\', "/");
+    let mut name = entry.name()?;
+    if name.contains('\\') {
+        // As Windows PowerShell writes them.
+        name = name.replace('\\', "/").into();
+    }
     let path = name.strip_prefix("./").unwrap_or(&name);
-    let mut parts = path.strip_suffix('/').unwrap_or(path).split('/');
-    if path.is_empty() || parts.clone().count() > DEEPEST {
-        return Ok(());
-    }
-    if parts.clone().any(|part| matches!(part, "" | "." | "..")) {
-        problems.push(Problem::EntryName { name });
-        return Ok(());
-    }
-    if parts.any(is_junk) {
-        return Ok(());
-    }
     // A path that ends in a slash is a folder's own.
     let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-    if !folders.contains_key(folder) {
+    let known = folders.contains_key(folder);
+    let mut parts = folder.split('/');
+    if path.starts_with('/')
+        || (!known && parts.clone().any(|part| matches!(part, "" | "." | "..")))
+    {
+        problems.push(Problem::EntryName {
+            name: name.into_owned(),
+        });
+        return Ok(());
+    }
+    if !known {
+        if parts.clone().count() >= DEEPEST || parts.any(is_junk) {
+            return Ok(());
+        }
         insert_folder(folders, folder);
     }
-    if let Some(names) = folders.get_mut(folder).filter(|_| !file.is_empty())
+    if file.is_empty() || is_junk(file) {
+        return Ok(());
+    }
+    if let Some(names) = folders.get_mut(folder)
         && names
             .files
             .insert(file.to_owned(), Entry::new(entry))
             .is_some()
     {
-        problems.push(Problem::RepeatedEntry { name });
+        problems.push(Problem::RepeatedEntry {
+            name: name.into_owned(),
+        });
     }
     Ok(())
 }
