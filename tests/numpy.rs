@@ -1,0 +1,111 @@
+//! The NumPy reader of SPEC.md reads what `tinyres pack` writes, and finds damage.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{Tree, tinyres};
+use tinyres_format::{Manifest, Shard};
+
+const SPEC: &str = include_str!("../format/SPEC.md");
+
+/// Prints what a shard holds, as lines that are easy to compare.
+const PRINT: &str = r#"
+import hashlib, sys
+images, labels, boxes, names, metadata = read_shard(sys.argv[1])
+assert not images.flags.owndata
+print(images.shape, images.dtype, hashlib.sha256(images).hexdigest())
+for label, box, name in zip(labels.tolist(), boxes.tolist(), names):
+    print(label, *box, name)
+print(metadata["split"], [c["id"] for c in metadata["classes"]], metadata["grey"])
+"#;
+
+fn reader() -> &'static str {
+    let (_, rest) = SPEC.split_once("```python\n").unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+/// Runs the reader on a shard, or gives `None` where there is no NumPy.
+fn read(shard: &Path) -> Option<Result<String, String>> {
+    let numpy = Command::new("python3")
+        .args(["-c", "import numpy"])
+        .output();
+    if !numpy.is_ok_and(|output| output.status.success()) {
+        println!("skipped: python3 has no numpy here; tools/test installs one");
+        return None;
+    }
+    let script = format!("{}{PRINT}", reader());
+    let output = Command::new("python3")
+        .args(["-c", &script])
+        .arg(shard)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Some(if output.status.success() {
+        Ok(text(output.stdout))
+    } else {
+        Err(text(output.stderr))
+    })
+}
+
+#[test]
+fn it_has_at_most_forty_lines() {
+    assert!(reader().lines().count() <= 40);
+}
+
+#[test]
+fn it_reads_what_pack_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let (set, out) = (dir.path().join("set"), dir.path().join("shards"));
+    Tree::small().write_dir(&set);
+    tinyres()
+        .arg("pack")
+        .arg(&set)
+        .arg("-o")
+        .arg(&out)
+        .args(["--shard-images", "7"])
+        .assert()
+        .success();
+    let manifest = Manifest::load(&out).unwrap();
+    for file in manifest
+        .splits
+        .iter()
+        .flat_map(|entry| &entry.shards)
+        .map(|shard| out.join(&shard.file))
+    {
+        let Some(printed) = read(&file) else { return };
+        let shard = Shard::new(std::fs::read(&file).unwrap()).unwrap();
+        let digest = tinyres_format::Digest::of(shard.images());
+        let mut expected = format!("({}, 3, 64, 64) uint8 {digest}\n", shard.len());
+        for image in 0..shard.len() {
+            let [x0, y0, x1, y1] = shard.boxes()[image].map(|side| side.get());
+            let name = shard.name(image).unwrap().unwrap();
+            expected += &format!(
+                "{} {x0} {y0} {x1} {y1} {name}\n",
+                shard.labels()[image].get()
+            );
+        }
+        let metadata = shard.metadata();
+        expected += &format!("{} ['n02', 'n01'] {}\n", metadata.split, metadata.grey);
+        assert_eq!(printed.unwrap(), expected);
+    }
+    let file = out.join("train-00000.bin");
+    let whole = std::fs::read(&file).unwrap();
+    // Header, the first and the last image, a label, the metadata.
+    let labels = 4096 + 7 * 12288 + 64;
+    for (at, says) in [
+        (16, "cut, or of another kind"),
+        (100, "header"),
+        (4096, "image block 0"),
+        (4096 + 7 * 12288 - 1, "image block 0"),
+        (labels, "section 2"),
+        (whole.len() - 1, "section 6"),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        let error = read(&file).unwrap().unwrap_err();
+        assert!(error.contains(says), "byte {at}: {error}");
+    }
+}
