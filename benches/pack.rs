@@ -1,0 +1,99 @@
+//! Packing against its limit: decoding the same JPEGs from memory, on as many threads, and nothing else.
+//!
+//! Reads the set that TINYRES_REAL_DATA names, or else a synthetic one of 11,000 images.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rayon::prelude::*;
+use tinyres::event::{Event, Observer};
+use tinyres::pack::{Config, pack};
+use tinyres::source::Source;
+use turbojpeg::{Decompressor, Image, PixelFormat};
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn on(&mut self, _: &Event) {}
+}
+
+fn packing(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = std::env::var_os("TINYRES_REAL_DATA")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let sample = dir.path().join("sample");
+            let config = tinyres::sample::Config {
+                classes: 100,
+                train_per_class: 100,
+                val_per_class: 10,
+                ..Default::default()
+            };
+            tinyres::sample::write(&sample, &config, &mut Nobody).expect("a sample set");
+            sample
+        });
+    let source = Source::open(&path).expect("a Tiny ImageNet zip or tree");
+    let items = source.splits.iter().flat_map(|(_, items)| items);
+    let jpegs: Vec<Vec<u8>> = items
+        .map(|item| {
+            let mut jpeg = Vec::new();
+            source.read(item, &mut jpeg).expect("an image");
+            jpeg
+        })
+        .collect();
+
+    let mut group = criterion.benchmark_group("pack");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(1))
+        .throughput(Throughput::Elements(jpegs.len() as u64));
+    for threads in [1, 2] {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("threads");
+        group.bench_function(BenchmarkId::new("decode only", threads), |bench| {
+            bench.iter(|| pool.install(|| decode(&jpegs)));
+        });
+        let config = Config {
+            output: dir.path().join("shards"),
+            shard_images: 8192.try_into().expect("not zero"),
+            side: 64,
+            threads,
+            skip_bad: false,
+            force: true,
+        };
+        group.bench_function(BenchmarkId::new("pack", threads), |bench| {
+            bench.iter(|| pack(&source, &config, &mut Nobody).expect("a set"));
+        });
+    }
+    group.finish();
+}
+
+/// Interleaved pixels, to memory that is used again at once: less work than any packer's.
+fn decode(jpegs: &[Vec<u8>]) {
+    jpegs.par_iter().with_min_len(256).for_each_init(
+        || {
+            (
+                Decompressor::new().expect("a decompressor"),
+                vec![0; 64 * 64 * 3],
+            )
+        },
+        |(turbo, pixels), jpeg| {
+            let image = Image {
+                pixels: &mut pixels[..],
+                width: 64,
+                pitch: 192,
+                height: 64,
+                format: PixelFormat::RGB,
+            };
+            turbo
+                .decompress(jpeg, image)
+                .expect("a JPEG of 64x64 pixels");
+        },
+    );
+}
+
+criterion_group!(benches, packing);
+criterion_main!(benches);
