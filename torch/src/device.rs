@@ -212,7 +212,7 @@ pub(crate) fn gather_threads(device: Device) -> usize {
 pub(crate) fn describe(device: Device) -> String {
     match device {
         Device::Cuda(index) => DeviceChoice::Cuda(index).to_string(),
-        _ => format!("the CPU, {} threads", tch::get_num_threads()),
+        _ => format!("the CPU, {} threads", crate::threads()),
     }
 }
 

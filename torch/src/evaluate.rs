@@ -166,7 +166,7 @@ impl fmt::Display for Evaluation {
             f,
             "{}: {} images, loss {:.4}, top-1 {:.2}%, top-5 {:.2}%",
             self.split,
-            self.images,
+            tinyres::text::Count(self.images as u64),
             self.loss,
             100.0 * self.top1,
             100.0 * self.top5

@@ -32,7 +32,6 @@ unsafe extern "C" {
     fn tinyres_allow_tf32(allow: bool) -> *mut c_char;
     fn tinyres_autocast_bf16() -> *mut c_char;
     fn tinyres_channels_last(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
-    fn tinyres_is_channels_last(input: *const C_tensor) -> bool;
     fn tinyres_pin(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn tinyres_clear_grad(tensor: *const C_tensor) -> *mut c_char;
     fn tinyres_storage_users(tensor: *const C_tensor) -> usize;
@@ -160,12 +159,6 @@ pub(crate) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     check(unsafe { tinyres_channels_last(tensor.as_ptr(), &raw mut out) })?;
     // SAFETY: without an error `out` is an `at::Tensor` from `new`, ours alone, as `tch` makes them.
     Ok(unsafe { Tensor::from_ptr(out) })
-}
-
-/// Whether the channels of `tensor` are innermost in memory.
-pub(crate) fn is_channels_last(tensor: &Tensor) -> bool {
-    // SAFETY: `tensor` is live and only looked at.
-    unsafe { tinyres_is_channels_last(tensor.as_ptr()) }
 }
 
 /// A copy of `tensor` in page-locked memory, which a GPU reads by itself.

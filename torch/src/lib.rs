@@ -8,6 +8,7 @@ pub mod augment;
 pub mod checkpoint;
 pub mod config;
 pub mod device;
+pub mod doctor;
 mod error;
 pub mod evaluate;
 pub mod feed;
@@ -21,3 +22,20 @@ pub mod schedule;
 pub mod train;
 
 pub use error::{Error, Result};
+
+/// Threads that libtorch computes with.
+#[must_use]
+pub fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1)
+}
+
+/// Sets the threads that libtorch computes with.
+pub fn set_threads(threads: usize) {
+    tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+}
+
+/// Lets the process keep freed memory for its next step instead of returning it to the system. For
+/// programs that do nothing but train or score.
+pub fn tune_allocator() {
+    ffi::keep_freed_memory();
+}

@@ -1,1 +1,24 @@
-fn main() {}
+//! `tinyres-torch`: the commands of `tinyres` that need libtorch. `tinyres` becomes this program
+//! when one of them is called.
+
+mod cli;
+mod cmd;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tinyres::ui::{self, Output, Ui};
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = if cli.json { Output::Json } else { Output::Text };
+    let mut ui = Ui::new(output, cli.quiet);
+    let result = match cli.command {
+        Command::Train(args) => cmd::train::run(*args, &mut ui),
+        Command::Eval(args) => cmd::eval::run(args, &mut ui),
+        Command::Doctor(args) => cmd::doctor::run(args, &mut ui),
+    };
+    result.unwrap_or_else(|error| ui::exit(&error))
+}

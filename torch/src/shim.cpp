@@ -133,10 +133,6 @@ char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) {
   return guarded([&] { *out = new at::Tensor(in->contiguous(at::MemoryFormat::ChannelsLast)); });
 }
 
-bool tinyres_is_channels_last(const at::Tensor *in) {
-  return in->is_contiguous(at::MemoryFormat::ChannelsLast);
-}
-
 // A copy in page-locked memory. tch's pin_memory passes a device, which libtorch warns about.
 char *tinyres_pin(const at::Tensor *in, at::Tensor **out) {
   return guarded([&] { *out = new at::Tensor(in->pin_memory()); });

@@ -122,7 +122,7 @@ impl<'a> Trainer<'a> {
         let config = run.config().clone();
         fits(&config, data)?;
         if let Some(threads) = config.threads {
-            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+            crate::set_threads(threads);
         }
         let device = device::open(config.device)?;
         let train = Feed::new(Arc::clone(&data.train), device, config.placement)?;

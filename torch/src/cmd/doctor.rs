@@ -1,0 +1,75 @@
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tinyres::load::{Draws, Stream, Verify};
+use tinyres::ui::Ui;
+use tinyres_format::{
+    Class, Columns, Digest, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry, Writer,
+};
+use tinyres_torch::doctor::examine;
+
+/// Say what libtorch finds on this machine, and check that it computes alike everywhere
+///
+/// Takes one training step on every device, of a network whose logits, loss and gradients are known
+/// from torchvision, and compares the batches of every way of keeping pixels with single images.
+#[derive(clap::Args)]
+pub struct Args {}
+
+pub fn run(_: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    let dir = tempfile::tempdir()?;
+    noise(dir.path())?;
+    let data = super::open(dir.path(), Split::Train, Verify::Full)?;
+    let report = examine(&Arc::new(data));
+    ui.result(&report)?;
+    Ok(if report.healthy() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes a shard of noise to `dir`, whose last batch of 24 is a smaller one.
+fn noise(dir: &Path) -> tinyres_format::Result<()> {
+    const IMAGES: usize = 100;
+    let (split, shape) = (Split::Train, Shape::rgb(64));
+    let (creator, fingerprint) = ("tinyres doctor".to_owned(), Digest::of(b"noise"));
+    let file = split.shard_name(0);
+    let mut writer = Writer::create(&dir.join(&file), shape)?;
+    let draws = Draws::new(0, Stream::Augment, 0);
+    for image in 0..IMAGES as u64 {
+        let pixel = |at| draws.of(image).draw(at).to_le_bytes()[0];
+        let pixels: Vec<u8> = (0..shape.image_len() as u64).map(pixel).collect();
+        writer.append(&pixels)?;
+    }
+    let columns = Columns {
+        labels: vec![0; IMAGES],
+        boxes: vec![[0, 0, 63, 63]; IMAGES],
+        names: (0..IMAGES).map(|image| format!("noise {image}")).collect(),
+    };
+    let metadata = Metadata {
+        creator: creator.clone(),
+        fingerprint,
+        split,
+        shard: 0,
+        shards: 1,
+        grey: 0,
+        refused: Vec::new(),
+        classes: vec![Class {
+            id: "n00000000".to_owned(),
+            name: "noise".to_owned(),
+        }],
+    };
+    let shard = writer.finish(&columns, &metadata)?;
+    let entry = SplitEntry {
+        split,
+        images: shard.images,
+        shards: vec![ShardEntry {
+            file,
+            images: shard.images,
+            bytes: shard.bytes,
+            digest: shard.digest,
+        }],
+    };
+    Manifest::new(creator, fingerprint, shape, 1, vec![entry]).save(dir)
+}

@@ -1,0 +1,63 @@
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tinyres::load::Verify;
+use tinyres::ui::Ui;
+use tinyres_format::Split;
+use tinyres_torch::augment::Normalizer;
+use tinyres_torch::checkpoint::Checkpoint;
+use tinyres_torch::device::{self, DeviceChoice, Placement};
+use tinyres_torch::evaluate::evaluate;
+use tinyres_torch::feed::Feed;
+use tinyres_torch::run::Run;
+
+/// Score trained weights on a split
+///
+/// Loss, top-1 and top-5 over all images of the split, and the ten classes that fare worst; --json
+/// gives every class. Weights trained on other classes, or on the same in another order, are refused.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
+pub struct Args {
+    /// Directory of a run, or a file of weights that `tinyres train` wrote
+    #[arg(value_name = "RUN|WEIGHTS")]
+    weights: PathBuf,
+    /// Directory of shards, as `tinyres pack` wrote it
+    shards: PathBuf,
+    /// Split to score on: train, val or test
+    #[arg(long, default_value = "val")]
+    split: Split,
+    /// Images at a time
+    #[arg(long, value_name = "N", default_value = "256")]
+    batch: NonZeroUsize,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    /// Threads that compute [default: libtorch's choice]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tinyres eval runs/default-1 shards
+  tinyres eval runs/default-1/best.safetensors shards --split train
+  tinyres eval runs/default-1 shards --json | jq .top1";
+
+pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    let checkpoint = Checkpoint::load(&Run::weights(&args.weights)?)?;
+    let data = Arc::new(super::open(&args.shards, args.split, Verify::Lazy)?);
+    checkpoint.expect_classes(data.classes())?;
+    tinyres_torch::tune_allocator();
+    if let Some(threads) = args.threads {
+        tinyres_torch::set_threads(threads.get());
+    }
+    let device = device::open(args.device)?;
+    let model = checkpoint.network(device)?;
+    let feed = Feed::new(data, device, Placement::Auto)?;
+    let normalizer = Normalizer::new(checkpoint.about.config.normalize, device)?;
+    let evaluation = evaluate(&model, &feed, &normalizer, args.batch, ui)?;
+    ui.result(&evaluation)?;
+    Ok(ExitCode::SUCCESS)
+}

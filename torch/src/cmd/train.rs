@@ -1,0 +1,276 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, ensure};
+use clap::builder::PossibleValuesParser;
+use serde::Serialize;
+use tinyres::event::Score;
+use tinyres::ui::Ui;
+use tinyres_format::{Manifest, Split};
+use tinyres_torch::checkpoint::Checkpoint;
+use tinyres_torch::config::{Config, recipes};
+use tinyres_torch::device::DeviceChoice;
+use tinyres_torch::run::Run;
+use tinyres_torch::train::{Outcome, Splits, train};
+
+/// Train ResNet18 from shards
+///
+/// A recipe gives every value, a file given with --config goes over it, and flags over both. The
+/// run's directory gets config.toml (all that decided the run), metrics.jsonl, last.safetensors (the
+/// checkpoint that --resume continues from), best.safetensors and final.safetensors: weights under
+/// torchvision's names, which torchvision.models.resnet18(num_classes=N).load_state_dict takes as
+/// they are. Ctrl-C finishes the step and saves; a second one stops at once.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
+pub struct Args {
+    /// Directory of shards, as `tinyres pack` wrote it
+    #[arg(required_unless_present = "resume")]
+    shards: Option<PathBuf>,
+    /// Directory for the run, created if missing [default: runs/RECIPE-N]
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Continue the run in this directory, on the CPU as if it had never stopped
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["output", "config", "Flags"])]
+    resume: Option<PathBuf>,
+    /// TOML file of values, under the flags' names with `_` for `-`; a run's config.toml is one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tinyres train shards                                   the default recipe
+  tinyres train shards --time-budget 60m                 as good as an hour makes it
+  tinyres train shards --recipe seed --epochs 8          the blog's run
+  tinyres train shards --optimizer sgd --lr 0.1 --batch 256 --schedule cosine
+  tinyres train --resume runs/default-1                  go on after Ctrl-C";
+
+/// The values of a configuration that were typed, under its names.
+#[derive(clap::Args, Serialize)]
+#[command(next_help_heading = "What decides the run")]
+struct Flags {
+    /// Named set of values that the others go over: default or seed [default: default]
+    #[arg(long, value_name = "NAME", value_parser = recipe)]
+    recipe: Option<String>,
+    /// Passes over the training split
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// Images of a step
+    #[arg(long, value_name = "N")]
+    batch: Option<u32>,
+    /// Time after which the run ends, its schedule with it, whatever the epochs; as 90s, 60m, 1h30m.
+    /// Scoring between epochs counts, scoring at the end comes on top
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    time_budget: Option<String>,
+    /// Steps after which the run ends, its schedule with it
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+    /// Decides initial weights, order and augmentation [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX.unsigned_abs()))]
+    seed: Option<u64>,
+    /// What comes before the residual blocks: imagenet is 7x7 by 2 and a pool, half 3x3 by 2, small
+    /// 3x3 by 1
+    #[arg(long, value_parser = PossibleValuesParser::new(["imagenet", "half", "small"]))]
+    stem: Option<String>,
+    /// Start every block as the identity
+    #[arg(long, value_name = "BOOL")]
+    zero_init_residual: Option<bool>,
+    /// What turns gradients into steps
+    #[arg(long, value_parser = PossibleValuesParser::new(["sgd", "adam"]))]
+    optimizer: Option<String>,
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Momentum of SGD
+    #[arg(long, value_name = "SHARE")]
+    momentum: Option<f64>,
+    /// Nesterov's momentum for SGD
+    #[arg(long, value_name = "BOOL")]
+    nesterov: Option<bool>,
+    /// Weight decay; not on normalisation and biases
+    #[arg(long, value_name = "RATE")]
+    weight_decay: Option<f64>,
+    /// How the rate falls: by a factor every few epochs, or to zero, anew at every step
+    #[arg(long, value_parser = PossibleValuesParser::new(["step", "cosine", "linear"]))]
+    schedule: Option<String>,
+    /// Epochs between two falls of the step schedule
+    #[arg(long, value_name = "N")]
+    step_epochs: Option<u32>,
+    /// What each fall of the step schedule multiplies the rate by
+    #[arg(long, value_name = "FACTOR")]
+    step_factor: Option<f64>,
+    /// Share of the run in which the rate rises from zero
+    #[arg(long, value_name = "SHARE")]
+    warmup: Option<f64>,
+    /// Share of the target that is spread over all classes
+    #[arg(long, value_name = "SHARE")]
+    label_smoothing: Option<f64>,
+    /// Mirror half the training images
+    #[arg(long, value_name = "BOOL")]
+    flip: Option<bool>,
+    /// Shift each training image by up to so many pixels, reflecting it at the edge
+    #[arg(long, value_name = "PIXELS")]
+    shift: Option<u32>,
+    /// Pixel values by ImageNet's mean and deviation, or only to 0..1
+    #[arg(long, value_parser = PossibleValuesParser::new(["imagenet", "none"]))]
+    normalize: Option<String>,
+    /// Epochs from one scoring to the next; the last epoch is always scored [default: 1]
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u32>,
+    /// Where to compute: auto, cpu, cuda or cuda:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<DeviceChoice>,
+    /// Threads that compute [default: libtorch's choice]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Where the pixels are kept; batches are the same [default: auto]
+    #[arg(long, value_parser = PossibleValuesParser::new(["auto", "mapped", "pinned", "resident"]))]
+    placement: Option<String>,
+    /// When pixels are checked against their checksums [default: lazy, when first touched]
+    #[arg(long, value_parser = PossibleValuesParser::new(["off", "lazy", "full"]))]
+    verify: Option<String>,
+}
+
+fn recipe(name: &str) -> Result<String, String> {
+    let recipes = recipes();
+    let known = recipes.iter().any(|recipe| recipe == name);
+    known
+        .then(|| name.to_owned())
+        .ok_or_else(|| format!("expected {}", recipes.join(" or ")))
+}
+
+fn duration(text: &str) -> Result<String, humantime::DurationError> {
+    humantime::parse_duration(text).map(|_| text.to_owned())
+}
+
+pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    let (mut run, from, shards) = match (args.resume, args.shards) {
+        (Some(dir), shards) => resume(&dir, shards)?,
+        (None, Some(shards)) => create(&shards, args.output, args.config.as_deref(), &args.flags)?,
+        (None, None) => unreachable!("clap asks for one of them"),
+    };
+    tinyres_torch::tune_allocator();
+    let stop = stop_on_signal()?;
+    let data = splits(&shards, &run)?;
+    let outcome = train(&mut run, from.as_ref(), &data, ui, stop)?;
+    let (summary, code) = match outcome {
+        Outcome::Complete { weights, score } => {
+            let summary = Summary::Complete {
+                run: run.dir().to_path_buf(),
+                weights,
+                score,
+            };
+            (summary, ExitCode::SUCCESS)
+        }
+        Outcome::Stopped { step } => {
+            let run = run.dir().to_path_buf();
+            (Summary::Stopped { run, step }, ExitCode::from(STOPPED))
+        }
+    };
+    ui.result(&summary)?;
+    Ok(code)
+}
+
+/// What a shell takes for a program that Ctrl-C ended.
+const STOPPED: u8 = 130;
+
+fn create(
+    shards: &Path,
+    output: Option<PathBuf>,
+    file: Option<&Path>,
+    flags: &Flags,
+) -> anyhow::Result<(Run, Option<Checkpoint>, PathBuf)> {
+    let mut config = Config::layered(file, toml::Table::try_from(flags)?)?;
+    // The sums of a run depend on it, so the run's record must hold it.
+    config.threads.get_or_insert_with(tinyres_torch::threads);
+    let manifest = Manifest::load(shards)?;
+    let output = output.unwrap_or_else(|| free_name(&config.recipe));
+    let run = Run::create(&output, config, shards, manifest.fingerprint)?;
+    Ok((run, None, shards.to_path_buf()))
+}
+
+fn resume(
+    dir: &Path,
+    shards: Option<PathBuf>,
+) -> anyhow::Result<(Run, Option<Checkpoint>, PathBuf)> {
+    let (run, from) = Run::resume(dir)?;
+    let shards = match shards {
+        Some(moved) => moved,
+        None => Run::made(dir)?.data,
+    };
+    Ok((run, from, shards))
+}
+
+fn splits(shards: &Path, run: &Run) -> anyhow::Result<Splits> {
+    let open = |split| super::open(shards, split, run.config().verify).map(Arc::new);
+    let train = open(Split::Train)?;
+    ensure!(
+        train.fingerprint() == run.fingerprint(),
+        "{} holds another data set than the run in {} was begun with",
+        shards.display(),
+        run.dir().display()
+    );
+    let val = open(Split::Val)?;
+    Ok(Splits { train, val })
+}
+
+/// The first of `runs/RECIPE-1`, `runs/RECIPE-2` and so on that is not there.
+fn free_name(recipe: &str) -> PathBuf {
+    (1_u64..)
+        .map(|number| Path::new("runs").join(format!("{recipe}-{number}")))
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| unreachable!("fewer than 2^64 runs"))
+}
+
+/// A flag that the first Ctrl-C, or the system's wish that this ends, sets. The second one ends it.
+fn stop_on_signal() -> anyhow::Result<&'static AtomicBool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(STOPPED.into());
+        }
+        eprintln!("\nstopping after this step; once more to stop at once, without saving");
+    })
+    .context("watching for Ctrl-C")?;
+    Ok(&STOP)
+}
+
+/// How the run ended.
+#[derive(Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+enum Summary {
+    Complete {
+        run: PathBuf,
+        weights: PathBuf,
+        #[serde(flatten)]
+        score: Option<Score>,
+    },
+    Stopped {
+        run: PathBuf,
+        step: u64,
+    },
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete { weights, score, .. } => {
+                if let Some(score) = score {
+                    let (top1, top5) = (100.0 * score.top1, 100.0 * score.top5);
+                    write!(f, "top-1 {top1:.2}%, top-5 {top5:.2}%: ")?;
+                }
+                write!(f, "{}", weights.display())
+            }
+            Self::Stopped { run, step } => write!(
+                f,
+                "stopped after step {step}: continue with `tinyres train --resume {}`",
+                run.display()
+            ),
+        }
+    }
+}
