@@ -14,14 +14,14 @@ fn the_real_zip_and_its_tree_give_the_same() {
         return;
     };
     let given = Source::open(&path).unwrap();
-    // The other of the two is made by other means than ours; it may vanish once it is compared.
-    let (zip, dir, _unpacked);
+    // The other of the two is made by other means than ours.
+    let (zip, dir, unpacked);
     if path.is_dir() {
         zip = open_zip(&listed(&given).zip("tiny-imagenet-200/")).unwrap();
         dir = given;
     } else {
-        _unpacked = unzipped(&path).dir();
-        dir = Source::open(_unpacked.path()).unwrap();
+        unpacked = unzipped(&path).dir();
+        dir = Source::open(unpacked.path()).unwrap();
         zip = given;
     }
     assert_eq!(zip.classes, dir.classes);
