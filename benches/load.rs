@@ -29,7 +29,9 @@ fn sample(dir: &Path) -> PathBuf {
         classes: 100,
         train_per_class: 100,
         val_per_class: 10,
-        ..Default::default()
+        test: 0,
+        seed: 0,
+        threads: 0,
     };
     tinyres::sample::write(&set, &config, &mut Nobody).expect("a sample set");
     let source = Source::open(&set).expect("the sample set");

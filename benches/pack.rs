@@ -28,7 +28,9 @@ fn packing(criterion: &mut Criterion) {
                 classes: 100,
                 train_per_class: 100,
                 val_per_class: 10,
-                ..Default::default()
+                test: 0,
+                seed: 0,
+                threads: 0,
             };
             tinyres::sample::write(&sample, &config, &mut Nobody).expect("a sample set");
             sample
