@@ -72,12 +72,18 @@ pub struct Epoch {
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "epoch {:>3}  loss {:.4}", self.epoch, self.train_loss)?;
+        // Counted from 1, as the bar above it does, and short enough for 80 columns.
+        write!(
+            f,
+            "epoch {:>2}  loss {:.3}",
+            self.epoch + 1,
+            self.train_loss
+        )?;
         if let Some(val) = self.val {
             let (top1, top5) = (100.0 * val.top1, 100.0 * val.top5);
             write!(
                 f,
-                "  val {:.4}  top-1 {top1:5.2}%  top-5 {top5:5.2}%",
+                "  val {:.3}  top-1 {top1:5.2}%  top-5 {top5:5.2}%",
                 val.val_loss
             )?;
         }

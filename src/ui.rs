@@ -77,7 +77,7 @@ impl Observer for Ui {
                     ProgressDrawTarget::stderr()
                 };
                 let template = format!(
-                    "{{msg}} [{{bar:20}}] {{human_pos}}/{{human_len}}  {{per_sec:0}} {unit}/s  {{eta}} left{{prefix}}"
+                    "{{msg}} [{{bar:12}}] {{human_pos}}/{{human_len}}  {{per_sec:0}} {unit}/s  {{eta}} left{{prefix}}"
                 );
                 let style = ProgressStyle::with_template(&template)
                     .unwrap_or_else(|_| ProgressStyle::default_bar())
