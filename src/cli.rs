@@ -29,6 +29,7 @@ Examples:
 #[derive(Subcommand)]
 pub enum Command {
     Pack(cmd::pack::Args),
+    Inspect(cmd::inspect::Args),
     Sample(cmd::sample::Args),
     /// Train ResNet18 from shards
     Train(Passed),

@@ -4,6 +4,7 @@
 //! library prints nothing but through [`ui`], which is theirs.
 
 pub mod event;
+pub mod inspect;
 pub mod load;
 pub mod pack;
 pub mod sample;

@@ -13,7 +13,7 @@ mod writer;
 pub use error::{Error, Result};
 pub use header::{BLOCK_IMAGES, MAGIC, PAGE, Shape, VERSION};
 pub use le::{Le32, Le64, LeI32, LeI64};
-pub use manifest::{MANIFEST, Manifest, ShardEntry, SplitEntry};
+pub use manifest::{MANIFEST, Manifest, ShardEntry, SplitEntry, shards_in};
 pub use metadata::{Class, Digest, Metadata, Refused, Split};
 pub use part::Part;
 pub use shard::{Shard, map};

@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,25 @@ pub struct ShardEntry {
     pub bytes: u64,
     /// The SHA-256 of its header page.
     pub digest: Digest,
+}
+
+/// The files in `dir` that have the name of a shard, in the order of splits and shards.
+///
+/// # Errors
+/// Those of the operating system.
+pub fn shards_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut shards = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let place = name.to_str().and_then(|name| {
+            let (split, index) = name.strip_suffix(".bin")?.split_once('-')?;
+            let (split, index): (Split, usize) = (split.parse().ok()?, index.parse().ok()?);
+            (split.shard_name(index) == name).then_some((split, index))
+        });
+        shards.extend(place.map(|place| (place, dir.join(name))));
+    }
+    shards.sort();
+    Ok(shards.into_iter().map(|(_, path)| path).collect())
 }
 
 impl Manifest {

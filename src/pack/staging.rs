@@ -2,7 +2,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tinyres_format::{MANIFEST, Manifest, publish};
+use tinyres_format::{MANIFEST, Manifest, publish, shards_in};
 
 use super::{Error, Result};
 
@@ -90,23 +90,6 @@ impl Drop for Staging {
             }
         }
     }
-}
-
-/// Shards in `dir` by their name: `train-00000.bin` and so on.
-fn shards_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut shards = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let stem = name.to_str().and_then(|name| name.strip_suffix(".bin"));
-        let parts = stem.and_then(|stem| stem.rsplit_once('-'));
-        if parts.is_some_and(|(split, index)| {
-            split.parse::<tinyres_format::Split>().is_ok()
-                && index.bytes().all(|b| b.is_ascii_digit())
-        }) {
-            shards.push(dir.join(name));
-        }
-    }
-    Ok(shards)
 }
 
 fn clear(dir: &Path) -> io::Result<()> {

@@ -1,0 +1,84 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use tinyres::event::{Event, Observer};
+use tinyres::inspect::{Picture, Set};
+use tinyres::ui::Ui;
+use tinyres_format::{Split, publish};
+
+/// Show what shards hold, and whether they are whole
+///
+/// The files are mapped: do not write to them meanwhile. tinyres never does, it renames finished
+/// files into place.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Shards, or directories of them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Compare all pixels with their checksums, too
+    #[arg(long)]
+    verify: bool,
+    /// List every class
+    #[arg(long)]
+    classes: bool,
+    /// Show one image: its number in the shard, or in a split of the directory
+    #[arg(long, value_name = "N", conflicts_with_all = ["verify", "classes", "sheet"])]
+    image: Option<u64>,
+    /// Write the image, enlarged and with its box, as a PNG
+    #[arg(long, value_name = "FILE", requires = "image")]
+    png: Option<PathBuf>,
+    /// Write a contact sheet, images evenly spread over a split, as a PNG
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["verify", "classes"])]
+    sheet: Option<PathBuf>,
+    /// Images on the contact sheet
+    #[arg(long, value_name = "N", default_value_t = 40, requires = "sheet")]
+    count: u64,
+    /// The split of --image and --sheet [default: the first there is]
+    #[arg(long)]
+    split: Option<Split>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tinyres inspect shards                              what a packed set holds
+  tinyres inspect shards --verify                     whether every byte is as written
+  tinyres inspect shards --split val --image 7 --png 7.png
+  tinyres inspect shards/train-00000.bin --sheet sheet.png --count 100
+  tinyres inspect shards --classes --json | jq '.per_class[].name'";
+
+pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
+    let mut sound = true;
+    for path in &args.paths {
+        let set = Set::open(path, super::map)?;
+        if let Some(image) = args.image {
+            let sample = set.sample(args.split, image)?;
+            ui.result(&sample)?;
+            if let Some(file) = &args.png {
+                write(file, &Picture::of(&sample), ui)?;
+            }
+        } else if let Some(file) = &args.sheet {
+            let samples = set.spread(args.split, args.count)?;
+            write(file, &Picture::sheet(&samples), ui)?;
+        } else {
+            let mut report = set.report(args.classes);
+            report.verification = args.verify.then(|| set.verify(ui));
+            ui.result(&report)?;
+            sound &= report.is_sound();
+        }
+    }
+    if !sound {
+        bail!("not all is well: see above");
+    }
+    Ok(())
+}
+
+fn write(file: &Path, picture: &Picture, ui: &mut Ui) -> anyhow::Result<()> {
+    publish::write(file, &picture.png()?).with_context(|| file.display().to_string())?;
+    let (width, height) = (picture.width, picture.height);
+    ui.on(&Event::Notice(format!(
+        "{}: {width}x{height} pixels",
+        file.display()
+    )));
+    Ok(())
+}

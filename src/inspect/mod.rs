@@ -1,0 +1,292 @@
+//! What shards hold, as values that print themselves.
+
+mod picture;
+mod report;
+mod sample;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use tinyres_format::{Class, Digest, Manifest, Shape, Shard, Split, shards_in};
+
+pub use picture::Picture;
+pub use report::Report;
+pub use sample::Sample;
+pub use verify::{Damage, Verification};
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A shard or the manifest is not as it must be.
+    #[error(transparent)]
+    Format(#[from] tinyres_format::Error),
+    /// What was opened has no such split.
+    #[error("{}: no {split} split here, only {}", path.display(), present.join(", "))]
+    NoSplit {
+        /// The shard or directory.
+        path: PathBuf,
+        /// The split asked for.
+        split: Split,
+        /// The splits that there are.
+        present: Vec<&'static str>,
+    },
+    /// What was opened has no such image.
+    #[error("{}: no image {image} of {split} here, only {len}, counted from 0", path.display())]
+    NoImage {
+        /// The shard or directory.
+        path: PathBuf,
+        /// The split.
+        split: Split,
+        /// The image asked for.
+        image: u64,
+        /// How many images there are.
+        len: u64,
+    },
+    /// The image is in a shard that has a problem.
+    #[error("{}: image {image} of {split} is in a shard that cannot be shown: inspect the directory to see why", path.display())]
+    NotOpen {
+        /// The directory.
+        path: PathBuf,
+        /// The split.
+        split: Split,
+        /// The image asked for.
+        image: u64,
+    },
+    /// The picture could not be encoded.
+    #[error("cannot encode a PNG: {0}")]
+    Png(#[from] png::EncodingError),
+}
+
+/// Something wrong that does not keep the rest from being shown.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// A shard or the manifest is not as it must be.
+    #[error(transparent)]
+    Format(#[from] tinyres_format::Error),
+    /// A shard that the set does not have.
+    #[error("{}: not in dataset.json: a leftover of another pack; remove it", .0.display())]
+    Unlisted(PathBuf),
+    /// A shard of another set than the first one.
+    #[error("{}: its {what} is not that of {}: they are of two sets; keep one", path.display(), first.display())]
+    Mixed {
+        /// The shard.
+        path: PathBuf,
+        /// The first shard.
+        first: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+}
+
+impl serde::Serialize for Problem {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// A shard, or all shards of a directory.
+#[derive(Debug)]
+pub struct Set<B> {
+    path: PathBuf,
+    /// Whether `path` is a directory, or one shard.
+    directory: bool,
+    creator: String,
+    fingerprint: Digest,
+    shape: Shape,
+    classes: usize,
+    /// Each split and its images, those in shards that could not be opened included.
+    splits: Vec<(Split, u64)>,
+    /// In the order of splits and shards.
+    members: Vec<Member<B>>,
+    problems: Vec<Problem>,
+}
+
+/// A shard of a set.
+#[derive(Debug)]
+struct Member<B> {
+    path: PathBuf,
+    shard: Shard<B>,
+    split: Split,
+    /// The split's number of the shard's first image; 0 if the shard stands alone.
+    start: u64,
+    /// Whether labels, boxes and names are as they were written, and so may be shown.
+    sound: bool,
+}
+
+impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
+    /// Opens the shard at `path`, or all shards in the directory there, each with `open`. No pixel
+    /// is read. What is wrong with a directory or with a column is a problem to be reported.
+    ///
+    /// # Errors
+    /// The shard cannot be opened; the directory has neither a manifest nor a shard that can.
+    pub fn open(
+        path: &Path,
+        open: impl Fn(&Path) -> tinyres_format::Result<Shard<B>>,
+    ) -> Result<Self> {
+        let mut set = if path.is_dir() {
+            match Manifest::load(path) {
+                Ok(manifest) => Self::finished(path, &manifest, open)?,
+                Err(error) => Self::unfinished(path, error, open)?,
+            }
+        } else {
+            let shard = open(path)?;
+            let mut set = Self::like(path, &shard);
+            set.add(path.to_owned(), shard, 0);
+            set
+        };
+        let unsound = set.members.par_iter_mut().filter_map(|member| {
+            let error = member.shard.verify_columns().err()?;
+            member.sound = false;
+            Some(Problem::Format(error.at(&member.path)))
+        });
+        let unsound: Vec<_> = unsound.collect();
+        set.problems.extend(unsound);
+        Ok(set)
+    }
+
+    /// A directory with a manifest: its shards are those listed.
+    fn finished(
+        dir: &Path,
+        manifest: &Manifest,
+        open: impl Fn(&Path) -> tinyres_format::Result<Shard<B>>,
+    ) -> Result<Self> {
+        let mut set = Self {
+            path: dir.to_owned(),
+            directory: true,
+            creator: manifest.creator.clone(),
+            fingerprint: manifest.fingerprint,
+            shape: manifest.shape,
+            classes: manifest.classes,
+            splits: manifest
+                .splits
+                .iter()
+                .map(|entry| (entry.split, entry.images))
+                .collect(),
+            members: Vec::new(),
+            problems: Vec::new(),
+        };
+        let mut unlisted = shards(dir)?;
+        for entry in &manifest.splits {
+            let mut start = 0;
+            for (index, listed) in entry.shards.iter().enumerate() {
+                let path = dir.join(&listed.file);
+                unlisted.retain(|found| *found != path);
+                let checked = open(&path).and_then(|shard| {
+                    manifest
+                        .check(entry, index, &shard)
+                        .map_err(|error| error.at(&path))?;
+                    Ok(shard)
+                });
+                match checked {
+                    Ok(shard) => set.add(path, shard, start),
+                    Err(error) => set.problems.push(error.into()),
+                }
+                start += listed.images;
+            }
+        }
+        set.problems
+            .extend(unlisted.into_iter().map(Problem::Unlisted));
+        Ok(set)
+    }
+
+    /// A directory without a usable manifest, for the reason `why`: its shards are those found that
+    /// fit to the first.
+    fn unfinished(
+        dir: &Path,
+        why: tinyres_format::Error,
+        open: impl Fn(&Path) -> tinyres_format::Result<Shard<B>>,
+    ) -> Result<Self> {
+        let mut problems = Vec::new();
+        let mut set: Option<Self> = None;
+        for path in shards(dir)? {
+            match open(&path) {
+                Ok(shard) => {
+                    let set = set.get_or_insert_with(|| Self::like(dir, &shard));
+                    let start = set.len(shard.metadata().split);
+                    set.add(path, shard, start);
+                }
+                Err(error) => problems.push(error.into()),
+            }
+        }
+        let Some(mut set) = set else {
+            return Err(why.into());
+        };
+        set.problems.insert(0, why.into());
+        set.problems.extend(problems);
+        Ok(set)
+    }
+
+    /// A set without members that `shard` fits into.
+    fn like(path: &Path, shard: &Shard<B>) -> Self {
+        let metadata = shard.metadata();
+        Self {
+            path: path.to_owned(),
+            directory: path.is_dir(),
+            creator: metadata.creator.clone(),
+            fingerprint: metadata.fingerprint,
+            shape: shard.shape(),
+            classes: metadata.classes.len(),
+            splits: Vec::new(),
+            members: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Adds a shard, if it fits to the first one.
+    fn add(&mut self, path: PathBuf, shard: Shard<B>, start: u64) {
+        let metadata = shard.metadata();
+        if let Some(first) = self.members.first() {
+            let of_first = first.shard.metadata();
+            let differing = [
+                ("fingerprint", of_first.fingerprint != metadata.fingerprint),
+                ("image shape", first.shard.shape() != shard.shape()),
+                ("list of classes", of_first.classes != metadata.classes),
+            ];
+            if let Some((what, _)) = differing.into_iter().find(|(_, differs)| *differs) {
+                let first = first.path.clone();
+                self.problems.push(Problem::Mixed { path, first, what });
+                return;
+            }
+        }
+        let (split, end) = (metadata.split, start + shard.len() as u64);
+        match self.splits.iter_mut().find(|(known, _)| *known == split) {
+            Some((_, images)) => *images = end.max(*images),
+            None => self.splits.push((split, end)),
+        }
+        self.members.push(Member {
+            path,
+            shard,
+            split,
+            start,
+            sound: true,
+        });
+    }
+
+    /// Images of the split, those in shards that could not be opened included.
+    fn len(&self, split: Split) -> u64 {
+        let known = self.splits.iter().find(|(known, _)| *known == split);
+        known.map_or(0, |(_, images)| *images)
+    }
+
+    fn of(&self, split: Split) -> impl Iterator<Item = &Member<B>> {
+        self.members
+            .iter()
+            .filter(move |member| member.split == split)
+    }
+
+    fn class_list(&self) -> &[Class] {
+        self.members
+            .first()
+            .map_or(&[], |member| &member.shard.metadata().classes)
+    }
+}
+
+fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
+    Ok(shards_in(dir).map_err(|error| tinyres_format::Error::from(error).at(dir))?)
+}

@@ -1,0 +1,160 @@
+use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+use tinyres_format::Shape;
+
+use super::{Result, Sample};
+
+type Colour = [u8; 3];
+
+const WHITE: Colour = [255; 3];
+const BLACK: Colour = [0; 3];
+/// Small images are enlarged to about this side, alone and on a sheet.
+const SIDES: [u32; 2] = [512, 128];
+/// A sheet is about as wide as this.
+const SHEET: usize = 1200;
+/// Pixels between the images of a sheet.
+const GAP: usize = 8;
+const FONT: RasterHeight = RasterHeight::Size16;
+const LINE: usize = 16;
+
+/// Pixels to look at.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    rows: Vec<Colour>,
+}
+
+impl Picture {
+    /// An image with its box, small ones enlarged by a whole factor.
+    #[must_use]
+    pub fn of(sample: &Sample<'_>) -> Self {
+        let scale = Scale::new(sample.shape, SIDES[0]);
+        let mut picture = Self::blank(scale.width, scale.height);
+        picture.sample(sample, &scale, [0, 0]);
+        picture
+    }
+
+    /// Images with their boxes and a word for their classes, or their names where they have none.
+    #[must_use]
+    pub fn sheet(samples: &[Sample<'_>]) -> Self {
+        let Some(first) = samples.first() else {
+            return Self::blank(1, 1);
+        };
+        let scale = Scale::new(first.shape, SIDES[1]);
+        let cell = [scale.width + GAP, scale.height + LINE + GAP];
+        let columns = (SHEET / cell[0]).clamp(1, samples.len());
+        let rows = samples.len().div_ceil(columns);
+        let mut picture = Self::blank(columns * cell[0] + GAP, rows * cell[1] + GAP);
+        for (i, sample) in samples.iter().enumerate() {
+            let at = [GAP + i % columns * cell[0], GAP + i / columns * cell[1]];
+            picture.sample(sample, &scale, at);
+            let words = sample.class.map_or(sample.name, |class| &class.name);
+            let word = words.split(',').next().unwrap_or(words);
+            picture.text(word, [at[0], at[1] + scale.height], scale.width);
+        }
+        picture
+    }
+
+    /// The picture as a PNG file.
+    ///
+    /// # Errors
+    /// It is larger than a PNG can be.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, side(self.width), side(self.height));
+        encoder.set_color(png::ColorType::Rgb);
+        encoder
+            .write_header()?
+            .write_image_data(self.rows.as_flattened())?;
+        Ok(file)
+    }
+
+    fn blank(width: usize, height: usize) -> Self {
+        Self {
+            width,
+            height,
+            rows: vec![WHITE; width * height],
+        }
+    }
+
+    fn set(&mut self, [x, y]: [usize; 2], colour: Colour) {
+        self.rows[y * self.width + x] = colour;
+    }
+
+    fn sample(&mut self, sample: &Sample<'_>, scale: &Scale, at: [usize; 2]) {
+        let (width, plane) = (scale.width / scale.factor, sample.pixels.len() / 3);
+        for y in 0..scale.height {
+            for x in 0..scale.width {
+                let from = y / scale.factor * width + x / scale.factor;
+                let colour = [0, 1, 2].map(|channel| sample.pixels[channel * plane + from]);
+                self.set([at[0] + x, at[1] + y], colour);
+            }
+        }
+        if let Some(sides) = sample.bbox {
+            self.frame(
+                sides.map(|side| usize::try_from(side).unwrap_or_default()),
+                scale,
+                at,
+            );
+        }
+    }
+
+    /// Draws a box along its outermost pixels, in dashes that show on any ground.
+    fn frame(&mut self, [x0, y0, x1, y1]: [usize; 4], scale: &Scale, at: [usize; 2]) {
+        let factor = scale.factor;
+        let low = [at[0] + x0 * factor, at[1] + y0 * factor];
+        let high = [at[0] + (x1 + 1) * factor - 1, at[1] + (y1 + 1) * factor - 1];
+        let line = (factor / 4).max(1);
+        for y in low[1]..=high[1] {
+            for x in low[0]..=high[0] {
+                if (x - low[0])
+                    .min(high[0] - x)
+                    .min(y - low[1])
+                    .min(high[1] - y)
+                    < line
+                {
+                    let dash = (x + y) / (4 * line) % 2;
+                    self.set([x, y], [WHITE, BLACK][dash]);
+                }
+            }
+        }
+    }
+
+    /// Writes as much of `text` as fits into `room` pixels.
+    fn text(&mut self, text: &str, at: [usize; 2], room: usize) {
+        let advance = get_raster_width(FontWeight::Regular, FONT);
+        for (i, letter) in text.chars().take(room / advance).enumerate() {
+            let known = get_raster(letter, FontWeight::Regular, FONT);
+            let Some(glyph) = known.or_else(|| get_raster('?', FontWeight::Regular, FONT)) else {
+                continue;
+            };
+            for (y, row) in glyph.rows().enumerate() {
+                for (x, ink) in row.iter().enumerate() {
+                    self.set([at[0] + i * advance + x, at[1] + y], [255 - ink; 3]);
+                }
+            }
+        }
+    }
+}
+
+/// How images are enlarged.
+struct Scale {
+    factor: usize,
+    /// Of an enlarged image, in pixels.
+    width: usize,
+    height: usize,
+}
+
+impl Scale {
+    fn new(shape: Shape, side: u32) -> Self {
+        let factor = (side / shape.width.max(shape.height)).max(1) as usize;
+        Self {
+            factor,
+            width: shape.width as usize * factor,
+            height: shape.height as usize * factor,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tinyres_format::{Class, Digest, LeI32, Part, Shape, Shard, Split, VERSION};
+
+use super::{Member, Set, Verification};
+use crate::text::{Bytes, Count};
+
+/// Columns of a terminal.
+const WIDTH: usize = 80;
+
+/// What a set holds.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The shard or the directory.
+    pub path: PathBuf,
+    /// Version of the format.
+    pub version: u32,
+    /// What wrote the set.
+    pub creator: String,
+    /// Identifies the set.
+    pub fingerprint: Digest,
+    /// Shape of every image.
+    pub shape: Shape,
+    /// Number of classes.
+    pub classes: usize,
+    /// Where a shard that was opened alone stands in its split.
+    pub place: Option<Place>,
+    /// What each split holds.
+    pub splits: Vec<SplitReport>,
+    /// Bytes of each part, over all shards.
+    pub parts: Vec<PartSize>,
+    /// Each class, where they were asked for.
+    pub per_class: Option<Vec<ClassReport>>,
+    /// What is wrong. Shards that could not be opened are counted nowhere above.
+    pub problems: Vec<String>,
+    /// What came of comparing all checksums, where that was asked for.
+    pub verification: Option<Verification>,
+}
+
+/// A shard's place among those of its split.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Place {
+    /// The split.
+    pub split: Split,
+    /// The shard, from 0.
+    pub shard: u32,
+    /// How many there are.
+    pub shards: u32,
+}
+
+/// What is there of one split.
+#[derive(Debug, Serialize)]
+pub struct SplitReport {
+    /// Which one.
+    pub split: Split,
+    /// Its images.
+    pub images: u64,
+    /// Of them, greyscale in the source.
+    pub grey: u64,
+    /// Images of the source that were left out.
+    pub refused: u64,
+    /// Its shards.
+    pub shards: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// Images without a label.
+    pub unlabelled: u64,
+    /// Images of a class, unless none has a label.
+    pub per_class: Option<Spread>,
+    /// Images with a box.
+    pub boxes: u64,
+    /// Mean area of the boxes in pixels, their sides included.
+    pub mean_area: Option<f64>,
+}
+
+/// How many images the classes have.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Images of the smallest class.
+    pub least: u64,
+    /// As many classes have more as have fewer.
+    pub median: f64,
+    /// Images of the largest class.
+    pub most: u64,
+}
+
+/// Bytes of a part.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartSize {
+    /// Which one.
+    pub part: String,
+    /// Its bytes in all shards.
+    pub bytes: u64,
+}
+
+/// A class and its images.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClassReport {
+    /// Its label.
+    pub label: usize,
+    /// What the source calls it.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Its images in each split.
+    pub images: Vec<u64>,
+}
+
+impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
+    /// What the set holds; of each class too if `classes`.
+    pub fn report(&self, classes: bool) -> Report {
+        let splits: Vec<_> = self
+            .splits
+            .iter()
+            .map(|&(split, _)| self.split(split))
+            .collect();
+        let per_class = classes.then(|| {
+            let class = |(label, class): (usize, &Class)| ClassReport {
+                label,
+                id: class.id.clone(),
+                name: class.name.clone(),
+                images: splits.iter().map(|(_, counts)| counts[label]).collect(),
+            };
+            self.class_list().iter().enumerate().map(class).collect()
+        });
+        let alone = self.members.first().filter(|_| !self.directory);
+        Report {
+            path: self.path.clone(),
+            version: VERSION,
+            creator: self.creator.clone(),
+            fingerprint: self.fingerprint,
+            shape: self.shape,
+            classes: self.classes,
+            place: alone.map(|member| Place {
+                split: member.split,
+                shard: member.shard.metadata().shard,
+                shards: member.shard.metadata().shards,
+            }),
+            splits: splits.into_iter().map(|(report, _)| report).collect(),
+            parts: self.parts(),
+            per_class,
+            problems: self.problems.iter().map(ToString::to_string).collect(),
+            verification: None,
+        }
+    }
+
+    /// What is there of `split`, and its images of each class.
+    fn split(&self, split: Split) -> (SplitReport, Vec<u64>) {
+        let mut report = SplitReport {
+            split,
+            images: 0,
+            grey: 0,
+            refused: 0,
+            shards: 0,
+            bytes: 0,
+            unlabelled: 0,
+            per_class: None,
+            boxes: 0,
+            mean_area: None,
+        };
+        let (mut counts, mut area) = (vec![0; self.classes], 0.0);
+        for Member { shard, sound, .. } in self.of(split) {
+            report.images += shard.len() as u64;
+            report.grey += shard.metadata().grey;
+            report.refused += shard.metadata().refused.len() as u64;
+            report.shards += 1;
+            report.bytes += shard.bytes().len() as u64;
+            if !sound {
+                continue;
+            }
+            for label in shard.labels() {
+                match usize::try_from(label.get()) {
+                    Ok(label) => counts[label] += 1,
+                    Err(_) => report.unlabelled += 1,
+                }
+            }
+            for [x0, y0, x1, y1] in shard.boxes().iter().map(|sides| sides.map(LeI32::get)) {
+                if x0 >= 0 {
+                    report.boxes += 1;
+                    area += f64::from(x1 - x0 + 1) * f64::from(y1 - y0 + 1);
+                }
+            }
+        }
+        report.mean_area = (report.boxes > 0).then(|| area / report.boxes as f64);
+        report.per_class = Spread::of(&counts);
+        (report, counts)
+    }
+
+    fn parts(&self) -> Vec<PartSize> {
+        const PARTS: [Part; 8] = [
+            Part::Header,
+            Part::Images,
+            Part::BlockCrcs,
+            Part::Labels,
+            Part::Boxes,
+            Part::NameOffsets,
+            Part::Names,
+            Part::Metadata,
+        ];
+        let sum = |bytes: &dyn Fn(&Shard<B>) -> usize| {
+            self.members
+                .iter()
+                .map(|member| bytes(&member.shard) as u64)
+                .sum()
+        };
+        let mut parts = PARTS
+            .map(|part| PartSize {
+                part: part.to_string(),
+                bytes: sum(&|shard| shard.part(part).len()),
+            })
+            .to_vec();
+        let whole: u64 = sum(&|shard| shard.bytes().len());
+        let known: u64 = parts.iter().map(|part| part.bytes).sum();
+        parts.push(PartSize {
+            part: "padding".to_owned(),
+            bytes: whole - known,
+        });
+        parts
+    }
+}
+
+impl Spread {
+    /// The spread of `counts`, unless all are zero.
+    fn of(counts: &[u64]) -> Option<Self> {
+        let mut sorted = counts.to_vec();
+        sorted.sort_unstable();
+        let most = *sorted.last().filter(|&&most| most > 0)?;
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        Some(Self {
+            least: sorted[0],
+            median: (low + high) as f64 / 2.0,
+            most,
+        })
+    }
+}
+
+impl Report {
+    /// Whether nothing is wrong with what was looked at.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let damaged = self
+            .verification
+            .as_ref()
+            .is_some_and(|found| !found.damaged.is_empty());
+        self.problems.is_empty() && !damaged
+    }
+}
+
+/// For a terminal of 80 columns.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = |of: fn(&SplitReport) -> u64| self.splits.iter().map(of).sum::<u64>();
+        let images = Count(sum(|split| split.images));
+        writeln!(f, "{}", self.path.display())?;
+        write!(
+            f,
+            "  {images} images of {} u8, {} classes, ",
+            self.shape, self.classes
+        )?;
+        match self.place {
+            Some(Place {
+                split,
+                shard,
+                shards,
+            }) => writeln!(f, "{split} shard {} of {shards}", shard + 1)?,
+            None => writeln!(f, "{} shards", Count(sum(|split| split.shards)))?,
+        }
+        writeln!(f, "  format {}, written by {}", self.version, self.creator)?;
+        writeln!(f, "  fingerprint {}", self.fingerprint)?;
+        if self.place.is_none() && self.problems.is_empty() {
+            writeln!(f, "  dataset.json and all shards agree")?;
+        }
+        self.write_splits(f)?;
+        self.write_parts(f, sum(|split| split.bytes))?;
+        if let Some(classes) = &self.per_class {
+            self.write_classes(f, classes)?;
+        }
+        if !self.problems.is_empty() {
+            write!(f, "\n\nproblems")?;
+            self.problems
+                .iter()
+                .try_for_each(|problem| write!(f, "\n  {problem}"))?;
+        }
+        match &self.verification {
+            Some(verification) => write!(f, "\n\n{verification}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Report {
+    fn write_splits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "\nimages        count     grey  refused   shards      size"
+        )?;
+        for split in &self.splits {
+            writeln!(
+                f,
+                "{:<8} {:>10} {:>8} {:>8} {:>8} {:>9}",
+                split.split,
+                Count(split.images),
+                Count(split.grey),
+                Count(split.refused),
+                Count(split.shards),
+                Bytes(split.bytes),
+            )?;
+        }
+        writeln!(
+            f,
+            "\nlabels         none    least   median     most  (images of a class)"
+        )?;
+        for split in &self.splits {
+            let [least, median, most] = match split.per_class {
+                Some(spread) => spread.columns(),
+                None => ["-"; 3].map(str::to_owned),
+            };
+            let none = Count(split.unlabelled);
+            writeln!(
+                f,
+                "{:<8} {none:>10} {least:>8} {median:>8} {most:>8}",
+                split.split
+            )?;
+        }
+        writeln!(f, "\nboxes         count  mean area")?;
+        let pixels = f64::from(self.shape.width) * f64::from(self.shape.height);
+        for split in &self.splits {
+            let area = split.mean_area.map_or("-".to_owned(), |area| {
+                format!(
+                    "{area:.1} pixels, {:.1}% of the image",
+                    100.0 * area / pixels
+                )
+            });
+            writeln!(f, "{:<8} {:>10}  {area}", split.split, Count(split.boxes))?;
+        }
+        Ok(())
+    }
+
+    fn write_parts(&self, f: &mut fmt::Formatter<'_>, whole: u64) -> fmt::Result {
+        write!(f, "\nparts                size    share")?;
+        for PartSize { part, bytes } in &self.parts {
+            let share = 100.0 * *bytes as f64 / whole as f64;
+            write!(f, "\n{part:<15} {:>9} {share:>7.2}%", Bytes(*bytes))?;
+        }
+        Ok(())
+    }
+
+    fn write_classes(&self, f: &mut fmt::Formatter<'_>, classes: &[ClassReport]) -> fmt::Result {
+        write!(f, "\n\nlabel id       ")?;
+        self.splits
+            .iter()
+            .try_for_each(|split| write!(f, "{:>8}", split.split))?;
+        write!(f, "  words")?;
+        let room = WIDTH.saturating_sub(17 + 8 * self.splits.len());
+        for class in classes {
+            write!(f, "\n{:>5} {:<9}", class.label, class.id)?;
+            class
+                .images
+                .iter()
+                .try_for_each(|&images| write!(f, "{:>8}", Count(images)))?;
+            write!(f, "  {}", clip(&class.name, room))?;
+        }
+        Ok(())
+    }
+}
+
+impl Spread {
+    fn columns(self) -> [String; 3] {
+        let median = match self.median.fract() {
+            0.0 => Count::rounded(self.median).to_string(),
+            _ => format!("{:.1}", self.median),
+        };
+        [
+            Count(self.least).to_string(),
+            median,
+            Count(self.most).to_string(),
+        ]
+    }
+}
+
+/// The first words of `text` that fit into `room` characters.
+fn clip(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars()
+        .take(room.saturating_sub(3))
+        .chain("...".chars())
+        .collect()
+}

@@ -1,0 +1,120 @@
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde::Serialize;
+use tinyres_format::{BLOCK_IMAGES, Split};
+
+use super::Set;
+use crate::event::{Event, Observer};
+use crate::text::{Bytes, Count};
+
+/// What came of comparing every block of images with its checksum.
+#[derive(Debug, Serialize)]
+pub struct Verification {
+    /// Bytes of pixels.
+    pub bytes: u64,
+    /// Time it took.
+    pub seconds: f64,
+    /// Blocks that are not as they were written.
+    pub damaged: Vec<Damage>,
+}
+
+/// A block of images that is not as it was written.
+#[derive(Debug, Serialize)]
+pub struct Damage {
+    /// The shard.
+    pub path: PathBuf,
+    /// The block, from 0.
+    pub block: u64,
+    /// Its images, by their number in the shard.
+    pub images: Range<u64>,
+    /// The split of the shard.
+    pub split: Split,
+    /// Its images, by their number in the split, where all shards were opened together.
+    pub in_split: Option<Range<u64>>,
+    /// What was found and what was expected.
+    pub reason: String,
+}
+
+impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
+    /// Compares every block of images with its checksum, on all threads: a read of every file. The
+    /// other checksums were compared when the set was opened.
+    pub fn verify(&self, watch: &mut dyn Observer) -> Verification {
+        let began = Instant::now();
+        let total = self
+            .members
+            .iter()
+            .map(|member| member.shard.blocks())
+            .sum();
+        watch.on(&Event::Begin {
+            task: "verifying".to_owned(),
+            unit: "blocks",
+            total,
+        });
+        let (mut done, mut damaged) = (0, Vec::new());
+        for member in &self.members {
+            let blocks = member.shard.blocks();
+            let found = (0..blocks).into_par_iter().filter_map(|block| {
+                let error = member.shard.verify_block(block).err()?;
+                let first = block * BLOCK_IMAGES as u64;
+                let images = first..(first + BLOCK_IMAGES as u64).min(member.shard.len() as u64);
+                Some(Damage {
+                    path: member.path.clone(),
+                    block,
+                    split: member.split,
+                    in_split: self
+                        .directory
+                        .then_some(member.start + images.start..member.start + images.end),
+                    images,
+                    reason: error.to_string(),
+                })
+            });
+            damaged.extend(found.collect::<Vec<_>>());
+            done += blocks;
+            watch.on(&Event::Advance { done });
+        }
+        watch.on(&Event::End);
+        Verification {
+            bytes: self
+                .members
+                .iter()
+                .map(|member| member.shard.images().len() as u64)
+                .sum(),
+            seconds: began.elapsed().as_secs_f64(),
+            damaged,
+        }
+    }
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = self.bytes as f64 / 1e9 / self.seconds;
+        let (bytes, seconds) = (Bytes(self.bytes), self.seconds);
+        write!(
+            f,
+            "verified {bytes} of pixels in {seconds:.3} s, {rate:.1} GB/s: "
+        )?;
+        if self.damaged.is_empty() {
+            return write!(f, "all are as they were written");
+        }
+        write!(f, "{} blocks are damaged", Count(self.damaged.len() as u64))?;
+        self.damaged
+            .iter()
+            .try_for_each(|damage| write!(f, "\n  {damage}"))
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range =
+            |images: &Range<u64>| format!("{}-{}", Count(images.start), Count(images.end - 1));
+        write!(f, "{}: images {}", self.path.display(), range(&self.images))?;
+        if let Some(images) = &self.in_split {
+            write!(f, " ({} of {})", range(images), self.split)?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
