@@ -130,6 +130,14 @@ pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
     } else {
         ("", "")
     };
-    let _ = writeln!(io::stderr(), "{}error:{} {error:#}", red.0, red.1);
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Most errors say their cause's words in their own.
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    let _ = writeln!(io::stderr(), "{}error:{} {text}", red.0, red.1);
     std::process::ExitCode::FAILURE
 }
