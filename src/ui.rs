@@ -125,11 +125,6 @@ pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
     if gone {
         return std::process::ExitCode::SUCCESS;
     }
-    let red = if console::colors_enabled_stderr() {
-        ("\x1b[1;31m", "\x1b[0m")
-    } else {
-        ("", "")
-    };
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         // Most errors say their cause's words in their own.
@@ -138,6 +133,7 @@ pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
             text += &cause;
         }
     }
-    let _ = writeln!(io::stderr(), "{}error:{} {text}", red.0, red.1);
+    let error = console::style("error:").for_stderr().red().bold();
+    let _ = writeln!(io::stderr(), "{error} {text}");
     std::process::ExitCode::FAILURE
 }
