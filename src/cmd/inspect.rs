@@ -1,8 +1,8 @@
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use tinyres::event::{Event, Observer};
-use tinyres::inspect::{Picture, Set};
+use tinyres::inspect::{Picture, Sample, Set};
 use tinyres::ui::Ui;
 use tinyres_format::{Split, publish};
 
@@ -22,7 +22,7 @@ pub struct Args {
     /// List every class
     #[arg(long)]
     classes: bool,
-    /// Show one image: its number in the shard, or in a split of the directory
+    /// Show one image: its number, from 0, in the shard or in a split of the directory
     #[arg(long, value_name = "N", conflicts_with_all = ["verify", "classes", "sheet"])]
     image: Option<u64>,
     /// Write the image, enlarged and with its box, as a PNG
@@ -42,43 +42,72 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tinyres inspect shards                              what a packed set holds
-  tinyres inspect shards --verify                     whether every byte is as written
+  tinyres inspect shards --verify                     whether all is as written
   tinyres inspect shards --split val --image 7 --png 7.png
   tinyres inspect shards/train-00000.bin --sheet sheet.png --count 100
   tinyres inspect shards --classes --json | jq '.per_class[].name'";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
-    let mut sound = true;
+    if args.paths.len() > 1 && (args.image.is_some() || args.sheet.is_some()) {
+        bail!(
+            "--image and --sheet look at one PATH, but there are {}",
+            args.paths.len()
+        );
+    }
+    let mut unsound = Vec::new();
     for path in &args.paths {
         let set = Set::open(path, super::map)?;
         if let Some(image) = args.image {
             let sample = set.sample(args.split, image)?;
-            ui.result(&sample)?;
             if let Some(file) = &args.png {
-                write(file, &Picture::of(&sample), ui)?;
+                write(file, &Picture::of(&sample))?;
             }
+            ui.result(&sample)?;
         } else if let Some(file) = &args.sheet {
-            let samples = set.spread(args.split, args.count)?;
-            write(file, &Picture::sheet(&samples), ui)?;
+            let images = set.spread(args.split, args.count)?;
+            write(file, &Picture::sheet(&images))?;
+            ui.result(&Sheet { file, images })?;
         } else {
             let mut report = set.report(args.classes);
             report.verification = args.verify.then(|| set.verify(ui));
             ui.result(&report)?;
-            sound &= report.is_sound();
+            if !report.is_sound() {
+                unsound.push(path.display().to_string());
+            }
         }
     }
-    if !sound {
-        bail!("not all is well: see above");
+    if !unsound.is_empty() {
+        bail!(
+            "{}: not as it was packed, the report says why",
+            unsound.join(", ")
+        );
     }
     Ok(())
 }
 
-fn write(file: &Path, picture: &Picture, ui: &mut Ui) -> anyhow::Result<()> {
-    publish::write(file, &picture.png()?).with_context(|| file.display().to_string())?;
-    let (width, height) = (picture.width, picture.height);
-    ui.on(&Event::Notice(format!(
-        "{}: {width}x{height} pixels",
-        file.display()
-    )));
-    Ok(())
+/// A contact sheet that was written.
+#[derive(serde::Serialize)]
+struct Sheet<'a> {
+    file: &'a Path,
+    /// In rows, from the top left.
+    images: Vec<Sample<'a>>,
+}
+
+impl fmt::Display for Sheet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let split = self
+            .images
+            .first()
+            .map_or("no split", |sample| sample.split.name());
+        write!(
+            f,
+            "{}: {} images of {split}",
+            self.file.display(),
+            self.images.len()
+        )
+    }
+}
+
+fn write(file: &Path, picture: &Picture) -> anyhow::Result<()> {
+    publish::write(file, &picture.png()?).with_context(|| file.display().to_string())
 }

@@ -329,7 +329,8 @@ impl Report {
         for split in &self.splits {
             let area = split.mean_area.map_or("-".to_owned(), |area| {
                 format!(
-                    "{area:.1} pixels, {:.1}% of the image",
+                    "{} pixels, {:.1}% of the image",
+                    Count::rounded(area),
                     100.0 * area / pixels
                 )
             });
