@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["verify", "classes"])]
     sheet: Option<PathBuf>,
     /// Images on the contact sheet
-    #[arg(long, value_name = "N", default_value_t = 40, requires = "sheet")]
+    #[arg(long, value_name = "N", default_value_t = 40, requires = "sheet", value_parser = clap::value_parser!(u64).range(1..=1000))]
     count: u64,
     /// The split of --image and --sheet [default: the first there is]
     #[arg(long)]

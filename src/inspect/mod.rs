@@ -69,6 +69,9 @@ pub enum Problem {
     /// A shard or the manifest is not as it must be.
     #[error(transparent)]
     Format(#[from] tinyres_format::Error),
+    /// A shard that the set should have.
+    #[error("{}: in dataset.json, but not here: copy it again, or pack again", .0.display())]
+    Missing(PathBuf),
     /// A shard that the set does not have.
     #[error("{}: not in dataset.json: a leftover of another pack; remove it", .0.display())]
     Unlisted(PathBuf),
@@ -185,6 +188,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
                 });
                 match checked {
                     Ok(shard) => set.add(path, shard, start),
+                    Err(_) if !path.exists() => set.problems.push(Problem::Missing(path)),
                     Err(error) => set.problems.push(error.into()),
                 }
                 start += listed.images;

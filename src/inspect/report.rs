@@ -55,7 +55,9 @@ pub struct Place {
 pub struct SplitReport {
     /// Which one.
     pub split: Split,
-    /// Its images.
+    /// Images that it should have.
+    pub listed: u64,
+    /// Images found: of them and their shards the rest speaks.
     pub images: u64,
     /// Of them, greyscale in the source.
     pub grey: u64,
@@ -150,6 +152,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     fn split(&self, split: Split) -> (SplitReport, Vec<u64>) {
         let mut report = SplitReport {
             split,
+            listed: self.len(split),
             images: 0,
             grey: 0,
             refused: 0,
@@ -252,13 +255,14 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sum = |of: fn(&SplitReport) -> u64| self.splits.iter().map(of).sum::<u64>();
-        let images = Count(sum(|split| split.images));
+        let (images, listed) = (sum(|split| split.images), sum(|split| split.listed));
         writeln!(f, "{}", self.path.display())?;
-        write!(
-            f,
-            "  {images} images of {} u8, {} classes, ",
-            self.shape, self.classes
-        )?;
+        let (shape, classes) = (self.shape, self.classes);
+        write!(f, "  {}", Count(images))?;
+        if images < listed {
+            write!(f, " of {}", Count(listed))?;
+        }
+        write!(f, " images, {shape} u8, {classes} classes, ")?;
         match self.place {
             Some(Place {
                 split,
@@ -342,7 +346,7 @@ impl Report {
     fn write_parts(&self, f: &mut fmt::Formatter<'_>, whole: u64) -> fmt::Result {
         write!(f, "\nparts                size    share")?;
         for PartSize { part, bytes } in &self.parts {
-            let share = 100.0 * *bytes as f64 / whole as f64;
+            let share = 100.0 * *bytes as f64 / whole.max(1) as f64;
             write!(f, "\n{part:<15} {:>9} {share:>7.2}%", Bytes(*bytes))?;
         }
         Ok(())
