@@ -72,7 +72,7 @@ pub enum Error {
         loss: f64,
         /// The step, counted from 1.
         step: u64,
-        /// The epoch, from 0.
+        /// The epoch, counted from 1.
         epoch: u32,
     },
     /// The data's classes are not those that the weights were trained on, in the same order.

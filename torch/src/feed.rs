@@ -45,13 +45,7 @@ impl Feed {
     /// # Errors
     /// [`Error::Unlabelled`] names an image without a label; or the placement is not possible.
     pub fn new(data: Arc<Dataset>, device: Device, placement: Placement) -> Result<Self> {
-        if let Some(image) = data.labels().iter().position(|&label| label < 0) {
-            return Err(Error::Unlabelled {
-                split: data.split(),
-                image,
-                name: data.name(image)?.to_owned(),
-            });
-        }
+        expect_labels(&data)?;
         let bytes = data.len() * data.shape().image_len();
         let placement = device::place(placement, device, bytes)?;
         let labels = device::upload(&Tensor::f_from_slice(data.labels())?, device)?;
@@ -274,6 +268,18 @@ impl Pass<'_> {
             Source::Pinned(prefetch, _) => prefetch.waited(),
             Source::Resident(_) => Duration::ZERO,
         }
+    }
+}
+
+/// Refuses a split in which an image has no label.
+pub(crate) fn expect_labels(data: &Dataset) -> Result<()> {
+    match data.labels().iter().position(|&label| label < 0) {
+        None => Ok(()),
+        Some(image) => Err(Error::Unlabelled {
+            split: data.split(),
+            image,
+            name: data.name(image)?.to_owned(),
+        }),
     }
 }
 

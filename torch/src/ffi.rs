@@ -25,7 +25,7 @@ unsafe extern "C" {
     fn tinyres_version() -> *const c_char;
     fn tinyres_cpu_capability() -> *mut c_char;
     fn tinyres_library_dir() -> *mut c_char;
-    fn tinyres_keep_freed_memory();
+    fn tinyres_tune_allocator();
     fn tinyres_load_cuda() -> *mut c_char;
     fn tinyres_can_load(name: *const c_char) -> *mut c_char;
     fn tinyres_free_memory(device: i8, out: *mut usize) -> *mut c_char;
@@ -100,11 +100,15 @@ pub(crate) fn library_dir() -> PathBuf {
     PathBuf::from(take(unsafe { tinyres_library_dir() }).unwrap_or_default())
 }
 
-/// Lets the allocator keep freed memory for the next step instead of returning it to the system.
-/// Of the whole process: for programs that train, not for libraries to call unasked.
-pub(crate) fn keep_freed_memory() {
-    // SAFETY: `mallopt` may be called at any time and touches no memory of ours.
-    unsafe { tinyres_keep_freed_memory() }
+/// Sets up the allocator for a program that trains or scores and does little else: freed memory stays
+/// with the process, and comes in huge pages. A step takes about 5% less time.
+///
+/// # Safety
+/// To be called first thing in `main`: this sets a variable of the environment, which no other thread
+/// may read or set meanwhile. libtorch looks at it when it first allocates.
+pub unsafe fn tune_allocator() {
+    // SAFETY: `mallopt` may be called at any time; our caller keeps others off the environment.
+    unsafe { tinyres_tune_allocator() }
 }
 
 /// Loads `libtorch_cuda.so` from beside `libtorch_cpu.so`. Where it is already loaded, this does

@@ -22,6 +22,7 @@ pub mod schedule;
 pub mod train;
 
 pub use error::{Error, Result};
+pub use ffi::tune_allocator;
 
 /// Threads that libtorch computes with.
 #[must_use]
@@ -32,10 +33,4 @@ pub fn threads() -> usize {
 /// Sets the threads that libtorch computes with.
 pub fn set_threads(threads: usize) {
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-}
-
-/// Lets the process keep freed memory for its next step instead of returning it to the system. For
-/// programs that do nothing but train or score.
-pub fn tune_allocator() {
-    ffi::keep_freed_memory();
 }

@@ -12,6 +12,11 @@ use tinyres::ui::{self, Output, Ui};
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    #[expect(unsafe_code, reason = "only a program knows what it does first")]
+    // SAFETY: no other thread is there yet to look at the environment.
+    unsafe {
+        tinyres_torch::tune_allocator();
+    }
     let cli = Cli::parse();
     let output = if cli.json { Output::Json } else { Output::Text };
     let mut ui = Ui::new(output, cli.quiet);

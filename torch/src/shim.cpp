@@ -83,11 +83,13 @@ char *tinyres_cpu_capability() { return strdup(at::get_cpu_capability().c_str())
 
 char *tinyres_library_dir() { return strdup(library_dir().c_str()); }
 
-// Keeps freed memory for the next step rather than handing it back to the system: activations are
-// of the same sizes at every step, and pages given back are zeroed again on their way in.
-void tinyres_keep_freed_memory() {
-  mallopt(M_MMAP_THRESHOLD, 1 << 30);
+// Keeps freed memory for the next step rather than handing it back to the system, and asks for it in
+// huge pages: activations are of the same sizes at every step, and pages given back are zeroed again
+// on their way in. libtorch reads the variable when it first allocates.
+void tinyres_tune_allocator() {
+  mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
+  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
 }
 
 // Runs the static initialisers that register the CUDA kernels. The linker drops libtorch_cuda from

@@ -15,7 +15,7 @@ use crate::augment::{Augment, Normalizer};
 use crate::checkpoint::{About, Checkpoint, Position};
 use crate::config::Config;
 use crate::evaluate::evaluate;
-use crate::feed::{Batch, Feed};
+use crate::feed::{Batch, Feed, expect_labels};
 use crate::model::{ResNet18, Spec};
 use crate::optim::Optimizer;
 use crate::run::Run;
@@ -80,6 +80,36 @@ pub fn train(
     Ok(Outcome::Complete { weights, score })
 }
 
+/// Whether `data` can be trained on as `config` says, on this machine: what is worth knowing before a
+/// run is begun.
+///
+/// # Errors
+/// A value that does not fit the data, an image without a label, or no such device.
+pub fn check(config: &Config, data: &Splits) -> Result<()> {
+    expect_labels(&data.train)?;
+    expect_labels(&data.val)?;
+    let device = device::open(config.device)?;
+    device::place(config.placement, device, 0)?;
+    let shape = data.train.shape();
+    let images = data.train.len();
+    if images < config.batch as usize {
+        return Err(Error::Value {
+            key: "batch",
+            got: config.batch.to_string(),
+            expected: format!("at most the {images} images of the training split"),
+        });
+    }
+    let side = shape.height.min(shape.width);
+    if config.shift >= side {
+        return Err(Error::Value {
+            key: "shift",
+            got: config.shift.to_string(),
+            expected: format!("less than the {side} pixels of an image"),
+        });
+    }
+    Ok(())
+}
+
 /// How far an epoch went.
 #[derive(PartialEq)]
 enum Went {
@@ -120,7 +150,7 @@ impl<'a> Trainer<'a> {
         watch: &'a mut dyn Observer,
     ) -> Result<Self> {
         let config = run.config().clone();
-        fits(&config, data)?;
+        check(&config, data)?;
         if let Some(threads) = config.threads {
             crate::set_threads(threads);
         }
@@ -290,7 +320,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::NotFinite {
                 loss: losses[at],
                 step: first + at as u64,
-                epoch: self.at.epoch,
+                epoch: self.at.epoch + 1,
             });
         }
         self.at.losses += losses.iter().sum::<f64>();
@@ -421,28 +451,6 @@ impl Losses {
 
 fn batch_size(config: &Config) -> NonZeroUsize {
     NonZeroUsize::new(config.batch as usize).unwrap_or(NonZeroUsize::MIN)
-}
-
-/// Whether the data can be trained on as `config` says.
-fn fits(config: &Config, data: &Splits) -> Result<()> {
-    let shape = data.train.shape();
-    let images = data.train.len();
-    if images < config.batch as usize {
-        return Err(Error::Value {
-            key: "batch",
-            got: config.batch.to_string(),
-            expected: format!("at most the {images} images of the training split"),
-        });
-    }
-    let side = shape.height.min(shape.width);
-    if config.shift >= side {
-        return Err(Error::Value {
-            key: "shift",
-            got: config.shift.to_string(),
-            expected: format!("less than the {side} pixels of an image"),
-        });
-    }
-    Ok(())
 }
 
 #[expect(

@@ -49,7 +49,6 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let checkpoint = Checkpoint::load(&Run::weights(&args.weights)?)?;
     let data = Arc::new(super::open(&args.shards, args.split, Verify::Lazy)?);
     checkpoint.expect_classes(data.classes())?;
-    tinyres_torch::tune_allocator();
     if let Some(threads) = args.threads {
         tinyres_torch::set_threads(threads.get());
     }

@@ -8,13 +8,14 @@ use anyhow::{Context, ensure};
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use tinyres::event::Score;
+use tinyres::load::Verify;
 use tinyres::ui::Ui;
-use tinyres_format::{Manifest, Split};
+use tinyres_format::Split;
 use tinyres_torch::checkpoint::Checkpoint;
 use tinyres_torch::config::{Config, recipes};
 use tinyres_torch::device::DeviceChoice;
 use tinyres_torch::run::Run;
-use tinyres_torch::train::{Outcome, Splits, train};
+use tinyres_torch::train::{Outcome, Splits, check, train};
 
 /// Train ResNet18 from shards
 ///
@@ -149,28 +150,23 @@ fn duration(text: &str) -> Result<String, humantime::DurationError> {
 }
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
-    let (mut run, from, shards) = match (args.resume, args.shards) {
+    let (mut run, from, data) = match (args.resume, args.shards) {
         (Some(dir), shards) => resume(&dir, shards)?,
         (None, Some(shards)) => create(&shards, args.output, args.config.as_deref(), &args.flags)?,
         (None, None) => unreachable!("clap asks for one of them"),
     };
-    tinyres_torch::tune_allocator();
-    let stop = stop_on_signal()?;
-    let data = splits(&shards, &run)?;
-    let outcome = train(&mut run, from.as_ref(), &data, ui, stop)?;
+    let outcome = train(&mut run, from.as_ref(), &data, ui, stop_on_signal()?)?;
+    let dir = run.dir().to_path_buf();
     let (summary, code) = match outcome {
-        Outcome::Complete { weights, score } => {
-            let summary = Summary::Complete {
-                run: run.dir().to_path_buf(),
+        Outcome::Complete { weights, score } => (
+            Summary::Complete {
+                run: dir,
                 weights,
                 score,
-            };
-            (summary, ExitCode::SUCCESS)
-        }
-        Outcome::Stopped { step } => {
-            let run = run.dir().to_path_buf();
-            (Summary::Stopped { run, step }, ExitCode::from(STOPPED))
-        }
+            },
+            ExitCode::SUCCESS,
+        ),
+        Outcome::Stopped { step } => (Summary::Stopped { run: dir, step }, ExitCode::from(STOPPED)),
     };
     ui.result(&summary)?;
     Ok(code)
@@ -184,39 +180,42 @@ fn create(
     output: Option<PathBuf>,
     file: Option<&Path>,
     flags: &Flags,
-) -> anyhow::Result<(Run, Option<Checkpoint>, PathBuf)> {
+) -> anyhow::Result<(Run, Option<Checkpoint>, Splits)> {
     let mut config = Config::layered(file, toml::Table::try_from(flags)?)?;
-    // The sums of a run depend on it, so the run's record must hold it.
+    // The weights depend on it to the bit, so the run's record must hold it.
     config.threads.get_or_insert_with(tinyres_torch::threads);
-    let manifest = Manifest::load(shards)?;
+    let data = splits(shards, config.verify)?;
+    check(&config, &data)?;
     let output = output.unwrap_or_else(|| free_name(&config.recipe));
-    let run = Run::create(&output, config, shards, manifest.fingerprint)?;
-    Ok((run, None, shards.to_path_buf()))
+    let run = Run::create(&output, config, shards, data.train.fingerprint())?;
+    Ok((run, None, data))
 }
 
 fn resume(
     dir: &Path,
     shards: Option<PathBuf>,
-) -> anyhow::Result<(Run, Option<Checkpoint>, PathBuf)> {
+) -> anyhow::Result<(Run, Option<Checkpoint>, Splits)> {
     let (run, from) = Run::resume(dir)?;
     let shards = match shards {
         Some(moved) => moved,
         None => Run::made(dir)?.data,
     };
-    Ok((run, from, shards))
-}
-
-fn splits(shards: &Path, run: &Run) -> anyhow::Result<Splits> {
-    let open = |split| super::open(shards, split, run.config().verify).map(Arc::new);
-    let train = open(Split::Train)?;
+    let data = splits(&shards, run.config().verify)?;
     ensure!(
-        train.fingerprint() == run.fingerprint(),
+        data.train.fingerprint() == run.fingerprint(),
         "{} holds another data set than the run in {} was begun with",
         shards.display(),
-        run.dir().display()
+        dir.display()
     );
-    let val = open(Split::Val)?;
-    Ok(Splits { train, val })
+    Ok((run, from, data))
+}
+
+fn splits(shards: &Path, verify: Verify) -> anyhow::Result<Splits> {
+    let open = |split| super::open(shards, split, verify).map(Arc::new);
+    Ok(Splits {
+        train: open(Split::Train)?,
+        val: open(Split::Val)?,
+    })
 }
 
 /// The first of `runs/RECIPE-1`, `runs/RECIPE-2` and so on that is not there.

@@ -1,0 +1,241 @@
+//! The commands, as a shell calls them.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn tinyres(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
+    command.current_dir(dir).args(args);
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    tinyres(dir, args).output().unwrap()
+}
+
+#[track_caller]
+fn stdout(output: &Output) -> String {
+    let (out, err) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    String::from_utf8(out.clone()).unwrap()
+}
+
+#[track_caller]
+fn refused(output: &Output, code: i32, part: &str) {
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{err}");
+    assert!(err.contains(part), "{err}");
+    assert!(output.stdout.is_empty());
+}
+
+fn set(classes: usize) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let shards = dir.path().join("shards");
+    std::fs::create_dir(&shards).unwrap();
+    common::write(&shards, &common::wnids(classes), 64, 30);
+    dir
+}
+
+const SHORT: [&str; 9] = [
+    "train",
+    "shards",
+    "--epochs",
+    "1",
+    "--batch",
+    "16",
+    "--threads",
+    "1",
+    "--device=cpu",
+];
+
+#[test]
+fn train_then_eval() {
+    let dir = set(4);
+    let out = stdout(&run(dir.path(), &SHORT));
+    let lines: Vec<_> = out.lines().collect();
+    assert!(lines[0].starts_with("epoch "), "{out}");
+    assert!(
+        lines[1].ends_with("runs/default-1/final.safetensors"),
+        "{out}"
+    );
+
+    let eval = ["eval", "runs/default-1", "shards"];
+    let out = stdout(&run(dir.path(), &eval));
+    assert!(out.starts_with("val: 30 images, loss "), "{out}");
+    assert_eq!(out.lines().count(), 6, "{out}");
+    let out = stdout(&run(
+        dir.path(),
+        &[&eval[..], &["--json", "--split", "train"]].concat(),
+    ));
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (&json["split"], &json["images"]),
+        (&"train".into(), &64.into())
+    );
+    assert_eq!(json["classes"].as_array().unwrap().len(), 4);
+
+    // The next run gets the next name, and repeats the first from its record.
+    let again = [
+        "train",
+        "shards",
+        "--config",
+        "runs/default-1/config.toml",
+        "--json",
+        "-q",
+    ];
+    let out = run(dir.path(), &again);
+    let last: Value = serde_json::from_str(stdout(&out).lines().last().unwrap()).unwrap();
+    assert_eq!(last["state"], "complete");
+    assert_eq!(last["run"], "runs/default-2");
+    assert!(out.stderr.is_empty());
+    let weights =
+        |run: &str| std::fs::read(dir.path().join(run).join("final.safetensors")).unwrap();
+    assert!(weights("runs/default-1") == weights("runs/default-2"));
+
+    refused(
+        &run(
+            dir.path(),
+            &[&SHORT[..], &["-o", "runs/default-1"]].concat(),
+        ),
+        1,
+        "holds a run",
+    );
+    let other = set(3);
+    let shards = other.path().join("shards");
+    let out = run(
+        dir.path(),
+        &["eval", "runs/default-1", shards.to_str().unwrap()],
+    );
+    refused(
+        &out,
+        1,
+        "label 3 is n00000479 for the weights, but nothing in the data",
+    );
+}
+
+#[test]
+fn an_interrupt_saves_and_says_how_to_go_on() {
+    let dir = set(4);
+    let long = [&SHORT[..2], &["--epochs", "500"], &SHORT[4..]].concat();
+    let child = tinyres(dir.path(), &long)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let metrics = dir.path().join("runs/default-1/metrics.jsonl");
+    let began = Instant::now();
+    while std::fs::read_to_string(&metrics)
+        .unwrap_or_default()
+        .lines()
+        .count()
+        < 2
+    {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "no step is taken"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(130));
+    let text = String::from_utf8(out.stdout).unwrap();
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("stopped after step "), "{text}");
+    assert!(
+        last.ends_with("continue with `tinyres train --resume runs/default-1`"),
+        "{text}"
+    );
+
+    let resume = ["train", "--resume", "runs/default-1"];
+    refused(
+        &run(dir.path(), &[&resume[..], &["--lr", "1"]].concat()),
+        2,
+        "cannot be used with",
+    );
+    let other = set(3);
+    let shards = other.path().join("shards");
+    let out = run(
+        dir.path(),
+        &[&resume[..], &[shards.to_str().unwrap()]].concat(),
+    );
+    refused(
+        &out,
+        1,
+        "holds another data set than the run in runs/default-1",
+    );
+    std::fs::remove_dir_all(dir.path().join("shards")).unwrap();
+    refused(&run(dir.path(), &resume), 1, "shards");
+}
+
+#[test]
+fn what_is_wrong_is_named_before_anything_is_written() {
+    let dir = set(4);
+    for (args, code, part) in [
+        (&["train"][..], 2, "<SHARDS>"),
+        (
+            &["train", "shards", "--recipe", "none"],
+            2,
+            "default or seed",
+        ),
+        (&["train", "shards", "--time-budget", "soon"], 2, "soon"),
+        (&["train", "shards", "--lr=-1"], 1, "lr is -1, expected"),
+        (&["train", "nowhere"], 1, "nowhere"),
+        (
+            &["train", "shards"],
+            1,
+            "batch is 128, expected at most the 64 images",
+        ),
+        (
+            &["train", "shards", "--batch=8", "--device=cuda:77"],
+            1,
+            "cuda:77",
+        ),
+        (
+            &[
+                "train",
+                "shards",
+                "--batch=8",
+                "--placement=pinned",
+                "--device=cpu",
+            ],
+            1,
+            "pinned",
+        ),
+        (
+            &["train", "shards", "--config", "absent.toml"],
+            1,
+            "absent.toml",
+        ),
+        (&["train", "--resume", "nowhere"], 1, "holds no run"),
+        (&["eval", "nowhere", "shards"], 1, "nowhere"),
+        (&["eval", "shards", "shards"], 1, "holds no run"),
+        (&["eval", "x", "shards", "--split", "all"], 2, "all"),
+    ] {
+        refused(&run(dir.path(), args), code, part);
+        assert!(!dir.path().join("runs").exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn the_doctor_finds_this_machine_healthy() {
+    let dir = tempfile::tempdir().unwrap();
+    let report: Value =
+        serde_json::from_str(&stdout(&run(dir.path(), &["doctor", "--json"]))).unwrap();
+    assert_eq!(report["libtorch"], "2.13.0");
+    let checks = report["checks"].as_array().unwrap();
+    assert!(checks.len() >= 3);
+    assert!(checks.iter().all(|check| check["ok"] == true), "{report:#}");
+}
