@@ -9,19 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tinyres::event::{Event, Observer};
 use tinyres::load::{Batches, Dataset, Prefetch, Rank, Verify, shuffled, slot};
 use tinyres::pack;
 use tinyres::source::Source;
 use tinyres_format::Split;
 
 const BATCH: usize = 512;
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn on(&mut self, _: &Event) {}
-}
 
 fn sample(dir: &Path) -> PathBuf {
     let (set, output) = (dir.join("sample"), dir.join("shards"));
@@ -33,7 +26,7 @@ fn sample(dir: &Path) -> PathBuf {
         seed: 0,
         threads: 0,
     };
-    tinyres::sample::write(&set, &config, &mut Nobody).expect("a sample set");
+    tinyres::sample::write(&set, &config, &mut ()).expect("a sample set");
     let source = Source::open(&set).expect("the sample set");
     let config = pack::Config {
         output: output.clone(),
@@ -43,7 +36,7 @@ fn sample(dir: &Path) -> PathBuf {
         skip_bad: false,
         force: false,
     };
-    pack::pack(&source, &config, &mut Nobody).expect("a packed set");
+    pack::pack(&source, &config, &mut ()).expect("a packed set");
     output
 }
 

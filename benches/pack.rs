@@ -7,16 +7,9 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
-use tinyres::event::{Event, Observer};
 use tinyres::pack::{Config, pack};
 use tinyres::source::Source;
 use turbojpeg::{Decompressor, Image, PixelFormat};
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn on(&mut self, _: &Event) {}
-}
 
 fn packing(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -32,7 +25,7 @@ fn packing(criterion: &mut Criterion) {
                 seed: 0,
                 threads: 0,
             };
-            tinyres::sample::write(&sample, &config, &mut Nobody).expect("a sample set");
+            tinyres::sample::write(&sample, &config, &mut ()).expect("a sample set");
             sample
         });
     let source = Source::open(&path).expect("a Tiny ImageNet zip or tree");
@@ -67,7 +60,7 @@ fn packing(criterion: &mut Criterion) {
             force: true,
         };
         group.bench_function(BenchmarkId::new("pack", threads), |bench| {
-            bench.iter(|| pack(&source, &config, &mut Nobody).expect("a set"));
+            bench.iter(|| pack(&source, &config, &mut ()).expect("a set"));
         });
     }
     group.finish();

@@ -112,3 +112,8 @@ pub trait Observer {
     /// Takes note of `event`. Must be quick: the work waits for it.
     fn on(&mut self, event: &Event);
 }
+
+/// Nobody watches.
+impl Observer for () {
+    fn on(&mut self, _: &Event) {}
+}

@@ -121,31 +121,20 @@ pub(crate) struct Header {
     pub block_images: Le32,
     pub section_count: Le32,
     pub reserved: [u8; 8],
-    pub sections: [Section; SECTIONS.len()],
+    pub sections: [Section; Part::SECTIONS.len()],
     pub rest: [u8; 3860],
     pub header_crc: Le32,
 }
 
 const _: () = assert!(size_of::<Header>() == PAGE && align_of::<Header>() == 1);
 
-/// The sections, in file order.
-pub(crate) const SECTIONS: [Part; 7] = [
-    Part::Images,
-    Part::BlockCrcs,
-    Part::Labels,
-    Part::Boxes,
-    Part::NameOffsets,
-    Part::Names,
-    Part::Metadata,
-];
-
 /// What the header says, checked: every range lies in the file, and none overlaps another.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub shape: Shape,
     pub count: usize,
-    pub ranges: [Range<usize>; SECTIONS.len()],
-    pub crcs: [u32; SECTIONS.len()],
+    pub ranges: [Range<usize>; Part::SECTIONS.len()],
+    pub crcs: [u32; Part::SECTIONS.len()],
 }
 
 impl Layout {
@@ -197,7 +186,7 @@ impl Layout {
 
 /// The section table's entry for `part`; a block of images and the header have none.
 pub(crate) fn index(part: Part) -> Option<usize> {
-    SECTIONS.iter().position(|&section| section == part)
+    Part::SECTIONS.iter().position(|&section| section == part)
 }
 
 /// The first multiple of [`ALIGN`] that is not before `offset`.
@@ -251,9 +240,9 @@ impl Header {
         let count = usize::try_from(self.count.get()).map_err(|_| too_many())?;
         let lens = section_lens(count, shape).ok_or_else(too_many)?;
 
-        let mut ranges = [const { 0..0 }; SECTIONS.len()];
+        let mut ranges = [const { 0..0 }; Part::SECTIONS.len()];
         let mut end = PAGE as u64;
-        for (at, &part) in SECTIONS.iter().enumerate() {
+        for (at, &part) in Part::SECTIONS.iter().enumerate() {
             let section = &self.sections[at];
             let (offset, section_len) = (section.offset.get(), section.len.get());
             let extent = |what, got, expected| Error::Extent {
@@ -324,7 +313,7 @@ enum SectionLen {
 }
 
 /// The length of each section, or `None` where it would overflow.
-fn section_lens(count: usize, shape: Shape) -> Option<[SectionLen; SECTIONS.len()]> {
+fn section_lens(count: usize, shape: Shape) -> Option<[SectionLen; Part::SECTIONS.len()]> {
     let count = count as u64;
     let each = |size: u64| count.checked_mul(size).map(SectionLen::Exactly);
     Some([

@@ -22,6 +22,19 @@ pub enum Part {
     Metadata,
 }
 
+impl Part {
+    /// The sections, in file order: all of the file but the header and the bytes between them.
+    pub const SECTIONS: [Self; 7] = [
+        Self::Images,
+        Self::BlockCrcs,
+        Self::Labels,
+        Self::Boxes,
+        Self::NameOffsets,
+        Self::Names,
+        Self::Metadata,
+    ];
+}
+
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = match self {

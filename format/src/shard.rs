@@ -3,7 +3,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use crate::header::{Layout, SECTIONS, index, zero};
+use crate::header::{Layout, index, zero};
 use crate::{BLOCK_IMAGES, Digest, Error, Le32, LeI32, LeI64, Metadata, PAGE, Part, Result, Shape};
 
 /// A shard over any bytes: a map of its file, or a copy in memory.
@@ -189,7 +189,7 @@ impl<B: AsRef<[u8]>> Shard<B> {
     /// # Errors
     /// The first thing that is wrong.
     pub fn verify_columns(&self) -> Result<()> {
-        for &part in SECTIONS.iter().filter(|&&part| part != Part::Images) {
+        for &part in Part::SECTIONS.iter().filter(|&&part| part != Part::Images) {
             check_section(self.bytes(), &self.layout, part)?;
         }
         for (image, label) in self.labels().iter().enumerate() {

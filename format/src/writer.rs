@@ -3,9 +3,9 @@ use std::path::Path;
 
 use bytemuck::Zeroable;
 
-use crate::header::{ALIGN, Header, SECTIONS, Section, align};
+use crate::header::{ALIGN, Header, Section, align};
 use crate::publish::Draft;
-use crate::{BLOCK_IMAGES, Digest, Error, MAGIC, Metadata, PAGE, Result, Shape, VERSION};
+use crate::{BLOCK_IMAGES, Digest, Error, MAGIC, Metadata, PAGE, Part, Result, Shape, VERSION};
 
 /// What a shard holds of each image beside its pixels, in the order of the images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -145,7 +145,7 @@ impl Writer {
         header.width = self.shape.width.into();
         header.block_images = 64.into();
         header.section_count = 7.into();
-        const { assert!(BLOCK_IMAGES == 64 && SECTIONS.len() == 7) };
+        const { assert!(BLOCK_IMAGES == 64 && Part::SECTIONS.len() == 7) };
         let crc = crc32fast::hash(&bytemuck::bytes_of(&header)[..PAGE - 4]);
         header.header_crc = crc.into();
 

@@ -192,28 +192,19 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     }
 
     fn parts(&self) -> Vec<PartSize> {
-        const PARTS: [Part; 8] = [
-            Part::Header,
-            Part::Images,
-            Part::BlockCrcs,
-            Part::Labels,
-            Part::Boxes,
-            Part::NameOffsets,
-            Part::Names,
-            Part::Metadata,
-        ];
         let sum = |bytes: &dyn Fn(&Shard<B>) -> usize| {
             self.members
                 .iter()
                 .map(|member| bytes(&member.shard) as u64)
                 .sum()
         };
-        let mut parts = PARTS
+        let parts = std::iter::once(Part::Header).chain(Part::SECTIONS);
+        let mut parts: Vec<PartSize> = parts
             .map(|part| PartSize {
                 part: part.to_string(),
                 bytes: sum(&|shard| shard.part(part).len()),
             })
-            .to_vec();
+            .collect();
         let whole: u64 = sum(&|shard| shard.bytes().len());
         let known: u64 = parts.iter().map(|part| part.bytes).sum();
         parts.push(PartSize {
