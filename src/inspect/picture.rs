@@ -8,9 +8,9 @@ type Colour = [u8; 3];
 const WHITE: Colour = [255; 3];
 const BLACK: Colour = [0; 3];
 /// Small images are enlarged to about this side, alone and on a sheet.
-const SIDES: [u32; 2] = [512, 128];
+const SIDES: [u32; 2] = [512, 192];
 /// A sheet is about as wide as this.
-const SHEET: usize = 1200;
+const SHEET: usize = 1600;
 /// Pixels between the images of a sheet.
 const GAP: usize = 8;
 const FONT: RasterHeight = RasterHeight::Size16;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use tinyres_format::{Class, LeI32, Shape, Shard, Split};
 
 use super::{Error, Member, Result, Set};
+use crate::load::{Draws, Stream};
 use crate::text::Count;
 
 /// One image and what is known of it.
@@ -96,7 +97,8 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         })
     }
 
-    /// At most `count` images of `split`, or of the first split there is, evenly spread over it.
+    /// At most `count` images of `split`, or of the first split there is: one from each of `count`
+    /// equal stretches, not always at the same place in them, for classes may take turns.
     ///
     /// # Errors
     /// One of them is damaged.
@@ -104,11 +106,14 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         let split = self.choose(split)?;
         let len = self.len(split);
         let count = count.min(len);
-        let image =
-            |i: u64| u64::try_from(u128::from(i) * u128::from(len) / u128::from(count)).ok();
+        let bound = |i: u64| {
+            let bound = u128::from(i) * u128::from(len) / u128::from(count);
+            u64::try_from(bound).expect("at most `len`")
+        };
+        let draws = Draws::new(0, Stream::Order, 0);
+        let image = |i| bound(i) + draws.below(i, bound(i + 1) - bound(i));
         (0..count)
-            .filter_map(image)
-            .map(|image| self.sample(Some(split), image))
+            .map(|i| self.sample(Some(split), image(i)))
             .collect()
     }
 }
