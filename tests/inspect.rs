@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use common::{failure, tinyres};
 use serde_json::Value;
-use tinyres::event::{Event, Observer};
 use tinyres::inspect::Set;
 use tinyres::load::{Draws, Stream};
 use tinyres_format::{
@@ -377,7 +376,7 @@ fn no_flipped_bit_stays_hidden() {
     let sound = |bytes: &[u8]| {
         Set::open(&path, |_| Shard::new(bytes)).is_ok_and(|set| {
             let mut report = set.report(false);
-            report.verification = Some(set.verify(&mut Deaf));
+            report.verification = Some(set.verify(&mut ()));
             report.is_sound()
         })
     };
@@ -400,13 +399,6 @@ fn no_flipped_bit_stays_hidden() {
         bytes[at] ^= 1 << (n / 2 % 8);
         assert!(!sound(&bytes), "bit {} of byte {at}", n / 2 % 8);
     }
-}
-
-/// Watches nothing.
-struct Deaf;
-
-impl Observer for Deaf {
-    fn on(&mut self, _: &Event) {}
 }
 
 #[test]

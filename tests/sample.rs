@@ -27,7 +27,7 @@ impl Observer for Log {
 }
 
 fn write(dir: &Path, config: &Config) -> Result<Report, Error> {
-    sample::write(dir, config, &mut Log::default())
+    sample::write(dir, config, &mut ())
 }
 
 /// A set in a directory that vanishes with it.
