@@ -64,7 +64,8 @@ pub struct Augment {
 
 impl Augment {
     /// The moves of `images`, each drawn from the image's own `draws` of the epoch, so that an
-    /// image's moves do not depend on its batch. Nothing (`None`) where nothing would move.
+    /// image's moves do not depend on its batch: draw 0 mirrors it, draw 1 moves it down, and draw 2
+    /// to the right. Nothing (`None`) where nothing would move.
     ///
     /// # Errors
     /// Only where libtorch fails.

@@ -66,7 +66,7 @@ pub fn train(
     let mut trainer = Trainer::new(run, from, data, watch)?;
     let mut score = None;
     while !trainer.over() {
-        if trainer.epoch(stop)? == Went::Stopped {
+        if stop.load(Ordering::Relaxed) || trainer.epoch(stop)? == Went::Stopped {
             trainer.save()?;
             let step = trainer.at.step;
             return Ok(Outcome::Stopped { step });

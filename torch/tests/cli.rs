@@ -1,4 +1,5 @@
 //! The commands, as a shell calls them.
+#![cfg(feature = "torch")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Scores and checkpoints: against the same worked out image by image, and read back.
+#![cfg(feature = "torch")]
 
 mod common;
 

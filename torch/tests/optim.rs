@@ -1,5 +1,6 @@
 //! The optimizers against PyTorch's. `tools/witness/optim_golden.py` printed the numbers, and states
 //! how the steps come about.
+#![cfg(feature = "torch")]
 
 mod common;
 

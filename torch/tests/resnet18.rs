@@ -1,4 +1,5 @@
 //! The network against torchvision's. `tools/witness/resnet18_golden.py` wrote the golden files.
+#![cfg(feature = "torch")]
 
 use tch::{Device, Kind, Tensor};
 use tinyres_torch::model::{ResNet18, Spec, Stem};

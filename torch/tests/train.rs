@@ -1,4 +1,5 @@
 //! Whole trainings on a small set: that they learn, and that they follow from their configuration.
+#![cfg(feature = "torch")]
 
 mod common;
 
