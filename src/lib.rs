@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod load;
 pub mod pack;
 pub mod sample;
+mod scratch;
 pub mod source;
 pub mod text;
 pub mod ui;

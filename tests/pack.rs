@@ -418,6 +418,27 @@ fn a_finished_set_is_not_overwritten() {
 }
 
 #[test]
+fn two_packers_do_not_share_a_directory() {
+    let (dir, set) = tree(|_| ());
+    let out = dir.path().join("shards");
+    let inner = out.join(".packing");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("train-00000.bin"), "of the other").unwrap();
+    let other = fs::File::open(&inner).unwrap();
+    other.lock().unwrap();
+    let error = failure(&mut pack(&set, &out, &[]), 1);
+    assert!(error.contains("another tinyres is packing here"), "{error}");
+    assert_eq!(
+        fs::read(inner.join("train-00000.bin")).unwrap(),
+        b"of the other"
+    );
+    // The lock dies with its process, and what that left is cleared.
+    drop(other);
+    pack(&set, &out, &[]).assert().success();
+    assert!(!inner.exists());
+}
+
+#[test]
 fn killed_at_any_moment_it_leaves_no_set_and_can_be_run_again() {
     let (dir, set) = tree(|tree| {
         for image in 0..3000 {

@@ -25,6 +25,12 @@ pub enum Error {
         /// What it holds.
         holds: String,
     },
+    /// Another process packs to the same directory.
+    #[error("{}: another tinyres is packing here: wait for it, or choose another directory", output.display())]
+    Busy {
+        /// The directory.
+        output: PathBuf,
+    },
     /// The output could not be created, or the shards in it not be replaced.
     #[error("{}: {reason}", path.display())]
     Output {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tinyres_format::{MANIFEST, Manifest, publish, shards_in};
 
 use super::{Error, Result};
+use crate::scratch::Scratch;
 
 /// Where shards wait, inside the output directory, until all of them are there.
 const STAGING: &str = ".packing";
@@ -16,7 +17,7 @@ const STAGING: &str = ".packing";
 /// killed process leaves the inner directory, which the next pack clears.
 pub(super) struct Staging {
     output: PathBuf,
-    inner: PathBuf,
+    inner: Scratch,
     /// Whether the output directory was made for this pack.
     created: bool,
     published: bool,
@@ -36,21 +37,25 @@ impl Staging {
             });
         }
         let created = !output.exists();
-        let staging = Self {
-            output: output.to_owned(),
-            inner: output.join(STAGING),
-            created,
-            published: false,
-        };
         fs::create_dir_all(output).map_err(refused(output))?;
-        clear(&staging.inner).map_err(refused(&staging.inner))?;
-        fs::create_dir(&staging.inner).map_err(refused(&staging.inner))?;
-        Ok(staging)
+        let inner = output.join(STAGING);
+        match Scratch::create(inner.clone()) {
+            Ok(Some(inner)) => Ok(Self {
+                output: output.to_owned(),
+                inner,
+                created,
+                published: false,
+            }),
+            Ok(None) => Err(Error::Busy {
+                output: output.to_owned(),
+            }),
+            Err(error) => Err(refused(&inner)(error)),
+        }
     }
 
     /// Where the shard named `file` is to be written.
     pub fn path(&self, file: &str) -> PathBuf {
-        self.inner.join(file)
+        self.inner.path().join(file)
     }
 
     /// Moves the shards of `manifest` to their place, in which nothing else of a set remains, and
@@ -73,7 +78,6 @@ impl Staging {
                 fs::rename(self.path(&shard.file), &place).map_err(refused(&place))?;
             }
         }
-        fs::remove_dir(&self.inner).map_err(refused(&self.inner))?;
         publish::sync_parent(&old).map_err(refused(&self.output))?;
         self.published = true;
         Ok(manifest.save(&self.output)?)
@@ -84,18 +88,11 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.published {
             // Nothing can be done about a failure here, and no reader looks inside.
-            let _ = clear(&self.inner);
+            let _ = fs::remove_dir_all(self.inner.path());
             if self.created {
                 let _ = fs::remove_dir(&self.output);
             }
         }
-    }
-}
-
-fn clear(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
     }
 }
 
