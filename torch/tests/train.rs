@@ -65,28 +65,28 @@ const SHORT: &str = "epochs = 2\nbatch = 8\nlr = 0.02\nshift = 2";
 fn a_resumed_run_is_the_unbroken_run_to_the_bit() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 70, 20);
-    for (optimizer, stops) in [("sgd", &[1, 4, 8][..]), ("adam", &[5])] {
-        let flags = format!("{SHORT}\noptimizer = '{optimizer}'");
-        let whole = dir.path().join(optimizer);
+    for (name, own, stops) in [
+        ("sgd", "optimizer = 'sgd'", &[1, 4, 8][..]),
+        ("adam", "optimizer = 'adam'", &[5]),
+        ("threads", "threads = 2\nmax_steps = 3", &[2]),
+    ] {
+        let flags = format!("{SHORT}\n{own}");
+        let whole = dir.path().join(name);
         let outcome = begin(&whole, &flags, &data, dir.path(), None);
         assert!(matches!(outcome, Outcome::Complete { score: Some(_), .. }));
-        assert_eq!(metrics(&whole).len(), 18);
         for &stop in stops {
-            let broken = dir.path().join(format!("{optimizer}-{stop}"));
+            let broken = dir.path().join(format!("{name}-{stop}"));
             let outcome = begin(&broken, &flags, &data, dir.path(), Some(stop));
             assert_eq!(outcome, Outcome::Stopped { step: stop });
             resume(&broken, &data);
-            assert_eq!(
-                metrics(&whole),
-                metrics(&broken),
-                "{optimizer}, stop at {stop}"
-            );
+            assert_eq!(metrics(&whole), metrics(&broken), "{name}, stop at {stop}");
             assert!(
                 weights(&whole) == weights(&broken),
-                "{optimizer}, stop at {stop}"
+                "{name}, stop at {stop}"
             );
         }
     }
+    assert_eq!(metrics(&dir.path().join("sgd")).len(), 18);
 }
 
 #[test]

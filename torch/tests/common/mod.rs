@@ -119,10 +119,10 @@ fn pixels(split: Split, image: usize, label: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A configuration: `flags` over a recipe, with one thread.
+/// A configuration: `flags` over a recipe, on the CPU, and with one thread if they do not say.
 pub fn config(flags: &str) -> Config {
     let mut table: toml::Table = flags.parse().unwrap();
-    table.insert("threads".into(), 1.into());
+    table.entry("threads").or_insert(1.into());
     table.insert("device".into(), "cpu".into());
     Config::layered(None, table).unwrap()
 }
