@@ -100,7 +100,9 @@ pub enum CudaState {
 #[must_use]
 pub fn cuda() -> CudaState {
     if let Err(why) = ffi::load_cuda() {
-        return CudaState::Not(format!("libtorch's CUDA part does not load: {why}"));
+        return CudaState::Not(format!(
+            "libtorch's CUDA part does not load ({why}); `tools/setup --cuda` gets it, then build again"
+        ));
     }
     if Cuda::is_available() {
         return CudaState::Ready(usize::try_from(Cuda::device_count()).unwrap_or(0));
