@@ -100,7 +100,9 @@ impl fmt::Display for Verification {
         if self.damaged.is_empty() {
             return write!(f, "all are as they were written");
         }
-        write!(f, "{} blocks are damaged", Count(self.damaged.len() as u64))?;
+        let count = self.damaged.len();
+        let (s, are) = if count == 1 { ("", "is") } else { ("s", "are") };
+        write!(f, "{} block{s} {are} damaged", Count(count as u64))?;
         self.damaged
             .iter()
             .try_for_each(|damage| write!(f, "\n  {damage}"))
