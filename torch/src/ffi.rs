@@ -20,6 +20,7 @@ struct Event {
     _opaque: [u8; 0],
 }
 
+// SAFETY: each signature is the one that `shim.cpp` defines, with `size_t` as `usize`.
 unsafe extern "C" {
     fn tinyres_free(text: *mut c_char);
     fn tinyres_version() -> *const c_char;
