@@ -494,6 +494,148 @@ fn killed_at_any_moment_it_leaves_no_set_and_can_be_run_again() {
     }
 }
 
+/// A pack of the small tree, in shards of 4 images, that was killed after its first three: the
+/// output directory, and the names of what it had finished.
+fn interrupted(set: &Path, dir: &Path) -> (PathBuf, Vec<&'static str>) {
+    let (whole, out) = (dir.join("whole"), dir.join("out"));
+    pack(set, &whole, &["--shard-images", "4"])
+        .assert()
+        .success();
+    let inner = out.join(".packing");
+    fs::create_dir_all(&inner).unwrap();
+    fs::write(inner.join("began"), "").unwrap();
+    let finished = vec!["train-00000.bin", "train-00001.bin", "train-00002.bin"];
+    for shard in &finished {
+        fs::copy(whole.join(shard), inner.join(shard)).unwrap();
+    }
+    fs::write(inner.join(".val-00000.bin.tmp"), "half of it").unwrap();
+    (out, finished)
+}
+
+/// How many shards a pack in shards of 4 images keeps. It must succeed with the bytes of `whole`.
+#[track_caller]
+fn kept(set: &Path, out: &Path, whole: &Path, flags: &[&str]) -> u64 {
+    let flags = [&["--shard-images", "4", "--json"], flags].concat();
+    let run = pack(set, out, &flags).assert().success();
+    assert!(
+        files(out) == files(whole),
+        "another set than packed at once"
+    );
+    assert!(!out.join(".packing").exists());
+    let report: serde_json::Value = serde_json::from_slice(&run.get_output().stdout).unwrap();
+    let splits = report["splits"].as_array().unwrap();
+    splits
+        .iter()
+        .map(|split| split["kept"].as_u64().unwrap())
+        .sum()
+}
+
+#[test]
+fn an_interrupted_pack_goes_on() {
+    let (dir, set) = tree(|_| ());
+    let (out, finished) = interrupted(&set, dir.path());
+    // Proof that they are not packed again: with a file's age as it was, its change goes unseen.
+    let image = set.join("train/n02/images/n02_0.JPEG");
+    let age = fs::metadata(&image).unwrap().modified().unwrap();
+    fs::write(&image, "no jpeg").unwrap();
+    let file = fs::File::options().write(true).open(&image).unwrap();
+    file.set_modified(age).unwrap();
+    let whole = dir.path().join("whole");
+    assert_eq!(kept(&set, &out, &whole, &[]), finished.len() as u64);
+}
+
+#[test]
+fn an_interrupted_pack_says_that_it_goes_on() {
+    let (dir, set) = tree(|_| ());
+    let (out, _) = interrupted(&set, dir.path());
+    let run = pack(&set, &out, &["--shard-images", "4"])
+        .assert()
+        .success();
+    let (stdout, stderr) = (&run.get_output().stdout, &run.get_output().stderr);
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(stdout),
+        String::from_utf8_lossy(stderr),
+    );
+    assert!(
+        stdout.contains("kept 3 shards of an interrupted pack"),
+        "{stdout}"
+    );
+    assert!(
+        stderr.contains("going on where an interrupted pack ended"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn only_what_would_be_the_same_again_is_kept() {
+    let (dir, set) = tree(|_| ());
+    let whole = dir.path().join("whole");
+    let again = |change: &dyn Fn(&Path)| {
+        let _ = fs::remove_dir_all(&whole);
+        let (out, _) = interrupted(&set, dir.path());
+        change(&out);
+        let kept = kept(&set, &out, &whole, &[]);
+        fs::remove_dir_all(&out).unwrap();
+        kept
+    };
+    let shard = |out: &Path, index| out.join(".packing").join(Split::Train.shard_name(index));
+    assert_eq!(again(&|_| ()), 3);
+    // Damaged, cut, in another's place, or of unknown age.
+    let damage = |out: &Path| {
+        let mut bytes = fs::read(shard(out, 1)).unwrap();
+        bytes[5000] ^= 1;
+        fs::write(shard(out, 1), bytes).unwrap();
+    };
+    assert_eq!(again(&damage), 2);
+    let cut = |out: &Path| {
+        let file = fs::File::options().write(true).open(shard(out, 1)).unwrap();
+        file.set_len(9000).unwrap();
+    };
+    assert_eq!(again(&cut), 2);
+    assert_eq!(
+        again(&|out| fs::rename(shard(out, 0), shard(out, 1)).unwrap()),
+        1
+    );
+    assert_eq!(
+        again(&|out| fs::remove_file(out.join(".packing/began")).unwrap()),
+        0
+    );
+    // Of another listing.
+    let other = |out: &Path| {
+        let flags = ["--shard-images", "5"];
+        let other = out.with_file_name("other");
+        pack(&set, &other, &flags).assert().success();
+        fs::copy(other.join("train-00000.bin"), shard(out, 0)).unwrap();
+        fs::remove_dir_all(&other).unwrap();
+    };
+    assert_eq!(again(&other), 2);
+    // An image was replaced since.
+    let touched = |_: &Path| {
+        let image = set.join("train/n02/images/n02_0.JPEG");
+        fs::write(&image, fs::read(&image).unwrap()).unwrap();
+    };
+    assert_eq!(again(&touched), 2);
+}
+
+/// Killed between two of the last renames, with the old set gone.
+#[test]
+fn an_interrupted_publish_goes_on() {
+    let (dir, set) = tree(|_| ());
+    let (out, finished) = interrupted(&set, dir.path());
+    fs::rename(
+        out.join(".packing").join(finished[0]),
+        out.join(finished[0]),
+    )
+    .unwrap();
+    fs::rename(
+        out.join(".packing").join(finished[2]),
+        out.join(finished[2]),
+    )
+    .unwrap();
+    let whole = dir.path().join("whole");
+    assert_eq!(kept(&set, &out, &whole, &["--force"]), 3);
+}
+
 /// Runs `tinyres pack` under a command that takes something from it; says so where it is not allowed.
 fn under(wrapper: &[&str], script: &str, source: &Path, output: &Path) -> Option<String> {
     let itself = assert_cmd::cargo::cargo_bin("tinyres");

@@ -17,4 +17,4 @@ pub use manifest::{MANIFEST, Manifest, ShardEntry, SplitEntry, shards_in};
 pub use metadata::{Class, Digest, Metadata, Refused, Split};
 pub use part::Part;
 pub use shard::{Shard, map};
-pub use writer::{Columns, Published, Writer};
+pub use writer::{Columns, Published, Run, Writer};

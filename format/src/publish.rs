@@ -49,8 +49,9 @@ impl Draft {
     }
 
     /// The file to write to.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// Where the file will appear.
@@ -86,8 +87,8 @@ impl Drop for Draft {
 /// # Errors
 /// As for [`Draft`].
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut draft = Draft::create(path)?;
-    io::Write::write_all(draft.file(), bytes)?;
+    let draft = Draft::create(path)?;
+    io::Write::write_all(&mut draft.file(), bytes)?;
     draft.publish()
 }
 

@@ -1,4 +1,4 @@
-use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use bytemuck::Zeroable;
@@ -29,7 +29,19 @@ pub struct Published {
     pub digest: Digest,
 }
 
-/// Writes one shard: images in order, then the columns and the metadata.
+/// Images that lie at their place in the file, and the checksums that the shard needs of them.
+#[derive(Debug)]
+#[must_use = "the images are not part of the shard until the run is pushed"]
+pub struct Run {
+    first: u64,
+    /// Images, and the checksum of their pixels, for each block that the run has a part of.
+    parts: Vec<(u64, crc32fast::Hasher)>,
+}
+
+/// Writes one shard: its images, then the columns and the metadata.
+///
+/// One thread can [`append`](Self::append) image after image. Or many write runs of images at
+/// their places at once ([`write_at`](Self::write_at)), which one thread pushes in order.
 ///
 /// The shard appears at its path when [`finish`](Self::finish) returns, and not before; a writer
 /// that is dropped leaves nothing. Memory: four bytes for each block of images.
@@ -38,7 +50,6 @@ pub struct Writer {
     draft: Draft,
     shape: Shape,
     images: u64,
-    offset: u64,
     block: crc32fast::Hasher,
     block_crcs: Vec<u8>,
 }
@@ -51,33 +62,37 @@ impl Writer {
     pub fn create(path: &Path, shape: Shape) -> Result<Self> {
         shape.check()?;
         let at = |error: std::io::Error| Error::from(error).at(path);
-        let mut draft = Draft::create(path).map_err(at)?;
-        draft
-            .file()
-            .seek(SeekFrom::Start(PAGE as u64))
-            .map_err(at)?;
         Ok(Self {
-            draft,
+            draft: Draft::create(path).map_err(at)?,
             shape,
             images: 0,
-            offset: PAGE as u64,
             block: crc32fast::Hasher::new(),
             block_crcs: Vec::new(),
         })
     }
 
-    /// Images written so far.
+    /// Images of the shard so far.
     #[must_use]
     pub fn images(&self) -> u64 {
         self.images
     }
 
-    /// Writes whole images, `pixels` being `u8 [n, channels, height, width]`.
+    /// Writes the next images, `u8 [n, channels, height, width]`.
     ///
     /// # Errors
-    /// A length that is no whole number of images, or an error of the operating system, after which
-    /// the writer is of no more use.
+    /// A length that is no whole number of images, or an error of the operating system.
     pub fn append(&mut self, pixels: &[u8]) -> Result<()> {
+        let run = self.write_at(self.images, pixels)?;
+        self.push(run)
+    }
+
+    /// Writes images, `u8 [n, channels, height, width]`, to where the shard's image `first` and
+    /// those after it lie, and takes their checksums while they are in the cache. Threads may do so
+    /// at once, each for its own images; those of a run that is not pushed must be written anew.
+    ///
+    /// # Errors
+    /// A length that is no whole number of images, or an error of the operating system.
+    pub fn write_at(&self, first: u64, pixels: &[u8]) -> Result<Run> {
         let image_len = self.shape.image_len();
         if !pixels.len().is_multiple_of(image_len) {
             return Err(Error::Mismatch {
@@ -86,10 +101,37 @@ impl Writer {
                 expected: 0,
             });
         }
-        self.write(pixels)?;
-        for image in pixels.chunks_exact(image_len) {
-            self.block.update(image);
-            self.images += 1;
+        self.write(self.offset_of(first)?, pixels)?;
+        let mut parts = Vec::new();
+        let (mut image, mut rest) = (first, pixels);
+        while !rest.is_empty() {
+            let room = BLOCK_IMAGES as u64 - image % BLOCK_IMAGES as u64;
+            let images = room.min((rest.len() / image_len) as u64);
+            let bytes = usize::try_from(images).map_or(rest.len(), |images| images * image_len);
+            let (part, after) = rest.split_at(bytes);
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(part);
+            parts.push((images, crc));
+            (image, rest) = (image + images, after);
+        }
+        Ok(Run { first, parts })
+    }
+
+    /// Makes the images of `run` the shard's next.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if they do not lie where the images so far end.
+    pub fn push(&mut self, run: Run) -> Result<()> {
+        if run.first != self.images {
+            return Err(Error::Mismatch {
+                what: "first image of a run",
+                got: run.first,
+                expected: self.images,
+            });
+        }
+        for (images, crc) in run.parts {
+            self.block.combine(&crc);
+            self.images += images;
             if self.images.is_multiple_of(BLOCK_IMAGES as u64) {
                 self.end_block();
             }
@@ -122,8 +164,9 @@ impl Writer {
         let metadata = metadata.to_json()?;
 
         let mut header = Header::zeroed();
+        let mut end = self.offset_of(self.images)?;
         header.sections[0].offset = (PAGE as u64).into();
-        header.sections[0].len = (self.offset - PAGE as u64).into();
+        header.sections[0].len = (end - PAGE as u64).into();
         let block_crcs = std::mem::take(&mut self.block_crcs);
         let parts = [
             &block_crcs,
@@ -134,11 +177,12 @@ impl Writer {
             &metadata,
         ];
         for (section, bytes) in header.sections[1..].iter_mut().zip(parts) {
-            *section = self.section(bytes)?;
+            *section = self.section(end, bytes)?;
+            end = section.offset.get() + section.len.get();
         }
         header.magic = MAGIC;
         header.version = VERSION.into();
-        header.file_len = self.offset.into();
+        header.file_len = end.into();
         header.count = self.images.into();
         header.channels = self.shape.channels.into();
         header.height = self.shape.height.into();
@@ -151,14 +195,16 @@ impl Writer {
 
         let published = Published {
             images: self.images,
-            bytes: self.offset,
+            bytes: end,
             digest: Digest::of(bytemuck::bytes_of(&header)),
         };
+        self.write(0, bytemuck::bytes_of(&header))?;
+        // A run that was written and never pushed may lie further out.
+        let cut = self.draft.file().set_len(end);
+        cut.map_err(|error| Error::from(error).at(self.draft.path()))?;
         let path = self.draft.path().to_owned();
-        let at = |error: std::io::Error| Error::from(error).at(&path);
-        self.draft.file().rewind().map_err(at)?;
-        self.write(bytemuck::bytes_of(&header))?;
-        self.draft.publish().map_err(at)?;
+        let published_at = self.draft.publish();
+        published_at.map_err(|error| Error::from(error).at(&path))?;
         Ok(published)
     }
 
@@ -191,30 +237,40 @@ impl Writer {
         self.block_crcs.extend(block.finalize().to_le_bytes());
     }
 
-    /// Writes a section where the one before it ends, at the next aligned offset.
-    fn section(&mut self, bytes: &[u8]) -> Result<Section> {
-        let start = align(self.offset).ok_or(Error::Mismatch {
+    /// Writes a section at the first aligned offset that is not before `end`, where the one before
+    /// it ends, and zeros between.
+    fn section(&self, end: u64, bytes: &[u8]) -> Result<Section> {
+        let offset = align(end).ok_or(Error::Mismatch {
             what: "bytes of a shard",
-            got: self.offset,
+            got: end,
             expected: u64::MAX - ALIGN,
         })?;
-        let padding = [0; PAGE];
-        let gap = usize::try_from(start - self.offset).unwrap_or_default();
-        self.write(&padding[..gap])?;
-        self.write(bytes)?;
+        let gap = usize::try_from(offset - end).unwrap_or_default();
+        self.write(end, &[0; PAGE][..gap])?;
+        self.write(offset, bytes)?;
         Ok(Section {
-            offset: start.into(),
+            offset: offset.into(),
             len: (bytes.len() as u64).into(),
             crc: crc32fast::hash(bytes).into(),
             reserved: 0.into(),
         })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.draft.file().write_all(bytes);
-        written.map_err(|error| Error::from(error).at(self.draft.path()))?;
-        self.offset += bytes.len() as u64;
-        Ok(())
+    /// Where the shard's image `index` lies.
+    fn offset_of(&self, index: u64) -> Result<u64> {
+        let images = index.checked_mul(self.shape.image_len() as u64);
+        images
+            .and_then(|bytes| bytes.checked_add(PAGE as u64))
+            .ok_or(Error::Mismatch {
+                what: "images of a shard",
+                got: index,
+                expected: u64::MAX / self.shape.image_len() as u64,
+            })
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.draft.file().write_all_at(bytes, offset);
+        written.map_err(|error| Error::from(error).at(self.draft.path()))
     }
 }
 

@@ -248,8 +248,8 @@ fn a_draft_appears_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     std::fs::write(&path, "old").unwrap();
-    let mut draft = publish::Draft::create(&path).unwrap();
-    std::io::Write::write_all(draft.file(), b"half").unwrap();
+    let draft = publish::Draft::create(&path).unwrap();
+    std::io::Write::write_all(&mut draft.file(), b"half").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     drop(draft);
     assert_eq!(std::fs::read(&path).unwrap(), b"old");

@@ -99,32 +99,49 @@ impl Decoder {
             rest.chunks_exact_mut(plane)
                 .for_each(|channel| channel.copy_from_slice(first));
         } else {
-            self.pixels.resize(3 * plane, 0);
-            let pixels = &mut self.pixels[..];
+            // A word for each pixel: as quick to decode to as three bytes, and quicker to take apart.
+            let rgbx = cached(&mut self.pixels, 4 * plane);
             let image = Image {
-                pixels,
+                pixels: &mut *rgbx,
                 width,
-                pitch: 3 * width,
+                pitch: 4 * width,
                 height,
-                format: PixelFormat::RGB,
+                format: PixelFormat::RGBX,
             };
             turbo.decompress(jpeg, image).map_err(undecodable)?;
-            planar(&self.pixels, out);
+            planar(rgbx, out);
         }
         Ok(grey)
     }
 }
 
-/// `[height, width, 3]` to `[3, height, width]`.
-fn planar(interleaved: &[u8], out: &mut [u8]) {
-    let (red, rest) = out.split_at_mut(out.len() / 3);
-    let (green, blue) = rest.split_at_mut(rest.len() / 2);
-    for (pixel, ((red, green), blue)) in interleaved
-        .as_chunks::<3>()
-        .0
-        .iter()
-        .zip(red.iter_mut().zip(green).zip(blue))
-    {
-        [*red, *green, *blue] = *pixel;
+/// `len` bytes of `memory` that libjpeg-turbo leaves in the cache: to what is aligned for its vector
+/// registers of 32 bytes it writes past the cache, and decoding takes 1.5 times as long.
+fn cached(memory: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    memory.resize(len + 48, 0);
+    let start = memory.as_ptr().align_offset(32) + 16;
+    &mut memory[start..start + len]
+}
+
+/// `[height, width, 4]`, the fourth of no meaning, to `[3, height, width]`.
+fn planar(rgbx: &[u8], out: &mut [u8]) {
+    /// Pixels that fill a vector register of each channel.
+    const LANES: usize = 16;
+    let (pixels, _) = rgbx.as_chunks::<4>();
+    let (red, rest) = out.split_at_mut(pixels.len());
+    let (green, blue) = rest.split_at_mut(pixels.len());
+    let (groups, last) = pixels.as_chunks::<LANES>();
+    let (reds, last_red) = red.as_chunks_mut::<LANES>();
+    let (greens, last_green) = green.as_chunks_mut::<LANES>();
+    let (blues, last_blue) = blue.as_chunks_mut::<LANES>();
+    for (((group, red), green), blue) in groups.iter().zip(reds).zip(greens).zip(blues) {
+        // Words, not bytes: these shifts and narrowings are what compiles to vector instructions.
+        let words = group.map(u32::from_le_bytes);
+        *red = words.map(|word| word.to_le_bytes()[0]);
+        *green = words.map(|word| word.to_le_bytes()[1]);
+        *blue = words.map(|word| word.to_le_bytes()[2]);
+    }
+    for (((pixel, red), green), blue) in last.iter().zip(last_red).zip(last_green).zip(last_blue) {
+        [*red, *green, *blue, _] = *pixel;
     }
 }

@@ -45,9 +45,6 @@ pub enum Error {
         /// How many there would be.
         shards: usize,
     },
-    /// The decoding threads could not be started.
-    #[error("no threads to decode with: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] source::Error),

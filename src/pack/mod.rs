@@ -2,36 +2,29 @@
 
 mod decode;
 mod error;
+mod fill;
 mod fingerprint;
 mod report;
 mod staging;
 
-use std::num::NonZeroU32;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use tinyres_format::{
     Columns, Digest, Manifest, Metadata, Refused, Shape, ShardEntry, Split, SplitEntry, Writer,
 };
 
 use crate::event::{Event, Observer};
-use crate::source::{self, Fault, Item, Problems, Source};
+use crate::source::{Item, Problems, Source};
 
 pub use decode::Bad;
-use decode::Decoder;
 pub use error::{BadImage, Error, Result};
+use fill::{Outcome, Worker, fill};
 pub use fingerprint::fingerprint;
 pub use report::{Report, SplitReport};
 use staging::Staging;
-
-/// Images decoded between two writes: enough that no core idles long at the end of a group, and
-/// two groups of them, one decoded while the other is written, are small beside any set.
-const GROUP: usize = 1024;
-/// Images that one task of a group decodes at least.
-const TASK: usize = 32;
 
 /// What to pack, and how.
 #[derive(Clone, Debug)]
@@ -52,24 +45,32 @@ pub struct Config {
 
 /// Packs `source` to `config.output`.
 ///
+/// Where a pack of the same source was killed, the shards that it finished are kept.
+///
 /// # Errors
 /// The first thing that keeps the set from being written, or all images that cannot be packed.
 /// Then nothing has been published: what was in `output` is still there.
 pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Result<Report> {
     let began = Instant::now();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.threads)
-        .build()?;
     let staging = Staging::begin(&config.output, config.force)?;
-    let set = Set {
-        pool: &pool,
+    if staging.resumes() {
+        watch.on(&Event::Notice(format!(
+            "{}: going on where an interrupted pack ended; what it finished is checked and kept",
+            config.output.display()
+        )));
+    }
+    let shape = Shape::rgb(config.side);
+    let mut packer = Packer {
         source,
-        shape: Shape::rgb(config.side),
-        shard_images: config.shard_images.get() as usize,
-        fingerprint: fingerprint(source, Shape::rgb(config.side), config.shard_images),
+        shape,
+        fingerprint: fingerprint(source, shape, config.shard_images),
+        skip_bad: config.skip_bad,
         staging: &staging,
+        workers: (0..threads(config.threads))
+            .map(|_| Worker::new())
+            .collect(),
+        refused: Vec::new(),
     };
-    let mut refused = Vec::new();
     let mut splits = Vec::new();
     let mut reports = Vec::new();
     for (split, items) in &source.splits {
@@ -78,11 +79,13 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
             unit: "img",
             total: items.len() as u64,
         });
-        let (entry, report) = set.pack_split(*split, items, &mut refused, watch)?;
+        let shards = items.chunks(config.shard_images.get() as usize).collect();
+        let (entry, report) = packer.pack_split(*split, shards, watch)?;
         watch.on(&Event::End);
         splits.push(entry);
         reports.push(report);
     }
+    let refused = packer.refused;
     if !config.skip_bad && !refused.is_empty() {
         let mut images = Problems::default();
         refused
@@ -90,19 +93,13 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
             .for_each(|image| images.push(BadImage(image)));
         return Err(Error::Bad { images });
     }
-    let manifest = Manifest::new(
-        creator(),
-        set.fingerprint,
-        set.shape,
-        source.classes.len(),
-        splits,
-    );
-    let fingerprint = set.fingerprint;
+    let fingerprint = packer.fingerprint;
+    let manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
     staging.publish(&manifest)?;
     Ok(Report {
         output: config.output.clone(),
         fingerprint,
-        shape: manifest.shape,
+        shape,
         classes: manifest.classes,
         splits: reports,
         refused,
@@ -115,42 +112,39 @@ fn creator() -> String {
     concat!("tinyres ", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
+/// As many as asked for, or one for each core.
+fn threads(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        asked => asked,
+    }
+}
+
 /// What all splits of a set share.
-struct Set<'a> {
-    pool: &'a rayon::ThreadPool,
+struct Packer<'a> {
     source: &'a Source,
     shape: Shape,
-    shard_images: usize,
     fingerprint: Digest,
+    skip_bad: bool,
     staging: &'a Staging,
+    workers: Vec<Worker>,
+    /// Bad images of the splits so far.
+    refused: Vec<Refused>,
 }
 
-/// Whether an image was greyscale, or why it cannot be packed.
-type Outcome = std::result::Result<bool, Bad>;
-
-/// Images that are decoded together, and written together after that.
-#[derive(Default)]
-struct Group {
-    /// The split's images that it holds.
-    items: Range<usize>,
-    pixels: Vec<u8>,
-    outcomes: Vec<Outcome>,
-}
-
-/// A shard that is being written.
-struct Open {
+/// A shard whose images are written.
+struct Filled {
     writer: Writer,
     columns: Columns,
     grey: u64,
     refused: Vec<Refused>,
 }
 
-impl Set<'_> {
+impl Packer<'_> {
     fn pack_split(
-        &self,
+        &mut self,
         split: Split,
-        items: &[Item],
-        bad: &mut Vec<Refused>,
+        shards: Vec<&[Item]>,
         watch: &mut dyn Observer,
     ) -> Result<(SplitEntry, SplitReport)> {
         let mut entry = SplitEntry {
@@ -159,47 +153,52 @@ impl Set<'_> {
             shards: Vec::new(),
         };
         let mut report = SplitReport::new(split, self.source.classes.len());
-        let shards = items.len().div_ceil(self.shard_images);
+        let count = number(shards.len())?;
+        let mut done = 0;
         std::thread::scope(|scope| -> Result<()> {
-            // Forcing a shard to the disk takes as long as decoding several groups: it happens
-            // beside that, one shard at a time.
+            // Forcing a shard to the disk takes as long as decoding many images: it happens beside
+            // that, one shard at a time.
             let mut finishing = None;
-            let (mut ready, mut next) = (Group::default(), Group::default());
-            for index in 0..shards {
-                let first = index * self.shard_images;
-                let last = items.len().min(first + self.shard_images);
+            for (index, items) in shards.iter().enumerate() {
                 let file = split.shard_name(index);
-                let mut open = Open::create(&self.staging.path(&file), self.shape)?;
-                for start in (first..last).step_by(GROUP).chain([last]) {
-                    next.items = start..last.min(start + GROUP);
-                    let (written, decoded) = self.pool.join(
-                        || open.write(&ready, items, self.shape),
-                        || self.decode(&mut next, items),
-                    );
-                    written?;
-                    decoded?;
-                    watch.on(&Event::Advance {
-                        done: next.items.end as u64,
-                    });
-                    std::mem::swap(&mut ready, &mut next);
-                }
-                // The last group decoded was the empty one after the shard's end: all are written.
-                report.count(&open.columns, open.grey, open.refused.len());
-                bad.extend(open.refused.iter().cloned());
-                if let Some(shard) = finishing.take() {
-                    entry.shards.push(join(shard)?);
-                }
-                let metadata = Metadata {
+                let mut metadata = Metadata {
                     creator: creator(),
                     fingerprint: self.fingerprint,
                     split,
                     shard: number(index)?,
-                    shards: number(shards)?,
-                    grey: open.grey,
-                    refused: std::mem::take(&mut open.refused),
+                    shards: count,
+                    grey: 0,
+                    refused: Vec::new(),
                     classes: self.source.classes.clone(),
                 };
-                finishing = Some(scope.spawn(move || open.finish(&metadata, file)));
+                if let Some(kept) = self.staging.kept(&file, &metadata, self.source, items)
+                    && (self.skip_bad || kept.refused.is_empty())
+                {
+                    done += items.len() as u64;
+                    watch.on(&Event::Advance { done });
+                    report.count(&kept.labels, kept.grey, kept.refused.len());
+                    report.kept += 1;
+                    self.refused.extend(kept.refused);
+                    if let Some(shard) = finishing.take() {
+                        entry.shards.push(join(shard)?);
+                    }
+                    entry.shards.push(kept.entry);
+                    continue;
+                }
+                let filled = self.fill(&file, items, |images| {
+                    done += images;
+                    watch.on(&Event::Advance { done });
+                })?;
+                let Some(filled) = filled else { continue };
+                report.count(&filled.columns.labels, filled.grey, filled.refused.len());
+                if let Some(shard) = finishing.take() {
+                    entry.shards.push(join(shard)?);
+                }
+                metadata.grey = filled.grey;
+                metadata.refused.clone_from(&filled.refused);
+                self.refused.extend(filled.refused);
+                let (writer, columns) = (filled.writer, filled.columns);
+                finishing = Some(scope.spawn(move || finish(writer, &columns, &metadata, file)));
             }
             if let Some(shard) = finishing {
                 entry.shards.push(join(shard)?);
@@ -211,91 +210,77 @@ impl Set<'_> {
         Ok((entry, report))
     }
 
-    /// Fills `group` with the pixels of its items, on all threads of the pool.
-    fn decode(&self, group: &mut Group, items: &[Item]) -> Result<()> {
-        let items = &items[group.items.clone()];
-        let image_len = self.shape.image_len();
-        group.pixels.resize(items.len() * image_len, 0);
-        let outcomes: Result<Vec<Outcome>> = items
-            .par_iter()
-            .zip(group.pixels.par_chunks_exact_mut(image_len))
-            .with_min_len(TASK)
-            .map_init(
-                || (Decoder::new(), Vec::new()),
-                |(decoder, jpeg), (item, pixels)| {
-                    if let Err(error) = self.source.read(item, jpeg) {
-                        return damage(error).map(Err);
-                    }
-                    Ok(decoder.decode(jpeg, item.bbox, self.shape, pixels))
-                },
-            )
-            .collect();
-        group.outcomes = outcomes?;
-        Ok(())
-    }
-}
-
-impl Open {
-    fn create(path: &Path, shape: Shape) -> Result<Self> {
-        let writer = Writer::create(path, shape)?;
-        Ok(Self {
-            writer,
-            columns: Columns::default(),
-            grey: 0,
-            refused: Vec::new(),
-        })
-    }
-
-    /// Appends a decoded group, without the images that could not be.
-    fn write(&mut self, group: &Group, items: &[Item], shape: Shape) -> Result<()> {
-        let mut at = 0;
-        for run in group.outcomes.chunk_by(|a, b| a.is_ok() == b.is_ok()) {
-            let end = at + run.len();
-            if run[0].is_ok() {
-                let len = shape.image_len();
-                self.writer.append(&group.pixels[at * len..end * len])?;
-            }
-            at = end;
-        }
-        for (item, outcome) in items[group.items.clone()].iter().zip(&group.outcomes) {
-            match outcome {
-                Ok(grey) => {
-                    self.columns.labels.push(item.label.map_or(-1, i64::from));
-                    self.columns.boxes.push(item.bbox.unwrap_or([-1; 4]));
-                    self.columns.names.push(item.name.clone());
-                    self.grey += u64::from(*grey);
+    /// Begins the shard `file` with the images of `items`; without the bad ones, or if these are not to
+    /// be left out, not at all.
+    fn fill(
+        &mut self,
+        file: &str,
+        items: &[Item],
+        mut advance: impl FnMut(u64),
+    ) -> Result<Option<Filled>> {
+        let mut items: Vec<&Item> = items.iter().collect();
+        let mut refused = Vec::new();
+        loop {
+            let mut writer = Writer::create(&self.staging.path(file), self.shape)?;
+            let advance = |images| {
+                if refused.is_empty() {
+                    advance(images);
                 }
-                Err(bad) => {
-                    self.refused.push(Refused {
+            };
+            let (workers, source) = (&mut self.workers, self.source);
+            let outcomes = fill(workers, source, self.shape, &mut writer, &items, advance)?;
+            if outcomes.iter().all(Outcome::is_ok) {
+                let grey = outcomes.iter().filter(|outcome| **outcome == Ok(true));
+                return Ok(Some(Filled {
+                    writer,
+                    columns: columns(&items),
+                    grey: grey.count() as u64,
+                    refused,
+                }));
+            }
+            // What follows a bad image moves up: once more, without it.
+            let mut good = Vec::new();
+            for (item, outcome) in items.into_iter().zip(outcomes) {
+                match outcome {
+                    Ok(_) => good.push(item),
+                    Err(bad) => refused.push(Refused {
                         name: item.name.clone(),
                         reason: bad.to_string(),
-                    });
+                    }),
                 }
             }
+            items = good;
+            if !self.skip_bad {
+                self.refused.extend(refused);
+                return Ok(None);
+            }
         }
-        Ok(())
-    }
-
-    fn finish(self, metadata: &Metadata, file: String) -> Result<ShardEntry> {
-        let published = self.writer.finish(&self.columns, metadata)?;
-        Ok(ShardEntry {
-            file,
-            images: published.images,
-            bytes: published.bytes,
-            digest: published.digest,
-        })
     }
 }
 
-/// Bytes that are not as they were written are the image's fault; that they could not be read is not.
-fn damage(error: source::Error) -> Result<Bad> {
-    match error {
-        source::Error::Read {
-            fault: fault @ (Fault::Entry { .. } | Fault::Checksum { .. }),
-            ..
-        } => Ok(Bad::Unreadable(fault.to_string())),
-        error => Err(error.into()),
+fn columns(items: &[&Item]) -> Columns {
+    let label = |item: &&Item| item.label.map_or(-1, i64::from);
+    let bbox = |item: &&Item| item.bbox.unwrap_or([-1; 4]);
+    Columns {
+        labels: items.iter().map(label).collect(),
+        boxes: items.iter().map(bbox).collect(),
+        names: items.iter().map(|item| item.name.clone()).collect(),
     }
+}
+
+fn finish(
+    writer: Writer,
+    columns: &Columns,
+    metadata: &Metadata,
+    file: String,
+) -> Result<ShardEntry> {
+    let published = writer.finish(columns, metadata)?;
+    Ok(ShardEntry {
+        file,
+        images: published.images,
+        bytes: published.bytes,
+        digest: published.digest,
+    })
 }
 
 fn number(shards: usize) -> Result<u32> {

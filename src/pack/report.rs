@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tinyres_format::{Columns, Digest, Refused, Shape, Split, SplitEntry};
+use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry};
 
 use crate::text::{Bytes, Count};
 
@@ -38,8 +38,10 @@ pub struct SplitReport {
     pub refused: u64,
     /// Packed images of each class, in label order.
     pub per_class: Vec<u64>,
-    /// Shards written.
+    /// Shards of it.
     pub shards: usize,
+    /// Shards among them that an interrupted pack had finished.
+    pub kept: usize,
     /// Their length in bytes.
     pub bytes: u64,
 }
@@ -53,15 +55,16 @@ impl SplitReport {
             refused: 0,
             per_class: vec![0; classes],
             shards: 0,
+            kept: 0,
             bytes: 0,
         }
     }
 
     /// Counts the images of a shard.
-    pub(super) fn count(&mut self, columns: &Columns, grey: u64, refused: usize) {
+    pub(super) fn count(&mut self, labels: &[i64], grey: u64, refused: usize) {
         self.grey += grey;
         self.refused += refused as u64;
-        for &label in &columns.labels {
+        for &label in labels {
             if let Some(count) = usize::try_from(label)
                 .ok()
                 .and_then(|label| self.per_class.get_mut(label))
@@ -110,6 +113,14 @@ impl fmt::Display for Report {
                 Count(split.refused),
                 Count(split.shards as u64),
                 Bytes(split.bytes),
+            )?;
+        }
+        let kept: usize = self.splits.iter().map(|split| split.kept).sum();
+        if kept > 0 {
+            writeln!(
+                f,
+                "kept {} shards of an interrupted pack",
+                Count(kept as u64)
             )?;
         }
         let bytes = self.splits.iter().map(|split| split.bytes).sum();

@@ -1,23 +1,29 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use tinyres_format::{MANIFEST, Manifest, publish, shards_in};
+use tinyres_format::{MANIFEST, Manifest, Metadata, Refused, ShardEntry, publish, shards_in};
 
 use super::{Error, Result};
 use crate::scratch::Scratch;
+use crate::source::{Item, Source};
 
 /// Where shards wait, inside the output directory, until all of them are there.
 const STAGING: &str = ".packing";
+/// An empty file there, as old as the first of the packs whose shards wait.
+const BEGAN: &str = "began";
 
 /// An output directory that a set is being packed to.
 ///
 /// Shards are written to a directory inside it, so that what it held before stays whole until the
 /// last one is done. Dropped before [`publish`](Self::publish), it takes the shards with it; a
-/// killed process leaves the inner directory, which the next pack clears.
+/// killed process leaves the inner directory, and the next pack goes on with it.
 pub(super) struct Staging {
     output: PathBuf,
     inner: Scratch,
+    /// When the interrupted pack began that this one goes on with.
+    resumed: Option<SystemTime>,
     /// Whether the output directory was made for this pack.
     created: bool,
     published: bool,
@@ -39,18 +45,86 @@ impl Staging {
         let created = !output.exists();
         fs::create_dir_all(output).map_err(refused(output))?;
         let inner = output.join(STAGING);
-        match Scratch::create(inner.clone()) {
-            Ok(Some(inner)) => Ok(Self {
+        let scratch = Scratch::create(inner.clone()).map_err(refused(&inner))?;
+        let Some(scratch) = scratch else {
+            return Err(Error::Busy {
                 output: output.to_owned(),
-                inner,
-                created,
-                published: false,
-            }),
-            Ok(None) => Err(Error::Busy {
-                output: output.to_owned(),
-            }),
-            Err(error) => Err(refused(&inner)(error)),
+            });
+        };
+        let mut staging = Self {
+            output: output.to_owned(),
+            inner: scratch,
+            resumed: None,
+            created,
+            published: false,
+        };
+        let began = staging.path(BEGAN);
+        match fs::metadata(&began).and_then(|began| began.modified()) {
+            Ok(began) => staging.resume(began)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                staging.inner.clear().map_err(refused(&inner))?;
+                fs::write(&began, "").map_err(refused(&began))?;
+            }
+            Err(error) => return Err(refused(&began)(error)),
         }
+        Ok(staging)
+    }
+
+    fn resume(&mut self, began: SystemTime) -> Result<()> {
+        self.resumed = Some(began);
+        if !self.output.join(MANIFEST).exists() {
+            // Killed while it moved its shards out: they stay where they are, too, until the end.
+            for shard in shards_in(&self.output).map_err(refused(&self.output))? {
+                if let Some(name) = shard.file_name() {
+                    // Where there are no links, the shard is packed anew.
+                    let _ = fs::hard_link(&shard, self.inner.path().join(name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an interrupted pack left shards to go on with.
+    pub fn resumes(&self) -> bool {
+        self.resumed.is_some() && shards_in(self.inner.path()).is_ok_and(|left| !left.is_empty())
+    }
+
+    /// The shard `file` as an interrupted pack finished it, if it is whole and would be the same
+    /// again: made by this version of the same items, none of which has been touched since it began.
+    pub fn kept(
+        &self,
+        file: &str,
+        expected: &Metadata,
+        source: &Source,
+        items: &[Item],
+    ) -> Option<Kept> {
+        let began = self.resumed?;
+        let path = self.path(file);
+        #[expect(unsafe_code, reason = "nobody else writes to what waits here")]
+        // SAFETY: this process holds the lock of the directory, and replaces files in it by renaming.
+        let shard = unsafe { tinyres_format::map(&path) }.ok()?;
+        let untouched = |item| {
+            let touched = source.modified(item);
+            touched.is_ok_and(|touched| touched < began)
+        };
+        let metadata = shard.metadata();
+        let same = Metadata {
+            grey: metadata.grey,
+            refused: metadata.refused.clone(),
+            ..expected.clone()
+        };
+        let whole = *metadata == same && items.iter().all(untouched) && shard.verify().is_ok();
+        whole.then(|| Kept {
+            entry: ShardEntry {
+                file: file.to_owned(),
+                images: shard.len() as u64,
+                bytes: shard.bytes().len() as u64,
+                digest: shard.digest(),
+            },
+            labels: shard.labels().iter().map(|label| label.get()).collect(),
+            grey: metadata.grey,
+            refused: metadata.refused.clone(),
+        })
     }
 
     /// Where the shard named `file` is to be written.
@@ -82,6 +156,14 @@ impl Staging {
         self.published = true;
         Ok(manifest.save(&self.output)?)
     }
+}
+
+/// A shard that need not be packed again.
+pub(super) struct Kept {
+    pub entry: ShardEntry,
+    pub labels: Vec<i64>,
+    pub grey: u64,
+    pub refused: Vec<Refused>,
 }
 
 impl Drop for Staging {

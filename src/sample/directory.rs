@@ -40,10 +40,13 @@ impl Draft {
         let temporary = parent.join(hidden);
 
         match Scratch::create(temporary.clone()).map_err(at(&temporary))? {
-            Some(temporary) => Ok(Self {
-                temporary,
-                destination,
-            }),
+            Some(scratch) => {
+                scratch.clear().map_err(at(&temporary))?;
+                Ok(Self {
+                    temporary: scratch,
+                    destination,
+                })
+            }
             None => Err(Error::Busy(destination)),
         }
     }

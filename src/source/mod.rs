@@ -35,7 +35,9 @@ mod tiny_imagenet;
 mod tree;
 mod zip;
 
+use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 pub use error::{Error, Fault, Place, Problem, Problems};
 pub use tinyres_format::{Class, Split};
@@ -104,6 +106,14 @@ impl Source {
                 file: self.tree.show(&item.name),
                 fault,
             })
+    }
+
+    /// When the file that holds `item` was last written to: the image itself, or its zip.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn modified(&self, item: &Item) -> io::Result<SystemTime> {
+        self.tree.modified(&item.name)
     }
 }
 

@@ -1,5 +1,7 @@
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::dir::Dir;
 use super::zip::Zip;
@@ -70,6 +72,14 @@ impl Tree {
         match self {
             Self::Dir(dir) => dir.read(file, bytes),
             Self::Zip(zip) => zip.read(file, bytes),
+        }
+    }
+
+    /// When `file`, or what it is stored in, was last written to.
+    pub fn modified(&self, file: &str) -> io::Result<SystemTime> {
+        match self {
+            Self::Dir(dir) => fs::metadata(dir.path(file))?.modified(),
+            Self::Zip(zip) => zip.modified(),
         }
     }
 

@@ -3,6 +3,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use ::zip::read::ZipFileEntry;
 use ::zip::result::{ZipError, ZipResult};
@@ -119,6 +120,10 @@ impl Zip {
             "" => self.path.display().to_string(),
             inside => format!("{}: {inside}", self.path.display()),
         }
+    }
+
+    pub fn modified(&self) -> io::Result<SystemTime> {
+        self.file.metadata()?.modified()
     }
 
     pub fn list(&self, folder: &str) -> Option<Folder> {
