@@ -64,13 +64,16 @@ impl Decoder {
             turbojpeg::Error::TurboJpegError(reason) => Bad::Undecodable(reason),
             other => Bad::Undecodable(other.to_string()),
         };
-        let header = turbo.read_header(jpeg).map_err(undecodable)?;
-        if matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK) {
+        let frame = match Frame::find(jpeg) {
+            Some(frame) => frame,
+            None => Frame::read(turbo, jpeg).map_err(undecodable)?,
+        };
+        if frame.components == 4 {
             return Err(Bad::Cmyk);
         }
         let (width, height) = (shape.width as usize, shape.height as usize);
-        if (header.width, header.height) != (width, height) {
-            let got = [header.width, header.height];
+        if (frame.width, frame.height) != (width, height) {
+            let got = [frame.width, frame.height];
             return Err(Bad::Size {
                 got,
                 expected: [width, height],
@@ -85,7 +88,7 @@ impl Decoder {
             });
         }
         let plane = width * height;
-        let grey = header.colorspace == Colorspace::Gray;
+        let grey = frame.components == 1;
         if grey {
             let (first, rest) = out.split_at_mut(plane);
             let image = Image {
@@ -112,6 +115,59 @@ impl Decoder {
             planar(rgbx, out);
         }
         Ok(grey)
+    }
+}
+
+/// What a JPEG says of its pixels.
+struct Frame {
+    width: usize,
+    height: usize,
+    /// Grey 1, colour 3, and 4 for CMYK.
+    components: u8,
+}
+
+impl Frame {
+    /// Looks for the frame header (ITU-T T.81, B.2.2) past the segments that commonly come before
+    /// it. [`read`](Self::read) would parse them all, which takes 3% of the time of decoding.
+    fn find(jpeg: &[u8]) -> Option<Self> {
+        let mut rest = jpeg.strip_prefix(&[0xff, 0xd8])?;
+        loop {
+            let [0xff, marker, l0, l1, ..] = *rest else {
+                return None;
+            };
+            let segment = rest.get(4..2 + usize::from(u16::from_be_bytes([l0, l1])))?;
+            match (marker, segment) {
+                // Not the tables (C4, CC) that lie in the same range, nor what is reserved (C8).
+                (
+                    0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf,
+                    &[_, h0, h1, w0, w1, components @ (1 | 3 | 4), ..],
+                ) => {
+                    return Some(Self {
+                        width: u16::from_be_bytes([w0, w1]).into(),
+                        height: u16::from_be_bytes([h0, h1]).into(),
+                        components,
+                    });
+                }
+                (0xc4 | 0xdb | 0xdd | 0xe0..=0xef | 0xfe, _) => {
+                    rest = &rest[4 + segment.len()..];
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// Has the decoder read the header, who also says what is wrong with it.
+    fn read(turbo: &mut Decompressor, jpeg: &[u8]) -> turbojpeg::Result<Self> {
+        let header = turbo.read_header(jpeg)?;
+        Ok(Self {
+            width: header.width,
+            height: header.height,
+            components: match header.colorspace {
+                Colorspace::Gray => 1,
+                Colorspace::CMYK | Colorspace::YCCK => 4,
+                _ => 3,
+            },
+        })
     }
 }
 

@@ -7,9 +7,10 @@ use super::decode::Decoder;
 use super::{Bad, Result};
 use crate::source::{self, Fault, Item, Source};
 
-/// Pixels that a thread decodes between two writes, in bytes: enough to make a write worth its call,
-/// and few enough to lie in a core's cache from the first to the checksum.
-const PIECE: usize = 1 << 20;
+/// Pixels that a thread decodes between two writes, in bytes: enough that threads seldom meet at the
+/// file, and few enough to stay in a core's cache until they are written. Measured: 384 KiB packs 5
+/// to 15% faster than 96 KiB and than 1 MiB.
+const PIECE: usize = 384 << 10;
 
 /// Whether an image was greyscale, or why it cannot be packed.
 pub(super) type Outcome = std::result::Result<bool, Bad>;

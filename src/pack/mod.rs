@@ -133,9 +133,9 @@ struct Packer<'a> {
 }
 
 /// A shard whose images are written.
-struct Filled {
+struct Filled<'a> {
     writer: Writer,
-    columns: Columns,
+    items: Vec<&'a Item>,
     grey: u64,
     refused: Vec<Refused>,
 }
@@ -176,7 +176,7 @@ impl Packer<'_> {
                 {
                     done += items.len() as u64;
                     watch.on(&Event::Advance { done });
-                    report.count(&kept.labels, kept.grey, kept.refused.len());
+                    report.count(kept.labels, kept.grey, kept.refused.len());
                     report.kept += 1;
                     self.refused.extend(kept.refused);
                     if let Some(shard) = finishing.take() {
@@ -190,15 +190,16 @@ impl Packer<'_> {
                     watch.on(&Event::Advance { done });
                 })?;
                 let Some(filled) = filled else { continue };
-                report.count(&filled.columns.labels, filled.grey, filled.refused.len());
+                let labels = filled.items.iter().map(label);
+                report.count(labels, filled.grey, filled.refused.len());
                 if let Some(shard) = finishing.take() {
                     entry.shards.push(join(shard)?);
                 }
                 metadata.grey = filled.grey;
                 metadata.refused.clone_from(&filled.refused);
                 self.refused.extend(filled.refused);
-                let (writer, columns) = (filled.writer, filled.columns);
-                finishing = Some(scope.spawn(move || finish(writer, &columns, &metadata, file)));
+                let (writer, items) = (filled.writer, filled.items);
+                finishing = Some(scope.spawn(move || finish(writer, &items, &metadata, file)));
             }
             if let Some(shard) = finishing {
                 entry.shards.push(join(shard)?);
@@ -212,12 +213,12 @@ impl Packer<'_> {
 
     /// Begins the shard `file` with the images of `items`; without the bad ones, or if these are not to
     /// be left out, not at all.
-    fn fill(
+    fn fill<'a>(
         &mut self,
         file: &str,
-        items: &[Item],
+        items: &'a [Item],
         mut advance: impl FnMut(u64),
-    ) -> Result<Option<Filled>> {
+    ) -> Result<Option<Filled<'a>>> {
         let mut items: Vec<&Item> = items.iter().collect();
         let mut refused = Vec::new();
         loop {
@@ -233,7 +234,7 @@ impl Packer<'_> {
                 let grey = outcomes.iter().filter(|outcome| **outcome == Ok(true));
                 return Ok(Some(Filled {
                     writer,
-                    columns: columns(&items),
+                    items,
                     grey: grey.count() as u64,
                     refused,
                 }));
@@ -258,23 +259,23 @@ impl Packer<'_> {
     }
 }
 
-fn columns(items: &[&Item]) -> Columns {
-    let label = |item: &&Item| item.label.map_or(-1, i64::from);
-    let bbox = |item: &&Item| item.bbox.unwrap_or([-1; 4]);
-    Columns {
-        labels: items.iter().map(label).collect(),
-        boxes: items.iter().map(bbox).collect(),
-        names: items.iter().map(|item| item.name.clone()).collect(),
-    }
+fn label(item: &&Item) -> i64 {
+    item.label.map_or(-1, i64::from)
 }
 
 fn finish(
     writer: Writer,
-    columns: &Columns,
+    items: &[&Item],
     metadata: &Metadata,
     file: String,
 ) -> Result<ShardEntry> {
-    let published = writer.finish(columns, metadata)?;
+    let bbox = |item: &&Item| item.bbox.unwrap_or([-1; 4]);
+    let columns = Columns {
+        labels: items.iter().map(label).collect(),
+        boxes: items.iter().map(bbox).collect(),
+        names: items.iter().map(|item| item.name.clone()).collect(),
+    };
+    let published = writer.finish(&columns, metadata)?;
     Ok(ShardEntry {
         file,
         images: published.images,

@@ -61,10 +61,15 @@ impl SplitReport {
     }
 
     /// Counts the images of a shard.
-    pub(super) fn count(&mut self, labels: &[i64], grey: u64, refused: usize) {
+    pub(super) fn count(
+        &mut self,
+        labels: impl IntoIterator<Item = i64>,
+        grey: u64,
+        refused: usize,
+    ) {
         self.grey += grey;
         self.refused += refused as u64;
-        for &label in labels {
+        for label in labels {
             if let Some(count) = usize::try_from(label)
                 .ok()
                 .and_then(|label| self.per_class.get_mut(label))
