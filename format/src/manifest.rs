@@ -198,17 +198,25 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The manifest's text, as it is written to a file.
+    ///
+    /// # Errors
+    /// None that a manifest can have.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|error| Error::Manifest {
+            reason: error.to_string(),
+        })?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
     /// Writes the manifest to `dir`, whole or not at all: the last step of a pack.
     ///
     /// # Errors
     /// Those of the operating system.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let path = dir.join(MANIFEST);
-        let mut json = serde_json::to_vec_pretty(self).map_err(|error| Error::Manifest {
-            reason: error.to_string(),
-        })?;
-        json.push(b'\n');
-        publish::write(&path, &json).map_err(|error| Error::from(error).at(&path))
+        publish::write(&path, &self.to_json()?).map_err(|error| Error::from(error).at(&path))
     }
 
     /// The entry of `split`, if the set has it.

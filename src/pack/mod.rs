@@ -24,6 +24,7 @@ pub use error::{BadImage, Error, Result};
 use fill::{Outcome, Worker, fill};
 pub use fingerprint::fingerprint;
 pub use report::{Report, SplitReport};
+pub(crate) use staging::STAGING;
 use staging::Staging;
 
 /// What to pack, and how.

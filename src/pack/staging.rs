@@ -10,7 +10,7 @@ use crate::scratch::Scratch;
 use crate::source::{Item, Source};
 
 /// Where shards wait, inside the output directory, until all of them are there.
-const STAGING: &str = ".packing";
+pub(crate) const STAGING: &str = ".packing";
 /// An empty file there, as old as the first of the packs whose shards wait.
 const BEGAN: &str = "began";
 

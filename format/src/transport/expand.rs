@@ -40,6 +40,33 @@ impl<R> Zstd<R> {
     }
 }
 
+impl<R: ReadAt> Zstd<R> {
+    /// As [`Shard::expand_block`], for a `shard` whose bytes are held by more than this.
+    ///
+    /// # Errors
+    /// There is no such block, or it is damaged.
+    pub fn expand_block<'a, B: AsRef<[u8]>>(
+        &self,
+        shard: &Shard<B>,
+        block: u64,
+        with: &'a mut Expander,
+    ) -> Result<&'a [u8]> {
+        let part = Part::Block(block);
+        let mut raw = std::mem::take(&mut with.raw);
+        raw.resize(shard.range(part).len(), 0);
+        let frame = usize::try_from(block)
+            .ok()
+            .and_then(|block| self.frames.get(block.checked_add(1)?))
+            .filter(|_| block < shard.blocks());
+        if let Some(frame) = frame {
+            with.frame(&self.source, frame, part, &mut raw)?;
+        }
+        shard.check_block(block, &raw)?;
+        with.raw = raw;
+        Ok(&with.raw)
+    }
+}
+
 impl<R> AsRef<[u8]> for Zstd<R> {
     fn as_ref(&self) -> &[u8] {
         &self.outline
@@ -171,19 +198,7 @@ impl<R: ReadAt> Shard<Zstd<R>> {
     /// # Errors
     /// There is no such block, or it is damaged.
     pub fn expand_block<'a>(&self, block: u64, with: &'a mut Expander) -> Result<&'a [u8]> {
-        let Zstd { source, frames, .. } = self.inner();
-        let mut raw = std::mem::take(&mut with.raw);
-        raw.resize(self.range(Part::Block(block)).len(), 0);
-        let frame = usize::try_from(block)
-            .ok()
-            .and_then(|block| frames.get(block.checked_add(1)?))
-            .filter(|_| block < self.blocks());
-        if let Some(frame) = frame {
-            with.frame(source, frame, Part::Block(block), &mut raw)?;
-        }
-        self.check_block(block, &raw)?;
-        with.raw = raw;
-        Ok(&with.raw)
+        self.inner().expand_block(self, block, with)
     }
 
     /// Writes the raw shard to a draft of the file `to`, and compares everything with its checksum.
