@@ -34,6 +34,7 @@ fn sample(dir: &Path) -> PathBuf {
         side: 64,
         threads: 0,
         skip_bad: false,
+        zstd: None,
         force: false,
     };
     pack::pack(&source, &config, &mut ()).expect("a packed set");

@@ -58,6 +58,7 @@ fn packing(criterion: &mut Criterion) {
             side: 64,
             threads,
             skip_bad: false,
+            zstd: None,
             force: true,
         };
         group.bench_function(BenchmarkId::new("pack", threads), |bench| {

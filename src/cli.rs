@@ -30,6 +30,7 @@ Examples:
 pub enum Command {
     Pack(cmd::pack::Args),
     Inspect(cmd::inspect::Args),
+    Expand(cmd::expand::Args),
     Sample(cmd::sample::Args),
     /// Train ResNet18 from shards
     Train(Passed),

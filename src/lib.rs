@@ -11,4 +11,5 @@ pub mod sample;
 mod scratch;
 pub mod source;
 pub mod text;
+pub mod transport;
 pub mod ui;

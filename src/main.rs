@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let mut ui = Ui::new(output, cli.quiet);
     let result = match cli.command {
         Command::Pack(args) => cmd::pack::run(args, &mut ui),
+        Command::Expand(args) => cmd::expand::run(args, &mut ui),
         Command::Inspect(args) => cmd::inspect::run(args, &mut ui),
         Command::Sample(args) => cmd::sample::run(args, &mut ui),
         Command::Train(_) | Command::Eval(_) | Command::Doctor(_) => cmd::torch::exec(),

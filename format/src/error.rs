@@ -164,6 +164,67 @@ pub enum Error {
         /// The value in the manifest.
         expected: String,
     },
+    /// A shard in its transport form was opened as a raw one: expand it.
+    #[error("compressed for transport: `tinyres expand` turns it into the shard")]
+    Compressed,
+    /// A set in its transport form was opened as a raw one: expand it.
+    #[error("a set compressed for transport: run `tinyres expand` on the directory first")]
+    Transport,
+    /// Not a shard in its transport form, or one whose end is missing.
+    #[error(
+        "no seek table at the end: not a shard in its transport form, or cut short; copy it again"
+    )]
+    NotTransport,
+    /// The seek table of a transport file does not fit to the file, or to the shard's header.
+    #[error("seek table: {what} is {got}, expected {expected}: damaged; copy the file again")]
+    SeekTable {
+        /// Which of its numbers is off.
+        what: &'static str,
+        /// The value found.
+        got: u64,
+        /// The value that the file's length or the header demands, or the largest one allowed.
+        expected: u64,
+    },
+    /// A frame of a transport file has not the size that it must have.
+    #[error(
+        "{part}: its frame {what} {got} bytes, expected {expected}: damaged; copy the file again"
+    )]
+    Frame {
+        /// The part of the shard that the frame holds.
+        part: Part,
+        /// Which of its sizes is off.
+        what: &'static str,
+        /// The size found.
+        got: u64,
+        /// The size that the shard's header or the seek table demands.
+        expected: u64,
+    },
+    /// A part of the shard is longer than a frame of the transport form may be: leave it raw.
+    #[error(
+        "{part} has {got} bytes, but the transport form takes at most {max}: leave the shard raw"
+    )]
+    FrameLimit {
+        /// The part.
+        part: Part,
+        /// Its length.
+        got: u64,
+        /// The longest that a frame holds.
+        max: u64,
+    },
+    /// zstd could not compress or expand a part of a shard.
+    #[error("{part}: zstd: {reason}; copy the file again")]
+    Zstd {
+        /// The part.
+        part: Part,
+        /// What zstd said.
+        reason: String,
+    },
+    /// zstd has no such level.
+    #[error("zstd level {got}, expected 1 (fast) to 22 (small)")]
+    Level {
+        /// The level asked for.
+        got: i32,
+    },
     /// The operating system refused.
     #[error(transparent)]
     Io(#[from] std::io::Error),

@@ -14,6 +14,8 @@ pub const VERSION: u32 = 1;
 /// What every shard begins with: a byte that is not ASCII, `TRS`, then the line ends that a
 /// text-mode transfer changes and the byte that stops `type` on DOS, as in PNG.
 pub const MAGIC: [u8; 8] = *b"\x89TRS\r\n\x1a\n";
+/// What a frame of zstd begins with, and so a shard in its transport form.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 /// Sections begin at multiples of this, so that every column is aligned for any vector width.
 pub(crate) const ALIGN: u64 = 64;
 /// The `dtype` of `u8` pixels.
@@ -138,15 +140,41 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// Where `part` lies in the file; for a block past the last an empty range.
     pub fn range(&self, part: Part) -> Range<usize> {
-        match index(part) {
-            Some(at) => self.ranges[at].clone(),
-            None => 0..0,
+        let images = self.ranges[0].clone();
+        match part {
+            Part::Header => 0..PAGE,
+            Part::Block(block) => {
+                // No overflow: both numbers are at most `count`, whose images have a range.
+                let first = usize::try_from(block)
+                    .ok()
+                    .and_then(|block| block.checked_mul(BLOCK_IMAGES));
+                let first = first.map_or(self.count, |first| first.min(self.count));
+                let last = self.count.min(first + BLOCK_IMAGES);
+                let image = self.shape.image_len();
+                images.start + first * image..images.start + last * image
+            }
+            Part::Tail => images.end..self.ranges[self.ranges.len() - 1].end,
+            section => index(section).map_or(0..0, |at| self.ranges[at].clone()),
         }
+    }
+
+    /// How many blocks the images are checked in.
+    pub fn blocks(&self) -> u64 {
+        self.count.div_ceil(BLOCK_IMAGES) as u64
     }
 
     /// Checks the header page at the start of `bytes`, and that every section lies where it must.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
+        Self::of(bytes, bytes.len() as u64)
+    }
+
+    /// The same for a file of `len` bytes that begins with `bytes`: all of it, or its first page.
+    pub fn of(bytes: &[u8], len: u64) -> Result<Self> {
+        if bytes.starts_with(&ZSTD_MAGIC) {
+            return Err(Error::Compressed);
+        }
         let magic = bytes.first_chunk::<8>();
         if magic != Some(&MAGIC) {
             let mut got = [0; 8];
@@ -157,7 +185,6 @@ impl Layout {
                 expected: MAGIC,
             });
         }
-        let len = bytes.len() as u64;
         let Some(page) = bytes.get(..PAGE) else {
             return Err(Error::Length {
                 got: len,

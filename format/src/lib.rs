@@ -8,13 +8,15 @@ mod metadata;
 mod part;
 pub mod publish;
 mod shard;
+pub mod transport;
 mod writer;
 
 pub use error::{Error, Result};
 pub use header::{BLOCK_IMAGES, MAGIC, PAGE, Shape, VERSION};
 pub use le::{Le32, Le64, LeI32, LeI64};
-pub use manifest::{MANIFEST, Manifest, ShardEntry, SplitEntry, shards_in};
+pub use manifest::{Form, MANIFEST, Manifest, ShardEntry, SplitEntry, shards_in};
 pub use metadata::{Class, Digest, Metadata, Refused, Split};
 pub use part::Part;
 pub use shard::{Shard, map};
+pub use transport::ZstdShard;
 pub use writer::{Columns, Published, Run, Writer};

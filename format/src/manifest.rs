@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Error, Result, Shape, Shard, Split, publish};
+use crate::{Digest, Error, Result, Shape, Shard, Split, publish, transport};
 
 /// The file that says that a directory of shards is whole.
 pub const MANIFEST: &str = "dataset.json";
@@ -26,6 +26,17 @@ pub struct Manifest {
     pub classes: usize,
     /// The splits, in the order train, val, test.
     pub splits: Vec<SplitEntry>,
+    /// The form that the shards are in, unless they are raw; what is said of each is of its raw form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Form>,
+}
+
+/// A form of shards in which they are moved and kept, but not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// Each shard is a `.zst` file of the [transport form](transport).
+    Zstd,
 }
 
 /// A split of the set.
@@ -52,7 +63,16 @@ pub struct ShardEntry {
     pub digest: Digest,
 }
 
-/// The files in `dir` that have the name of a shard, in the order of splits and shards.
+impl ShardEntry {
+    /// The shard's file name in the directory of a set in its transport form.
+    #[must_use]
+    pub fn transport_file(&self) -> String {
+        self.file.clone() + transport::SUFFIX
+    }
+}
+
+/// The files in `dir` that have the name of a shard, raw or in its transport form, in the order of
+/// splits and shards.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -61,9 +81,10 @@ pub fn shards_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
         let place = name.to_str().and_then(|name| {
-            let (split, index) = name.strip_suffix(".bin")?.split_once('-')?;
+            let raw = name.strip_suffix(transport::SUFFIX).unwrap_or(name);
+            let (split, index) = raw.strip_suffix(".bin")?.split_once('-')?;
             let (split, index): (Split, usize) = (split.parse().ok()?, index.parse().ok()?);
-            (split.shard_name(index) == name).then_some((split, index))
+            (split.shard_name(index) == raw).then_some((split, index, raw != name))
         });
         shards.extend(place.map(|place| (place, dir.join(name))));
     }
@@ -88,14 +109,28 @@ impl Manifest {
             shape,
             classes,
             splits,
+            transport: None,
         }
     }
 
-    /// Reads the manifest of the set in `dir`.
+    /// Reads the manifest of the set of raw shards in `dir`.
     ///
     /// # Errors
-    /// [`Error::Unfinished`] where there is none; otherwise what is wrong with it. Each names the directory.
+    /// [`Error::Unfinished`] where there is none, [`Error::Transport`] where the shards must be
+    /// expanded first; otherwise what is wrong with it. Each names the directory.
     pub fn load(dir: &Path) -> Result<Self> {
+        let manifest = Self::load_any(dir)?;
+        match manifest.transport {
+            None => Ok(manifest),
+            Some(Form::Zstd) => Err(Error::Transport.at(dir)),
+        }
+    }
+
+    /// Reads the manifest of the set in `dir`, whose shards may be in their transport form.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_any(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
         let read = || match std::fs::metadata(&path) {
             Ok(file) if file.len() > MAX_LEN => Err(Error::Length {
@@ -163,17 +198,25 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The manifest's text, as it is written to a file.
+    ///
+    /// # Errors
+    /// None that a manifest can have.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|error| Error::Manifest {
+            reason: error.to_string(),
+        })?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
     /// Writes the manifest to `dir`, whole or not at all: the last step of a pack.
     ///
     /// # Errors
     /// Those of the operating system.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let path = dir.join(MANIFEST);
-        let mut json = serde_json::to_vec_pretty(self).map_err(|error| Error::Manifest {
-            reason: error.to_string(),
-        })?;
-        json.push(b'\n');
-        publish::write(&path, &json).map_err(|error| Error::from(error).at(&path))
+        publish::write(&path, &self.to_json()?).map_err(|error| Error::from(error).at(&path))
     }
 
     /// The entry of `split`, if the set has it.

@@ -20,6 +20,8 @@ pub enum Part {
     Names,
     /// The JSON metadata.
     Metadata,
+    /// All that comes after the images.
+    Tail,
 }
 
 impl Part {
@@ -47,6 +49,7 @@ impl std::fmt::Display for Part {
             Self::NameOffsets => "name offsets",
             Self::Names => "names",
             Self::Metadata => "metadata",
+            Self::Tail => "columns and metadata",
         };
         f.write_str(name)
     }

@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -81,18 +82,26 @@ impl<B: AsRef<[u8]>> Shard<B> {
     /// The bytes of a section; of the images where it is a block of them.
     #[must_use]
     pub fn part(&self, part: Part) -> &[u8] {
-        match part {
-            Part::Header => &self.bytes()[..PAGE],
-            Part::Block(block) => {
-                let start = usize::try_from(block)
-                    .ok()
-                    .and_then(|block| block.checked_mul(BLOCK_IMAGES));
-                let start = start.unwrap_or(self.len()).min(self.len());
-                let end = (start + BLOCK_IMAGES).min(self.len());
-                let image = self.shape().image_len();
-                &self.images()[start * image..end * image]
-            }
-            section => &self.bytes()[self.layout.range(section)],
+        &self.bytes()[self.range(part)]
+    }
+
+    pub(crate) fn range(&self, part: Part) -> Range<usize> {
+        self.layout.range(part)
+    }
+
+    /// What holds the bytes.
+    #[must_use]
+    pub fn inner(&self) -> &B {
+        &self.bytes
+    }
+
+    /// The same shard, with its bytes held by what `into` makes of their holder: it must give the
+    /// same bytes.
+    pub fn map_inner<C: AsRef<[u8]>>(self, into: impl FnOnce(B) -> C) -> Shard<C> {
+        Shard {
+            bytes: into(self.bytes),
+            layout: self.layout,
+            metadata: self.metadata,
         }
     }
 
@@ -146,7 +155,7 @@ impl<B: AsRef<[u8]>> Shard<B> {
     /// How many blocks the images are checked in.
     #[must_use]
     pub fn blocks(&self) -> u64 {
-        self.len().div_ceil(BLOCK_IMAGES) as u64
+        self.layout.blocks()
     }
 
     /// The block that an image is in.
@@ -160,6 +169,14 @@ impl<B: AsRef<[u8]>> Shard<B> {
     /// # Errors
     /// They differ, or there is no such block.
     pub fn verify_block(&self, block: u64) -> Result<()> {
+        self.check_block(block, self.part(Part::Block(block)))
+    }
+
+    /// Checks `pixels`, which were read elsewhere, against the checksum of a block.
+    ///
+    /// # Errors
+    /// They differ, or there is no such block.
+    pub fn check_block(&self, block: u64, pixels: &[u8]) -> Result<()> {
         let crcs: &[Le32] = bytemuck::cast_slice(self.part(Part::BlockCrcs));
         let crc = usize::try_from(block)
             .ok()
@@ -171,7 +188,7 @@ impl<B: AsRef<[u8]>> Shard<B> {
                 expected: self.blocks(),
             });
         };
-        let got = crc32fast::hash(self.part(Part::Block(block)));
+        let got = crc32fast::hash(pixels);
         if got == expected {
             Ok(())
         } else {

@@ -1,5 +1,6 @@
 //! One file for each command: what was typed, and how its result is shown.
 
+pub mod expand;
 pub mod inspect;
 pub mod pack;
 pub mod sample;

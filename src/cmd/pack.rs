@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use tinyres::pack::{self, Config};
 use tinyres::source::Source;
 use tinyres::ui::Ui;
+use tinyres_format::transport::Level;
 
 /// Pack a Tiny ImageNet directory or zip into shards
 ///
@@ -33,13 +34,24 @@ pub struct Args {
     /// Replace a finished set in the output directory
     #[arg(long)]
     force: bool,
+    /// Compress the shards for moving and keeping, at a level from 1 (fast) to 22 (small); `tinyres
+    /// expand` makes them raw again. Takes about 40 MB of memory more, at level 19 about 30 MB for
+    /// each thread
+    #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "3", value_parser = level)]
+    zstd: Option<Level>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   tinyres pack tiny-imagenet-200
   tinyres pack tiny-imagenet-200.zip -o /data/shards --threads 4
+  tinyres pack tiny-imagenet-200.zip --zstd -o /mnt/usb/shards
   tinyres pack tiny-imagenet-200 --skip-bad --json | jq .refused";
+
+fn level(text: &str) -> Result<Level, String> {
+    let number = text.parse().map_err(|_| "not a number".to_owned())?;
+    Level::new(number).map_err(|error| error.to_string())
+}
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
     let source = Source::open(&args.source)?;
@@ -50,6 +62,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
         threads: args.threads,
         skip_bad: args.skip_bad,
         force: args.force,
+        zstd: args.zstd,
     };
     let report = pack::pack(&source, &config, ui)?;
     Ok(ui.result(&report)?)

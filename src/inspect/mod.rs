@@ -5,10 +5,17 @@ mod report;
 mod sample;
 mod verify;
 
+use std::borrow::Cow;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use tinyres_format::{Class, Digest, Manifest, Shape, Shard, Split, shards_in};
+use tinyres_format::transport::{Expander, Zstd};
+use tinyres_format::{
+    BLOCK_IMAGES, Class, Digest, Form, Manifest, Part, Shape, Shard, Split, shards_in,
+};
+
+use crate::transport;
 
 pub use picture::Picture;
 pub use report::Report;
@@ -93,7 +100,24 @@ impl serde::Serialize for Problem {
     }
 }
 
-/// A shard, or all shards of a directory.
+/// What holds the bytes of a shard.
+#[derive(Debug)]
+enum Bytes<B> {
+    Raw(B),
+    /// All but the pixels, which are expanded where they are looked at.
+    Zstd(Zstd<File>),
+}
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Bytes<B> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Raw(bytes) => bytes.as_ref(),
+            Self::Zstd(bytes) => bytes.as_ref(),
+        }
+    }
+}
+
+/// A shard, or all shards of a directory, raw or in their transport form.
 #[derive(Debug)]
 pub struct Set<B> {
     path: PathBuf,
@@ -114,7 +138,7 @@ pub struct Set<B> {
 #[derive(Debug)]
 struct Member<B> {
     path: PathBuf,
-    shard: Shard<B>,
+    shard: Shard<Bytes<B>>,
     split: Split,
     /// The split's number of the shard's first image; 0 if the shard stands alone.
     start: u64,
@@ -123,8 +147,8 @@ struct Member<B> {
 }
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
-    /// Opens the shard at `path`, or all shards in the directory there, each with `open`. No pixel
-    /// is read. What is wrong with a directory or with a column is a problem to be reported.
+    /// Opens the shard at `path`, or all shards in the directory there, each with `open`, or where
+    /// that finds a transport form, as one. No pixel is read. What is wrong with a directory or with a column is a problem to be reported.
     ///
     /// # Errors
     /// The shard cannot be opened; the directory has neither a manifest nor a shard that can.
@@ -132,13 +156,17 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         path: &Path,
         open: impl Fn(&Path) -> tinyres_format::Result<Shard<B>>,
     ) -> Result<Self> {
+        let either = |path: &Path| match open(path) {
+            Err(error) if compressed(&error) => open_transport(path),
+            opened => opened.map(|shard| shard.map_inner(Bytes::Raw)),
+        };
         let mut set = if path.is_dir() {
-            match Manifest::load(path) {
-                Ok(manifest) => Self::finished(path, &manifest, open)?,
-                Err(error) => Self::unfinished(path, error, open)?,
+            match Manifest::load_any(path) {
+                Ok(manifest) => Self::finished(path, &manifest, either)?,
+                Err(error) => Self::unfinished(path, error, either)?,
             }
         } else {
-            let shard = open(path)?;
+            let shard = either(path)?;
             let mut set = Self::like(path, &shard);
             set.add(path.to_owned(), shard, 0);
             set
@@ -157,7 +185,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     fn finished(
         dir: &Path,
         manifest: &Manifest,
-        open: impl Fn(&Path) -> tinyres_format::Result<Shard<B>>,
+        open: impl Fn(&Path) -> tinyres_format::Result<Shard<Bytes<B>>>,
     ) -> Result<Self> {
         let mut set = Self {
             path: dir.to_owned(),
@@ -178,7 +206,10 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         for entry in &manifest.splits {
             let mut start = 0;
             for (index, listed) in entry.shards.iter().enumerate() {
-                let path = dir.join(&listed.file);
+                let path = dir.join(match manifest.transport {
+                    None => listed.file.clone(),
+                    Some(Form::Zstd) => listed.transport_file(),
+                });
                 unlisted.retain(|found| *found != path);
                 let checked = open(&path).and_then(|shard| {
                     manifest
@@ -204,7 +235,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     fn unfinished(
         dir: &Path,
         why: tinyres_format::Error,
-        open: impl Fn(&Path) -> tinyres_format::Result<Shard<B>>,
+        open: impl Fn(&Path) -> tinyres_format::Result<Shard<Bytes<B>>>,
     ) -> Result<Self> {
         let mut problems = Vec::new();
         let mut set: Option<Self> = None;
@@ -227,7 +258,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     }
 
     /// A set without members that `shard` fits into.
-    fn like(path: &Path, shard: &Shard<B>) -> Self {
+    fn like(path: &Path, shard: &Shard<Bytes<B>>) -> Self {
         let metadata = shard.metadata();
         Self {
             path: path.to_owned(),
@@ -243,7 +274,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     }
 
     /// Adds a shard, if it fits to the first one.
-    fn add(&mut self, path: PathBuf, shard: Shard<B>, start: u64) {
+    fn add(&mut self, path: PathBuf, shard: Shard<Bytes<B>>, start: u64) {
         let metadata = shard.metadata();
         if let Some(first) = self.members.first() {
             let of_first = first.shard.metadata();
@@ -289,6 +320,46 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
             .first()
             .map_or(&[], |member| &member.shard.metadata().classes)
     }
+}
+
+impl<B: AsRef<[u8]>> Member<B> {
+    /// The pixels of a block, compared with their checksum.
+    fn block<'a>(
+        &'a self,
+        block: u64,
+        expander: &'a mut Expander,
+    ) -> tinyres_format::Result<&'a [u8]> {
+        match self.shard.inner() {
+            Bytes::Raw(_) => {
+                self.shard.verify_block(block)?;
+                Ok(self.shard.part(Part::Block(block)))
+            }
+            Bytes::Zstd(zstd) => zstd.expand_block(&self.shard, block, expander),
+        }
+    }
+
+    /// The pixels of the shard's image `at`, compared with their block's checksum.
+    fn image(&self, at: usize) -> tinyres_format::Result<Cow<'_, [u8]>> {
+        let mut expander = Expander::new()?;
+        let block = self.block(Shard::<B>::block_of(at), &mut expander)?;
+        if let Bytes::Raw(_) = self.shard.inner() {
+            return Ok(self.shard.image(at).unwrap_or_default().into());
+        }
+        let mut images = block.chunks_exact(self.shard.shape().image_len());
+        let image = images.nth(at % BLOCK_IMAGES).unwrap_or_default();
+        Ok(image.to_vec().into())
+    }
+}
+
+fn compressed(error: &tinyres_format::Error) -> bool {
+    match error {
+        tinyres_format::Error::At { source, .. } => compressed(source),
+        error => matches!(error, tinyres_format::Error::Compressed),
+    }
+}
+
+fn open_transport<B: AsRef<[u8]>>(path: &Path) -> tinyres_format::Result<Shard<Bytes<B>>> {
+    transport::open(path).map(|shard| shard.map_inner(Bytes::Zstd))
 }
 
 fn shards(dir: &Path) -> Result<Vec<PathBuf>> {

@@ -2,10 +2,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tinyres_format::{Class, Digest, LeI32, Part, Shape, Shard, Split, VERSION};
+use tinyres_format::{Class, Digest, Form, LeI32, Part, Shape, Shard, Split, VERSION};
 
-use super::{Member, Set, Verification};
-use crate::text::{Bytes, Count};
+use super::{Bytes, Member, Set, Verification};
+use crate::text::{Bytes as Size, Count};
+use crate::transport::ratio;
 
 /// Columns of a terminal.
 const WIDTH: usize = 80;
@@ -21,6 +22,8 @@ pub struct Report {
     pub creator: String,
     /// Identifies the set.
     pub fingerprint: Digest,
+    /// What the transport form takes, where the shards are in it. Sizes below are of raw shards.
+    pub transport: Option<TransportReport>,
     /// Shape of every image.
     pub shape: Shape,
     /// Number of classes.
@@ -37,6 +40,19 @@ pub struct Report {
     pub problems: Vec<String>,
     /// What came of comparing all checksums, where that was asked for.
     pub verification: Option<Verification>,
+}
+
+/// What is compressed, and how much.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TransportReport {
+    /// How.
+    pub form: Form,
+    /// Shards in this form.
+    pub shards: u64,
+    /// Bytes of their files.
+    pub bytes: u64,
+    /// How many times shorter they are than the raw shards.
+    pub ratio: Option<f64>,
 }
 
 /// A shard's place among those of its split.
@@ -133,6 +149,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
             version: VERSION,
             creator: self.creator.clone(),
             fingerprint: self.fingerprint,
+            transport: self.transport(),
             shape: self.shape,
             classes: self.classes,
             place: alone.map(|member| Place {
@@ -191,8 +208,29 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         (report, counts)
     }
 
+    /// What the shards in their transport form take, if there are any.
+    fn transport(&self) -> Option<TransportReport> {
+        let compressed = |member: &Member<B>| match member.shard.inner() {
+            Bytes::Raw(_) => None,
+            Bytes::Zstd(zstd) => {
+                Some([1, zstd.compressed_len(), member.shard.bytes().len() as u64])
+            }
+        };
+        let [shards, bytes, raw] = self
+            .members
+            .iter()
+            .filter_map(compressed)
+            .reduce(|sum, one| [0, 1, 2].map(|at| sum[at] + one[at]))?;
+        Some(TransportReport {
+            form: Form::Zstd,
+            shards,
+            bytes,
+            ratio: ratio(raw, bytes),
+        })
+    }
+
     fn parts(&self) -> Vec<PartSize> {
-        let sum = |bytes: &dyn Fn(&Shard<B>) -> usize| {
+        let sum = |bytes: &dyn Fn(&Shard<Bytes<B>>) -> usize| {
             self.members
                 .iter()
                 .map(|member| bytes(&member.shard) as u64)
@@ -264,6 +302,14 @@ impl fmt::Display for Report {
         }
         writeln!(f, "  format {}, written by {}", self.version, self.creator)?;
         writeln!(f, "  fingerprint {}", self.fingerprint)?;
+        if let Some(transport) = self.transport {
+            let TransportReport { bytes, ratio, .. } = transport;
+            let (bytes, ratio) = (Size(bytes), ratio.unwrap_or_default());
+            writeln!(
+                f,
+                "  compressed to {bytes} of zstd, ratio {ratio:.3}; `tinyres expand` undoes it"
+            )?;
+        }
         if self.place.is_none() && self.problems.is_empty() {
             writeln!(f, "  dataset.json and all shards agree")?;
         }
@@ -300,7 +346,7 @@ impl Report {
                 Count(split.grey),
                 Count(split.refused),
                 Count(split.shards),
-                Bytes(split.bytes),
+                Size(split.bytes),
             )?;
         }
         writeln!(
@@ -338,7 +384,7 @@ impl Report {
         write!(f, "\nparts                size    share")?;
         for PartSize { part, bytes } in &self.parts {
             let share = 100.0 * *bytes as f64 / whole.max(1) as f64;
-            write!(f, "\n{part:<15} {:>9} {share:>7.2}%", Bytes(*bytes))?;
+            write!(f, "\n{part:<15} {:>9} {share:>7.2}%", Size(*bytes))?;
         }
         Ok(())
     }

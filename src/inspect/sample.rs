@@ -1,8 +1,9 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tinyres_format::{Class, LeI32, Shape, Shard, Split};
+use tinyres_format::{Class, LeI32, Shape, Split};
 
 use super::{Error, Member, Result, Set};
 use crate::load::{Draws, Stream};
@@ -32,7 +33,7 @@ pub struct Sample<'a> {
     pub shape: Shape,
     /// Its pixels, `u8 [channels, height, width]`.
     #[serde(skip)]
-    pub pixels: &'a [u8],
+    pub pixels: Cow<'a, [u8]>,
 }
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
@@ -77,10 +78,8 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
             return Err(Error::NotOpen { path, split, image });
         };
         let shard = &member.shard;
-        let whole = shard
-            .verify_columns()
-            .and_then(|()| shard.verify_block(Shard::<B>::block_of(at)));
-        whole.map_err(|error| error.at(&member.path))?;
+        let whole = shard.verify_columns().and_then(|()| member.image(at));
+        let pixels = whole.map_err(|error| error.at(&member.path))?;
         let label = usize::try_from(shard.labels()[at].get()).ok();
         let sides = shard.boxes()[at].map(LeI32::get);
         Ok(Sample {
@@ -93,7 +92,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
             bbox: (sides[0] >= 0).then_some(sides),
             name: shard.name(at).transpose()?.unwrap_or_default(),
             shape: shard.shape(),
-            pixels: shard.image(at).unwrap_or_default(),
+            pixels,
         })
     }
 

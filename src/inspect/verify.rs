@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use serde::Serialize;
+use tinyres_format::transport::Expander;
 use tinyres_format::{BLOCK_IMAGES, Split};
 
 use super::Set;
@@ -57,8 +58,18 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         let (mut done, mut damaged) = (0, Vec::new());
         for member in &self.members {
             let blocks = member.shard.blocks();
-            let found = (0..blocks).into_par_iter().filter_map(|block| {
-                let error = member.shard.verify_block(block).err()?;
+            let check = |expander: &mut tinyres_format::Result<Expander>, block| {
+                let expander = expander.as_mut().map_err(|error| error.to_string())?;
+                let pixels = member.block(block, expander);
+                pixels.map(drop).map_err(|error| error.to_string())
+            };
+            let checked = (0..blocks)
+                .into_par_iter()
+                .map_init(Expander::new, |expander, block| {
+                    (block, check(expander, block))
+                });
+            let found = checked.filter_map(|(block, checked)| {
+                let reason = checked.err()?;
                 let first = block * BLOCK_IMAGES as u64;
                 let images = first..(first + BLOCK_IMAGES as u64).min(member.shard.len() as u64);
                 Some(Damage {
@@ -69,7 +80,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
                         .directory
                         .then_some(member.start + images.start..member.start + images.end),
                     images,
-                    reason: error.to_string(),
+                    reason,
                 })
             });
             damaged.extend(found.collect::<Vec<_>>());

@@ -45,6 +45,9 @@ pub enum Error {
         /// How many there would be.
         shards: usize,
     },
+    /// The threads that compress could not be started.
+    #[error("no threads to compress with: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] source::Error),

@@ -1,5 +1,6 @@
 //! From JPEGs to shards: decoded in parallel, written in source order, published as a whole.
 
+mod compress;
 mod decode;
 mod error;
 mod fill;
@@ -12,18 +13,23 @@ use std::path::PathBuf;
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
+use tinyres_format::transport::Level;
 use tinyres_format::{
-    Columns, Digest, Manifest, Metadata, Refused, Shape, ShardEntry, Split, SplitEntry, Writer,
+    Columns, Digest, Form, Manifest, Metadata, Refused, Shape, ShardEntry, Split, SplitEntry,
+    Writer,
 };
 
 use crate::event::{Event, Observer};
 use crate::source::{Item, Problems, Source};
 
+pub use compress::Compression;
+use compress::Compressor;
 pub use decode::Bad;
 pub use error::{BadImage, Error, Result};
 use fill::{Outcome, Worker, fill};
 pub use fingerprint::fingerprint;
 pub use report::{Report, SplitReport};
+pub(crate) use staging::STAGING;
 use staging::Staging;
 
 /// What to pack, and how.
@@ -41,6 +47,8 @@ pub struct Config {
     pub skip_bad: bool,
     /// Replace a finished set in `output`.
     pub force: bool,
+    /// Write the shards in their transport form, compressed at this level.
+    pub zstd: Option<Level>,
 }
 
 /// Packs `source` to `config.output`.
@@ -52,7 +60,7 @@ pub struct Config {
 /// Then nothing has been published: what was in `output` is still there.
 pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Result<Report> {
     let began = Instant::now();
-    let staging = Staging::begin(&config.output, config.force)?;
+    let staging = Staging::begin(&config.output, config.force, config.zstd)?;
     if staging.resumes() {
         watch.on(&Event::Notice(format!(
             "{}: going on where an interrupted pack ended; what it finished is checked and kept",
@@ -60,6 +68,10 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         )));
     }
     let shape = Shape::rgb(config.side);
+    let compressor = config
+        .zstd
+        .map(|level| Compressor::new(level, threads(config.threads)))
+        .transpose()?;
     let mut packer = Packer {
         source,
         shape,
@@ -69,6 +81,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         workers: (0..threads(config.threads))
             .map(|_| Worker::new())
             .collect(),
+        compressor: compressor.as_ref(),
         refused: Vec::new(),
     };
     let mut splits = Vec::new();
@@ -94,13 +107,17 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         return Err(Error::Bad { images });
     }
     let fingerprint = packer.fingerprint;
-    let manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
+    let mut manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
+    manifest.transport = config.zstd.map(|_| Form::Zstd);
     staging.publish(&manifest)?;
     Ok(Report {
         output: config.output.clone(),
         fingerprint,
         shape,
         classes: manifest.classes,
+        zstd: compressor.map(|compressor| {
+            compressor.report(reports.iter().map(|split: &SplitReport| split.bytes).sum())
+        }),
         splits: reports,
         refused,
         seconds: began.elapsed().as_secs_f64(),
@@ -128,6 +145,7 @@ struct Packer<'a> {
     skip_bad: bool,
     staging: &'a Staging,
     workers: Vec<Worker>,
+    compressor: Option<&'a Compressor>,
     /// Bad images of the splits so far.
     refused: Vec<Refused>,
 }
@@ -182,6 +200,9 @@ impl Packer<'_> {
                     if let Some(shard) = finishing.take() {
                         entry.shards.push(join(shard)?);
                     }
+                    if let Some(compressor) = self.compressor {
+                        compressor.keep(kept.compressed);
+                    }
                     entry.shards.push(kept.entry);
                     continue;
                 }
@@ -199,7 +220,17 @@ impl Packer<'_> {
                 metadata.refused.clone_from(&filled.refused);
                 self.refused.extend(filled.refused);
                 let (writer, items) = (filled.writer, filled.items);
-                finishing = Some(scope.spawn(move || finish(writer, &items, &metadata, file)));
+                let (staging, compressor) = (self.staging, self.compressor);
+                finishing = Some(scope.spawn(move || {
+                    let entry = finish(writer, &items, &metadata, file)?;
+                    if let Some(compressor) = compressor {
+                        compressor.replace(
+                            &staging.path(&entry.file),
+                            &staging.path(&entry.transport_file()),
+                        )?;
+                    }
+                    Ok(entry)
+                }));
             }
             if let Some(shard) = finishing {
                 entry.shards.push(join(shard)?);

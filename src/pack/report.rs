@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry};
 
+use super::Compression;
 use crate::text::{Bytes, Count};
 
 /// What was packed, in how much time.
@@ -21,6 +22,8 @@ pub struct Report {
     pub splits: Vec<SplitReport>,
     /// Images that were left out.
     pub refused: Vec<Refused>,
+    /// What compressing took and gave, where the shards are in their transport form.
+    pub zstd: Option<Compression>,
     /// Time from the source being open to the set being published.
     pub seconds: f64,
 }
@@ -127,6 +130,9 @@ impl fmt::Display for Report {
                 "kept {} shards of an interrupted pack",
                 Count(kept as u64)
             )?;
+        }
+        if let Some(zstd) = &self.zstd {
+            writeln!(f, "{zstd}")?;
         }
         let bytes = self.splits.iter().map(|split| split.bytes).sum();
         #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]

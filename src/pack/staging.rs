@@ -3,15 +3,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use tinyres_format::{MANIFEST, Manifest, Metadata, Refused, ShardEntry, publish, shards_in};
+use tinyres_format::transport::{Expander, Level, SUFFIX};
+use tinyres_format::{
+    Form, MANIFEST, Manifest, Metadata, Refused, Shard, ShardEntry, publish, shards_in,
+};
 
 use super::{Error, Result};
 use crate::scratch::Scratch;
 use crate::source::{Item, Source};
+use crate::transport;
 
 /// Where shards wait, inside the output directory, until all of them are there.
-const STAGING: &str = ".packing";
-/// An empty file there, as old as the first of the packs whose shards wait.
+pub(crate) const STAGING: &str = ".packing";
+/// A file there, as old as the first of the packs whose shards wait: their form, empty where raw.
 const BEGAN: &str = "began";
 
 /// An output directory that a set is being packed to.
@@ -22,6 +26,8 @@ const BEGAN: &str = "began";
 pub(super) struct Staging {
     output: PathBuf,
     inner: Scratch,
+    /// Whether the shards are compressed, and how.
+    zstd: Option<Level>,
     /// When the interrupted pack began that this one goes on with.
     resumed: Option<SystemTime>,
     /// Whether the output directory was made for this pack.
@@ -31,9 +37,9 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Prepares `output`, which must not hold a finished set unless `force`.
-    pub fn begin(output: &Path, force: bool) -> Result<Self> {
+    pub fn begin(output: &Path, force: bool, zstd: Option<Level>) -> Result<Self> {
         if !force && output.join(MANIFEST).exists() {
-            let holds = match Manifest::load(output) {
+            let holds = match Manifest::load_any(output) {
                 Ok(manifest) => format!("fingerprint {:.12}", manifest.fingerprint.to_string()),
                 Err(error) => error.to_string(),
             };
@@ -54,18 +60,24 @@ impl Staging {
         let mut staging = Self {
             output: output.to_owned(),
             inner: scratch,
+            zstd,
             resumed: None,
             created,
             published: false,
         };
         let began = staging.path(BEGAN);
-        match fs::metadata(&began).and_then(|began| began.modified()) {
-            Ok(began) => staging.resume(began)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                staging.inner.clear().map_err(refused(&inner))?;
-                fs::write(&began, "").map_err(refused(&began))?;
+        let form = zstd.map_or(String::new(), |level| format!("zstd {}", level.get()));
+        let at = || fs::metadata(&began)?.modified();
+        match fs::read_to_string(&began).and_then(|form| Ok((form, at()?))) {
+            Ok((same, began)) if same == form => staging.resume(began)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(refused(&began)(error));
             }
-            Err(error) => return Err(refused(&began)(error)),
+            // Nothing is there, or what would become another file.
+            _ => {
+                staging.inner.clear().map_err(refused(&inner))?;
+                fs::write(&began, form).map_err(refused(&began))?;
+            }
         }
         Ok(staging)
     }
@@ -98,11 +110,34 @@ impl Staging {
         source: &Source,
         items: &[Item],
     ) -> Option<Kept> {
-        let began = self.resumed?;
         let path = self.path(file);
+        if self.zstd.is_some() {
+            let path = path.with_file_name(file.to_owned() + SUFFIX);
+            let shard = transport::open(&path).ok()?;
+            let mut kept = self.same(file, &shard, expected, source, items)?;
+            let mut expander = Expander::new().ok()?;
+            let whole = |block| shard.expand_block(block, &mut expander).is_ok();
+            kept.compressed = shard.inner().compressed_len();
+            return (shard.verify_columns().is_ok() && (0..shard.blocks()).all(whole))
+                .then_some(kept);
+        }
         #[expect(unsafe_code, reason = "nobody else writes to what waits here")]
         // SAFETY: this process holds the lock of the directory, and replaces files in it by renaming.
         let shard = unsafe { tinyres_format::map(&path) }.ok()?;
+        let kept = self.same(file, &shard, expected, source, items)?;
+        shard.verify().is_ok().then_some(kept)
+    }
+
+    /// What is kept of `shard` if it is of the same items, none of which has been touched since.
+    fn same<B: AsRef<[u8]>>(
+        &self,
+        file: &str,
+        shard: &Shard<B>,
+        expected: &Metadata,
+        source: &Source,
+        items: &[Item],
+    ) -> Option<Kept> {
+        let began = self.resumed?;
         let untouched = |item| {
             let touched = source.modified(item);
             touched.is_ok_and(|touched| touched < began)
@@ -113,8 +148,7 @@ impl Staging {
             refused: metadata.refused.clone(),
             ..expected.clone()
         };
-        let whole = *metadata == same && items.iter().all(untouched) && shard.verify().is_ok();
-        whole.then(|| Kept {
+        (*metadata == same && items.iter().all(untouched)).then(|| Kept {
             entry: ShardEntry {
                 file: file.to_owned(),
                 images: shard.len() as u64,
@@ -124,6 +158,7 @@ impl Staging {
             labels: shard.labels().iter().map(|label| label.get()).collect(),
             grey: metadata.grey,
             refused: metadata.refused.clone(),
+            compressed: 0,
         })
     }
 
@@ -148,8 +183,12 @@ impl Staging {
         }
         for entry in &manifest.splits {
             for shard in &entry.shards {
-                let place = self.output.join(&shard.file);
-                fs::rename(self.path(&shard.file), &place).map_err(refused(&place))?;
+                let file = match manifest.transport {
+                    None => shard.file.clone(),
+                    Some(Form::Zstd) => shard.transport_file(),
+                };
+                let place = self.output.join(&file);
+                fs::rename(self.path(&file), &place).map_err(refused(&place))?;
             }
         }
         publish::sync_parent(&old).map_err(refused(&self.output))?;
@@ -164,6 +203,8 @@ pub(super) struct Kept {
     pub labels: Vec<i64>,
     pub grey: u64,
     pub refused: Vec<Refused>,
+    /// Length of its transport form in bytes; 0 where it is raw.
+    pub compressed: u64,
 }
 
 impl Drop for Staging {

@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tinyres_format::transport::Level;
+use tinyres_format::{Form, Manifest};
 
 fn tinyres(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
@@ -117,6 +119,53 @@ fn train_then_eval() {
         1,
         "label 3 is n00000479 for the weights, but nothing in the data",
     );
+}
+
+#[test]
+fn compressed_shards_are_expanded_once() {
+    let dir = set(4);
+    let (raw, packed) = (dir.path().join("shards"), dir.path().join("packed"));
+    std::fs::create_dir(&packed).unwrap();
+    let mut manifest = Manifest::load(&raw).unwrap();
+    for listed in manifest.splits.iter().flat_map(|split| &split.shards) {
+        let to = packed.join(listed.transport_file());
+        tinyres::transport::write(&raw.join(&listed.file), &to, Level::default()).unwrap();
+    }
+    manifest.transport = Some(Form::Zstd);
+    manifest.save(&packed).unwrap();
+
+    let cached = |args: &[&str]| {
+        let mut command = tinyres(dir.path(), args);
+        command.env("TINYRES_CACHE", dir.path().join("cache"));
+        let output = command.output().unwrap();
+        let out = stdout(&output);
+        (out, String::from_utf8(output.stderr).unwrap())
+    };
+    let mut args = SHORT;
+    args[1] = "packed";
+    let (_, err) = cached(&args);
+    assert!(
+        err.contains("packed: compressed for transport; expanding it to"),
+        "{err}"
+    );
+    assert!(err.contains("cache/shards/"), "{err}");
+    let eval = |shards| cached(&["eval", "runs/default-1", shards]);
+    let (of_packed, err) = eval("packed");
+    assert!(err.contains("using the shards expanded to"), "{err}");
+    let (of_raw, err) = eval("shards");
+    assert!(!err.contains("compressed"), "{err}");
+    assert_eq!(of_packed, of_raw);
+    // The run remembers what it was given, not the cache.
+    let says = |needle: &str| {
+        let mut files = std::fs::read_dir(dir.path().join("runs/default-1")).unwrap();
+        files.any(|file| {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            bytes
+                .windows(needle.len())
+                .any(|part| part == needle.as_bytes())
+        })
+    };
+    assert!(says("packed") && !says("cache/shards"));
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub struct Args {
     /// Directory of a run, or a file of weights that `tinyres train` wrote
     #[arg(value_name = "RUN|WEIGHTS")]
     weights: PathBuf,
-    /// Directory of shards, as `tinyres pack` wrote it
+    /// Directory of shards, as `tinyres pack` wrote it; compressed ones are expanded once, to a cache
     shards: PathBuf,
     /// Split to score on: train, val or test
     #[arg(long, default_value = "val")]
@@ -47,7 +47,8 @@ Examples:
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let checkpoint = Checkpoint::load(&Run::weights(&args.weights)?)?;
-    let data = Arc::new(super::open(&args.shards, args.split, Verify::Lazy)?);
+    let shards = super::ready(&args.shards, ui)?;
+    let data = Arc::new(super::open(&shards, args.split, Verify::Lazy)?);
     checkpoint.expect_classes(data.classes())?;
     if let Some(threads) = args.threads {
         tinyres_torch::set_threads(threads.get());

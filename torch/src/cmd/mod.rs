@@ -4,9 +4,11 @@ pub mod doctor;
 pub mod eval;
 pub mod train;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tinyres::load::{self, Dataset, Verify};
+use tinyres::transport;
+use tinyres::ui::Ui;
 use tinyres_format::Split;
 
 /// What the help of each command that maps shards says of them.
@@ -14,7 +16,12 @@ pub const MAPPED: &str = "\
 The shards are mapped, not read: nobody may write to or truncate them meanwhile. `tinyres pack`
 never does; copying another file over a shard in use would.";
 
-/// Opens a split of a directory of shards.
+/// The directory of raw shards to open for `shards`: another one where these are compressed.
+pub fn ready(shards: &Path, ui: &mut Ui) -> transport::Result<PathBuf> {
+    transport::ready(shards, transport::cache_dir().as_deref(), ui)
+}
+
+/// Opens a split of a directory of raw shards.
 #[expect(unsafe_code, reason = "the command's help states the rule of the map")]
 pub fn open(dir: &Path, split: Split, verify: Verify) -> load::Result<Dataset> {
     // SAFETY: that nobody writes to or truncates the shards is the rule that `--help` gives whoever

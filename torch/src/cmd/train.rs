@@ -27,7 +27,7 @@ use tinyres_torch::train::{Outcome, Splits, check, train};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
-    /// Directory of shards, as `tinyres pack` wrote it
+    /// Directory of shards, as `tinyres pack` wrote it; compressed ones are expanded once, to a cache
     #[arg(required_unless_present = "resume")]
     shards: Option<PathBuf>,
     /// Directory for the run, created if missing [default: runs/RECIPE-N]
@@ -151,8 +151,11 @@ fn duration(text: &str) -> Result<String, humantime::DurationError> {
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let (mut run, from, data) = match (args.resume, args.shards) {
-        (Some(dir), shards) => resume(&dir, shards)?,
-        (None, Some(shards)) => create(&shards, args.output, args.config.as_deref(), &args.flags)?,
+        (Some(dir), shards) => resume(&dir, shards, ui)?,
+        (None, Some(shards)) => {
+            let config = args.config.as_deref();
+            create(&shards, args.output, config, &args.flags, ui)?
+        }
         (None, None) => unreachable!("clap asks for one of them"),
     };
     let outcome = train(&mut run, from.as_ref(), &data, ui, stop_on_signal()?)?;
@@ -180,11 +183,12 @@ fn create(
     output: Option<PathBuf>,
     file: Option<&Path>,
     flags: &Flags,
+    ui: &mut Ui,
 ) -> anyhow::Result<(Run, Option<Checkpoint>, Splits)> {
     let mut config = Config::layered(file, toml::Table::try_from(flags)?)?;
     // The weights depend on it to the bit, so the run's record must hold it.
     config.threads.get_or_insert_with(tinyres_torch::threads);
-    let data = splits(shards, config.verify)?;
+    let data = splits(shards, config.verify, ui)?;
     check(&config, &data)?;
     let output = output.unwrap_or_else(|| free_name(&config.recipe));
     let run = Run::create(&output, config, shards, data.train.fingerprint())?;
@@ -194,13 +198,14 @@ fn create(
 fn resume(
     dir: &Path,
     shards: Option<PathBuf>,
+    ui: &mut Ui,
 ) -> anyhow::Result<(Run, Option<Checkpoint>, Splits)> {
     let (run, from) = Run::resume(dir)?;
     let shards = match shards {
         Some(moved) => moved,
         None => Run::made(dir)?.data,
     };
-    let data = splits(&shards, run.config().verify)?;
+    let data = splits(&shards, run.config().verify, ui)?;
     ensure!(
         data.train.fingerprint() == run.fingerprint(),
         "{} holds another data set than the run in {} was begun with",
@@ -210,8 +215,9 @@ fn resume(
     Ok((run, from, data))
 }
 
-fn splits(shards: &Path, verify: Verify) -> anyhow::Result<Splits> {
-    let open = |split| super::open(shards, split, verify).map(Arc::new);
+fn splits(shards: &Path, verify: Verify, ui: &mut Ui) -> anyhow::Result<Splits> {
+    let shards = super::ready(shards, ui)?;
+    let open = |split| super::open(&shards, split, verify).map(Arc::new);
     Ok(Splits {
         train: open(Split::Train)?,
         val: open(Split::Val)?,

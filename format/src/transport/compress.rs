@@ -1,0 +1,183 @@
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Mutex;
+
+use memmap2::Mmap;
+
+use super::seek::{self, Entry};
+use super::{MAX_FRAME, ReadAt, outline, parts};
+use crate::header::Layout;
+use crate::publish::Draft;
+use crate::{Error, PAGE, Part, Result, Shard};
+
+/// Pixels that are compressed between two writes, in bytes: enough for every core, and their frames
+/// are small beside any set.
+const GROUP: u64 = 32 << 20;
+
+/// How hard zstd tries, from 1 (fast) to 22 (small). Expanding is about as fast for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(i32);
+
+impl Level {
+    /// The level `level`.
+    ///
+    /// # Errors
+    /// There is no such level.
+    pub fn new(level: i32) -> Result<Self> {
+        if (1..=22).contains(&level) {
+            return Ok(Self(level));
+        }
+        Err(Error::Level { got: level })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> i32 {
+        self.0
+    }
+}
+
+/// What zstd itself takes: 3.
+impl Default for Level {
+    fn default() -> Self {
+        Self(3)
+    }
+}
+
+/// A part of a shard, compressed.
+#[derive(Debug)]
+pub struct Frame {
+    bytes: Vec<u8>,
+    entry: Entry,
+}
+
+/// A compressor and the buffer for what it compresses, kept from one block to the next.
+struct Compressor {
+    zstd: zstd::bulk::Compressor<'static>,
+    raw: Vec<u8>,
+}
+
+/// Writes the transport form of the shard in `raw` to a file that appears at `to` whole or not at
+/// all, and says how many bytes it has.
+///
+/// Every checksum of the shard is compared before. `map` lends the caller's threads: it returns what
+/// the job makes of each block of a range, in order, as `blocks.map(job).collect()` does. The bytes
+/// depend on the shard, the level and the release of zstd alone. Memory: 32 MiB of compressed blocks,
+/// and for each thread one block and the tables of zstd (for blocks of 64 images of 64 x 64 pixels
+/// a few MB at level 3, about 30 MB at level 19).
+///
+/// # Errors
+/// What is wrong with the shard, a part of it past [`MAX_FRAME`], or an error of the operating system.
+pub fn compress<R: ReadAt + Sync>(
+    raw: &R,
+    to: &Path,
+    level: Level,
+    map: impl Fn(Range<u64>, &(dyn Fn(u64) -> Result<Frame> + Sync)) -> Result<Vec<Frame>>,
+) -> Result<u64> {
+    let shard = columns(raw)?;
+    let idle = Mutex::new(Vec::new());
+    let block = |block: u64| {
+        let mut one = take(&idle, || Compressor::new(level))?;
+        let range = shard.range(Part::Block(block));
+        one.raw.resize(range.len(), 0);
+        raw.read_exact_at(&mut one.raw, range.start as u64)?;
+        shard.check_block(block, &one.raw)?;
+        let frame = frame(&mut one.zstd, Part::Block(block), &one.raw);
+        give_back(&idle, one);
+        frame
+    };
+    let mut zstd = Compressor::new(level)?.zstd;
+    let at = |error: std::io::Error| Error::from(error).at(to);
+    let draft = Draft::create(to).map_err(at)?;
+    let (mut entries, mut len) = (Vec::new(), 0);
+    let mut write = |frame: Frame| {
+        entries.push(frame.entry);
+        len += frame.bytes.len() as u64;
+        draft.file().write_all(&frame.bytes).map_err(at)
+    };
+    write(frame(&mut zstd, Part::Header, shard.part(Part::Header))?)?;
+    let block_len = shard.range(Part::Block(0)).len() as u64;
+    let group = GROUP.checked_div(block_len).unwrap_or(1).max(1);
+    let mut next = 0;
+    while next < shard.blocks() {
+        let last = shard.blocks().min(next + group);
+        let frames = map(next..last, &block)?;
+        if frames.len() as u64 != last - next {
+            return Err(Error::Mismatch {
+                what: "blocks compressed",
+                got: frames.len() as u64,
+                expected: last - next,
+            });
+        }
+        frames.into_iter().try_for_each(&mut write)?;
+        next = last;
+    }
+    write(frame(&mut zstd, Part::Tail, shard.part(Part::Tail))?)?;
+    let table = seek::table(&entries).ok_or(Error::Mismatch {
+        what: "frames of a transport shard",
+        got: entries.len() as u64,
+        expected: u32::MAX.into(),
+    })?;
+    draft.file().write_all(&table).map_err(at)?;
+    draft.publish().map_err(at)?;
+    Ok(len + table.len() as u64)
+}
+
+/// Opens the shard in `raw` without its pixels, and checks all else.
+fn columns<R: ReadAt>(raw: &R) -> Result<Shard<Mmap>> {
+    let len = raw.len()?;
+    let mut page = [0; PAGE];
+    let start = usize::try_from(len.min(PAGE as u64)).expect("at most a page");
+    raw.read_exact_at(&mut page[..start], 0)?;
+    let layout = Layout::of(&page[..start], len)?;
+    for part in parts(&layout) {
+        let got = layout.range(part).len() as u64;
+        if got > MAX_FRAME {
+            return Err(Error::FrameLimit {
+                part,
+                got,
+                max: MAX_FRAME,
+            });
+        }
+    }
+    let mut bytes = outline(len, &page)?;
+    let tail = layout.range(Part::Tail);
+    raw.read_exact_at(&mut bytes[tail.clone()], tail.start as u64)?;
+    let shard = Shard::new(bytes.make_read_only()?)?;
+    shard.verify_columns()?;
+    Ok(shard)
+}
+
+impl Compressor {
+    fn new(level: Level) -> Result<Self> {
+        let mut zstd = zstd::bulk::Compressor::new(level.0)?;
+        // So that `zstd --test` finds damage, too.
+        zstd.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
+        Ok(Self {
+            zstd,
+            raw: Vec::new(),
+        })
+    }
+}
+
+fn frame(zstd: &mut zstd::bulk::Compressor, part: Part, raw: &[u8]) -> Result<Frame> {
+    let mut bytes = zstd.compress(raw).map_err(|error| Error::Zstd {
+        part,
+        reason: error.to_string(),
+    })?;
+    bytes.shrink_to_fit();
+    let entry = Entry::new(bytes.len(), raw.len());
+    let entry = entry.expect("MAX_FRAME and its compressed form are far below 32 bits");
+    Ok(Frame { bytes, entry })
+}
+
+/// One of the idle workers, or a new one where all are at work.
+pub(super) fn take<T>(idle: &Mutex<Vec<T>>, new: impl FnOnce() -> Result<T>) -> Result<T> {
+    let one = idle.lock().expect("nothing that holds it panics").pop();
+    one.map_or_else(new, Ok)
+}
+
+pub(super) fn give_back<T>(idle: &Mutex<Vec<T>>, one: T) {
+    idle.lock().expect("nothing that holds it panics").push(one);
+}

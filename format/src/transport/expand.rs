@@ -1,0 +1,270 @@
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::Mmap;
+
+use super::compress::{give_back, take};
+use super::seek::{self, Extent};
+use super::{ReadAt, outline, parts};
+use crate::header::Layout;
+use crate::publish::Draft;
+use crate::{Error, PAGE, Part, Result, Shard};
+
+/// A shard in its transport form. Header, columns and metadata are read as from any shard; **its
+/// pixels are zero here**, until [`expand_block`](Shard::expand_block) gives those of a block.
+pub type ZstdShard<R> = Shard<Zstd<R>>;
+
+/// The bytes of a shard in its transport form: all but the pixels, and where to find these.
+#[derive(Debug)]
+pub struct Zstd<R> {
+    outline: Mmap,
+    source: R,
+    len: u64,
+    frames: Vec<Extent>,
+}
+
+impl<R> Zstd<R> {
+    /// The length of the transport file in bytes.
+    #[must_use]
+    pub fn compressed_len(&self) -> u64 {
+        self.len
+    }
+
+    /// What the transport file is read from.
+    #[must_use]
+    pub fn source(&self) -> &R {
+        &self.source
+    }
+}
+
+impl<R: ReadAt> Zstd<R> {
+    /// As [`Shard::expand_block`], for a `shard` whose bytes are held by more than this.
+    ///
+    /// # Errors
+    /// There is no such block, or it is damaged.
+    pub fn expand_block<'a, B: AsRef<[u8]>>(
+        &self,
+        shard: &Shard<B>,
+        block: u64,
+        with: &'a mut Expander,
+    ) -> Result<&'a [u8]> {
+        let part = Part::Block(block);
+        let mut raw = std::mem::take(&mut with.raw);
+        raw.resize(shard.range(part).len(), 0);
+        let frame = usize::try_from(block)
+            .ok()
+            .and_then(|block| self.frames.get(block.checked_add(1)?))
+            .filter(|_| block < shard.blocks());
+        if let Some(frame) = frame {
+            with.frame(&self.source, frame, part, &mut raw)?;
+        }
+        shard.check_block(block, &raw)?;
+        with.raw = raw;
+        Ok(&with.raw)
+    }
+}
+
+impl<R> AsRef<[u8]> for Zstd<R> {
+    fn as_ref(&self) -> &[u8] {
+        &self.outline
+    }
+}
+
+/// A decompressor and its buffers, kept from one block to the next.
+pub struct Expander {
+    zstd: zstd::bulk::Decompressor<'static>,
+    compressed: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Expander {
+    /// One for any number of blocks, of any shards.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            zstd: zstd::bulk::Decompressor::new()?,
+            compressed: Vec::new(),
+            raw: Vec::new(),
+        })
+    }
+
+    /// Expands the frame that holds `part` to `raw`, which has the length that it must have.
+    fn frame<R: ReadAt>(
+        &mut self,
+        source: &R,
+        frame: &Extent,
+        part: Part,
+        raw: &mut [u8],
+    ) -> Result<()> {
+        let Extent {
+            offset, compressed, ..
+        } = *frame;
+        self.compressed.resize(compressed as usize, 0);
+        source.read_exact_at(&mut self.compressed, offset)?;
+        let zstd = |error: std::io::Error| Error::Zstd {
+            part,
+            reason: error.to_string(),
+        };
+        // One frame and nothing beside it, for zstd would expand any number of them.
+        let content = zstd::zstd_safe::get_frame_content_size(&self.compressed);
+        let whole = zstd::zstd_safe::find_frame_compressed_size(&self.compressed);
+        for (what, got, expected) in [
+            (
+                "expands to",
+                content.ok().flatten().unwrap_or_default(),
+                raw.len(),
+            ),
+            (
+                "has",
+                whole.unwrap_or_default() as u64,
+                self.compressed.len(),
+            ),
+        ] {
+            if got != expected as u64 {
+                return Err(Error::Frame {
+                    part,
+                    what,
+                    got,
+                    expected: expected as u64,
+                });
+            }
+        }
+        let got = self
+            .zstd
+            .decompress_to_buffer(&self.compressed, raw)
+            .map_err(zstd)?;
+        if got == raw.len() {
+            Ok(())
+        } else {
+            Err(Error::Frame {
+                part,
+                what: "expands to",
+                got: got as u64,
+                expected: raw.len() as u64,
+            })
+        }
+    }
+}
+
+impl std::fmt::Debug for Expander {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Expander").finish_non_exhaustive()
+    }
+}
+
+impl<R: ReadAt> Shard<Zstd<R>> {
+    /// Opens the transport form in `source`: reads its seek table, and expands header, columns and
+    /// metadata. Every size is checked before memory is taken for it; no pixel is expanded.
+    ///
+    /// # Errors
+    /// The first thing that is not as `SPEC.md` says.
+    pub fn open(source: R) -> Result<Self> {
+        let frames = seek::read(&source)?;
+        let mut expander = Expander::new()?;
+        let raw_len = frames.iter().map(|frame| u64::from(frame.raw)).sum();
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+            return Err(count(0, 2));
+        };
+        let mut page = [0; PAGE];
+        sized(first, Part::Header, PAGE)?;
+        expander.frame(&source, first, Part::Header, &mut page)?;
+        let layout = Layout::of(&page, raw_len)?;
+        let expected = layout.blocks() + 2;
+        if frames.len() as u64 != expected {
+            return Err(count(frames.len() as u64, expected));
+        }
+        for (frame, part) in frames.iter().zip(parts(&layout)) {
+            sized(frame, part, layout.range(part).len())?;
+        }
+        let mut outline = outline(raw_len, &page)?;
+        let tail = &mut outline[layout.range(Part::Tail)];
+        expander.frame(&source, last, Part::Tail, tail)?;
+        Self::new(Zstd {
+            outline: outline.make_read_only()?,
+            len: source.len()?,
+            source,
+            frames,
+        })
+    }
+
+    /// The pixels of a block, `u8 [n, channels, height, width]` with n at most 64, compared with
+    /// their checksum.
+    ///
+    /// # Errors
+    /// There is no such block, or it is damaged.
+    pub fn expand_block<'a>(&self, block: u64, with: &'a mut Expander) -> Result<&'a [u8]> {
+        self.inner().expand_block(self, block, with)
+    }
+
+    /// Writes the raw shard to a draft of the file `to`, and compares everything with its checksum.
+    /// [`Draft::publish`] makes it appear.
+    ///
+    /// `each` lends the caller's threads: it calls the job for each of that many blocks, in any
+    /// order, as `(0..blocks).try_for_each(job)` does. Memory: two blocks for each thread.
+    ///
+    /// # Errors
+    /// What is damaged, or an error of the operating system.
+    pub fn expand(
+        &self,
+        to: &Path,
+        each: impl FnOnce(u64, &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<()>,
+    ) -> Result<Draft>
+    where
+        R: Sync,
+    {
+        self.verify_columns()?;
+        let at = |error: std::io::Error| Error::from(error).at(to);
+        let draft = Draft::create(to).map_err(at)?;
+        let file: &File = draft.file();
+        let put = |bytes: &[u8], part| {
+            let offset = self.range(part).start as u64;
+            file.write_all_at(bytes, offset).map_err(at)
+        };
+        let (idle, done) = (Mutex::new(Vec::new()), AtomicU64::new(0));
+        put(self.part(Part::Header), Part::Header)?;
+        each(self.blocks(), &|block| {
+            let mut expander = take(&idle, Expander::new)?;
+            put(self.expand_block(block, &mut expander)?, Part::Block(block))?;
+            give_back(&idle, expander);
+            // Relaxed: `each` has joined its threads when the sum is read.
+            done.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })?;
+        let got = done.into_inner();
+        if got != self.blocks() {
+            return Err(Error::Mismatch {
+                what: "blocks expanded",
+                got,
+                expected: self.blocks(),
+            });
+        }
+        put(self.part(Part::Tail), Part::Tail)?;
+        Ok(draft)
+    }
+}
+
+fn count(got: u64, expected: u64) -> Error {
+    Error::SeekTable {
+        what: "its number of frames",
+        got,
+        expected,
+    }
+}
+
+/// Checks that the seek table gives `frame` the size that the header demands of `part`.
+fn sized(frame: &Extent, part: Part, expected: usize) -> Result<()> {
+    if u64::from(frame.raw) == expected as u64 {
+        return Ok(());
+    }
+    Err(Error::Frame {
+        part,
+        what: "by the seek table expands to",
+        got: frame.raw.into(),
+        expected: expected as u64,
+    })
+}

@@ -1,0 +1,36 @@
+//! The transport form: a shard as frames of zstd, which any tool for `.zst` files expands. Section 9
+//! of `SPEC.md` is its byte table.
+
+mod compress;
+mod expand;
+mod read_at;
+mod seek;
+
+pub use compress::{Frame, Level, compress};
+pub use expand::{Expander, Zstd, ZstdShard};
+pub use read_at::ReadAt;
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::header::Layout;
+use crate::{PAGE, Part, Result};
+
+/// What the name of a shard's transport form ends with, after the shard's own name.
+pub const SUFFIX: &str = ".zst";
+/// The longest part of a shard that one frame holds, in bytes: bounds what a reader allocates.
+pub const MAX_FRAME: u64 = 1 << 28;
+
+/// The part of a shard that each of its frames holds, in order.
+fn parts(layout: &Layout) -> impl Iterator<Item = Part> {
+    let blocks = (0..layout.blocks()).map(Part::Block);
+    [Part::Header].into_iter().chain(blocks).chain([Part::Tail])
+}
+
+/// Memory for a shard's header and columns, in their places. Its pixels' pages are never touched, so
+/// they take none.
+fn outline(len: u64, page: &[u8; PAGE]) -> Result<MmapMut> {
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    let mut outline = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+    outline[..PAGE].copy_from_slice(page);
+    Ok(outline)
+}
