@@ -11,6 +11,7 @@ use tinyres::ui::{self, Output, Ui};
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    ui::report_faults();
     let cli = Cli::parse();
     let output = if cli.json { Output::Json } else { Output::Text };
     let mut ui = Ui::new(output, cli.quiet);

@@ -1,6 +1,6 @@
 //! The terminal of both binaries: progress to stderr, results to stdout.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -133,7 +133,22 @@ pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
             text += &cause;
         }
     }
-    let error = console::style("error:").for_stderr().red().bold();
-    let _ = writeln!(io::stderr(), "{error} {text}");
+    let _ = writeln!(io::stderr(), "{} {text}", heading());
     std::process::ExitCode::FAILURE
+}
+
+/// Makes a fault in a mapped shard an error as any other. For a program's `main`, to begin with.
+pub fn report_faults() {
+    // A line of progress may be there.
+    let clear = if io::stderr().is_terminal() {
+        "\r\x1b[K"
+    } else {
+        ""
+    };
+    tinyres_format::report_faults(&format!("{clear}{} ", heading()));
+}
+
+/// What an error begins with.
+fn heading() -> console::StyledObject<&'static str> {
+    console::style("error:").for_stderr().red().bold()
 }

@@ -1,11 +1,10 @@
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use memmap2::Mmap;
-
 use crate::header::{Layout, index, zero};
-use crate::{BLOCK_IMAGES, Digest, Error, Le32, LeI32, LeI64, Metadata, PAGE, Part, Result, Shape};
+use crate::{
+    BLOCK_IMAGES, Digest, Error, Le32, LeI32, LeI64, Map, Metadata, PAGE, Part, Result, Shape,
+};
 
 /// A shard over any bytes: a map of its file, or a copy in memory.
 ///
@@ -249,12 +248,9 @@ impl<B: AsRef<[u8]>> Shard<B> {
 /// Nobody may write to or truncate the file while the shard lives. [`Writer`](crate::Writer) never
 /// does: it renames a finished file into place. Copying another file over a shard in use breaks this.
 #[expect(unsafe_code, reason = "only the caller can keep others off the file")]
-pub unsafe fn map(path: &Path) -> Result<Shard<Mmap>> {
-    let open = || {
-        let file = File::open(path)?;
-        // SAFETY: `Mmap::map` asks that the file not change under the map; our caller promises it.
-        Shard::new(unsafe { Mmap::map(&file)? })
-    };
+pub unsafe fn map(path: &Path) -> Result<Shard<Map>> {
+    // SAFETY: the caller keeps our promise to `Map::open`.
+    let open = || Shard::new(unsafe { Map::open(path)? });
     open().map_err(|error| error.at(path))
 }
 

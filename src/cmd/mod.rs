@@ -7,7 +7,9 @@ pub mod sample;
 pub mod torch;
 
 /// Maps and opens the shard at `path`: the one place where this binary takes the risk of a map.
-fn map(path: &std::path::Path) -> tinyres_format::Result<tinyres_format::Shard<memmap2::Mmap>> {
+fn map(
+    path: &std::path::Path,
+) -> tinyres_format::Result<tinyres_format::Shard<tinyres_format::Map>> {
     #[expect(unsafe_code, reason = "only the user can keep others off the file")]
     // SAFETY: the help of each command that comes here asks that nobody write to the shard
     // meanwhile, and tinyres itself renames finished files into place.

@@ -2,9 +2,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::Mmap;
 use rayon::prelude::*;
-use tinyres_format::{BLOCK_IMAGES, Class, Digest, Manifest, Shape, Shard, Split};
+use tinyres_format::{BLOCK_IMAGES, Class, Digest, Manifest, Map, Shape, Shard, Split};
 
 use super::{Error, Result};
 
@@ -36,7 +35,7 @@ pub struct Dataset {
 /// A shard of a split.
 #[derive(Debug)]
 struct Part {
-    shard: Shard<Mmap>,
+    shard: Shard<Map>,
     path: PathBuf,
     /// The split's number of the shard's first image.
     start: usize,
@@ -67,7 +66,7 @@ impl Dataset {
         manifest: &Manifest,
         split: Split,
         verify: Verify,
-        map: impl Fn(&Path) -> tinyres_format::Result<Shard<Mmap>>,
+        map: impl Fn(&Path) -> tinyres_format::Result<Shard<Map>>,
     ) -> Result<Self> {
         let entry = manifest.split(split).ok_or_else(|| Error::NoSplit {
             dir: dir.to_owned(),

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     unsafe {
         tinyres_torch::tune_allocator();
     }
+    ui::report_faults();
     let cli = Cli::parse();
     let output = if cli.json { Output::Json } else { Output::Text };
     let mut ui = Ui::new(output, cli.quiet);
