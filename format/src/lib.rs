@@ -16,5 +16,5 @@ pub use le::{Le32, Le64, LeI32, LeI64};
 pub use manifest::{MANIFEST, Manifest, ShardEntry, SplitEntry, shards_in};
 pub use metadata::{Class, Digest, Metadata, Refused, Split};
 pub use part::Part;
-pub use shard::{Shard, map};
+pub use shard::{Sections, Shard, map, map_sections};
 pub use writer::{Columns, Published, Run, Writer};
