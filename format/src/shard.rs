@@ -139,12 +139,6 @@ impl<B: AsRef<[u8]>> Sections<B> {
         self.len().div_ceil(BLOCK_IMAGES) as u64
     }
 
-    /// The block that an image is in.
-    #[must_use]
-    pub fn block_of(image: usize) -> u64 {
-        (image / BLOCK_IMAGES) as u64
-    }
-
     /// Checks the pixels of one block against their checksum.
     ///
     /// # Errors
@@ -255,6 +249,12 @@ impl<B: AsRef<[u8]>> Shard<B> {
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
+    }
+
+    /// The block that an image is in.
+    #[must_use]
+    pub fn block_of(image: usize) -> u64 {
+        (image / BLOCK_IMAGES) as u64
     }
 
     /// Checks every byte that is not a pixel: the checksum of each column and of the blocks'
