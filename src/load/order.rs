@@ -142,8 +142,9 @@ impl Batches {
         self.len() == 0
     }
 
-    /// The places in the order of this rank's images of global batch `index`.
-    fn places(&self, index: usize) -> Option<Range<usize>> {
+    /// The places in the order of this rank's images of global batch `index`; `None` past the last.
+    #[must_use]
+    pub fn places(&self, index: usize) -> Option<Range<usize>> {
         if index >= self.len() {
             return None;
         }
