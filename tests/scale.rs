@@ -261,7 +261,7 @@ fn leaves_nothing_behind(dir: &Path) {
     let batches = Arc::new(batches(data.len(), Rank::ONLY));
     assert_eq!(threads(), 0);
     // The order takes its memory now, for all batches below.
-    batches.get(4 * SLOTS);
+    assert!(batches.get(4 * SLOTS).is_some());
     let before = status("RssAnon");
     for taken in 0..4 {
         let slots = (0..SLOTS).map(|_| slot(BATCH * LEN).unwrap());

@@ -24,10 +24,6 @@ pub enum Verify {
     Full,
 }
 
-/// Blocks of pixels that one thread checks at a time: 12 MiB of 64 x 64 images, so that their pages
-/// come into the map in few calls.
-const RUN: usize = 16;
-
 /// One split of a set of shards, as one list of images.
 #[derive(Debug)]
 pub struct Dataset {
@@ -145,17 +141,11 @@ impl Dataset {
             member.sections.store(u32::MAX, Ordering::Relaxed);
             Ok(())
         })?;
-        let runs = |member: &Member| (0..member.shard.len()).step_by(RUN * BLOCK_IMAGES);
-        let runs: Vec<(&Member, usize)> = (self.shards.iter())
-            .flat_map(|member| runs(member).map(move |first| (member, first)))
-            .collect();
-        runs.into_par_iter().try_for_each(|(member, first)| {
-            let last = member.shard.len().min(first + RUN * BLOCK_IMAGES);
-            let blocks = member.unverified(first..last);
-            blocks
-                .into_iter()
-                .try_for_each(|block| member.verify(block))
-        })
+        verify_all(
+            self.shards
+                .iter()
+                .map(|member| (member, 0..member.shard.len())),
+        )
     }
 
     /// How many images the split has.
