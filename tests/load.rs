@@ -542,14 +542,14 @@ proptest! {
         let (_dir, data) = set(&[100]);
         let batches = batches(&data, 10, 3);
         let fatal = batches.get(fails).map(|images| images[0]);
-        let fill = move |images: &[u32], _: &mut ()| {
+        let fill = move |images: &[u32], _: &mut u8| {
             if Some(images[0]) != fatal {
                 return Ok(());
             }
             assert!(!panics, "a panic on purpose");
             Err(Error::NoSlot)
         };
-        let mut prefetch = Prefetch::with(fill, batches, 0, vec![(); count], threads).unwrap();
+        let mut prefetch = Prefetch::with(fill, batches, 0, vec![0; count], threads).unwrap();
         let mut good = 0;
         while let Some(batch) = prefetch.next_batch() {
             match batch {
