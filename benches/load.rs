@@ -1,5 +1,6 @@
-//! Batches against their limits: a bare loop that copies the same records from the same map, and
-//! for checksums a read of the same memory.
+//! Batches against their limits, each measured in the same run: a bare loop that copies the same
+//! records from the same map with as many threads, the same with a conversion to `f32` behind it,
+//! and for checksums a read of the same memory.
 //!
 //! Reads the packed set that TINYRES_SHARDS names, or else packs a synthetic one of 11,000 images.
 
@@ -7,12 +8,17 @@ use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tinyres::load::{Batches, Dataset, Prefetch, Rank, Verify, shuffled, slot};
+use bytemuck::cast_slice_mut;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use memmap2::MmapMut;
+use rayon::prelude::*;
+use tinyres::inspect::Set;
+use tinyres::load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Result, Verify, slot};
 use tinyres::pack;
 use tinyres::source::Source;
-use tinyres_format::Split;
+use tinyres_format::{Map, PAGE, Shard, Split, shards_in};
 
 const BATCH: usize = 512;
 
@@ -41,107 +47,277 @@ fn sample(dir: &Path) -> PathBuf {
     output
 }
 
-fn loading(criterion: &mut Criterion) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let shards =
-        std::env::var_os("TINYRES_SHARDS").map_or_else(|| sample(dir.path()), PathBuf::from);
-    #[expect(unsafe_code, reason = "nobody writes to the shards of a benchmark")]
+#[expect(unsafe_code, reason = "nobody writes to the shards of a benchmark")]
+fn open(shards: &Path, verify: Verify) -> Arc<Dataset> {
     // SAFETY: see above.
-    let open =
-        |verify| unsafe { Dataset::open(&shards, Split::Train, verify) }.expect("a packed set");
-    let data = Arc::new(open(Verify::Lazy));
-    let images = data.len() / BATCH * BATCH;
-    let len = data.shape().image_len();
-    let order = shuffled(u32::try_from(data.len()).expect("a small set"), 0, 0);
-    let batches = Arc::new(Batches::new(
-        order.clone(),
-        NonZeroUsize::new(BATCH).expect("not zero"),
-        true,
-        Rank::ONLY,
-    ));
-    // The bare loop's view of the same map. This also checks every block, as a first epoch would.
-    let views: Vec<&[u8]> = data
-        .sequential(usize::MAX)
-        .map(|(_, view)| view.expect("whole"))
-        .collect();
-    let records: Vec<&[u8]> = views
-        .iter()
-        .flat_map(|view| view.chunks_exact(len))
-        .collect();
-    let mut out = slot(BATCH * len).expect("memory");
+    let data = unsafe { Dataset::open(shards, Split::Train, verify) };
+    Arc::new(data.expect("a packed set"))
+}
 
-    let mut group = criterion.benchmark_group("random batches of 512");
-    group
-        .sample_size(20)
-        .throughput(Throughput::Elements(images as u64));
-    group.bench_function("bare copy loop", |bench| {
-        bench.iter(|| {
-            for batch in order.chunks_exact(BATCH) {
-                for (&image, place) in batch.iter().zip(out.chunks_exact_mut(len)) {
-                    place.copy_from_slice(records[image as usize]);
+#[expect(unsafe_code, reason = "nobody writes to the shards of a benchmark")]
+fn map(shard: &Path) -> tinyres_format::Result<Shard<Map>> {
+    // SAFETY: see above.
+    unsafe { tinyres_format::map(shard) }
+}
+
+fn throughput(images: usize, data: &Dataset) -> Throughput {
+    Throughput::ElementsAndBytes {
+        elements: images as u64,
+        bytes: (images * data.shape().image_len()) as u64,
+    }
+}
+
+fn order(data: &Dataset) -> Order {
+    Order::shuffled(u32::try_from(data.len()).expect("a small set"), 0, 0)
+}
+
+/// The first epoch's batches.
+fn batches(data: &Dataset) -> Arc<Batches> {
+    let batch = NonZeroUsize::new(BATCH).expect("not zero");
+    Arc::new(Batches::new(order(data), batch, true, Rank::ONLY))
+}
+
+/// Memory for so many batches, in place: a loader makes it once.
+fn slots(count: usize, bytes: usize) -> Vec<MmapMut> {
+    let slots = (0..count).map(|_| {
+        let mut slot = slot(bytes).expect("memory");
+        slot.fill(1);
+        slot
+    });
+    slots.collect()
+}
+
+/// An epoch as a user sees it, the making of its order and threads included.
+fn epoch(
+    data: &Arc<Dataset>,
+    slots: Vec<MmapMut>,
+    threads: usize,
+    gather: impl Fn(&Dataset, &[u32], &mut MmapMut) -> Result<()> + Send + Sync + 'static,
+) -> Prefetch<MmapMut> {
+    let own = Arc::clone(data);
+    let fill = move |images: &[u32], slot: &mut MmapMut| gather(&own, images, slot);
+    let mut prefetch = Prefetch::with(fill, batches(data), 0, slots, threads).expect("threads");
+    while let Some(batch) = prefetch.next_batch() {
+        let batch = black_box(batch.expect("a batch"));
+        prefetch.give_back(batch.slot);
+    }
+    prefetch
+}
+
+/// The same work with nothing around it: threads take batches and fill a slot of their own each.
+fn bare<T: Send>(order: &[u32], slots: &mut [T], fill: impl Fn(&[u32], &mut T) + Sync) {
+    let (next, fill) = (&AtomicUsize::new(0), &fill);
+    std::thread::scope(|scope| {
+        for slot in slots {
+            scope.spawn(move || {
+                let next = || {
+                    order
+                        .chunks_exact(BATCH)
+                        .nth(next.fetch_add(1, Ordering::Relaxed))
+                };
+                while let Some(images) = next() {
+                    fill(images, slot);
                 }
-                black_box(&mut out);
-            }
-        });
+                black_box(slot);
+            });
+        }
     });
-    group.bench_function("gather", |bench| {
-        bench.iter(|| {
-            for batch in order.chunks_exact(BATCH) {
-                data.gather(batch, &mut out).expect("a batch");
-                black_box(&mut out);
-            }
-        });
-    });
+}
+
+/// The images of the map, for the bare loop. This also checks every block, as a first epoch would.
+fn records(data: &Dataset) -> Vec<&[u8]> {
+    let len = data.shape().image_len();
+    data.sequential(usize::MAX)
+        .flat_map(|(_, view)| view.expect("whole").chunks_exact(len))
+        .collect()
+}
+
+fn copy(records: &[&[u8]], images: &[u32], out: &mut [u8]) {
+    let len = records[0].len();
+    for (&image, place) in images.iter().zip(out.chunks_exact_mut(len)) {
+        place.copy_from_slice(records[image as usize]);
+    }
+}
+
+fn random(criterion: &mut Criterion, shards: &Path) {
+    let data = open(shards, Verify::Lazy);
+    let len = data.shape().image_len();
+    let images = data.len() / BATCH * BATCH;
+    let order: Vec<u32> = order(&data).get(0..data.len()).collect();
+    let records = records(&data);
+
+    let mut group = criterion.benchmark_group("random u8 batches of 512");
+    group.sample_size(20).throughput(throughput(images, &data));
     for threads in [1, 2] {
+        let mut own = slots(threads, BATCH * len);
+        group.bench_function(format!("limit: copy loop, {threads} threads"), |bench| {
+            bench.iter(|| bare(&order, &mut own, |images, out| copy(&records, images, out)));
+        });
         group.bench_function(format!("prefetch, {threads} threads"), |bench| {
+            bench.iter_batched(
+                || slots(threads + 1, BATCH * len),
+                |slots| {
+                    epoch(&data, slots, threads, |data, images, out| {
+                        data.gather(images, out)
+                    })
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    let mut out = slot(BATCH * len + PAGE).expect("memory");
+    for (what, from) in [("on a page", 0), ("16 bytes behind", 16)] {
+        let out = &mut out[from..from + BATCH * len];
+        group.bench_function(format!("copy loop, 1 thread, to a slot {what}"), |bench| {
             bench.iter(|| {
-                let slots = (0..threads + 2).map(|_| slot(BATCH * len).expect("memory"));
+                order
+                    .chunks_exact(BATCH)
+                    .for_each(|images| copy(&records, images, out))
+            });
+        });
+    }
+    group.bench_function("first epoch, every checksum included, 2 threads", |bench| {
+        bench.iter_batched(
+            || slots(3, BATCH * len),
+            |slots| {
+                let data = open(shards, Verify::Lazy);
+                epoch(&data, slots, 2, |data, images, out| {
+                    data.gather(images, out)
+                })
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+
+    let normalization = Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let mut group = criterion.benchmark_group("random f32 batches of 512");
+    group.sample_size(20).throughput(throughput(images, &data));
+    for threads in [1, 2] {
+        let mut own: Vec<_> = slots(threads, BATCH * len)
+            .into_iter()
+            .zip(slots(threads, 4 * BATCH * len))
+            .collect();
+        group.bench_function(
+            format!("limit: copy loop, then convert, {threads} threads"),
+            |bench| {
+                bench.iter(|| {
+                    bare(&order, &mut own, |images, (bytes, floats)| {
+                        copy(&records, images, bytes);
+                        let floats: &mut [f32] = cast_slice_mut(floats);
+                        for (bytes, floats) in
+                            bytes.chunks_exact(len).zip(floats.chunks_exact_mut(len))
+                        {
+                            convert(&normalization, bytes, floats);
+                        }
+                    });
+                });
+            },
+        );
+        group.bench_function(format!("prefetch, {threads} threads"), |bench| {
+            bench.iter_batched(
+                || slots(threads + 1, 4 * BATCH * len),
+                |slots| {
+                    epoch(&data, slots, threads, move |data, images, out| {
+                        data.gather_f32(images, &normalization, cast_slice_mut(out))
+                    })
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// A conversion that a compiler makes vectors of: two numbers a channel, and one pass.
+fn convert(how: &Normalization, planar: &[u8], out: &mut [f32]) {
+    let plane = planar.len() / 3;
+    for (at, pixel) in out.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+        for (channel, x) in pixel.iter_mut().enumerate() {
+            *x = f32::from(planar[channel * plane + at]) * how.scale[channel] + how.offset[channel];
+        }
+    }
+}
+
+fn sequential(criterion: &mut Criterion, shards: &Path) {
+    let data = open(shards, Verify::Lazy);
+    let views = || {
+        data.sequential(BATCH).for_each(|(_, view)| {
+            black_box(view.expect("whole"));
+        })
+    };
+    views(); // checks every block
+    let mut group = criterion.benchmark_group("sequential batches of 512");
+    group.throughput(throughput(data.len(), &data));
+    group.bench_function("views", |bench| bench.iter(views));
+    group.finish();
+}
+
+/// XOR of all words: what it costs to read.
+fn read(pixels: &[u8]) -> u64 {
+    let words = pixels.as_chunks::<8>().0;
+    words
+        .iter()
+        .fold(0, |sum, word| sum ^ u64::from_le_bytes(*word))
+}
+
+/// Every pixel of the set, read or verified by all threads, where the files are mapped already and
+/// where mapping them, with a fault for every few pages, is part of the work.
+fn checksums(criterion: &mut Criterion, shards: &Path) {
+    let files = shards_in(shards).expect("a packed set");
+    let map_all = || -> Vec<_> {
+        files
+            .iter()
+            .map(|file| map(file).expect("a shard"))
+            .collect()
+    };
+    let read_all = |mapped: &[Shard<Map>]| {
+        let parts = mapped
+            .par_iter()
+            .flat_map(|shard| shard.images().par_chunks(1 << 20));
+        black_box(parts.map(read).reduce(|| 0, |a, b| a ^ b));
+    };
+    let inspect = || Set::open(shards, map).expect("a packed set");
+    let verify = |set: &Set<Map>| assert!(set.verify(&mut ()).damaged.is_empty());
+    let (mapped, set) = (map_all(), inspect());
+    let bytes = mapped.iter().map(|shard| shard.images().len() as u64).sum();
+    let mut group = criterion.benchmark_group("every pixel, all threads");
+    group.sample_size(20).throughput(Throughput::Bytes(bytes));
+    group.bench_function("limit: read", |bench| bench.iter(|| read_all(&mapped)));
+    group.bench_function("verify", |bench| bench.iter(|| verify(&set)));
+    group.bench_function("limit: map and read", |bench| {
+        bench.iter(|| read_all(&map_all()))
+    });
+    group.bench_function("map and verify", |bench| bench.iter(|| verify(&inspect())));
+    group.finish();
+}
+
+fn first_batch(criterion: &mut Criterion, shards: &Path) {
+    let len = open(shards, Verify::Off).shape().image_len();
+    let mut group = criterion.benchmark_group("first batch of 512");
+    for (what, verify) in [("checked", Verify::Lazy), ("unchecked", Verify::Off)] {
+        group.bench_function(format!("open, shuffle, gather, {what}"), |bench| {
+            bench.iter_with_large_drop(|| {
+                let data = open(shards, verify);
+                let batches = batches(&data);
                 let mut prefetch =
-                    Prefetch::start(data.clone(), batches.clone(), 0, slots, threads)
-                        .expect("threads");
-                while let Some(batch) = prefetch.next_batch() {
-                    let batch = black_box(batch.expect("a batch"));
-                    prefetch.give_back(batch.slot);
-                }
+                    Prefetch::start(data, batches, 0, slots(2, BATCH * len), 1).expect("a thread");
+                let batch = prefetch.next_batch().expect("a batch").expect("whole");
+                (prefetch, batch)
             });
         });
     }
     group.finish();
+}
 
-    let mut group = criterion.benchmark_group("sequential batches of 512");
-    group.throughput(Throughput::Elements(data.len() as u64));
-    group.bench_function("views", |bench| {
-        bench.iter(|| {
-            data.sequential(BATCH)
-                .for_each(|batch| drop(black_box(batch)))
-        });
-    });
-    group.finish();
-
-    let mut group = criterion.benchmark_group("every checksum of a split");
-    group
-        .sample_size(20)
-        .throughput(Throughput::Bytes((data.len() * len) as u64));
-    group.bench_function("read only, all threads", |bench| {
-        use rayon::prelude::*;
-        bench.iter(|| {
-            let sum: u64 = views
-                .par_iter()
-                .flat_map(|view| view.par_chunks(1 << 20))
-                .map(|part| {
-                    part.as_chunks::<8>()
-                        .0
-                        .iter()
-                        .fold(0, |sum, word| sum ^ u64::from_le_bytes(*word))
-                })
-                .reduce(|| 0, |a, b| a ^ b);
-            black_box(sum)
-        });
-    });
-    group.bench_function("verify, all threads", |bench| {
-        bench.iter(|| open(Verify::Full))
-    });
-    group.finish();
+fn loading(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let shards =
+        std::env::var_os("TINYRES_SHARDS").map_or_else(|| sample(dir.path()), PathBuf::from);
+    random(criterion, &shards);
+    sequential(criterion, &shards);
+    checksums(criterion, &shards);
+    first_batch(criterion, &shards);
 }
 
 criterion_group!(benches, loading);

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tinyres::load::{Batches, Dataset, Error, Prefetch, Rank, Verify, shuffled, slot};
+use tinyres::load::{Batches, Dataset, Error, Normalization, Order, Prefetch, Rank, Verify, slot};
 use tinyres_format::{
-    Class, Columns, Digest, MANIFEST, Manifest, Metadata, Shape, Shard, ShardEntry, Split,
+    Class, Columns, Digest, MANIFEST, Manifest, Metadata, Part, Shape, Shard, ShardEntry, Split,
     SplitEntry, Writer,
 };
 
@@ -96,18 +96,18 @@ fn set(shards: &[usize]) -> (tempfile::TempDir, Arc<Dataset>) {
 }
 
 fn batches(data: &Dataset, batch: usize, seed: u64) -> Arc<Batches> {
-    let order = shuffled(u32::try_from(data.len()).unwrap(), seed, 0);
-    Arc::new(Batches::new(
-        order,
-        NonZeroUsize::new(batch).unwrap(),
-        false,
-        Rank::ONLY,
-    ))
+    cut(data, batch, seed, false, Rank::ONLY)
+}
+
+fn cut(data: &Dataset, batch: usize, seed: u64, drop_last: bool, rank: Rank) -> Arc<Batches> {
+    let order = Order::shuffled(u32::try_from(data.len()).unwrap(), seed, 0);
+    let batch = NonZeroUsize::new(batch).unwrap();
+    Arc::new(Batches::new(order, batch, drop_last, rank))
 }
 
 fn slots(data: &Dataset, batches: &Batches, count: usize) -> Vec<memmap2::MmapMut> {
     (0..count)
-        .map(|_| slot(batches.most() * data.shape().image_len()).unwrap())
+        .map(|_| slot((batches.most() * data.shape().image_len()).max(1)).unwrap())
         .collect()
 }
 
@@ -128,9 +128,9 @@ fn many_shards_are_one_list() {
             data.name(image as usize).unwrap(),
             format!("train/{image}.JPEG")
         );
-        assert_eq!(data.labels()[image as usize], i64::from(image % 3));
+        assert_eq!(data.label(image as usize).unwrap(), i64::from(image % 3));
         assert_eq!(
-            i64::from(data.boxes()[image as usize][2]),
+            i64::from(data.bbox(image as usize).unwrap()[2]),
             i64::from(image % 5)
         );
     }
@@ -275,13 +275,36 @@ fn sets_that_are_not_whole_are_refused() {
     );
     refused(
         &|dir| {
-            let mut bytes = fs::read(shard(dir, 0)).unwrap();
-            let labels = Shard::new(&bytes[..]).unwrap().labels().as_ptr().addr();
-            let at = labels - bytes.as_ptr().addr();
-            bytes[at] ^= 1;
-            fs::write(shard(dir, 0), bytes).unwrap();
+            let file = fs::File::options().write(true).open(shard(dir, 1));
+            file.unwrap().set_len(20_000).unwrap();
         },
-        "train-00000.bin: labels has checksum",
+        "train-00001.bin: file is 20000 bytes long",
+    );
+    refused(
+        &|dir| {
+            let mut bytes = fs::read(shard(dir, 1)).unwrap();
+            bytes[100] ^= 1;
+            fs::write(shard(dir, 1), bytes).unwrap();
+        },
+        "train-00001.bin: header has checksum",
+    );
+    refused(
+        &|dir| {
+            // A manifest that contradicts a shard, whose start in the split it would move.
+            let mut manifest = Manifest::load(dir).unwrap();
+            manifest.splits[0].shards[0].images = 69;
+            manifest.splits[0].shards[1].images = 71;
+            manifest.save(dir).unwrap();
+        },
+        "train-00000.bin: the number of images is 70, but dataset.json says 69",
+    );
+    refused(
+        &|dir| {
+            let mut manifest = Manifest::load(dir).unwrap();
+            manifest.shape = Shape::rgb(6);
+            manifest.save(dir).unwrap();
+        },
+        "train-00000.bin: the image shape is 3x5x5, but dataset.json says 3x6x6",
     );
     let dir = tempfile::tempdir().unwrap();
     write_set(dir.path(), &[3]);
@@ -291,39 +314,156 @@ fn sets_that_are_not_whole_are_refused() {
     assert!(error.contains("no val split here, only train"), "{error}");
 }
 
+#[test]
+fn damaged_columns_are_met_where_they_are_touched() {
+    type Touch = fn(&Dataset, usize) -> Result<(), Error>;
+    let touches: [(&str, Touch); 5] = [
+        ("labels", |data, image| data.label(image).map(drop)),
+        ("labels", |data, _| data.labels().map(drop)),
+        ("boxes", |data, image| data.bbox(image).map(drop)),
+        ("names", |data, image| data.name(image).map(drop)),
+        ("block checksums", |data, image| {
+            data.gather(&[u32::try_from(image).unwrap()], &mut [0; LEN])
+        }),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), &[70, 70]);
+    let path = dir.path().join("train-00001.bin");
+    let whole = fs::read(&path).unwrap();
+    let shard = Shard::new(&whole[..]).unwrap();
+    let column = |part| shard.part(part).as_ptr().addr() - whole.as_ptr().addr();
+    for (damaged, part) in [
+        ("labels", Part::Labels),
+        ("boxes", Part::Boxes),
+        ("names", Part::Names),
+        ("block checksums", Part::BlockCrcs),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[column(part)] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let data = open(dir.path(), Split::Train, Verify::Lazy).unwrap();
+        for (touched, touch) in touches {
+            // Again, since what fails once must not pass for checked.
+            for _ in 0..2 {
+                match touch(&data, 75) {
+                    Ok(()) => assert_ne!(touched, damaged),
+                    Err(error) => {
+                        assert_eq!(touched, damaged);
+                        let says = format!("train-00001.bin: {damaged} has checksum");
+                        assert!(error.to_string().contains(&says), "{error}");
+                    }
+                }
+            }
+        }
+        // The other shard is as good as ever.
+        assert_eq!(data.label(69).unwrap(), 0);
+        assert_eq!(data.name(69).unwrap(), "train/69.JPEG");
+        let full = open(dir.path(), Split::Train, Verify::Full).unwrap_err();
+        assert!(
+            full.to_string()
+                .contains(&format!("{damaged} has checksum")),
+            "{full}"
+        );
+    }
+    // The bytes between sections belong to the one behind them.
+    let mut bytes = whole.clone();
+    bytes[column(Part::Boxes) - 1] = 1;
+    fs::write(&path, bytes).unwrap();
+    let data = open(dir.path(), Split::Train, Verify::Lazy).unwrap();
+    assert!(data.label(75).is_ok());
+    let error = data.bbox(75).unwrap_err().to_string();
+    assert!(error.contains("reserved byte"), "{error}");
+}
+
+#[test]
+fn labels_of_a_split_are_those_of_its_images() {
+    let (_dir, data) = set(&[70, 0, 1, 130]);
+    let labels = data.labels().unwrap();
+    assert_eq!(labels.len(), 201);
+    for (image, label) in labels.into_iter().enumerate() {
+        assert_eq!(label, data.label(image).unwrap());
+    }
+    assert!(matches!(data.label(201), Err(Error::NoImage { .. })));
+    assert!(matches!(data.bbox(201), Err(Error::NoImage { .. })));
+}
+
+#[test]
+fn floats_are_the_pixels_scaled_and_channels_last() {
+    let (_dir, data) = set(&[70, 33]);
+    let (mean, deviation) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let normalization = Normalization::new(mean, deviation);
+    let images = [102, 0, 69, 70];
+    let mut out = vec![0.0; images.len() * LEN];
+    data.gather_f32(&images, &normalization, &mut out).unwrap();
+    for (&image, got) in images.iter().zip(out.chunks_exact(LEN)) {
+        let planar = pixels(image as usize);
+        for (at, &got) in got.iter().enumerate() {
+            let (place, channel) = (at / 3, at % 3);
+            let pixel = planar[channel * 25 + place];
+            let exact = (f64::from(pixel) / 255.0 - mean[channel]) / deviation[channel];
+            assert!((f64::from(got) - exact).abs() < 1e-6, "{got}, not {exact}");
+            // To the bit, a product and a sum rounded one after the other.
+            let product = f32::from(pixel) * normalization.scale[channel];
+            assert_eq!(
+                got.to_bits(),
+                (product + normalization.offset[channel]).to_bits()
+            );
+        }
+    }
+    let mut short = vec![0.0; 3 * LEN];
+    assert!(matches!(
+        data.gather_f32(&images, &normalization, &mut short),
+        Err(Error::Slot {
+            got: 900,
+            expected: 1200
+        })
+    ));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// The same batches whatever the threads and slots, from any place; and what was handed out stays.
+    /// The same batches whatever the threads and slots, for each of several ranks, stopped anywhere and
+    /// resumed with other threads; and what was handed out stays as it was.
     #[test]
     fn prefetch_serves_the_order(
-        images in 1usize..300, batch in 1usize..80, threads in 1usize..5, count in 1usize..5,
-        seed: u64, first in 0usize..6, keep: bool,
+        images in 1usize..300, batch in 1usize..80, threads in (1usize..5, 1usize..5), count in 1usize..5,
+        ranks in 1usize..4, drop_last: bool, seed: u64, stop in 0usize..8, keep: bool,
     ) {
         let (_dir, data) = set(&[images / 3, images - images / 3]);
-        let batches = batches(&data, batch, seed);
-        let count = if keep { batches.len().max(1) } else { count };
-        let slots = slots(&data, &batches, count);
-        let mut prefetch = Prefetch::start(data.clone(), batches.clone(), first, slots, threads).unwrap();
-        let mut kept = Vec::new();
-        let mut next = first;
-        while let Some(served) = prefetch.next_batch() {
-            let served = served.unwrap();
-            prop_assert_eq!(served.index, next);
-            prop_assert_eq!(Some(&served.images[..]), batches.get(next));
-            next += 1;
-            let expected: Vec<u8> = served.images.iter().flat_map(|&image| pixels(image as usize)).collect();
-            prop_assert_eq!(&served.slot[..expected.len()], &expected[..]);
-            if keep {
-                kept.push((served.slot, expected));
-            } else {
-                prefetch.give_back(served.slot);
+        let order: Vec<u32> = Order::shuffled(u32::try_from(images).unwrap(), seed, 0).get(0..images).collect();
+        let mut served = vec![Vec::new(); images.div_ceil(batch)];
+        for index in 0..ranks {
+            let rank = Rank { index, count: NonZeroUsize::new(ranks).unwrap() };
+            let batches = cut(&data, batch, seed, drop_last, rank);
+            let mut kept = Vec::new();
+            let mut next = 0;
+            for (threads, end) in [(threads.0, stop), (threads.1, usize::MAX)] {
+                let count = if keep { batches.len().max(1) } else { count };
+                let slots = slots(&data, &batches, count);
+                let mut prefetch =
+                    Prefetch::start(data.clone(), batches.clone(), next, slots, threads).unwrap();
+                while next < end && let Some(got) = prefetch.next_batch() {
+                    let got = got.unwrap();
+                    prop_assert_eq!(got.index, next);
+                    let expected: Vec<u8> = got.images.iter().flat_map(|&image| pixels(image as usize)).collect();
+                    prop_assert_eq!(&got.slot[..expected.len()], &expected[..]);
+                    served[next].extend(got.images);
+                    next += 1;
+                    if keep {
+                        kept.push((got.slot, expected));
+                    } else {
+                        prefetch.give_back(got.slot);
+                    }
+                }
+            }
+            prop_assert_eq!(next, batches.len());
+            for (slot, expected) in kept {
+                prop_assert_eq!(&slot[..expected.len()], &expected[..]);
             }
         }
-        prop_assert_eq!(next, first.max(batches.len()));
-        for (slot, expected) in kept {
-            prop_assert_eq!(&slot[..expected.len()], &expected[..]);
-        }
+        let whole = if drop_last { images / batch * batch } else { images };
+        prop_assert_eq!(served.concat(), &order[..whole]);
     }
 }
 
@@ -389,6 +529,40 @@ fn prefetch_ends_when_dropped_and_never_hangs() {
     ));
     drop((held, panicking, small));
     assert_eq!(Arc::strong_count(&data), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever fails first ends the epoch: each batch before it comes, then its error, then nothing.
+    #[test]
+    fn a_failure_in_a_thread_is_an_error_of_its_batch(
+        fails in 0usize..12, panics: bool, threads in 1usize..5, count in 1usize..5,
+    ) {
+        let (_dir, data) = set(&[100]);
+        let batches = batches(&data, 10, 3);
+        let fatal = batches.get(fails).map(|images| images[0]);
+        let fill = move |images: &[u32], _: &mut u8| {
+            if Some(images[0]) != fatal {
+                return Ok(());
+            }
+            assert!(!panics, "a panic on purpose");
+            Err(Error::NoSlot)
+        };
+        let mut prefetch = Prefetch::with(fill, batches, 0, vec![0; count], threads).unwrap();
+        let mut good = 0;
+        while let Some(batch) = prefetch.next_batch() {
+            match batch {
+                Ok(batch) => {
+                    good += 1;
+                    prefetch.give_back(batch.slot);
+                }
+                Err(Error::Panicked { batch }) => prop_assert!(panics && batch == fails),
+                Err(error) => prop_assert!(!panics && matches!(error, Error::NoSlot), "{error}"),
+            }
+        }
+        prop_assert_eq!(good, fails.min(10));
+    }
 }
 
 #[test]

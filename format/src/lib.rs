@@ -19,6 +19,6 @@ pub use manifest::{Form, MANIFEST, Manifest, ShardEntry, SplitEntry, shards_in};
 pub use map::{Map, report_faults};
 pub use metadata::{Class, Digest, Metadata, Refused, Split};
 pub use part::Part;
-pub use shard::{Shard, map};
+pub use shard::{Sections, Shard, map, map_sections};
 pub use transport::ZstdShard;
 pub use writer::{Columns, Published, Run, Writer};

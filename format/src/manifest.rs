@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Error, Result, Shape, Shard, Split, publish, transport};
+use crate::{Digest, Error, Result, Sections, Shape, Shard, Split, publish, transport};
 
 /// The file that says that a directory of shards is whole.
 pub const MANIFEST: &str = "dataset.json";
@@ -223,6 +223,28 @@ impl Manifest {
     #[must_use]
     pub fn split(&self, split: Split) -> Option<&SplitEntry> {
         self.splits.iter().find(|entry| entry.split == split)
+    }
+
+    /// Checks by its header that `shard` is shard `index` of `entry`. Only where it is not, its
+    /// metadata is read, to say what it is instead.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`], with what differs.
+    pub fn check_header<B: AsRef<[u8]>>(
+        &self,
+        entry: &SplitEntry,
+        index: usize,
+        shard: &Sections<B>,
+    ) -> Result<()> {
+        let is_listed = entry.shards.get(index).is_some_and(|listed| {
+            listed.images == shard.len() as u64
+                && listed.bytes == shard.bytes().len() as u64
+                && listed.digest == shard.digest()
+        });
+        if is_listed && self.shape == shard.shape() {
+            return Ok(());
+        }
+        self.check(entry, index, &Shard::new(shard.bytes())?)
     }
 
     /// Checks that `shard` is shard `index` of `entry`, the very one that was packed with this manifest.

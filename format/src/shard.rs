@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 use crate::header::{Layout, index, zero};
@@ -6,39 +6,34 @@ use crate::{
     BLOCK_IMAGES, Digest, Error, Le32, LeI32, LeI64, Map, Metadata, PAGE, Part, Result, Shape,
 };
 
-/// A shard over any bytes: a map of its file, or a copy in memory.
+/// The sections of a shard over any bytes: a map of its file, or a copy in memory.
 ///
-/// `bytes` must not change while the shard lives, and `as_ref` must always give the same slice.
+/// Only the header page has been checked: it suffices to tell a shard by its [digest](Self::digest),
+/// and for no read to be out of bounds. Each section is to be checked before it is used.
+///
+/// `bytes` must not change while this lives, and `as_ref` must always give the same slice.
 #[derive(Debug)]
-pub struct Shard<B> {
+pub struct Sections<B> {
     bytes: B,
     layout: Layout,
+}
+
+/// A shard over any bytes, whose header and metadata have been checked.
+#[derive(Debug)]
+pub struct Shard<B> {
+    sections: Sections<B>,
     metadata: Metadata,
 }
 
-impl<B: AsRef<[u8]>> Shard<B> {
-    /// Checks header, metadata and the extent of every section, so that no later read can be out
-    /// of bounds.
-    ///
-    /// Costs microseconds however many images there are: it looks at no image and at no column.
-    /// [`verify`](Self::verify) does.
+impl<B: AsRef<[u8]>> Sections<B> {
+    /// Checks the header page and the extent of every section, and looks at nothing else: costs a
+    /// few microseconds.
     ///
     /// # Errors
-    /// The first thing that is not as `SPEC.md` says.
+    /// The first thing in the header that is not as `SPEC.md` says.
     pub fn new(bytes: B) -> Result<Self> {
-        let all = bytes.as_ref();
-        let layout = Layout::parse(all)?;
-        for pair in layout.ranges.windows(2) {
-            let gap = pair[0].end..pair[1].start;
-            zero(gap.start, &all[gap])?;
-        }
-        check_section(all, &layout, Part::Metadata)?;
-        let metadata = Metadata::parse(&all[layout.range(Part::Metadata)], layout.count)?;
-        Ok(Self {
-            bytes,
-            layout,
-            metadata,
-        })
+        let layout = Layout::parse(bytes.as_ref())?;
+        Ok(Self { bytes, layout })
     }
 
     /// How many images there are.
@@ -57,12 +52,6 @@ impl<B: AsRef<[u8]>> Shard<B> {
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.layout.shape
-    }
-
-    /// What the shard says of itself.
-    #[must_use]
-    pub fn metadata(&self) -> &Metadata {
-        &self.metadata
     }
 
     /// The whole file.
@@ -92,16 +81,6 @@ impl<B: AsRef<[u8]>> Shard<B> {
     #[must_use]
     pub fn inner(&self) -> &B {
         &self.bytes
-    }
-
-    /// The same shard, with its bytes held by what `into` makes of their holder: it must give the
-    /// same bytes.
-    pub fn map_inner<C: AsRef<[u8]>>(self, into: impl FnOnce(B) -> C) -> Shard<C> {
-        Shard {
-            bytes: into(self.bytes),
-            layout: self.layout,
-            metadata: self.metadata,
-        }
     }
 
     /// All pixels, `u8 [count, channels, height, width]`. Not checked against their checksums.
@@ -157,12 +136,6 @@ impl<B: AsRef<[u8]>> Shard<B> {
         self.layout.blocks()
     }
 
-    /// The block that an image is in.
-    #[must_use]
-    pub fn block_of(image: usize) -> u64 {
-        (image / BLOCK_IMAGES) as u64
-    }
-
     /// Checks the pixels of one block against their checksum.
     ///
     /// # Errors
@@ -199,34 +172,116 @@ impl<B: AsRef<[u8]>> Shard<B> {
         }
     }
 
+    /// Checks the bytes of one section and the zero bytes before it; of labels, boxes and names also
+    /// that each is one that the format allows, where labels are below `classes`. The images have no
+    /// checksum but those of their blocks.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn verify_section(&self, part: Part, classes: usize) -> Result<()> {
+        let Some(at) = index(part) else { return Ok(()) };
+        let ranges = &self.layout.ranges;
+        let padding = at.checked_sub(1).map_or(PAGE, |before| ranges[before].end)..ranges[at].start;
+        zero(padding.start, &self.bytes()[padding])?;
+        if part == Part::Images {
+            return Ok(());
+        }
+        let (got, expected) = (crc32fast::hash(self.part(part)), self.layout.crcs[at]);
+        if got != expected {
+            return Err(Error::Checksum {
+                part,
+                got,
+                expected,
+            });
+        }
+        match part {
+            Part::Labels => (self.labels().iter().enumerate())
+                .try_for_each(|(image, label)| check_label(image, label.get(), classes)),
+            Part::Boxes => (self.boxes().iter().enumerate()).try_for_each(|(image, sides)| {
+                check_box(image, sides.map(LeI32::get), self.shape())
+            }),
+            Part::Names => self.check_names(),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_names(&self) -> Result<()> {
+        let mut end = 0;
+        for image in 0..self.len() {
+            end += self.name(image).transpose()?.map_or(0, str::len);
+        }
+        let names = self.part(Part::Names).len();
+        if end == names {
+            Ok(())
+        } else {
+            Err(Error::Mismatch {
+                what: "bytes of names",
+                got: end as u64,
+                expected: names as u64,
+            })
+        }
+    }
+}
+
+impl<B: AsRef<[u8]>> Shard<B> {
+    /// Checks header, metadata and the extent of every section, so that no later read can be out
+    /// of bounds.
+    ///
+    /// Costs microseconds however many images there are: it looks at no image and at no column.
+    /// [`verify`](Self::verify) does.
+    ///
+    /// # Errors
+    /// The first thing that is not as `SPEC.md` says.
+    pub fn new(bytes: B) -> Result<Self> {
+        Self::from_sections(Sections::new(bytes)?)
+    }
+
+    /// Checks what [`new`](Self::new) does, the header apart.
+    ///
+    /// # Errors
+    /// The first thing that is not as `SPEC.md` says.
+    pub fn from_sections(sections: Sections<B>) -> Result<Self> {
+        for pair in sections.layout.ranges.windows(2) {
+            let padding = pair[0].end..pair[1].start;
+            zero(padding.start, &sections.bytes()[padding])?;
+        }
+        sections.verify_section(Part::Metadata, 0)?;
+        let metadata = Metadata::parse(sections.part(Part::Metadata), sections.len())?;
+        Ok(Self { sections, metadata })
+    }
+
+    /// The same shard, with its bytes held by what `into` makes of their holder: it must give the
+    /// same bytes.
+    pub fn map_inner<C: AsRef<[u8]>>(self, into: impl FnOnce(B) -> C) -> Shard<C> {
+        Shard {
+            sections: Sections {
+                bytes: into(self.sections.bytes),
+                layout: self.sections.layout,
+            },
+            metadata: self.metadata,
+        }
+    }
+
+    /// What the shard says of itself.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The block that an image is in.
+    #[must_use]
+    pub fn block_of(image: usize) -> u64 {
+        (image / BLOCK_IMAGES) as u64
+    }
+
     /// Checks every byte that is not a pixel: the checksum of each column and of the blocks'
     /// checksums, and that every label, box and name is one that the format allows.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn verify_columns(&self) -> Result<()> {
-        for &part in Part::SECTIONS.iter().filter(|&&part| part != Part::Images) {
-            check_section(self.bytes(), &self.layout, part)?;
-        }
-        for (image, label) in self.labels().iter().enumerate() {
-            check_label(image, label.get(), self.metadata.classes.len())?;
-        }
-        for (image, sides) in self.boxes().iter().enumerate() {
-            check_box(image, sides.map(LeI32::get), self.shape())?;
-        }
-        let mut end = 0;
-        for image in 0..self.len() {
-            end += self.name(image).transpose()?.map_or(0, str::len);
-        }
-        let names = self.part(Part::Names).len();
-        if end != names {
-            return Err(Error::Mismatch {
-                what: "bytes of names",
-                got: end as u64,
-                expected: names as u64,
-            });
-        }
-        Ok(())
+        (Part::SECTIONS.iter())
+            .try_for_each(|&part| self.verify_section(part, self.metadata.classes.len()))
     }
 
     /// Checks everything: a read of the whole file.
@@ -239,34 +294,41 @@ impl<B: AsRef<[u8]>> Shard<B> {
     }
 }
 
+impl<B> Deref for Shard<B> {
+    type Target = Sections<B>;
+
+    fn deref(&self) -> &Sections<B> {
+        &self.sections
+    }
+}
+
 /// Maps the shard at `path` and opens it.
 ///
 /// # Errors
 /// As for [`Shard::new`], with the path.
 ///
 /// # Safety
+/// As for [`map_sections`].
+#[expect(unsafe_code, reason = "only the caller can keep others off the file")]
+pub unsafe fn map(path: &Path) -> Result<Shard<Map>> {
+    // SAFETY: the caller keeps our promise.
+    let sections = unsafe { map_sections(path)? };
+    Shard::from_sections(sections).map_err(|error| error.at(path))
+}
+
+/// Maps the shard at `path` and checks its header.
+///
+/// # Errors
+/// As for [`Sections::new`], with the path.
+///
+/// # Safety
 /// Nobody may write to or truncate the file while the shard lives. [`Writer`](crate::Writer) never
 /// does: it renames a finished file into place. Copying another file over a shard in use breaks this.
 #[expect(unsafe_code, reason = "only the caller can keep others off the file")]
-pub unsafe fn map(path: &Path) -> Result<Shard<Map>> {
+pub unsafe fn map_sections(path: &Path) -> Result<Sections<Map>> {
     // SAFETY: the caller keeps our promise to `Map::open`.
-    let open = || Shard::new(unsafe { Map::open(path)? });
+    let open = || Sections::new(unsafe { Map::open(path)? });
     open().map_err(|error| error.at(path))
-}
-
-/// Checks the bytes of a section against the checksum that the header carries.
-fn check_section(all: &[u8], layout: &Layout, part: Part) -> Result<()> {
-    let Some(at) = index(part) else { return Ok(()) };
-    let (got, expected) = (crc32fast::hash(&all[layout.range(part)]), layout.crcs[at]);
-    if got == expected {
-        Ok(())
-    } else {
-        Err(Error::Checksum {
-            part,
-            got,
-            expected,
-        })
-    }
 }
 
 pub(crate) fn check_label(image: usize, label: i64, classes: usize) -> Result<()> {

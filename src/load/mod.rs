@@ -4,12 +4,14 @@
 //! it likes) by threads that stay ahead of it; batches in file order are views of the map.
 
 mod dataset;
+mod normalize;
 mod order;
 mod prefetch;
 mod rng;
 
 pub use dataset::{Dataset, Verify};
-pub use order::{Batches, Rank, shuffled};
+pub use normalize::Normalization;
+pub use order::{Batches, Order, Rank};
 pub use prefetch::{Batch, Prefetch, slot};
 pub use rng::{Draws, Stream};
 

@@ -122,7 +122,7 @@ pub fn evaluate(
             correct: 0,
         })
         .collect();
-    for (&label, right) in data.labels().iter().zip(right) {
+    for (label, right) in data.labels()?.into_iter().zip(right) {
         if let Some(class) = usize::try_from(label)
             .ok()
             .and_then(|label| classes.get_mut(label))

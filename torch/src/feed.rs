@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use memmap2::MmapMut;
 use tch::{Device, Tensor};
-use tinyres::load::{self, Batches, Dataset, Prefetch, Rank};
+use tinyres::load::{self, Batches, Dataset, Order, Prefetch, Rank};
 
 use crate::device::{self, Placement};
 use crate::ffi::{self, InFlight, Pinned};
@@ -45,10 +45,10 @@ impl Feed {
     /// # Errors
     /// [`Error::Unlabelled`] names an image without a label; or the placement is not possible.
     pub fn new(data: Arc<Dataset>, device: Device, placement: Placement) -> Result<Self> {
-        expect_labels(&data)?;
+        let labels = expect_labels(&data)?;
         let bytes = data.len() * data.shape().image_len();
         let placement = device::place(placement, device, bytes)?;
-        let labels = device::upload(&Tensor::f_from_slice(data.labels())?, device)?;
+        let labels = device::upload(&Tensor::f_from_slice(&labels)?, device)?;
         let resident = match placement {
             Placement::Resident => Some(all_pixels(&data, device)?),
             _ => None,
@@ -80,7 +80,7 @@ impl Feed {
     /// No memory or no thread for it.
     pub fn pass(
         &self,
-        order: Vec<u32>,
+        order: Order,
         batch: NonZeroUsize,
         drop_last: bool,
         first: usize,
@@ -89,7 +89,6 @@ impl Feed {
         let images: Vec<u32> = (first..batches.len())
             .filter_map(|index| batches.get(index))
             .flatten()
-            .copied()
             .collect();
         let ids: Vec<i64> = images.iter().map(|&image| image.into()).collect();
         let slot_len = batches.most() * self.data.shape().image_len();
@@ -141,7 +140,7 @@ impl Feed {
     ) -> Result<()> {
         if self.placement != Placement::Mapped {
             let images = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
-            let mut pass = self.pass((0..images).collect(), batch, false, 0)?;
+            let mut pass = self.pass(Order::sequential(images), batch, false, 0)?;
             while let Some(done) = pass.next_batch(&mut work) {
                 done?;
             }
@@ -207,7 +206,7 @@ impl Pass<'_> {
         &mut self,
         work: impl FnOnce(Batch<'_>) -> Result<T>,
     ) -> Option<Result<T>> {
-        let count = index(self.batches.get(self.next)?.len());
+        let count = index(self.batches.places(self.next)?.len());
         let at = self.at..self.at + count;
         self.next += 1;
         self.at = at.end;
@@ -271,10 +270,11 @@ impl Pass<'_> {
     }
 }
 
-/// Refuses a split in which an image has no label.
-pub(crate) fn expect_labels(data: &Dataset) -> Result<()> {
-    match data.labels().iter().position(|&label| label < 0) {
-        None => Ok(()),
+/// The label of each image of a split in which none lacks one.
+pub(crate) fn expect_labels(data: &Dataset) -> Result<Vec<i64>> {
+    let labels = data.labels()?;
+    match labels.iter().position(|&label| label < 0) {
+        None => Ok(labels),
         Some(image) => Err(Error::Unlabelled {
             split: data.split(),
             image,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Reduction, Tensor};
-use tinyres::load::{Dataset, Draws, Stream, shuffled};
+use tinyres::load::{Dataset, Draws, Order, Stream};
 
 use crate::augment::{Augment, Normalizer};
 use crate::config::Normalize;
@@ -194,10 +194,11 @@ pub fn same_batches(data: &Arc<Dataset>, device: Device, placement: Placement) -
     let there = Normalizer::new(Normalize::Imagenet, device)?;
     let feed = Feed::new(Arc::clone(data), device, placement)?;
     let batch = NonZeroUsize::new(24).unwrap_or(NonZeroUsize::MIN);
-    let order = shuffled(u32::try_from(data.len()).unwrap_or(u32::MAX), 1, 0);
-    let mut pass = feed.pass(order.clone(), batch, false, 0)?;
+    let order = Order::shuffled(u32::try_from(data.len()).unwrap_or(u32::MAX), 1, 0);
+    let mut pass = feed.pass(order, batch, false, 0)?;
     let augment = moves(pass.images(), device)?;
-    let mut images = order.iter();
+    let expected = pass.images().to_vec();
+    let mut images = expected.iter();
     let mut same = true;
     while let Some(x) = pass.next_batch(|batch| match &augment {
         Some(augment) => there.apply(&augment.apply(batch.pixels, &batch.at)?),

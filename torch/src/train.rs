@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Reduction, Tensor};
 use tinyres::event::{Epoch, Event, Observer, Score, Step};
-use tinyres::load::{Dataset, Draws, Stream, shuffled};
+use tinyres::load::{Dataset, Draws, Order, Stream};
 
 use crate::augment::{Augment, Normalizer};
 use crate::checkpoint::{About, Checkpoint, Position};
@@ -208,7 +208,7 @@ impl<'a> Trainer<'a> {
         let feed = Rc::clone(&self.train);
         let (images, shape) = (feed.data().len(), feed.data().shape());
         let (seed, epoch) = (self.config.seed, u64::from(self.at.epoch));
-        let order = shuffled(u32::try_from(images).unwrap_or(u32::MAX), seed, epoch);
+        let order = Order::shuffled(u32::try_from(images).unwrap_or(u32::MAX), seed, epoch);
         let mut pass = feed.pass(order, self.batch, true, self.at.batch)?;
         let augment = Augment::new(
             self.config.flip,

@@ -43,7 +43,7 @@ fn scores_are_those_of_each_image_alone() {
         let x = Tensor::from_slice(&pixels).view([1, 3, 32, 32]);
         let logits = tch::no_grad(|| net.forward(&normalizer.apply(&x).unwrap(), false)).unwrap();
         let logits = Vec::<f64>::try_from(logits.to_kind(Kind::Double).view([-1])).unwrap();
-        let label = usize::try_from(data.labels()[image as usize]).unwrap();
+        let label = usize::try_from(data.label(image as usize).unwrap()).unwrap();
         let above = logits
             .iter()
             .filter(|&&other| other > logits[label])
@@ -94,8 +94,8 @@ fn mapped_batches_are_views_of_the_map() {
         seen.push(batch.pixels.data_ptr().cast_const().cast::<u8>());
         assert_eq!(batch.at.start, at);
         at = batch.at.end;
-        let labels =
-            &data.labels()[usize::try_from(batch.at.start).unwrap()..][..batch.labels.numel()];
+        let labels = &data.labels().unwrap()[usize::try_from(batch.at.start).unwrap()..]
+            [..batch.labels.numel()];
         assert_eq!(Vec::<i64>::try_from(&batch.labels).unwrap(), labels);
         Ok(())
     })
