@@ -2,6 +2,37 @@
 //!
 //! Nothing here knows of torch. Batches are gathered into memory that the caller owns (pinned, if
 //! it likes) by threads that stay ahead of it; batches in file order are views of the map.
+//!
+//! An epoch of `f32` batches, normalised and channels last:
+//!
+//! ```no_run
+//! use std::num::NonZeroUsize;
+//! use std::path::Path;
+//! use std::sync::Arc;
+//! use tinyres::load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Verify};
+//! use tinyres_format::Split;
+//!
+//! // SAFETY: nobody writes to or truncates the shards while they are mapped.
+//! let data = unsafe { Dataset::open(Path::new("shards"), Split::Train, Verify::Lazy) }?;
+//! let order = Order::shuffled(u32::try_from(data.len())?, 42, 0); // seed 42, epoch 0
+//! let batch = NonZeroUsize::new(512).expect("not zero");
+//! let batches = Arc::new(Batches::new(order, batch, true, Rank::ONLY));
+//! let slots = vec![vec![0_f32; batches.most() * data.shape().image_len()]; 3];
+//!
+//! let data = Arc::new(data);
+//! let pixels = Arc::clone(&data);
+//! let imagenet = Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+//! let fill = move |images: &[u32], slot: &mut Vec<f32>| pixels.gather_f32(images, &imagenet, slot);
+//! let mut epoch = Prefetch::with(fill, batches, 0, slots, 2)?; // from batch 0, two threads
+//! while let Some(batch) = epoch.next_batch() {
+//!     let batch = batch?;
+//!     for (&image, floats) in batch.images.iter().zip(batch.slot.chunks_exact(3 * 64 * 64)) {
+//!         println!("{}: {floats:?}", data.label(image as usize)?);
+//!     }
+//!     epoch.give_back(batch.slot);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod dataset;
 mod normalize;

@@ -208,6 +208,16 @@ mod tests {
             .collect()
     }
 
+    /// As a few lines of Python, written from SPEC.md alone, have them. Not to change: runs resume by it.
+    #[test]
+    fn orders_that_never_change() {
+        assert_eq!(shuffled(12, 0, 0), [1, 0, 8, 9, 6, 10, 7, 3, 4, 2, 11, 5]);
+        assert_eq!(shuffled(12, 1, 2), [6, 4, 10, 8, 9, 2, 0, 1, 3, 7, 11, 5]);
+        let long = shuffled(100_000, 7, 3);
+        assert_eq!(long[..6], [46_923, 50_325, 2184, 66_329, 89_408, 23_092]);
+        assert_eq!(long[99_997..], [84_733, 76_420, 70_913]);
+    }
+
     proptest! {
         #[test]
         fn an_epoch_takes_each_image_once(len in 0u32..5000, seed: u64, epoch in 0u64..1000) {
