@@ -4,8 +4,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use common::{Tree, failure, files, jpeg, tinyres};
 use sha2::{Digest as _, Sha256};
@@ -415,83 +414,6 @@ fn a_finished_set_is_not_overwritten() {
         names.len(),
         "nothing is left of the packing"
     );
-}
-
-#[test]
-fn two_packers_do_not_share_a_directory() {
-    let (dir, set) = tree(|_| ());
-    let out = dir.path().join("shards");
-    let inner = out.join(".packing");
-    fs::create_dir_all(&inner).unwrap();
-    fs::write(inner.join("train-00000.bin"), "of the other").unwrap();
-    let other = fs::File::open(&inner).unwrap();
-    other.lock().unwrap();
-    let error = failure(&mut pack(&set, &out, &[]), 1);
-    assert!(error.contains("another tinyres is packing here"), "{error}");
-    assert_eq!(
-        fs::read(inner.join("train-00000.bin")).unwrap(),
-        b"of the other"
-    );
-    // The lock dies with its process, and what that left is cleared.
-    drop(other);
-    pack(&set, &out, &[]).assert().success();
-    assert!(!inner.exists());
-}
-
-#[test]
-fn killed_at_any_moment_it_leaves_no_set_and_can_be_run_again() {
-    let (dir, set) = tree(|tree| {
-        for image in 0..3000 {
-            let bytes = tree.0["test/images/test_1.JPEG"].clone();
-            tree.put(&format!("test/images/test_{}.JPEG", 20 + image), bytes);
-        }
-    });
-    let out = dir.path().join("shards");
-    let whole = dir.path().join("whole");
-    let flags = ["--shard-images", "64"];
-    pack(&set, &whole, &flags).assert().success();
-    let (mut killed, mut finished) = (0, 0);
-    for delay in (0..40).map(|step| Duration::from_millis(step * 12)) {
-        let mut child = Command::new(assert_cmd::cargo::cargo_bin("tinyres"))
-            .arg("pack")
-            .args([&set, Path::new("-o"), &out])
-            .args(flags)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(delay);
-        child.kill().unwrap();
-        if child.wait().unwrap().success() {
-            finished += 1;
-        } else {
-            killed += 1;
-        }
-        match Manifest::load(&out) {
-            Ok(_) => {
-                assert!(files(&out) == files(&whole));
-                fs::remove_dir_all(&out).unwrap();
-            }
-            // Every file with a shard's name is whole.
-            Err(_) if out.exists() => {
-                for (name, bytes) in files(&out)
-                    .into_iter()
-                    .filter(|(name, _)| !name.starts_with('.'))
-                {
-                    Shard::new(bytes)
-                        .unwrap_or_else(|error| panic!("{name}: {error}"))
-                        .verify()
-                        .unwrap();
-                }
-            }
-            Err(_) => {}
-        }
-    }
-    assert!(killed > 0, "{killed} were killed, {finished} finished");
-    if !out.join("dataset.json").exists() {
-        pack(&set, &out, &flags).assert().success();
-        assert!(files(&out) == files(&whole));
-    }
 }
 
 /// A pack of the small tree, in shards of 4 images, that was killed after its first three: the

@@ -38,16 +38,11 @@ pub(super) struct Staging {
 impl Staging {
     /// Prepares `output`, which must not hold a finished set unless `force`.
     pub fn begin(output: &Path, force: bool, zstd: Option<Level>) -> Result<Self> {
-        if !force && output.join(MANIFEST).exists() {
-            let holds = match Manifest::load_any(output) {
-                Ok(manifest) => format!("fingerprint {:.12}", manifest.fingerprint.to_string()),
-                Err(error) => error.to_string(),
-            };
-            return Err(Error::Occupied {
-                output: output.to_owned(),
-                holds,
-            });
-        }
+        let vacant = || match output.join(MANIFEST).exists() {
+            true if !force => Err(occupied(output)),
+            _ => Ok(()),
+        };
+        vacant()?;
         let created = !output.exists();
         fs::create_dir_all(output).map_err(refused(output))?;
         let inner = output.join(STAGING);
@@ -57,6 +52,8 @@ impl Staging {
                 output: output.to_owned(),
             });
         };
+        // Another pack may have finished between the first look and the lock.
+        vacant()?;
         let mut staging = Self {
             output: output.to_owned(),
             inner: scratch,
@@ -86,8 +83,12 @@ impl Staging {
         self.resumed = Some(began);
         if !self.output.join(MANIFEST).exists() {
             // Killed while it moved its shards out: they stay where they are, too, until the end.
+            // Those from before it began are of other pixels, for all that anybody knows.
+            let written = |shard: &Path| fs::metadata(shard)?.modified();
             for shard in shards_in(&self.output).map_err(refused(&self.output))? {
-                if let Some(name) = shard.file_name() {
+                if let Some(name) = shard.file_name()
+                    && written(&shard).is_ok_and(|written| written >= began)
+                {
                     // Where there are no links, the shard is packed anew.
                     let _ = fs::hard_link(&shard, self.inner.path().join(name));
                 }
@@ -192,6 +193,9 @@ impl Staging {
             }
         }
         publish::sync_parent(&old).map_err(refused(&self.output))?;
+        if self.created {
+            publish::sync_parent(&self.output).map_err(refused(&self.output))?;
+        }
         self.published = true;
         Ok(manifest.save(&self.output)?)
     }
@@ -216,6 +220,17 @@ impl Drop for Staging {
                 let _ = fs::remove_dir(&self.output);
             }
         }
+    }
+}
+
+fn occupied(output: &Path) -> Error {
+    let holds = match Manifest::load_any(output) {
+        Ok(manifest) => format!("fingerprint {:.12}", manifest.fingerprint.to_string()),
+        Err(error) => error.to_string(),
+    };
+    Error::Occupied {
+        output: output.to_owned(),
+        holds,
     }
 }
 

@@ -1,0 +1,311 @@
+//! `tinyres pack`, killed at any moment: before each of its calls on the output directory, and at
+//! random times. `TINYRES_CRASH_ROUNDS` sets how many of those there are, `TINYRES_CRASH_SEED` which.
+
+mod common;
+#[path = "common/inject.rs"]
+mod inject;
+#[path = "common/packing.rs"]
+mod packing;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use common::files;
+use packing::{Fixture, Seen, memory, tinyres};
+use tinyres::load::{Dataset, Draws, Stream, Verify};
+use tinyres_format::{MANIFEST, Shard, Split, shards_in};
+
+/// Kills a pack before each of its calls in turn, with nothing there or an older set.
+#[test]
+fn killed_before_any_call_it_leaves_no_set_or_the_older_one() {
+    let fixture = Fixture::new(memory(), 0, "8");
+    let out = fixture.out();
+    for over in [false, true] {
+        let force: &[_] = if over { &["--force"] } else { &[] };
+        let mut seen = Vec::new();
+        for number in 1.. {
+            fixture.begin(over);
+            let mut pack = fixture.pack("new", force);
+            let run = inject::run(&mut pack, &out, &format!("kill:{number}"));
+            if run.output.status.success() {
+                break;
+            }
+            assert_eq!(run.output.status.signal(), Some(9), "{run:?}");
+            let checked = fixture.seen().and_then(|found| {
+                seen.push(found);
+                fixture.complete()
+            });
+            checked
+                .unwrap_or_else(|wrong| panic!("killed before call {number}: {wrong}\n{run:#?}"));
+        }
+        assert!(seen.len() > 40, "{seen:?}");
+        // The older set, then none, then the new one, and never back.
+        let before = if over { Seen::Old } else { Seen::None };
+        let rank = |found: &Seen| {
+            [before, Seen::None, Seen::New]
+                .iter()
+                .position(|seen| seen == found)
+        };
+        assert!(seen.is_sorted_by_key(rank), "{seen:?}");
+        assert_eq!(
+            (seen.first(), seen.last()),
+            (Some(&before), Some(&Seen::New))
+        );
+    }
+}
+
+/// Shards that a pack which failed long ago left where they are seen, without a manifest.
+#[test]
+fn shards_from_before_the_killed_pack_are_not_kept() {
+    let fixture = Fixture::new(memory(), 0, "8");
+    let out = fixture.out();
+    fixture.begin(true);
+    fs::remove_file(out.join(MANIFEST)).unwrap();
+    for shard in shards_in(&out).unwrap() {
+        let long_ago = SystemTime::now() - Duration::from_secs(1000);
+        let file = fs::File::options().append(true).open(shard).unwrap();
+        file.set_modified(long_ago).unwrap();
+    }
+    let run = inject::run(&mut fixture.pack("new", &[]), &out, "kill:8");
+    assert_eq!(run.output.status.signal(), Some(9), "{run:?}");
+    assert!(out.join(".packing").exists());
+    fixture.complete().unwrap();
+}
+
+/// What `Dataset::open` and `inspect` say of the set.
+fn readers_agree(fixture: &Fixture, seen: Seen) -> Result<(), String> {
+    for split in [Split::Train, Split::Val] {
+        let opened = open(fixture, split);
+        if opened.is_ok() != (seen != Seen::None) {
+            return Err(format!("{seen:?}, but opening {split}: {:?}", opened.err()));
+        }
+    }
+    let inspect = tinyres()
+        .args(["inspect", "--verify"])
+        .arg(fixture.out())
+        .output()
+        .unwrap();
+    let expected = i32::from(seen == Seen::None);
+    if inspect.status.code() != Some(expected) {
+        return Err(format!("{seen:?}, but {inspect:?}"));
+    }
+    Ok(())
+}
+
+/// Opens a split, checks all of it, and returns its pixels.
+fn open(fixture: &Fixture, split: Split) -> tinyres::load::Result<Vec<u8>> {
+    #[expect(
+        unsafe_code,
+        reason = "pack replaces shards by renaming others over them"
+    )]
+    // SAFETY: see above.
+    let data = unsafe { Dataset::open(&fixture.out(), split, Verify::Full) }?;
+    let images: Vec<u32> = (0..u32::try_from(data.len()).unwrap()).collect();
+    let mut pixels = vec![0; data.len() * data.shape().image_len()];
+    data.gather(&images, &mut pixels)?;
+    Ok(pixels)
+}
+
+/// The pixels of a split, read without the loader.
+fn pixels(files: &packing::Files, split: Split) -> Vec<u8> {
+    let of_split = files
+        .iter()
+        .filter(|(name, _)| name.starts_with(split.name()));
+    let shards = of_split.map(|(_, bytes)| Shard::new(&bytes[..]).unwrap().images().to_vec());
+    shards.flatten().collect()
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |value| value.parse().unwrap())
+}
+
+/// Kills packs at random moments, some of which go on where another was killed, while a reader opens
+/// what is there again and again.
+#[test]
+fn killed_at_random_moments_it_leaves_no_set_or_the_older_one() {
+    let rounds = number("TINYRES_CRASH_ROUNDS", 24);
+    let draws = Draws::new(number("TINYRES_CRASH_SEED", 1), Stream::Sample, 0);
+    let fixture = Fixture::new(tempfile::tempdir().unwrap(), 500, "20");
+    let mut lengths = [0, 1, 2].map(|_| {
+        fixture.begin(false);
+        let began = Instant::now();
+        assert!(fixture.pack("new", &[]).output().unwrap().status.success());
+        began.elapsed()
+    });
+    lengths.sort();
+    // A little more than it takes, so that some finish.
+    let longest = u64::try_from(lengths[1].as_micros()).unwrap() * 11 / 10;
+
+    let (old, new) = (
+        pixels(&fixture.old, Split::Train),
+        pixels(&fixture.new, Split::Train),
+    );
+    let over = AtomicBool::new(false);
+    let mut landed: BTreeMap<&str, u64> = BTreeMap::new();
+    let read = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut read = [0; 3];
+            while !over.load(Ordering::Relaxed) {
+                match open(&fixture, Split::Train) {
+                    Ok(pixels) if pixels == new => read[0] += 1,
+                    Ok(pixels) if pixels == old => read[1] += 1,
+                    Ok(_) => panic!("a reader got pixels of neither set"),
+                    Err(_) => read[2] += 1,
+                }
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            read
+        });
+        let mut afresh = true;
+        for round in 0..rounds {
+            if afresh {
+                fixture.begin(draws.below(4 * round, 2) == 1);
+            }
+            let moment = Duration::from_micros(draws.below(4 * round + 1, longest));
+            let force: &[&str] = if fixture.out().join(MANIFEST).exists() {
+                &["--force"]
+            } else {
+                &[]
+            };
+            let status = run_for(&mut fixture.pack("new", force), moment);
+            *landed.entry(place(&fixture, status)).or_default() += 1;
+            afresh = draws.below(4 * round + 2, 2) == 1;
+            fixture
+                .seen()
+                .and_then(|seen| readers_agree(&fixture, seen))
+                .and_then(|()| if afresh { fixture.complete() } else { Ok(()) })
+                .unwrap_or_else(|wrong| panic!("round {round}, killed after {moment:?}: {wrong}"));
+        }
+        over.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    });
+    fixture.complete().unwrap();
+    let [new, old, none] = read;
+    println!(
+        "{rounds} rounds of up to {longest} us: {landed:?}; a reader met the new set {new} times, the old one {old} times, none {none} times"
+    );
+    let killed: u64 = landed
+        .iter()
+        .filter(|(place, _)| **place != "finished")
+        .map(|(_, count)| count)
+        .sum();
+    assert!(2 * killed > rounds, "{killed} of {rounds} were killed");
+}
+
+/// Runs `command` for so long, and kills it if it has not ended by then.
+fn run_for(command: &mut Command, time: Duration) -> ExitStatus {
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(time);
+    child.kill().unwrap();
+    child.wait().unwrap()
+}
+
+/// How far a pack got that ended with `status`.
+fn place(fixture: &Fixture, status: ExitStatus) -> &'static str {
+    if status.success() {
+        return "finished";
+    }
+    assert_eq!(status.signal(), Some(9), "{status}");
+    let out = fixture.out();
+    let staged = out.join(".packing").exists();
+    match fixture.seen() {
+        Ok(Seen::New) => "published",
+        Ok(Seen::None) if shards_in(&out).is_ok_and(|shards| !shards.is_empty()) => "publishing",
+        _ if staged => "packing",
+        _ => "before it began",
+    }
+}
+
+fn resume(halted: &Child) {
+    let pid = halted.id().to_string();
+    let status = Command::new("kill").args(["-CONT", &pid]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Halts one pack while it holds the directory, starts another, and lets the first go on, or kills it.
+#[test]
+fn two_packers_do_not_share_a_directory() {
+    let fixture = Fixture::new(memory(), 0, "8");
+    let out = fixture.out();
+    for killed in [false, true] {
+        fixture.begin(false);
+        // By its twentieth call it has begun to write.
+        let mut first = inject::run_until(&mut fixture.pack("new", &[]), &out, 20);
+        let left = files(&out.join(".packing"));
+        let second = fixture.pack("new", &[]).output().unwrap();
+        assert_eq!(second.status.code(), Some(1), "{second:?}");
+        let error = String::from_utf8(second.stderr).unwrap();
+        let expected = format!("error: {}: another tinyres is packing here", out.display());
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(
+            files(&out.join(".packing")) == left,
+            "it touched what is the other's"
+        );
+        if killed {
+            first.kill().unwrap();
+        } else {
+            resume(&first);
+        }
+        assert_eq!(first.wait().unwrap().success(), !killed);
+        let seen = if killed { Seen::None } else { Seen::New };
+        assert_eq!(fixture.seen(), Ok(seen));
+        // The lock has died with its process.
+        fixture.complete().unwrap();
+    }
+}
+
+/// Halts a pack that has found no set before it takes hold of the directory, and lets another finish.
+#[test]
+fn a_set_that_comes_meanwhile_is_not_replaced() {
+    let fixture = Fixture::new(memory(), 0, "8");
+    let out = fixture.out();
+    fixture.begin(false);
+    fs::create_dir(&out).unwrap();
+    let mut late = inject::run_until(&mut fixture.pack("new", &[]), &out, 1);
+    assert!(fixture.pack("old", &[]).output().unwrap().status.success());
+    resume(&late);
+    assert_eq!(late.wait().unwrap().code(), Some(1));
+    assert_eq!(fixture.seen(), Ok(Seen::Old));
+}
+
+#[test]
+fn of_many_packers_at_once_one_packs() {
+    let fixture = Fixture::new(memory(), 0, "8");
+    for _ in 0..4 {
+        fixture.begin(false);
+        let start = |_| {
+            let mut pack = fixture.pack("new", &[]);
+            pack.stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let packs: Vec<_> = (0..6).map(start).collect();
+        let outputs = packs
+            .into_iter()
+            .map(|pack| pack.wait_with_output().unwrap());
+        let failed: Vec<_> = outputs.filter(|output| !output.status.success()).collect();
+        assert_eq!(failed.len(), 5, "{failed:?}");
+        for output in failed {
+            let error = String::from_utf8(output.stderr).unwrap();
+            let refused = [
+                "another tinyres is packing here",
+                "holds a packed set already",
+            ];
+            assert!(
+                refused.iter().any(|reason| error.contains(reason)),
+                "{error}"
+            );
+        }
+        assert_eq!(fixture.seen(), Ok(Seen::New));
+        fixture.complete().unwrap();
+    }
+}

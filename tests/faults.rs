@@ -1,0 +1,211 @@
+//! `tinyres pack` where the system fails it: every call on the output directory is made to fail in
+//! turn.
+
+mod common;
+#[path = "common/inject.rs"]
+mod inject;
+#[path = "common/packing.rs"]
+mod packing;
+
+use std::path::Path;
+
+use common::files;
+use inject::{Call, Tampered};
+use packing::{Fixture, Seen, memory};
+use tinyres_format::MANIFEST;
+
+/// What is asked of one sweep through all calls.
+struct Sweep {
+    /// The error's name, and what the system says of it.
+    error: (&'static str, &'static str),
+    /// Whether all calls after the first that fails do, too.
+    for_good: bool,
+    /// Whether there is an older set to replace.
+    over: bool,
+}
+
+impl Sweep {
+    fn run(&self, fixture: &Fixture) {
+        let plus = if self.for_good { "+" } else { "" };
+        let force: &[_] = if self.over { &["--force"] } else { &[] };
+        for number in 1.. {
+            fixture.begin(self.over);
+            let inject = format!("{}:{number}{plus}", self.error.0);
+            let mut pack = fixture.pack("new", force);
+            let run = inject::run(&mut pack, &fixture.out(), &inject);
+            if !run.calls.iter().any(|call| call.tampered) {
+                assert!(number > 40, "there are more calls than {number}");
+                assert_eq!(fixture.seen(), Ok(Seen::New));
+                return;
+            }
+            self.check(fixture, &run)
+                .and_then(|()| fixture.complete())
+                .unwrap_or_else(|wrong| panic!("{inject}: {wrong}\n{run:#?}"));
+        }
+    }
+
+    fn check(&self, fixture: &Fixture, run: &Tampered) -> Result<(), String> {
+        let seen = fixture.seen()?;
+        let mut tampered = run.calls.iter().filter(|call| call.tampered);
+        match run.output.status.code() {
+            Some(0) if seen != Seen::New || !tampered.all(is_needless) => {
+                Err("it succeeded, as if nothing were wrong".into())
+            }
+            Some(0) => Ok(()),
+            Some(1) => {
+                let error = String::from_utf8_lossy(&run.output.stderr);
+                if !run.output.stdout.is_empty() || !error.starts_with("error: ") {
+                    return Err("it did not say so".into());
+                }
+                if !error.contains(self.error.1) {
+                    return Err("the system's reason is not given".into());
+                }
+                if !tampered.any(|call| is_named(call, &error)) {
+                    return Err("the file is not named".into());
+                }
+                if seen == Seen::Old && !self.over {
+                    return Err("a set has come from nowhere".into());
+                }
+                Ok(())
+            }
+            code => Err(format!("exit code {code:?}")),
+        }
+    }
+}
+
+/// Whether a pack may do without the call: it puts away what is of no use any more, or looks for
+/// what it can use again.
+fn is_needless(call: &Call) -> bool {
+    let mut parts = call.path.components();
+    let put_away = ["unlink", "rmdir", "open"].contains(&&call.name[..])
+        && parts.any(|part| part.as_os_str() == ".packing");
+    put_away || call.name == "link"
+}
+
+fn is_named(call: &Call, error: &str) -> bool {
+    let of = |path: &Path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        // A file under a temporary name is named as it will be called.
+        let hidden = name.strip_suffix(".tmp");
+        error.contains(hidden.map_or(name, |hidden| hidden.trim_start_matches('.')))
+    };
+    of(&call.path) || call.to.as_deref().is_some_and(of)
+}
+
+/// Every combination of an error, once or for good, on a new directory or over an older set.
+fn sweeps(error: (&'static str, &'static str)) {
+    let fixture = Fixture::new(memory(), 0, "8");
+    for (for_good, over) in [(false, false), (false, true), (true, false), (true, true)] {
+        let sweep = Sweep {
+            error,
+            for_good,
+            over,
+        };
+        sweep.run(&fixture);
+    }
+}
+
+#[test]
+fn on_a_full_disk_it_leaves_no_set_or_the_older_one() {
+    sweeps(("ENOSPC", "No space left on device"));
+}
+
+#[test]
+fn on_a_broken_disk_it_leaves_no_set_or_the_older_one() {
+    sweeps(("EIO", "Input/output error"));
+}
+
+#[test]
+fn interrupted_calls_and_short_writes_are_not_noticed() {
+    let fixture = Fixture::new(memory(), 0, "8");
+    let out = fixture.out();
+    for (inject, names) in [
+        ("EINTR:*", &["open", "pwrite", "write", "fsync"][..]),
+        ("short:*", &["pwrite", "write"]),
+    ] {
+        for over in [false, true] {
+            fixture.begin(over);
+            let force: &[_] = if over { &["--force"] } else { &[] };
+            let run = inject::run(&mut fixture.pack("new", force), &out, inject);
+            assert!(run.output.status.success(), "{inject}: {run:#?}");
+            assert!(files(&out) == fixture.new, "{inject}");
+            for name in names {
+                let mut tampered = run.calls.iter().filter(|call| call.tampered);
+                assert!(tampered.any(|call| call.name == *name), "no {name}");
+            }
+        }
+    }
+}
+
+/// What no kill shows, and only a loss of power would: data is forced to the disk before the name it
+/// appears under, all names of a set before its manifest, and the end of an older set before its shards
+/// go.
+#[test]
+fn everything_is_on_the_disk_before_it_is_named() {
+    let fixture = Fixture::new(memory(), 0, "8");
+    let out = fixture.out();
+    for over in [false, true] {
+        fixture.begin(over);
+        let force: &[_] = if over { &["--force"] } else { &[] };
+        let mut pack = fixture.pack("new", force);
+        let calls = inject::run(&mut pack, fixture.dir.path(), "").calls;
+        let synced = |path: &Path, between: std::ops::Range<usize>| {
+            let is_sync = |call: &Call| ["fsync", "fdatasync"].contains(&&call.name[..]);
+            let mut between = calls[between].iter();
+            between.any(|call| is_sync(call) && call.path == path)
+        };
+        let last = |is: &dyn Fn(&Call) -> bool| calls.iter().rposition(is);
+        let renamed = |to: &Path| last(&|call| call.to.as_deref() == Some(to)).unwrap();
+        let (manifest, mut files) = (renamed(&out.join(MANIFEST)), 0);
+        for (at, call) in calls.iter().enumerate() {
+            let writes = [
+                "write",
+                "pwrite",
+                "writev",
+                "pwritev",
+                "ftruncate",
+                "fallocate",
+            ];
+            let is_data = |call: &Call| writes.contains(&&call.name[..]);
+            assert!(
+                !is_data(call)
+                    || call.path.parent() != Some(&out)
+                    || call.path.extension() == Some("tmp".as_ref()),
+                "{call:?} changes a published file in place"
+            );
+            if call.name == "rename" && call.path.extension() == Some("tmp".as_ref()) {
+                let written = last(&|other| is_data(other) && other.path == call.path).unwrap();
+                assert!(written < at && synced(&call.path, written..at), "{call:?}");
+                files += 1;
+            }
+        }
+        assert_eq!(files, fixture.new.len());
+        for name in fixture.new.keys().filter(|name| *name != MANIFEST) {
+            let named = renamed(&out.join(name));
+            assert!(named < manifest && synced(&out, named..manifest), "{name}");
+        }
+        assert!(
+            synced(&out, manifest..calls.len()),
+            "the manifest's own name"
+        );
+        if !over {
+            let made = last(&|call| call.name == "mkdir" && call.path == out).unwrap();
+            assert!(
+                synced(fixture.dir.path(), made..calls.len()),
+                "the directory"
+            );
+        } else {
+            let is_unlinked =
+                |call: &Call| call.name == "unlink" && call.path == out.join(MANIFEST);
+            let ended = calls.iter().position(is_unlinked).unwrap();
+            let first = calls.iter().position(|call| {
+                let changed = call.to.as_ref().unwrap_or(&call.path);
+                ["unlink", "rename", "link"].contains(&&call.name[..])
+                    && changed.parent() == Some(&out)
+                    && changed.extension() == Some("bin".as_ref())
+            });
+            let first = first.unwrap();
+            assert!(ended < first && synced(&out, ended..first));
+        }
+    }
+}

@@ -1,0 +1,242 @@
+/*
+ * Stands between a program and libc (LD_PRELOAD) and makes its calls on one directory fail.
+ *
+ *   INJECT_DIR   Only calls on files in this directory, and on itself, count; an absolute path.
+ *   INJECT_LOG   Gets a line for each of them, in order: "CALL PATH", or "CALL PATH TO" for a rename,
+ *                with "! " before it where the call was tampered with.
+ *   INJECT       What to do, and to which calls, counted from 1: "WHAT:7" to the seventh, "WHAT:7+"
+ *                from the seventh on, "WHAT:*" to every one, but never twice in a row in a thread.
+ *                WHAT is the name of an error, such as ENOSPC; "short", for a write that writes half;
+ *                "kill" or "stop", which ends or halts the process before the call; "cut", see below.
+ *   INJECT_CUT   With "cut:N", this file is truncated to a page at the Nth map of a file.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { PROCEED, FAIL, SHORT };
+
+/* What may happen to a call, beside the errors that any may meet. */
+enum { PLAIN = 0, INTERRUPTIBLE = 1, WRITES = 2, MAPS = 4 };
+
+static const struct {
+    const char *name;
+    int number;
+} errors[] = {{"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EINTR", EINTR}, {"EDQUOT", EDQUOT}, {"EROFS", EROFS}};
+
+/* The real calls, by number: nothing of libc that may be replaced in turn. */
+#define REAL(call, ...) syscall(SYS_##call, __VA_ARGS__)
+
+/* Joins what a file is called relative to `dir`, or `dir` itself if `name` is null, to a whole path. */
+static const char *whole(int dir, const char *name, char path[PATH_MAX]) {
+    if (name && name[0] == '/')
+        return name;
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", dir);
+    ssize_t len = REAL(readlinkat, AT_FDCWD, dir == AT_FDCWD ? "/proc/self/cwd" : link, path, PATH_MAX - 1);
+    if (len < 0)
+        return "";
+    if (name && len + 1 + strlen(name) < PATH_MAX) {
+        path[len++] = '/';
+        strcpy(path + len, name);
+    } else {
+        path[len] = 0;
+    }
+    return path;
+}
+
+static bool counts(const char *path) {
+    const char *dir = getenv("INJECT_DIR");
+    size_t len = dir ? strlen(dir) : 0;
+    return len && !strncmp(path, dir, len) && (path[len] == '/' || path[len] == 0);
+}
+
+static void record(bool tampered, const char *call, const char *path, const char *to) {
+    const char *log = getenv("INJECT_LOG");
+    if (!log)
+        return;
+    char line[2 * PATH_MAX + 64];
+    int len = snprintf(line, sizeof line, "%s%s %s%s%s\n", tampered ? "! " : "", call, path, *to ? " " : "", to);
+    int fd = REAL(openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (fd >= 0) {
+        REAL(write, fd, line, len);
+        REAL(close, fd);
+    }
+}
+
+/* Counts a call and says what is to become of it; sets errno where it is to fail. */
+static int judge(const char *call, int kind, const char *path, const char *to) {
+    static atomic_ulong count;
+    static _Thread_local bool turn;
+    const char *what = getenv("INJECT");
+    bool cut = what && !strncmp(what, "cut:", 4);
+    if (!counts(path) || cut != (kind == MAPS))
+        return PROCEED;
+    unsigned long number = atomic_fetch_add(&count, 1) + 1;
+    const char *at = what ? strchr(what, ':') : NULL;
+    if (!at++) {
+        record(false, call, path, to);
+        return PROCEED;
+    }
+    int verdict = FAIL, error = 0;
+    if (!strncmp(what, "short:", 6))
+        verdict = kind & WRITES ? SHORT : PROCEED;
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (!strncmp(what, errors[i].name, at - 1 - what) && !errors[i].name[at - 1 - what])
+            error = errors[i].number;
+    if (error == EINTR && !(kind & INTERRUPTIBLE))
+        verdict = PROCEED;
+    if (*at == '*') {
+        if (verdict != PROCEED)
+            turn = !turn;
+        verdict = turn ? verdict : PROCEED;
+    } else if (strchr(at, '+') ? number < strtoul(at, NULL, 10) : number != strtoul(at, NULL, 10)) {
+        verdict = PROCEED;
+    }
+    record(verdict != PROCEED, call, path, to);
+    if (verdict == FAIL && !strncmp(what, "kill:", 5))
+        REAL(kill, getpid(), SIGKILL);
+    if (verdict == FAIL && !strncmp(what, "stop:", 5)) {
+        REAL(kill, getpid(), SIGSTOP);
+        return PROCEED;
+    }
+    if (verdict == FAIL && cut && truncate(getenv("INJECT_CUT"), 4096))
+        abort();
+    errno = error;
+    return verdict;
+}
+
+static int judge_fd(const char *call, int kind, int fd) {
+    char path[PATH_MAX];
+    return judge(call, kind, whole(fd, NULL, path), "");
+}
+
+static int judge_at(const char *call, int kind, int dir, const char *name) {
+    char path[PATH_MAX];
+    return judge(call, kind, whole(dir, name, path), "");
+}
+
+static size_t half(int verdict, size_t len) { return verdict == SHORT && len > 1 ? len / 2 : len; }
+
+int openat(int dir, const char *name, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return judge_at("open", INTERRUPTIBLE, dir, name) ? -1 : REAL(openat, dir, name, flags, mode);
+}
+int openat64(int dir, const char *name, int flags, ...) __attribute__((alias("openat")));
+
+int open(const char *name, int flags, ...) {
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return openat(AT_FDCWD, name, flags, mode);
+}
+int open64(const char *name, int flags, ...) __attribute__((alias("open")));
+
+ssize_t write(int fd, const void *bytes, size_t len) {
+    int verdict = judge_fd("write", INTERRUPTIBLE | WRITES, fd);
+    return verdict == FAIL ? -1 : REAL(write, fd, bytes, half(verdict, len));
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset) {
+    int verdict = judge_fd("pwrite", INTERRUPTIBLE | WRITES, fd);
+    return verdict == FAIL ? -1 : REAL(pwrite64, fd, bytes, half(verdict, len), offset);
+}
+ssize_t pwrite64(int, const void *, size_t, off_t) __attribute__((alias("pwrite")));
+
+/* A short vector is one that ends after its first piece, or in it. */
+ssize_t writev(int fd, const struct iovec *pieces, int count) {
+    int verdict = judge_fd("writev", INTERRUPTIBLE | WRITES, fd);
+    if (verdict == SHORT && count > 0)
+        return REAL(write, fd, pieces->iov_base, half(SHORT, pieces->iov_len));
+    return verdict == FAIL ? -1 : REAL(writev, fd, pieces, count);
+}
+
+ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset) {
+    int verdict = judge_fd("pwritev", INTERRUPTIBLE | WRITES, fd);
+    if (verdict == SHORT && count > 0)
+        return REAL(pwrite64, fd, pieces->iov_base, half(SHORT, pieces->iov_len), offset);
+    return verdict == FAIL ? -1 : REAL(pwritev, fd, pieces, count, offset, 0L);
+}
+ssize_t pwritev64(int, const struct iovec *, int, off_t) __attribute__((alias("pwritev")));
+
+ssize_t copy_file_range(int from, off_t *at, int to, off_t *to_at, size_t len, unsigned flags) {
+    int verdict = judge_fd("copy_file_range", INTERRUPTIBLE | WRITES, to);
+    return verdict == FAIL ? -1 : REAL(copy_file_range, from, at, to, to_at, half(verdict, len), flags);
+}
+
+int fsync(int fd) { return judge_fd("fsync", INTERRUPTIBLE, fd) ? -1 : REAL(fsync, fd); }
+int fdatasync(int fd) { return judge_fd("fdatasync", INTERRUPTIBLE, fd) ? -1 : REAL(fdatasync, fd); }
+
+int sync_file_range(int fd, off_t offset, off_t len, unsigned flags) {
+    return judge_fd("sync_file_range", PLAIN, fd) ? -1 : REAL(sync_file_range, fd, offset, len, flags);
+}
+
+int ftruncate(int fd, off_t len) { return judge_fd("ftruncate", INTERRUPTIBLE, fd) ? -1 : REAL(ftruncate, fd, len); }
+int ftruncate64(int, off_t) __attribute__((alias("ftruncate")));
+
+int fallocate(int fd, int mode, off_t offset, off_t len) {
+    return judge_fd("fallocate", INTERRUPTIBLE, fd) ? -1 : REAL(fallocate, fd, mode, offset, len);
+}
+int fallocate64(int, int, off_t, off_t) __attribute__((alias("fallocate")));
+
+int posix_fallocate(int fd, off_t offset, off_t len) {
+    return judge_fd("posix_fallocate", INTERRUPTIBLE, fd) || REAL(fallocate, fd, 0, offset, len) ? errno : 0;
+}
+int posix_fallocate64(int, off_t, off_t) __attribute__((alias("posix_fallocate")));
+
+int flock(int fd, int operation) { return judge_fd("flock", PLAIN, fd) ? -1 : REAL(flock, fd, operation); }
+
+int renameat2(int dir, const char *name, int to_dir, const char *to_name, unsigned flags) {
+    char path[PATH_MAX], to[PATH_MAX];
+    int verdict = judge("rename", PLAIN, whole(dir, name, path), whole(to_dir, to_name, to));
+    return verdict ? -1 : REAL(renameat2, dir, name, to_dir, to_name, flags);
+}
+int renameat(int dir, const char *name, int to_dir, const char *to_name) {
+    return renameat2(dir, name, to_dir, to_name, 0);
+}
+int rename(const char *name, const char *to_name) { return renameat2(AT_FDCWD, name, AT_FDCWD, to_name, 0); }
+
+int linkat(int dir, const char *name, int to_dir, const char *to_name, int flags) {
+    char path[PATH_MAX], to[PATH_MAX];
+    int verdict = judge("link", PLAIN, whole(dir, name, path), whole(to_dir, to_name, to));
+    return verdict ? -1 : REAL(linkat, dir, name, to_dir, to_name, flags);
+}
+int link(const char *name, const char *to_name) { return linkat(AT_FDCWD, name, AT_FDCWD, to_name, 0); }
+
+int mkdirat(int dir, const char *name, mode_t mode) {
+    return judge_at("mkdir", PLAIN, dir, name) ? -1 : REAL(mkdirat, dir, name, mode);
+}
+int mkdir(const char *name, mode_t mode) { return mkdirat(AT_FDCWD, name, mode); }
+
+int unlinkat(int dir, const char *name, int flags) {
+    const char *call = flags & AT_REMOVEDIR ? "rmdir" : "unlink";
+    return judge_at(call, PLAIN, dir, name) ? -1 : REAL(unlinkat, dir, name, flags);
+}
+int unlink(const char *name) { return unlinkat(AT_FDCWD, name, 0); }
+int rmdir(const char *name) { return unlinkat(AT_FDCWD, name, AT_REMOVEDIR); }
+
+void *mmap(void *place, size_t len, int access, int flags, int fd, off_t offset) {
+    void *map = (void *)REAL(mmap, place, len, access, flags, fd, offset);
+    if (fd >= 0)
+        judge_fd("mmap", MAPS, fd);
+    return map;
+}
+void *mmap64(void *, size_t, int, int, int, off_t) __attribute__((alias("mmap")));
