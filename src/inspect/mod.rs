@@ -148,7 +148,8 @@ struct Member<B> {
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     /// Opens the shard at `path`, or all shards in the directory there, each with `open`, or where
-    /// that finds a transport form, as one. No pixel is read. What is wrong with a directory or with a column is a problem to be reported.
+    /// that finds a transport form, as one. No pixel is read. What is wrong with a directory or with
+    /// a column is a problem to be reported.
     ///
     /// # Errors
     /// The shard cannot be opened; the directory has neither a manifest nor a shard that can.
