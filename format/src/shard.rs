@@ -198,6 +198,15 @@ impl<B: AsRef<[u8]>> Shard<B> {
         for (image, sides) in self.boxes().iter().enumerate() {
             check_box(image, sides.map(LeI32::get), self.shape())?;
         }
+        // Where there is no name, no name's place tells whether the only offset is right.
+        let offsets: &[Le32] = bytemuck::cast_slice(self.part(Part::NameOffsets));
+        if let Some(first) = offsets.first().filter(|first| first.get() != 0) {
+            return Err(Error::Mismatch {
+                what: "first name offset",
+                got: first.get().into(),
+                expected: 0,
+            });
+        }
         let mut end = 0;
         for image in 0..self.len() {
             end += self.name(image).transpose()?.map_or(0, str::len);
