@@ -164,13 +164,20 @@ impl Manifest {
                 max: VERSION,
             });
         }
+        if manifest.shape.check().is_err() {
+            let shape = manifest.shape;
+            return Err(wrong(format!("no shard holds images of {shape}")));
+        }
         for (at, entry) in manifest.splits.iter().enumerate() {
             let split = entry.split;
-            if manifest.splits[..at]
-                .iter()
-                .any(|earlier| earlier.split == split)
+            if let Some(earlier) = at.checked_sub(1).map(|at| manifest.splits[at].split)
+                && earlier >= split
             {
-                return Err(wrong(format!("split {split} is listed twice")));
+                return Err(wrong(if earlier == split {
+                    format!("split {split} is listed twice")
+                } else {
+                    format!("split {split} is listed after {earlier}")
+                }));
             }
             if let Some((index, shard)) = entry
                 .shards

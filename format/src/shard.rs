@@ -200,8 +200,22 @@ impl<B: AsRef<[u8]>> Sections<B> {
             Part::Boxes => (self.boxes().iter().enumerate()).try_for_each(|(image, sides)| {
                 check_box(image, sides.map(LeI32::get), self.shape())
             }),
+            Part::NameOffsets => self.check_first_name(),
             Part::Names => self.check_names(),
             _ => Ok(()),
+        }
+    }
+
+    /// Where there is no name, no name's place tells whether the only offset is right.
+    fn check_first_name(&self) -> Result<()> {
+        let offsets: &[Le32] = bytemuck::cast_slice(self.part(Part::NameOffsets));
+        match offsets.first().map(|first| first.get()) {
+            None | Some(0) => Ok(()),
+            Some(first) => Err(Error::Mismatch {
+                what: "first name offset",
+                got: first.into(),
+                expected: 0,
+            }),
         }
     }
 

@@ -156,7 +156,18 @@ fn a_manifest_that_contradicts_itself() {
     };
     assert_eq!(Manifest::parse(&json(&good)).unwrap(), good);
     refused(&|m| m.version = 2, "version 2");
+    refused(&|m| m.shape = Shape::rgb(0), "images of 3x0x0");
+    refused(&|m| m.shape.width = u32::MAX, "images of 3x1x4294967295");
     refused(&|m| m.splits.push(m.splits[0].clone()), "listed twice");
+    let train = SplitEntry {
+        split: Split::Train,
+        images: 0,
+        shards: vec![],
+    };
+    refused(
+        &|m| m.splits.push(train.clone()),
+        "split train is listed after val",
+    );
     refused(&|m| m.splits[0].images = 4, "has 4 images");
     refused(&|m| m.splits[0].shards[1].images = u64::MAX, "has 3 images");
     refused(
