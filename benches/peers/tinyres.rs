@@ -1,6 +1,6 @@
 //! Epochs of random batches from a packed set, timed: tinyres in the comparison of this directory.
 //!
-//!     cargo run --release --example epoch -- SHARDS u8 --check
+//!     cargo run --release --example epoch -- shards u8 --check
 //!
 //! Reports as `peer.py` does: a line when the first batch is there, and one at the end.
 
@@ -10,9 +10,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytemuck::{cast_slice, cast_slice_mut};
 use clap::Parser;
-use tinyres::load::{Batches, Dataset, Prefetch, Rank, Verify, shuffled, slot};
+use memmap2::MmapMut;
+use tinyres::load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Result, Verify, slot};
 use tinyres_format::Split;
+
+// Of ImageNet's training images.
+const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// Time epochs of random batches from a packed set
 #[derive(Parser)]
@@ -37,71 +43,129 @@ struct Args {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Dtype {
-    /// Pixels as they are stored
+    /// Pixels as they are stored, planar
     U8,
+    /// Normalised and channels last
+    F32,
+}
+
+impl Dtype {
+    /// Bytes of a number.
+    fn size(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::F32 => 4,
+        }
+    }
+
+    fn fill(self, data: &Dataset, images: &[u32], slot: &mut MmapMut) -> Result<()> {
+        let out = &mut slot[..images.len() * data.shape().image_len() * self.size()];
+        match self {
+            Self::U8 => data.gather(images, out),
+            Self::F32 => data.gather_f32(
+                images,
+                &Normalization::new(MEAN, DEVIATION),
+                cast_slice_mut(out),
+            ),
+        }
+    }
+
+    /// The pixels of an image of a batch, interleaved.
+    fn pixels(self, image: &[u8]) -> Vec<u8> {
+        match self {
+            Self::U8 => {
+                let plane = image.len() / 3;
+                let pixel = |at| [image[at], image[plane + at], image[2 * plane + at]];
+                (0..plane).flat_map(pixel).collect()
+            }
+            Self::F32 => {
+                let channels = MEAN.iter().zip(DEVIATION).cycle();
+                let back = |(&x, (mean, deviation)): (&f32, (&f64, f64))| {
+                    (f64::from(x) * deviation + mean) * 255.0
+                };
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "saturates"
+                )]
+                let byte = |pixel: f64| pixel.round() as u8;
+                cast_slice(image)
+                    .iter()
+                    .zip(channels)
+                    .map(back)
+                    .map(byte)
+                    .collect()
+            }
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     #[expect(unsafe_code, reason = "nobody writes to the shards of a benchmark")]
     // SAFETY: see above.
-    let data = unsafe { Dataset::open(&args.shards, Split::Train, Verify::Lazy) }?;
-    let data = Arc::new(data);
-    let room = args.batch.get() * data.shape().image_len();
+    let data = Arc::new(unsafe { Dataset::open(&args.shards, Split::Train, Verify::Lazy) }?);
+    let image_len = data.shape().image_len() * args.dtype.size();
+    let count = args.threads + 1;
+    let mut slots = (0..count)
+        .map(|_| slot(args.batch.get() * image_len))
+        .collect::<std::io::Result<Vec<_>>>()?;
     let mut out = std::io::stdout().lock();
-    let (mut seconds, mut checksum) = (Vec::new(), args.check.then_some(0));
+    let (mut seconds, mut images, mut checksum) = (Vec::new(), 0, args.check.then_some(0));
     while seconds.len() < 2 || seconds.iter().sum::<f64>() < args.seconds {
         let begin = Instant::now();
-        let order = shuffled(u32::try_from(data.len())?, 0, seconds.len() as u64);
+        let first = seconds.is_empty();
+        let order = Order::shuffled(u32::try_from(data.len())?, 0, seconds.len() as u64);
         let batches = Arc::new(Batches::new(order, args.batch, false, Rank::ONLY));
-        let slots = (0..args.threads + 2)
-            .map(|_| slot(room))
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut epoch = Prefetch::start(data.clone(), batches, 0, slots, args.threads)?;
+        let own = Arc::clone(&data);
+        let fill = move |images: &[u32], slot: &mut MmapMut| args.dtype.fill(&own, images, slot);
+        let last = batches.len();
+        let mut epoch = Prefetch::with(fill, batches, 0, std::mem::take(&mut slots), args.threads)?;
         while let Some(batch) = epoch.next_batch() {
             let batch = batch?;
-            if seconds.is_empty() {
-                if batch.index == 0 {
-                    writeln!(out, "{{\"first\": true}}")?;
-                    out.flush()?;
-                }
-                if let Some(sum) = &mut checksum {
-                    *sum += checksum_of(&data, &batch.images, &batch.slot);
+            if first && batch.index == 0 {
+                writeln!(out, "{{\"first\": true}}")?;
+                out.flush()?;
+            }
+            if first {
+                images += batch.images.len();
+            }
+            if let (true, Some(sum)) = (first, &mut checksum) {
+                for (&image, pixels) in batch.images.iter().zip(batch.slot.chunks_exact(image_len))
+                {
+                    *sum += image_checksum(&args.dtype.pixels(pixels), rank(&data, image)?);
                 }
             }
-            epoch.give_back(batch.slot);
+            // The last ones serve the next epoch.
+            if batch.index + count < last {
+                epoch.give_back(batch.slot);
+            } else {
+                slots.push(batch.slot);
+            }
         }
         seconds.push(begin.elapsed().as_secs_f64());
     }
     let report = serde_json::json!({
-        "images": data.len(), "checksum": checksum, "seconds": seconds[1..],
+        "images": images, "checksum": checksum, "seconds": seconds[1..],
     });
     writeln!(out, "{report}")?;
     Ok(())
 }
 
-/// The sum of a CRC for each image, of its pixels, interleaved, and its label: as `peer.py` has it.
-fn checksum_of(data: &Dataset, images: &[u32], pixels: &[u8]) -> u64 {
-    let len = data.shape().image_len();
-    let crc = |(&image, planar): (&u32, &[u8])| {
-        let plane = len / 3;
-        let interleaved: Vec<u8> = (0..plane)
-            .flat_map(|at| [planar[at], planar[plane + at], planar[2 * plane + at]])
-            .collect();
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&interleaved);
-        crc.update(&rank(data, image).to_le_bytes());
-        u64::from(crc.finalize())
-    };
-    images.iter().zip(pixels.chunks_exact(len)).map(crc).sum()
+/// As `peer.py` has it.
+fn image_checksum(pixels: &[u8], label: u64) -> u64 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(pixels);
+    crc.update(&label.to_le_bytes());
+    crc.finalize().into()
 }
 
 /// The place of an image's class in the order of the classes' names, by which the others number them.
-fn rank(data: &Dataset, image: u32) -> u64 {
-    let classes = data.classes();
-    let label = usize::try_from(data.labels()[image as usize]).expect("train is labelled");
-    classes
+fn rank(data: &Dataset, image: u32) -> anyhow::Result<u64> {
+    let own = &data.classes()[usize::try_from(data.label(image as usize)?)?];
+    Ok(data
+        .classes()
         .iter()
-        .filter(|class| class.id < classes[label].id)
-        .count() as u64
+        .filter(|class| class.id < own.id)
+        .count() as u64)
 }
