@@ -125,6 +125,8 @@ class Bench:
                 "disk_bytes": sum(path.stat().st_size for path in dst.rglob("*") if path.is_file()),
             }
         )
+        if not peer.dtypes:
+            shutil.rmtree(dst)  # nobody reads it
 
     def load(self, peer, dtype, check):
         src = self.work / (peer.reads or peer.name)
@@ -295,9 +297,7 @@ def main():
         if "==" in line
     }
     titles = {peer.name: peer.title.format(workers=args.workers, **versions) for peer in peers}
-    print(
-        f"{bench.expected['images']:,} images; {machine(args.workers)}; medians of {args.rounds} rounds.\n"
-    )
+    print(f"{bench.expected['images']:,} images; {machine(args.workers)}; {args.rounds} rounds.\n")
     print("\n".join(table(peers, results, titles)))
     if args.json:
         epochs = {f"{name} {dtype}": runs for (name, dtype), runs in bench.epochs.items()}
