@@ -11,7 +11,7 @@ use std::path::Path;
 
 use common::files;
 use inject::{Call, Tampered};
-use packing::{Fixture, Seen, memory};
+use packing::{Fixture, Seen, memory, tinyres};
 use tinyres_format::MANIFEST;
 
 /// What is asked of one sweep through all calls.
@@ -207,5 +207,27 @@ fn everything_is_on_the_disk_before_it_is_named() {
             let first = first.unwrap();
             assert!(ended < first && synced(&out, ended..first));
         }
+    }
+}
+
+/// Cuts a shard as soon as others are mapped after it, and looks at all of it then.
+#[test]
+fn a_shard_cut_while_it_is_looked_at_is_named() {
+    let fixture = Fixture::new(memory(), 0, "8");
+    for (number, args) in [(2, &["--verify"][..]), (2, &["--image", "0"]), (3, &[])] {
+        fixture.begin(true);
+        let shard = fixture.out().join("train-00000.bin");
+        let mut inspect = tinyres();
+        inspect.arg("inspect").arg(fixture.out()).args(args);
+        inspect.env("INJECT_CUT", &shard);
+        let run = inject::run(&mut inspect, &fixture.out(), &format!("cut:{number}"));
+        assert_eq!(run.output.status.code(), Some(1), "{args:?}: {run:?}");
+        assert!(run.output.stdout.is_empty());
+        let error = String::from_utf8(run.output.stderr).unwrap();
+        let expected = format!(
+            "error: {}: its bytes can no longer be read: the disk failed, or the file was cut while in use; copy or pack it again\n",
+            shard.display()
+        );
+        assert_eq!(error, expected, "{args:?}");
     }
 }

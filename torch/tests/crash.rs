@@ -1,0 +1,260 @@
+//! `train` where things go wrong: killed while it saves, a disk that fails it, a shard cut under it.
+//! `TINYRES_CRASH_ROUNDS` sets how often it is killed, `TINYRES_CRASH_SEED` when.
+#![cfg(feature = "torch")]
+
+mod common;
+#[path = "../../tests/common/inject.rs"]
+mod inject;
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use inject::Call;
+use tinyres::load::{Draws, Stream};
+use tinyres_torch::checkpoint::Checkpoint;
+
+const LAST: &str = "last.safetensors";
+
+/// A set, a run on it that nothing disturbs, and a place for one that something does.
+struct Fixture {
+    dir: tempfile::TempDir,
+    /// Its final weights.
+    weights: Vec<u8>,
+    /// Its calls on the run's directory.
+    calls: Vec<Call>,
+    took: Duration,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        // Checkpoints are large, and nothing here is about how long they take to get to a disk.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let dir = dir.unwrap();
+        fs::create_dir(dir.path().join("shards")).unwrap();
+        common::write(&dir.path().join("shards"), &common::wnids(4), 32, 8);
+        let mut fixture = Self {
+            dir,
+            weights: Vec::new(),
+            calls: Vec::new(),
+            took: Duration::ZERO,
+        };
+        let began = Instant::now();
+        let run = inject::run(&mut fixture.train(), &fixture.run(), "");
+        assert!(run.output.status.success(), "{run:?}");
+        fixture.took = began.elapsed();
+        fixture.calls = run.calls;
+        fixture.weights = fixture.final_weights();
+        fixture
+    }
+
+    fn run(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    fn tinyres(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
+        command.current_dir(self.dir.path()).args(args);
+        command
+    }
+
+    /// A run of two epochs of two steps, saved after each.
+    fn train(&self) -> Command {
+        if self.run().exists() {
+            fs::remove_dir_all(self.run()).unwrap();
+        }
+        let mut command = self.tinyres(&["train", "shards", "--output", "run", "--epochs", "2"]);
+        command.args(["--batch", "16", "--threads", "1", "--device", "cpu"]);
+        command
+    }
+
+    fn final_weights(&self) -> Vec<u8> {
+        fs::read(self.run().join("final.safetensors")).unwrap()
+    }
+
+    /// What a run must leave: nothing yet, or one that goes on to the very weights of a run that
+    /// was never disturbed.
+    fn check(&self) -> Result<&'static str, String> {
+        let last = self.run().join(LAST);
+        let saved = last.exists();
+        if saved {
+            Checkpoint::load(&last).map_err(|error| error.to_string())?;
+        }
+        let resumed = self
+            .tinyres(&["train", "--resume", "run"])
+            .output()
+            .unwrap();
+        if !self.run().join("config.toml").exists() {
+            let error = String::from_utf8_lossy(&resumed.stderr);
+            return match resumed.status.code() {
+                Some(1) if error.contains("run holds no run with a config.toml") => Ok("no run"),
+                _ => Err(format!("{resumed:?}")),
+            };
+        }
+        if !resumed.status.success() {
+            return Err(format!("it does not go on: {resumed:?}"));
+        }
+        if self.final_weights() != self.weights {
+            return Err("it goes on to other weights".into());
+        }
+        Ok(if saved { "resumed" } else { "begun anew" })
+    }
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |value| value.parse().unwrap())
+}
+
+#[test]
+fn killed_while_it_saves_a_run_goes_on() {
+    let fixture = Fixture::new();
+    let draws = Draws::new(number("TINYRES_CRASH_SEED", 1), Stream::Sample, 0);
+    let rounds = number("TINYRES_CRASH_ROUNDS", 6);
+    let mut landed = std::collections::BTreeMap::<_, u64>::new();
+    for round in 0..rounds {
+        let calls = fixture.calls.len() as u64;
+        let (what, status) = if round % 2 == 0 {
+            // Before one of its calls, most of which save something.
+            let inject = format!("kill:{}", 1 + draws.below(2 * round, calls));
+            let run = inject::run(&mut fixture.train(), &fixture.run(), &inject);
+            (inject, run.output.status)
+        } else {
+            let micros = u64::try_from(fixture.took.as_micros()).unwrap();
+            let moment = Duration::from_micros(draws.below(2 * round, micros));
+            let mut child = (fixture.train().stdout(Stdio::null()).stderr(Stdio::null()))
+                .spawn()
+                .unwrap();
+            std::thread::sleep(moment);
+            child.kill().unwrap();
+            (format!("{moment:?}"), child.wait().unwrap())
+        };
+        assert!(status.success() || status.signal() == Some(9), "{status}");
+        match fixture.check() {
+            Ok(state) => *landed.entry(state).or_default() += 1,
+            Err(wrong) => panic!("round {round}, {what}: {wrong}"),
+        }
+    }
+    println!("{rounds} rounds: {landed:?}");
+}
+
+/// Today a checkpoint that cannot be written ends the run, which can be continued.
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
+    let fixture = Fixture::new();
+    let run = fixture.run();
+    for (name, file, error, reason) in [
+        (
+            "write",
+            ".last.safetensors.tmp",
+            "ENOSPC",
+            "No space left on device",
+        ),
+        (
+            "fsync",
+            ".last.safetensors.tmp",
+            "EIO",
+            "Input/output error",
+        ),
+        (
+            "rename",
+            ".last.safetensors.tmp",
+            "EIO",
+            "Input/output error",
+        ),
+        (
+            "write",
+            "metrics.jsonl",
+            "ENOSPC",
+            "No space left on device",
+        ),
+        (
+            "write",
+            ".final.safetensors.tmp",
+            "ENOSPC",
+            "No space left on device",
+        ),
+    ] {
+        // The last such call: there is a checkpoint from before.
+        let is = |call: &Call| call.name == name && call.path == run.join(file);
+        let number = 1 + fixture.calls.iter().rposition(is).unwrap();
+        let inject = format!("{error}:{number}");
+        let failed = inject::run(&mut fixture.train(), &run, &inject);
+        let tampered = failed.calls.iter().filter(|call| call.tampered);
+        assert!(tampered.eq([&Call {
+            tampered: true,
+            ..fixture.calls[number - 1].clone()
+        }]));
+        let whole = file.trim_start_matches('.').trim_end_matches(".tmp");
+        let expected = format!("error: run/{whole}: {reason}");
+        let said = String::from_utf8(failed.output.stderr).unwrap();
+        assert_eq!(failed.output.status.code(), Some(1), "{inject}: {said}");
+        assert!(said.contains(&expected), "{inject}: {said}");
+        assert!(!run.join(file).exists() || file == "metrics.jsonl");
+        match name {
+            "fsync" => assert_eq!(fixture.check(), Ok("resumed"), "{inject}"),
+            _ => drop(Checkpoint::load(&run.join(LAST)).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn interrupted_calls_and_short_writes_are_not_noticed() {
+    let fixture = Fixture::new();
+    for inject in ["EINTR:*", "short:*"] {
+        let run = inject::run(&mut fixture.train(), &fixture.run(), inject);
+        assert!(run.output.status.success(), "{inject}: {run:?}");
+        assert!(
+            run.calls
+                .iter()
+                .any(|call| call.tampered && call.name == "write")
+        );
+        assert!(fixture.final_weights() == fixture.weights, "{inject}");
+        Checkpoint::load(&fixture.run().join(LAST)).unwrap();
+    }
+}
+
+/// The pixels of a train shard are read by the threads that gather them, those of a val shard by
+/// libtorch, from the map itself.
+#[test]
+fn a_shard_cut_while_it_is_trained_on_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["train-00000.bin", "val-00000.bin"] {
+        let shards = dir.path().join(file).with_extension("");
+        fs::create_dir(&shards).unwrap();
+        common::write(&shards, &common::wnids(4), 32, 8);
+        let output = dir.path().join("run").join(file);
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
+        child.arg("train").arg(&shards).arg("--output").arg(&output);
+        child.args(["--epochs", "10000", "--batch", "16", "--device", "cpu"]);
+        let mut child = (child.stdout(Stdio::null()).stderr(Stdio::piped()))
+            .spawn()
+            .unwrap();
+        // It has seen every pixel by the end of the first epoch.
+        let metrics = output.join("metrics.jsonl");
+        while !fs::read_to_string(&metrics).is_ok_and(|text| text.contains("\"epoch\",")) {
+            assert_eq!(child.try_wait().unwrap(), None);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let path = shards.join(file);
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(4096)
+            .unwrap();
+        let output: Output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        expect_fault(&output, &path);
+    }
+}
+
+fn expect_fault(output: &Output, shard: &Path) {
+    let error = String::from_utf8(output.stderr.clone()).unwrap();
+    let expected = format!(
+        "error: {}: its bytes can no longer be read: ",
+        shard.display()
+    );
+    assert!(error.contains(&expected), "{error}");
+}
