@@ -297,7 +297,9 @@ def main():
         if "==" in line
     }
     titles = {peer.name: peer.title.format(workers=args.workers, **versions) for peer in peers}
-    print(f"{bench.expected['images']:,} images; {machine(args.workers)}; {args.rounds} rounds.\n")
+    print(
+        f"{bench.expected['images']:,} images; {machine(args.workers)}; medians of {args.rounds} rounds.\n"
+    )
     print("\n".join(table(peers, results, titles)))
     if args.json:
         epochs = {f"{name} {dtype}": runs for (name, dtype), runs in bench.epochs.items()}
