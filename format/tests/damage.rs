@@ -263,8 +263,9 @@ fn columns() {
     assert_error!(
         |b| put(b, offset(0), &[1, 0, 0, 0]),
         Error::Mismatch {
-            what: "bytes of names",
-            ..
+            what: "first name offset",
+            got: 1,
+            expected: 0,
         }
     );
     // The two bytes of `é` apart.
