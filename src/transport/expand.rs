@@ -148,7 +148,7 @@ impl<'a> Work<'a> {
         });
         std::thread::scope(|scope| -> Result<()> {
             // Forcing a shard to the disk takes as long as expanding it: it happens beside the next.
-            let mut finishing: Option<std::thread::ScopedJoinHandle<io::Result<()>>> = None;
+            let mut finishing: Option<std::thread::ScopedJoinHandle<Result<()>>> = None;
             let mut before = 0;
             for entry in &manifest.splits {
                 for (index, listed) in entry.shards.iter().enumerate() {
@@ -164,13 +164,12 @@ impl<'a> Work<'a> {
                         .map_err(|error| error.at(&path))?;
                     before += listed.images;
                     if let Some(shard) = finishing.take() {
-                        join(shard).map_err(refused(&to))?;
+                        join(shard)?;
                     }
-                    finishing = Some(scope.spawn(move || draft.publish()));
+                    finishing = Some(scope.spawn(move || draft.publish().map_err(refused(&to))));
                 }
             }
-            let last = finishing.map_or(Ok(()), join);
-            last.map_err(refused(&lock.path))
+            finishing.map_or(Ok(()), join)
         })?;
         self.watch.on(&Event::End);
         Ok(())
