@@ -15,53 +15,62 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::files;
-use packing::{Fixture, Seen, memory, tinyres};
+use packing::{Fixture, Seen, Task, tinyres};
 use tinyres::load::{Dataset, Draws, Stream, Verify};
 use tinyres_format::{MANIFEST, Shard, Split, shards_in};
 
-/// Kills a pack before each of its calls in turn, with nothing there or an older set.
-#[test]
-fn killed_before_any_call_it_leaves_no_set_or_the_older_one() {
-    let fixture = Fixture::new(memory(), 0, "8");
-    let out = fixture.out();
-    for over in [false, true] {
-        let force: &[_] = if over { &["--force"] } else { &[] };
-        let mut seen = Vec::new();
-        for number in 1.. {
-            fixture.begin(over);
-            let mut pack = fixture.pack("new", force);
-            let run = inject::run(&mut pack, &out, &format!("kill:{number}"));
-            if run.output.status.success() {
-                break;
-            }
-            assert_eq!(run.output.status.signal(), Some(9), "{run:?}");
-            let checked = fixture.seen().and_then(|found| {
-                seen.push(found);
-                fixture.complete()
-            });
-            checked
-                .unwrap_or_else(|wrong| panic!("killed before call {number}: {wrong}\n{run:#?}"));
+/// Kills it before each of its calls in turn, with nothing there or an older set.
+fn killed_before_any_call(task: Task, over: bool) {
+    let fixture = Fixture::small(task);
+    let mut seen = Vec::new();
+    for number in 1.. {
+        fixture.begin(over);
+        let mut command = fixture.command(over);
+        let run = inject::run(&mut command, &fixture.out(), &format!("kill:{number}"));
+        if run.output.status.success() {
+            break;
         }
-        assert!(seen.len() > 40, "{seen:?}");
-        // The older set, then none, then the new one, and never back.
-        let before = if over { Seen::Old } else { Seen::None };
-        let rank = |found: &Seen| {
-            [before, Seen::None, Seen::New]
-                .iter()
-                .position(|seen| seen == found)
-        };
-        assert!(seen.is_sorted_by_key(rank), "{seen:?}");
-        assert_eq!(
-            (seen.first(), seen.last()),
-            (Some(&before), Some(&Seen::New))
-        );
+        assert_eq!(run.output.status.signal(), Some(9), "{run:?}");
+        let checked = fixture.seen().and_then(|found| {
+            seen.push(found);
+            fixture.complete()
+        });
+        checked.unwrap_or_else(|wrong| panic!("killed before call {number}: {wrong}\n{run:#?}"));
     }
+    assert!(seen.len() > 30, "{seen:?}");
+    // The older set, then none, then the new one, and never back; while expanding, always one.
+    let before = if over { Seen::Old } else { Seen::None };
+    let order = match task {
+        Task::Expand => vec![Seen::Old, Seen::New],
+        _ => vec![before, Seen::None, Seen::New],
+    };
+    let rank = |found: &Seen| order.iter().position(|seen| seen == found).unwrap();
+    assert!(seen.is_sorted_by_key(rank), "{seen:?}");
+    let ends = (seen.first(), seen.last());
+    assert_eq!(ends, (Some(&before), Some(&Seen::New)));
+}
+
+#[test]
+fn pack_killed_before_any_call_leaves_no_set_or_the_older_one() {
+    killed_before_any_call(Task::Pack, false);
+    killed_before_any_call(Task::Pack, true);
+}
+
+#[test]
+fn so_it_does_of_the_transport_form() {
+    killed_before_any_call(Task::PackZstd, false);
+    killed_before_any_call(Task::PackZstd, true);
+}
+
+#[test]
+fn expand_killed_before_any_call_leaves_the_set_in_one_form() {
+    killed_before_any_call(Task::Expand, true);
 }
 
 /// Shards that a pack which failed long ago left where they are seen, without a manifest.
 #[test]
 fn shards_from_before_the_killed_pack_are_not_kept() {
-    let fixture = Fixture::new(memory(), 0, "8");
+    let fixture = Fixture::small(Task::Pack);
     let out = fixture.out();
     fixture.begin(true);
     fs::remove_file(out.join(MANIFEST)).unwrap();
@@ -126,19 +135,17 @@ fn number(variable: &str, default: u64) -> u64 {
 /// Kills packs at random moments, some of which go on where another was killed, while a reader opens
 /// what is there again and again.
 #[test]
-fn killed_at_random_moments_it_leaves_no_set_or_the_older_one() {
+fn pack_killed_at_random_moments_leaves_no_set_or_the_older_one() {
     let rounds = number("TINYRES_CRASH_ROUNDS", 24);
     let draws = Draws::new(number("TINYRES_CRASH_SEED", 1), Stream::Sample, 0);
-    let fixture = Fixture::new(tempfile::tempdir().unwrap(), 500, "20");
-    let mut lengths = [0, 1, 2].map(|_| {
+    let fixture = Fixture::new(tempfile::tempdir().unwrap(), Task::Pack, 500, "20");
+    let lengths = [0, 1, 2].map(|_| {
         fixture.begin(false);
         let began = Instant::now();
         assert!(fixture.pack("new", &[]).output().unwrap().status.success());
         began.elapsed()
     });
-    lengths.sort();
-    // A little more than it takes, so that some finish.
-    let longest = u64::try_from(lengths[1].as_micros()).unwrap() * 11 / 10;
+    let length = u64::try_from(lengths.iter().min().unwrap().as_micros()).unwrap();
 
     let (old, new) = (
         pixels(&fixture.old, Split::Train),
@@ -165,20 +172,22 @@ fn killed_at_random_moments_it_leaves_no_set_or_the_older_one() {
             if afresh {
                 fixture.begin(draws.below(4 * round, 2) == 1);
             }
-            let moment = Duration::from_micros(draws.below(4 * round + 1, longest));
-            let force: &[&str] = if fixture.out().join(MANIFEST).exists() {
-                &["--force"]
-            } else {
-                &[]
-            };
-            let status = run_for(&mut fixture.pack("new", force), moment);
+            // Every other one towards the end, where the set is published.
+            let from = length * 7 / 10 * (round % 2);
+            let moment = from + draws.below(4 * round + 1, length - from);
+            let moment = Duration::from_micros(moment);
+            let there = fixture.out().join(MANIFEST).exists();
+            let status = run_for(&mut fixture.command(there), moment);
             *landed.entry(place(&fixture, status)).or_default() += 1;
-            afresh = draws.below(4 * round + 2, 2) == 1;
-            fixture
-                .seen()
-                .and_then(|seen| readers_agree(&fixture, seen))
-                .and_then(|()| if afresh { fixture.complete() } else { Ok(()) })
+            let completed = draws.below(4 * round + 2, 2) == 1;
+            let seen = (fixture.seen())
+                .and_then(|seen| readers_agree(&fixture, seen).map(|()| seen))
+                .and_then(|seen| match completed {
+                    true => fixture.complete().map(|()| seen),
+                    false => Ok(seen),
+                })
                 .unwrap_or_else(|wrong| panic!("round {round}, killed after {moment:?}: {wrong}"));
+            afresh = completed || seen == Seen::New;
         }
         over.store(true, Ordering::Relaxed);
         reader.join().unwrap()
@@ -186,14 +195,14 @@ fn killed_at_random_moments_it_leaves_no_set_or_the_older_one() {
     fixture.complete().unwrap();
     let [new, old, none] = read;
     println!(
-        "{rounds} rounds of up to {longest} us: {landed:?}; a reader met the new set {new} times, the old one {old} times, none {none} times"
+        "{rounds} rounds of up to {length} us: {landed:?}; a reader met the new set {new} times, the old one {old} times, none {none} times"
     );
     let killed: u64 = landed
         .iter()
         .filter(|(place, _)| **place != "finished")
         .map(|(_, count)| count)
         .sum();
-    assert!(2 * killed > rounds, "{killed} of {rounds} were killed");
+    assert!(4 * killed > rounds, "{killed} of {rounds} were killed");
 }
 
 /// Runs `command` for so long, and kills it if it has not ended by then.
@@ -233,7 +242,7 @@ fn resume(halted: &Child) {
 /// Halts one pack while it holds the directory, starts another, and lets the first go on, or kills it.
 #[test]
 fn two_packers_do_not_share_a_directory() {
-    let fixture = Fixture::new(memory(), 0, "8");
+    let fixture = Fixture::small(Task::Pack);
     let out = fixture.out();
     for killed in [false, true] {
         fixture.begin(false);
@@ -265,7 +274,7 @@ fn two_packers_do_not_share_a_directory() {
 /// Halts a pack that has found no set before it takes hold of the directory, and lets another finish.
 #[test]
 fn a_set_that_comes_meanwhile_is_not_replaced() {
-    let fixture = Fixture::new(memory(), 0, "8");
+    let fixture = Fixture::small(Task::Pack);
     let out = fixture.out();
     fixture.begin(false);
     fs::create_dir(&out).unwrap();
@@ -278,7 +287,7 @@ fn a_set_that_comes_meanwhile_is_not_replaced() {
 
 #[test]
 fn of_many_packers_at_once_one_packs() {
-    let fixture = Fixture::new(memory(), 0, "8");
+    let fixture = Fixture::small(Task::Pack);
     for _ in 0..4 {
         fixture.begin(false);
         let start = |_| {

@@ -1,5 +1,5 @@
-//! `tinyres pack` where the system fails it: every call on the output directory is made to fail in
-//! turn.
+//! `tinyres pack` and `expand` where the system fails them: every call on the output directory is made to
+//! fail in turn.
 
 mod common;
 #[path = "common/inject.rs"]
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use common::files;
 use inject::{Call, Tampered};
-use packing::{Fixture, Seen, memory, tinyres};
+use packing::{Fixture, Seen, Task, tinyres};
 use tinyres_format::MANIFEST;
 
 /// What is asked of one sweep through all calls.
@@ -27,14 +27,12 @@ struct Sweep {
 impl Sweep {
     fn run(&self, fixture: &Fixture) {
         let plus = if self.for_good { "+" } else { "" };
-        let force: &[_] = if self.over { &["--force"] } else { &[] };
         for number in 1.. {
             fixture.begin(self.over);
             let inject = format!("{}:{number}{plus}", self.error.0);
-            let mut pack = fixture.pack("new", force);
-            let run = inject::run(&mut pack, &fixture.out(), &inject);
+            let run = inject::run(&mut fixture.command(self.over), &fixture.out(), &inject);
             if !run.calls.iter().any(|call| call.tampered) {
-                assert!(number > 40, "there are more calls than {number}");
+                assert!(number > 30, "there are more calls than {number}");
                 assert_eq!(fixture.seen(), Ok(Seen::New));
                 return;
             }
@@ -73,13 +71,13 @@ impl Sweep {
     }
 }
 
-/// Whether a pack may do without the call: it puts away what is of no use any more, or looks for
-/// what it can use again.
+/// Whether the call may fail and all be well: it puts away what is of no use any more, for which expand
+/// looks into it, or finds what can be used again.
 fn is_needless(call: &Call) -> bool {
     let mut parts = call.path.components();
-    let put_away = ["unlink", "rmdir", "open"].contains(&&call.name[..])
-        && parts.any(|part| part.as_os_str() == ".packing");
-    put_away || call.name == "link"
+    let useless = parts.any(|part| part.as_os_str() == ".packing")
+        || call.path.extension() == Some("zst".as_ref());
+    useless && ["unlink", "rmdir", "open"].contains(&&call.name[..]) || call.name == "link"
 }
 
 fn is_named(call: &Call, error: &str) -> bool {
@@ -92,9 +90,12 @@ fn is_named(call: &Call, error: &str) -> bool {
     of(&call.path) || call.to.as_deref().is_some_and(of)
 }
 
-/// Every combination of an error, once or for good, on a new directory or over an older set.
+const FULL: (&str, &str) = ("ENOSPC", "No space left on device");
+const BROKEN: (&str, &str) = ("EIO", "Input/output error");
+
+/// Every combination of once or for good, on a new directory or over an older set.
 fn sweeps(error: (&'static str, &'static str)) {
-    let fixture = Fixture::new(memory(), 0, "8");
+    let fixture = Fixture::small(Task::Pack);
     for (for_good, over) in [(false, false), (false, true), (true, false), (true, true)] {
         let sweep = Sweep {
             error,
@@ -107,28 +108,42 @@ fn sweeps(error: (&'static str, &'static str)) {
 
 #[test]
 fn on_a_full_disk_it_leaves_no_set_or_the_older_one() {
-    sweeps(("ENOSPC", "No space left on device"));
+    sweeps(FULL);
 }
 
 #[test]
 fn on_a_broken_disk_it_leaves_no_set_or_the_older_one() {
-    sweeps(("EIO", "Input/output error"));
+    sweeps(BROKEN);
+}
+
+#[test]
+fn so_it_does_of_the_transport_form() {
+    for task in [Task::PackZstd, Task::Expand] {
+        let fixture = Fixture::small(task);
+        for (error, for_good) in [(BROKEN, false), (FULL, true)] {
+            let sweep = Sweep {
+                error,
+                for_good,
+                over: true,
+            };
+            sweep.run(&fixture);
+        }
+    }
 }
 
 #[test]
 fn interrupted_calls_and_short_writes_are_not_noticed() {
-    let fixture = Fixture::new(memory(), 0, "8");
-    let out = fixture.out();
-    for (inject, names) in [
-        ("EINTR:*", &["open", "pwrite", "write", "fsync"][..]),
-        ("short:*", &["pwrite", "write"]),
-    ] {
-        for over in [false, true] {
-            fixture.begin(over);
-            let force: &[_] = if over { &["--force"] } else { &[] };
-            let run = inject::run(&mut fixture.pack("new", force), &out, inject);
-            assert!(run.output.status.success(), "{inject}: {run:#?}");
-            assert!(files(&out) == fixture.new, "{inject}");
+    for task in [Task::Pack, Task::PackZstd, Task::Expand] {
+        let fixture = Fixture::small(task);
+        let out = fixture.out();
+        for (inject, names) in [
+            ("EINTR:*", &["open", "pwrite", "write", "fsync"][..]),
+            ("short:*", &["pwrite", "write"]),
+        ] {
+            fixture.begin(true);
+            let run = inject::run(&mut fixture.command(true), &out, inject);
+            assert!(run.output.status.success(), "{task:?} {inject}: {run:#?}");
+            assert!(files(&out) == fixture.new, "{task:?} {inject}");
             for name in names {
                 let mut tampered = run.calls.iter().filter(|call| call.tampered);
                 assert!(tampered.any(|call| call.name == *name), "no {name}");
@@ -142,12 +157,11 @@ fn interrupted_calls_and_short_writes_are_not_noticed() {
 /// go.
 #[test]
 fn everything_is_on_the_disk_before_it_is_named() {
-    let fixture = Fixture::new(memory(), 0, "8");
+    let fixture = Fixture::small(Task::Pack);
     let out = fixture.out();
     for over in [false, true] {
         fixture.begin(over);
-        let force: &[_] = if over { &["--force"] } else { &[] };
-        let mut pack = fixture.pack("new", force);
+        let mut pack = fixture.command(over);
         let calls = inject::run(&mut pack, fixture.dir.path(), "").calls;
         let synced = |path: &Path, between: std::ops::Range<usize>| {
             let is_sync = |call: &Call| ["fsync", "fdatasync"].contains(&&call.name[..]);
@@ -213,7 +227,7 @@ fn everything_is_on_the_disk_before_it_is_named() {
 /// Cuts a shard as soon as others are mapped after it, and looks at all of it then.
 #[test]
 fn a_shard_cut_while_it_is_looked_at_is_named() {
-    let fixture = Fixture::new(memory(), 0, "8");
+    let fixture = Fixture::small(Task::Pack);
     for (number, args) in [(2, &["--verify"][..]), (2, &["--image", "0"]), (3, &[])] {
         fixture.begin(true);
         let shard = fixture.out().join("train-00000.bin");

@@ -1,4 +1,5 @@
-//! A set that is packed again and again while something goes wrong, and what must hold of what is left.
+//! A set that is packed, or expanded, again and again while something goes wrong, and what must hold of
+//! what is left.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -7,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tinyres_format::{MANIFEST, Manifest, Shard, shards_in};
+use tinyres_format::{MANIFEST, Manifest, shards_in};
 use turbojpeg::PixelFormat;
 
 use super::common::{Tree, files, jpeg};
@@ -25,18 +26,42 @@ pub enum Seen {
     New,
 }
 
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// `pack`, with `--force` over an older set.
+    Pack,
+    /// The same with `--zstd`.
+    PackZstd,
+    /// `expand` in place: the older set is the compressed one.
+    Expand,
+}
+
 /// A source and an older one of the same names, so that the sets have the same fingerprint and only
 /// their pixels differ; and how they look when nothing goes wrong.
 pub struct Fixture {
     pub dir: tempfile::TempDir,
     pub new: Files,
     pub old: Files,
+    task: Task,
     shard_images: &'static str,
 }
 
 impl Fixture {
+    /// Three small shards, in memory: for many runs.
+    pub fn small(task: Task) -> Self {
+        let memory = tempfile::tempdir_in(Path::new("/dev/shm"));
+        let dir = memory.or_else(|_| tempfile::tempdir()).unwrap();
+        Self::new(dir, task, 0, "8")
+    }
+
     /// Sources of 13 images and `more`, in shards of `shard_images`.
-    pub fn new(dir: tempfile::TempDir, more: usize, shard_images: &'static str) -> Self {
+    pub fn new(
+        dir: tempfile::TempDir,
+        task: Task,
+        more: usize,
+        shard_images: &'static str,
+    ) -> Self {
         let mut tree = Tree::small();
         tree.0.retain(|path, _| !path.starts_with("test/"));
         let mut boxes = String::from_utf8(tree.0["train/n01/n01_boxes.txt"].clone()).unwrap();
@@ -58,17 +83,24 @@ impl Fixture {
             dir,
             new: Files::new(),
             old: Files::new(),
+            task,
             shard_images,
         };
-        for set in ["old", "new"] {
-            let packed = fixture.pack(set, &["--force"]).output().unwrap();
-            assert!(packed.status.success(), "{packed:?}");
-            let packed = files(&fixture.out());
-            fixture.old = std::mem::replace(&mut fixture.new, packed);
+        let (first, then) = match task {
+            Task::Pack => (fixture.pack("old", &[]), fixture.command(true)),
+            Task::PackZstd => (fixture.pack("old", &["--zstd"]), fixture.command(true)),
+            Task::Expand => (fixture.pack("new", &["--zstd"]), fixture.command(true)),
+        };
+        for mut command in [first, then] {
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let there = files(&fixture.out());
+            fixture.old = std::mem::replace(&mut fixture.new, there);
         }
         let both = fixture.new.iter().zip(&fixture.old);
         for ((name, new), (same_name, old)) in both {
-            assert!(name == same_name && new != old, "{name} and {same_name}");
+            let named = name == same_name || task == Task::Expand;
+            assert!(named && new != old, "{name} and {same_name}");
         }
         fixture
     }
@@ -88,6 +120,21 @@ impl Fixture {
             .arg(self.out())
             .args(flags);
         command
+    }
+
+    /// What goes wrong: `over` an older set, or into nothing.
+    pub fn command(&self, over: bool) -> Command {
+        let force: &[&str] = if over { &["--force"] } else { &[] };
+        match self.task {
+            Task::Pack => self.pack("new", force),
+            Task::PackZstd => self.pack("new", &[force, &["--zstd"]].concat()),
+            Task::Expand => {
+                assert!(over, "there must be something to expand");
+                let mut command = tinyres();
+                command.arg("expand").arg(self.out());
+                command
+            }
+        }
     }
 
     /// Leaves nothing in the output directory, or `over` which to pack: the older set.
@@ -114,34 +161,40 @@ impl Fixture {
             Files::new()
         };
         there.retain(|name, _| !name.starts_with('.'));
-        match Manifest::load(&out) {
-            Ok(_) if there == self.new => return Ok(Seen::New),
-            Ok(_) if there == self.old => return Ok(Seen::Old),
+        // Files of the one form may lie beside a set of the other.
+        let is = |set: &Files| match self.task {
+            Task::Expand => set
+                .iter()
+                .all(|(name, bytes)| there.get(name) == Some(bytes)),
+            _ => there == *set,
+        };
+        match Manifest::load_any(&out) {
+            Ok(found) if found == manifest(&self.new) && is(&self.new) => return Ok(Seen::New),
+            Ok(found) if found == manifest(&self.old) && is(&self.old) => return Ok(Seen::Old),
             Ok(_) => return Err("what is there passes for whole, and is not".into()),
             Err(_) => {}
         }
         for path in shards_in(&out).unwrap_or_default() {
-            let shard = Shard::new(fs::read(&path).unwrap());
-            let verified = shard.and_then(|shard| shard.verify());
-            verified.map_err(|error| format!("{}: {error}", path.display()))?;
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let whole = [&self.new, &self.old].map(|set| set.get(name));
+            if !whole.contains(&there.get(name)) {
+                return Err(format!("{name} has the name of a shard, and is none"));
+            }
         }
         Ok(Seen::None)
     }
 
-    /// Packs once more, with nothing in the way: the set is complete then, and nothing else is left.
+    /// Once more, with nothing in the way: the set is complete then, and nothing else is left.
     pub fn complete(&self) -> Result<(), String> {
         let out = self.out();
-        let force: &[&str] = match out.join(MANIFEST).exists() {
-            true => &["--force"],
-            false => &[],
-        };
-        let again = self.pack("new", force).output().unwrap();
+        let there = out.join(MANIFEST).exists();
+        let again = self.command(there).output().unwrap();
         if !again.status.success() || files(&out) != self.new {
-            return Err(format!("packed again, it does not complete: {again:?}"));
+            return Err(format!("run again, it does not complete: {again:?}"));
         }
         let left = fs::read_dir(&out).unwrap().count();
         if left != self.new.len() {
-            return Err(format!("packed again, it leaves {left} files"));
+            return Err(format!("run again, it leaves {left} files"));
         }
         Ok(())
     }
@@ -151,9 +204,6 @@ pub fn tinyres() -> Command {
     Command::new(assert_cmd::cargo::cargo_bin("tinyres"))
 }
 
-/// Where many small runs are quick: in memory, where forcing a file to the disk takes no time.
-pub fn memory() -> tempfile::TempDir {
-    tempfile::tempdir_in(Path::new("/dev/shm"))
-        .or_else(|_| tempfile::tempdir())
-        .unwrap()
+fn manifest(set: &Files) -> Manifest {
+    Manifest::parse(&set[MANIFEST]).unwrap()
 }

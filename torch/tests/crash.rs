@@ -1,10 +1,13 @@
-//! `train` where things go wrong: killed while it saves, a disk that fails it, a shard cut under it.
+//! `train` where things go wrong: killed while it saves, a disk that fails it, a shard cut under it, a
+//! set that is not what it says.
 //! `TINYRES_CRASH_ROUNDS` sets how often it is killed, `TINYRES_CRASH_SEED` when.
 #![cfg(feature = "torch")]
 
 mod common;
 #[path = "../../tests/common/inject.rs"]
 mod inject;
+#[path = "../../tests/common/sets.rs"]
+mod sets;
 
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
@@ -112,12 +115,17 @@ fn killed_while_it_saves_a_run_goes_on() {
     let fixture = Fixture::new();
     let draws = Draws::new(number("TINYRES_CRASH_SEED", 1), Stream::Sample, 0);
     let rounds = number("TINYRES_CRASH_ROUNDS", 6);
+    let saves = |call: &Call| call.path.to_string_lossy().contains(LAST);
+    let numbered = (1_u64..).zip(&fixture.calls);
+    let saving: Vec<u64> = numbered
+        .filter_map(|(number, call)| saves(call).then_some(number))
+        .collect();
     let mut landed = std::collections::BTreeMap::<_, u64>::new();
     for round in 0..rounds {
-        let calls = fixture.calls.len() as u64;
         let (what, status) = if round % 2 == 0 {
-            // Before one of its calls, most of which save something.
-            let inject = format!("kill:{}", 1 + draws.below(2 * round, calls));
+            // Before a call that saves the checkpoint.
+            let pick = draws.below(2 * round, saving.len() as u64);
+            let inject = format!("kill:{}", saving[usize::try_from(pick).unwrap()]);
             let run = inject::run(&mut fixture.train(), &fixture.run(), &inject);
             (inject, run.output.status)
         } else {
@@ -257,4 +265,37 @@ fn expect_fault(output: &Output, shard: &Path) {
         shard.display()
     );
     assert!(error.contains(&expected), "{error}");
+}
+
+/// The root crate's tests look at all ways to be wrong; these programs say the same.
+#[test]
+fn wrong_sets_are_refused_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let tinyres = |args: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
+        command.current_dir(dir.path()).args(args).output().unwrap()
+    };
+    let set = |name: &str| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        sets::write(&dir.path().join(name), sets::KIND);
+    };
+    set("whole");
+    let train = ["--batch", "8", "--max-steps", "1", "--device", "cpu"];
+    let trained = tinyres(&[&["train", "whole", "-o", "run"], &train[..]].concat());
+    assert!(trained.status.success(), "{trained:?}");
+    for name in ["doubled", "of another set", "no manifest"] {
+        let wrong = sets::WRONG.iter().find(|wrong| wrong.name == name).unwrap();
+        set(name);
+        (wrong.make)(&dir.path().join(name));
+        let train = [&["train", name, "-o", "none"], &train[..]].concat();
+        let eval = ["eval", "run", name, "--split", "train"];
+        for args in [&train[..], &eval] {
+            let output = tinyres(args);
+            assert_eq!(output.status.code(), Some(1), "{args:?}");
+            assert!(output.stdout.is_empty(), "{args:?}");
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert!(error.contains(wrong.says), "{args:?}: {error}");
+            assert!(!dir.path().join("none").exists(), "{args:?}");
+        }
+    }
 }

@@ -1,0 +1,244 @@
+//! Sets of shards, and all the ways in which a directory may hold another set than it says. The torch
+//! crate's tests use it, too.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use tinyres_format::{
+    Class, Columns, Digest, MANIFEST, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry,
+    Writer,
+};
+
+/// What distinguishes one small set from another.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    pub fingerprint: &'static str,
+    pub side: u32,
+    /// Added to every pixel.
+    pub salt: usize,
+    pub classes: usize,
+}
+
+pub const KIND: Kind = Kind {
+    fingerprint: "the set",
+    side: 32,
+    salt: 0,
+    classes: 4,
+};
+
+/// Writes two shards of train images, 70 and 30, and one of 8 val images, in `dir`.
+pub fn write(dir: &Path, kind: Kind) {
+    let shape = Shape::rgb(kind.side);
+    let fingerprint = Digest::of(kind.fingerprint.as_bytes());
+    let splits = [(Split::Train, &[70, 30][..]), (Split::Val, &[8])];
+    let splits = splits.map(|(split, shards)| {
+        let shard = |(index, &images): (usize, &usize)| {
+            let file = split.shard_name(index);
+            let mut writer = Writer::create(&dir.join(&file), shape).unwrap();
+            let mut columns = Columns::default();
+            for image in 0..images {
+                let pixel = |at| u8::try_from((at * 3 + image * 5 + index + kind.salt) % 256);
+                let pixels: Vec<u8> = (0..shape.image_len())
+                    .map(|at| pixel(at).unwrap())
+                    .collect();
+                writer.append(&pixels).unwrap();
+                columns
+                    .labels
+                    .push(i64::try_from(image % kind.classes).unwrap());
+                columns.boxes.push([0, 0, 1, 1]);
+                columns.names.push(format!("{image}.JPEG"));
+            }
+            let class = |id| Class {
+                id: format!("n{id}"),
+                name: format!("class {id}"),
+            };
+            let metadata = Metadata {
+                creator: "tests".into(),
+                fingerprint,
+                split,
+                shard: u32::try_from(index).unwrap(),
+                shards: u32::try_from(shards.len()).unwrap(),
+                grey: 0,
+                refused: vec![],
+                classes: (0..kind.classes).map(class).collect(),
+            };
+            let published = writer.finish(&columns, &metadata).unwrap();
+            ShardEntry {
+                file,
+                images: published.images,
+                bytes: published.bytes,
+                digest: published.digest,
+            }
+        };
+        SplitEntry {
+            split,
+            images: shards.iter().sum::<usize>() as u64,
+            shards: shards.iter().enumerate().map(shard).collect(),
+        }
+    });
+    let manifest = Manifest::new(
+        "tests".into(),
+        fingerprint,
+        shape,
+        kind.classes,
+        splits.to_vec(),
+    );
+    manifest.save(dir).unwrap();
+}
+
+/// A directory that does not hold the set that its `dataset.json` is of.
+pub struct Wrong {
+    pub name: &'static str,
+    pub make: fn(&Path),
+    /// What whoever opens the train split is told.
+    pub says: &'static str,
+    /// What `inspect` says, where that is something else.
+    pub inspect: Option<&'static str>,
+}
+
+const FIRST: &str = "train-00000.bin";
+const SECOND: &str = "train-00001.bin";
+
+fn set_len(path: &Path, len: impl FnOnce(u64) -> u64) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_len(len(file.metadata().unwrap().len())).unwrap();
+}
+
+fn copy(dir: &Path, from: &str, to: &str) {
+    fs::copy(dir.join(from), dir.join(to)).unwrap();
+}
+
+/// Puts the shard `file` of a set of another kind in the place of the one in `dir`.
+fn replace(dir: &Path, file: &str, kind: Kind) {
+    let other = tempfile::tempdir_in(dir.parent().unwrap()).unwrap();
+    write(other.path(), kind);
+    fs::rename(other.path().join(file), dir.join(file)).unwrap();
+}
+
+pub const WRONG: &[Wrong] = &[
+    Wrong {
+        name: "cut by a byte",
+        make: |dir| set_len(&dir.join(SECOND), |len| len - 1),
+        says: "train-00001.bin: file is",
+        inspect: None,
+    },
+    Wrong {
+        name: "cut to its header",
+        make: |dir| set_len(&dir.join(SECOND), |_| 4096),
+        says: "train-00001.bin: file is 4096 bytes long",
+        inspect: None,
+    },
+    Wrong {
+        name: "cut to nothing",
+        make: |dir| set_len(&dir.join(FIRST), |_| 0),
+        says: "train-00000.bin: not a tinyres shard",
+        inspect: None,
+    },
+    Wrong {
+        name: "grown",
+        make: |dir| set_len(&dir.join(FIRST), |len| len + 4096),
+        says: "train-00000.bin: file is",
+        inspect: None,
+    },
+    Wrong {
+        name: "missing",
+        make: |dir| fs::remove_file(dir.join(SECOND)).unwrap(),
+        says: "train-00001.bin: No such file",
+        inspect: Some("train-00001.bin: in dataset.json, but not here"),
+    },
+    Wrong {
+        name: "doubled",
+        make: |dir| copy(dir, FIRST, SECOND),
+        says: "train-00001.bin: the shard's index is 0, but dataset.json says 1",
+        inspect: None,
+    },
+    Wrong {
+        name: "exchanged",
+        make: |dir| {
+            let aside = dir.join("aside");
+            fs::rename(dir.join(FIRST), &aside).unwrap();
+            fs::rename(dir.join(SECOND), dir.join(FIRST)).unwrap();
+            fs::rename(aside, dir.join(SECOND)).unwrap();
+        },
+        says: "train-00000.bin: the shard's index is 1, but dataset.json says 0",
+        inspect: None,
+    },
+    Wrong {
+        name: "of another split",
+        make: |dir| copy(dir, "val-00000.bin", FIRST),
+        says: "train-00000.bin: the split is val, but dataset.json says train",
+        inspect: None,
+    },
+    Wrong {
+        name: "of another set",
+        make: |dir| {
+            let fingerprint = "another set";
+            replace(
+                dir,
+                FIRST,
+                Kind {
+                    fingerprint,
+                    ..KIND
+                },
+            );
+        },
+        says: "train-00000.bin: the set's fingerprint is",
+        inspect: None,
+    },
+    Wrong {
+        name: "of another shape",
+        make: |dir| replace(dir, FIRST, Kind { side: 16, ..KIND }),
+        says: "train-00000.bin: the image shape is 3x16x16, but dataset.json says 3x32x32",
+        inspect: None,
+    },
+    Wrong {
+        name: "of other classes",
+        make: |dir| replace(dir, FIRST, Kind { classes: 3, ..KIND }),
+        says: "train-00000.bin: the number of classes is 3, but dataset.json says 4",
+        inspect: None,
+    },
+    Wrong {
+        name: "packed again from other pixels",
+        make: |dir| replace(dir, SECOND, Kind { salt: 1, ..KIND }),
+        says: "train-00001.bin: the header's SHA-256 is",
+        inspect: None,
+    },
+    Wrong {
+        name: "a directory in its place",
+        make: |dir| {
+            fs::remove_file(dir.join(FIRST)).unwrap();
+            fs::create_dir(dir.join(FIRST)).unwrap();
+        },
+        says: "train-00000.bin: ",
+        inspect: None,
+    },
+    Wrong {
+        name: "no manifest",
+        make: |dir| fs::remove_file(dir.join(MANIFEST)).unwrap(),
+        says: "no dataset.json here: the pack is unfinished",
+        inspect: None,
+    },
+    Wrong {
+        name: "half a manifest",
+        make: |dir| set_len(&dir.join(MANIFEST), |len| len / 2),
+        says: "dataset.json: EOF while parsing",
+        inspect: None,
+    },
+    Wrong {
+        name: "the manifest of another set",
+        make: |dir| {
+            replace(
+                dir,
+                MANIFEST,
+                Kind {
+                    fingerprint: "another set",
+                    ..KIND
+                },
+            )
+        },
+        says: "train-00000.bin: the set's fingerprint is",
+        inspect: None,
+    },
+];
