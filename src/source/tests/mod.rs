@@ -457,23 +457,31 @@ fn paths_that_are_no_tree() {
     let dir = tempfile::tempdir().unwrap();
     let fails = |path: &Path| message(path, &Source::open(path).unwrap_err());
 
-    insta::assert_snapshot!(fails(&dir.path().join("none")), @"PATH: No such file or directory (os error 2); expected a Tiny ImageNet directory or zip");
-    insta::assert_snapshot!(fails(dir.path()), @"PATH: no Tiny ImageNet tree: found neither wnids.txt nor train/ in the directory or one level down; expected the directory tiny-imagenet-200 or its zip");
+    insta::assert_snapshot!(fails(&dir.path().join("none")), @"PATH: No such file or directory (os error 2); expected a directory, a zip or a tar of images");
+    insta::assert_snapshot!(fails(dir.path()), @r"
+    PATH: no set of images in the directory or one level down; expected one of
+      Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
+      class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
+    ");
 
     let text = dir.path().join("notes.txt");
     fs::write(&text, "not a zip").unwrap();
-    insta::assert_snapshot!(fails(&text), @"PATH: not a whole zip file (invalid Zip archive: Could not find EOCD); if it should be one, copy or download it again");
+    insta::assert_snapshot!(fails(&text), @"PATH: not a whole zip file (invalid Zip archive: Could not find EOCD), nor a tar; if it should be one, copy or download it again");
 
     let zip = dir.path().join("other.zip");
     let mut other = Files(BTreeMap::new());
     other.image("photos/holiday.JPEG");
     fs::write(&zip, other.zip("")).unwrap();
-    insta::assert_snapshot!(fails(&zip), @"PATH: no Tiny ImageNet tree: found neither wnids.txt nor train/ anywhere in the zip; expected the directory tiny-imagenet-200 or its zip");
+    insta::assert_snapshot!(fails(&zip), @r"
+    PATH: no set of images anywhere in the zip; expected one of
+      Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
+      class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
+    ");
 
     for name in ["one", "two"] {
         fs::rename(Files::good().dir().keep(), dir.path().join(name)).unwrap();
     }
-    insta::assert_snapshot!(fails(dir.path()), @"PATH: several Tiny ImageNet trees, expected one: one, two; pack one of them by itself");
+    insta::assert_snapshot!(fails(dir.path()), @"PATH: several sets of images, expected one: one, two; pack one of them by itself");
     assert!(
         matches!(Source::open(dir.path()), Err(Error::SeveralTrees { roots, .. }) if roots == ["one", "two"])
     );
