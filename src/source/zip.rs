@@ -99,11 +99,11 @@ impl Zip {
             index,
             file,
             len,
-    pub fn modified(&self) -> io::Result<SystemTime> {
-        self.file.metadata()?.modified()
+        })
     }
 
-        })
+    pub fn modified(&self) -> io::Result<SystemTime> {
+        self.file.metadata()?.modified()
     }
 
     pub fn check(&self, file: &str) -> Result<(), Fault> {
