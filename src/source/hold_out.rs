@@ -16,17 +16,19 @@ impl Source {
         let Some((Split::Train, train)) = self.splits.first_mut() else {
             return Ok(());
         };
-        let all = train.len();
-        let val: Vec<Item> = train
-            .extract_if(.., |item| place(&item.name) < fraction)
-            .collect();
-        if val.is_empty() || train.is_empty() {
+        let is_held = |item: &Item| place(&item.name) < fraction;
+        let (held, all) = (
+            train.iter().filter(|item| is_held(item)).count(),
+            train.len(),
+        );
+        if held == 0 || held == all {
             return Err(Error::HoldOut {
                 fraction,
-                held: val.len(),
+                held,
                 all,
             });
         }
+        let val = train.extract_if(.., |item| is_held(item)).collect();
         self.splits.insert(1, (Split::Val, val));
         Ok(())
     }

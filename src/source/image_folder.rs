@@ -38,6 +38,9 @@ pub(super) fn read(
     let classes = reader.classes(TRAIN, &train);
     let mut splits = vec![(Split::Train, reader.labelled(TRAIN, &train, &classes))];
 
+    let mut parts = root.files.clone();
+    parts.retain(|name| name == TEST || VAL.contains(&name.as_str()));
+    reader.refuse_links("", &parts);
     let vals = VAL.iter().filter(|name| root.has_folder(name));
     match *vals.collect::<Vec<_>>() {
         [] => {}
@@ -108,6 +111,7 @@ impl Reader<'_> {
                 self.problems.push(Problem::EmptyClassFolder { folder });
             }
         }
+        self.refuse_links(path, &split.files);
         for file in split.files.iter().filter(|file| is_picture(file)) {
             self.problems.push(Problem::OutsideClass {
                 image: join(path, file),
@@ -133,18 +137,20 @@ impl Reader<'_> {
         for folder in folders {
             self.walk(&join(path, &folder), depth + 1, found);
         }
-        files.retain(|file| {
-            if is_picture(file) {
-                return true;
-            }
-            // In an archive it may stand for a folder of images.
+        self.refuse_links(path, &files);
+        files.retain(|file| is_picture(file));
+        found.push((path.to_owned(), files));
+    }
+
+    /// In an archive a link may stand for a folder of images, whose loss nobody would notice. One
+    /// that is called like an image is met as such.
+    fn refuse_links(&mut self, path: &str, files: &[String]) {
+        for file in files.iter().filter(|file| !is_picture(file)) {
             let name = join(path, file);
             if let Err(fault @ Fault::Link) = self.tree.check(&name) {
                 self.problems.push(Problem::Unreadable { name, fault });
             }
-            false
-        });
-        found.push((path.to_owned(), files));
+        }
     }
 
     fn item(&mut self, name: String, label: Option<u32>) -> Option<Item> {

@@ -1,6 +1,6 @@
 //! What only a zip can get wrong.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use proptest::prelude::*;
 
