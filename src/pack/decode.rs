@@ -33,7 +33,7 @@ pub enum Bad {
         expected: [u32; 2],
     },
     /// It has more than [`MAX_PIXELS`], or would have while it is resized.
-    #[error("{}x{} pixels, more than can be decoded (at most {MAX_PIXELS} in all, and in a strip as long as its longer side and as wide as --size)", got[0], got[1])]
+    #[error("{}x{} pixels: too large, at most {MAX_PIXELS} pixels can be decoded, and the longer side times --size may be no more", got[0], got[1])]
     TooLarge {
         /// Width and height found.
         got: [u32; 2],
@@ -286,7 +286,7 @@ fn admit(
 
 /// Whether an image of `size` has no more pixels than there is memory for, as it is and halfway
 /// through a resize: as wide as the result then, and as high as the image.
-fn bounded(size: [u32; 2], resize: Option<Resize>) -> Result<(), Bad> {
+pub(super) fn bounded(size: [u32; 2], resize: Option<Resize>) -> Result<(), Bad> {
     let [width, height] = size.map(u64::from);
     let side = resize.map_or(1, |resize| resize.side.get().into());
     match (width * height).max(side * width.max(height)) > MAX_PIXELS {

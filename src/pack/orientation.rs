@@ -81,3 +81,84 @@ impl Orientation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EXIF of nothing but an orientation, in the order of bytes of either maker.
+    fn exif(value: u16, big: bool) -> Vec<u8> {
+        let short = |n: u16| {
+            if big {
+                n.to_be_bytes()
+            } else {
+                n.to_le_bytes()
+            }
+        };
+        let long = |n: u32| {
+            if big {
+                n.to_be_bytes()
+            } else {
+                n.to_le_bytes()
+            }
+        };
+        let order: &[u8] = if big { b"MM" } else { b"II" };
+        let parts = [
+            order,
+            &short(42),
+            &long(8),
+            &short(1),
+            &short(0x0112),
+            &short(3),
+            &long(1),
+            &short(value),
+            &[0; 2],
+            &long(0),
+        ];
+        parts.concat()
+    }
+
+    /// A box is turned as the pixels that it holds are.
+    #[test]
+    fn boxes_turn_with_their_pixels() {
+        let [width, height] = [7, 5];
+        let [x0, y0, x1, y1] = [1, 0, 2, 3];
+        let pixels: Vec<[u8; 4]> = (0..width * height)
+            .map(|at| (at % width, at / width))
+            .map(|(x, y)| [((x0..=x1).contains(&x) && (y0..=y1).contains(&y)).into(); 4])
+            .collect();
+        let mut seen = Vec::new();
+        for value in 1..=8 {
+            let orientation = Orientation::of_exif(&exif(value, value % 2 == 0));
+            assert!(!seen.contains(&orientation), "{value}");
+            seen.push(orientation);
+            let [w, h] = orientation.size([width, height]);
+            assert_eq!([w, h] == [height, width], value >= 5);
+            let mut upright = Vec::new();
+            orientation.turn(&pixels, width as usize, &mut upright);
+            let [x0, y0, x1, y1] = orientation
+                .bbox([width, height], [x0, y0, x1, y1].map(u32::cast_signed))
+                .map(|side| u32::try_from(side).unwrap());
+            for (at, pixel) in (0..).zip(&upright) {
+                let (x, y) = (at % w, at / w);
+                let inside = (x0..=x1).contains(&x) && (y0..=y1).contains(&y);
+                assert_eq!(pixel[0] == 1, inside, "orientation {value} at {x}, {y}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_orientation_is_upright() {
+        for value in [0, 1, 9, u16::MAX] {
+            assert_eq!(
+                Orientation::of_exif(&exif(value, true)),
+                Orientation::UPRIGHT
+            );
+        }
+        let whole = exif(6, false);
+        assert_ne!(Orientation::of_exif(&whole), Orientation::UPRIGHT);
+        for length in 0..20 {
+            assert_eq!(Orientation::of_exif(&whole[..length]), Orientation::UPRIGHT);
+        }
+    }
+}

@@ -3,6 +3,7 @@ use std::io::Cursor;
 use png::{BitDepth, ColorType, Decoder, DecodingError, Reader, Transformations};
 
 use super::Bad;
+use super::decode::bounded;
 use super::orientation::Orientation;
 
 /// A PNG whose header has been read.
@@ -15,6 +16,8 @@ impl<'a> Png<'a> {
         decoder.set_ignore_iccp_chunk(true);
         // Palettes to colours, fewer bits than 8 and more to 8: of 16, the upper ones.
         decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
+        let header = decoder.read_header_info().map_err(undecodable)?;
+        bounded([header.width, header.height], None)?;
         let reader = decoder.read_info().map_err(undecodable)?;
         let info = reader.info();
         if (info.color_type, info.bit_depth) == (ColorType::Grayscale, BitDepth::Sixteen) {

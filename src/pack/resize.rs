@@ -102,3 +102,76 @@ impl Window {
 fn to_u32(length: u64) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn resize(side: u32, squash: bool) -> Resize {
+        let side = NonZeroU32::new(side).unwrap();
+        Resize { side, squash }
+    }
+
+    /// torchvision: `int(side * long / short)`, then `int(round((long - side) / 2.0))`, which rounds a
+    /// half to the even number.
+    #[test]
+    fn the_middle_is_that_of_torchvision() {
+        let middle = |size| {
+            let window = resize(16, false).window(size);
+            (window.scaled, window.start)
+        };
+        assert_eq!(middle([64, 48]), ([21, 16], [2, 0]));
+        assert_eq!(middle([48, 64]), ([16, 21], [0, 2]));
+        assert_eq!(middle([41, 30]), ([21, 16], [2, 0]));
+        assert_eq!(middle([36, 25]), ([23, 16], [4, 0]));
+        assert_eq!(middle([43, 30]), ([22, 16], [3, 0]));
+        assert_eq!(middle([16, 16]), ([16, 16], [0, 0]));
+        assert_eq!(
+            middle([1, 65535]),
+            ([16, 16 * 65535], [0, (16 * 65535 - 16) / 2])
+        );
+        let window = resize(16, true).window([64, 48]);
+        assert_eq!((window.scaled, window.start), ([16, 16], [0, 0]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_box_is_all_pixels_that_it_touches(
+            size in [1..200_u32, 1..200],
+            side in 1..40_u32,
+            squash: bool,
+            corners in [0..200_i32, 0..200, 0..200, 0..200],
+        ) {
+            let [w, h] = size.map(|length| i32::try_from(length).unwrap());
+            let [a, b, c, d] = corners;
+            let (a, b, c, d) = (a % w, b % h, c % w, d % h);
+            let bbox = [a.min(c), b.min(d), a.max(c), b.max(d)];
+            let window = resize(side, squash).window(size);
+            // Pixel `at` of the result covers this much of the image, times `scaled`.
+            let touched = |axis: usize| {
+                let (scaled, size) = (u64::from(window.scaled[axis]), u64::from(size[axis]));
+                let [first, last] = [bbox[axis], bbox[axis + 2]].map(|at| at as u64);
+                (0..u64::from(side)).filter(move |at| {
+                    let from = (at + u64::from(window.start[axis])) * size;
+                    from < (last + 1) * scaled && from + size > first * scaled
+                })
+            };
+            let ends = |axis| Some([touched(axis).min()?, touched(axis).max()?]);
+            let expected = ends(0)
+                .zip(ends(1))
+                .map(|([x0, x1], [y0, y1])| [x0, y0, x1, y1].map(|at| i32::try_from(at).unwrap()));
+            prop_assert_eq!(window.bbox(bbox), expected);
+        }
+
+        /// Nothing that `bounded` lets pass makes the resizer refuse, and no pixel is left as it was.
+        #[test]
+        fn any_size_can_be_resized(size in [1..300_u32, 1..300], side in 1..100_u32, squash: bool) {
+            let rgbx = vec![77; (size[0] * size[1] * 4) as usize];
+            let mut out = vec![1; (side * side * 4) as usize];
+            resize(side, squash).window(size).resize(&mut Resizer::new(), &rgbx, &mut out);
+            prop_assert!(out.iter().all(|&level| level == 77));
+        }
+    }
+}
