@@ -37,7 +37,7 @@ fn sample(dir: &Path) -> PathBuf {
     let config = pack::Config {
         output: output.clone(),
         shard_images: 8192.try_into().expect("not zero"),
-        side: 64,
+        resize: None,
         threads: 0,
         skip_bad: false,
         zstd: None,

@@ -55,7 +55,7 @@ fn packing(criterion: &mut Criterion) {
         let config = Config {
             output: dir.path().join("shards"),
             shard_images: 8192.try_into().expect("not zero"),
-            side: 64,
+            resize: None,
             threads,
             skip_bad: false,
             zstd: None,

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::cmd;
 
-/// Pack Tiny ImageNet into memory-mapped tensor shards, and train ResNet18 from them
+/// Pack labelled images into memory-mapped tensor shards, and train ResNet18 from them
 #[derive(Parser)]
 #[command(version, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct Cli {

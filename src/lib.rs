@@ -1,4 +1,4 @@
-//! Packs Tiny ImageNet into memory-mapped tensor shards, and loads random batches from them.
+//! Packs labelled images into memory-mapped tensor shards, and loads random batches from them.
 //!
 //! The binaries are thin: `tinyres` parses arguments and prints, `tinyres-torch` trains. This
 //! library prints nothing but through [`ui`], which is theirs.

@@ -211,9 +211,9 @@ const IMAGE: &str = "train/n01/images/n01_2.JPEG";
 fn bad_images_are_named() {
     refused(
         |tree| tree.text(IMAGE, "no jpeg"),
-        &[IMAGE, "undecodable: Not a JPEG file", "--skip-bad"],
+        &[IMAGE, "no kind of image known here", "--skip-bad"],
     );
-    refused(|tree| tree.text(IMAGE, ""), &[IMAGE, "undecodable"]);
+    refused(|tree| tree.text(IMAGE, ""), &[IMAGE, "an empty file"]);
     refused(
         |tree| {
             let whole = tree.0[IMAGE].clone();
@@ -309,7 +309,7 @@ fn sources_that_are_none() {
     let error = failure(&mut pack(&dir.path().join("nowhere"), &out, &[]), 1);
     assert!(error.contains("nowhere: No such file"), "{error}");
     let error = failure(&mut pack(dir.path(), &out, &[]), 1);
-    assert!(error.contains("no Tiny ImageNet tree"), "{error}");
+    assert!(error.contains("no set of images"), "{error}");
     let zip = dir.path().join("set.zip");
     Tree::small().write_zip(&zip, "");
     let whole = fs::read(&zip).unwrap();
@@ -362,7 +362,7 @@ fn bad_images_can_be_left_out() {
     assert_eq!(shard.len(), 4);
     let refused = &shard.metadata().refused;
     assert_eq!((refused.len(), &refused[0].name[..]), (1, IMAGE));
-    assert!(refused[0].reason.contains("Not a JPEG"));
+    assert!(refused[0].reason.contains("no kind of image"));
     assert_eq!(
         shard.name(2).unwrap().unwrap(),
         "train/n01/images/n01_3.JPEG"

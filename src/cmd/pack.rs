@@ -1,30 +1,48 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use tinyres::pack::{self, Config};
-use tinyres::source::Source;
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use tinyres::pack::{self, Config, Resize};
+use tinyres::source::{self, Source};
 use tinyres::ui::Ui;
 use tinyres_format::transport::Level;
 
-/// Pack a Tiny ImageNet directory or zip into shards
+use crate::cli::Cli;
+
+/// Pack a directory, zip or tar of labelled images into shards
 ///
-/// Reads the zip without unpacking it. The shards hold every pixel as Pillow decodes it, labels in
-/// the order of wnids.txt, boxes and names, and their bytes do not depend on the number of threads.
-/// Nothing appears in the output directory until all of it is there.
+/// Takes the layout of Tiny ImageNet (wnids.txt, train/WNID/images/, boxes and all) or class folders
+/// (train/CLASS/*.jpg, val/CLASS/*.jpg, or CLASS/*.jpg alone), JPEG and PNG. Archives are read
+/// without unpacking them. The shards hold every pixel as Pillow decodes it, turned upright where
+/// EXIF says so, and their bytes do not depend on the number of threads. Nothing appears in the
+/// output directory until all of it is there.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory or zip in the layout of tiny-imagenet-200
+    /// Directory, zip or tar to read
     source: PathBuf,
     /// Directory for the shards, created if missing
     #[arg(short, long, value_name = "DIR", default_value = "shards")]
     output: PathBuf,
+    /// Resize to this width and height: the shorter side to it, and of the longer one the middle
+    ///
+    /// Each pixel becomes the mean of the area that it covers, weighted by a triangle, as torchvision's
+    /// Resize and CenterCrop do; smaller images are enlarged. Boxes follow. Without this, all images
+    /// must be squares of one size, and keep every pixel.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    size: Option<u32>,
+    /// With --size: stretch the whole image instead of keeping its middle
+    #[arg(long, requires = "size")]
+    squash: bool,
+    /// Take this part of train as val, each image by its name: 0.1 takes about a tenth
+    ///
+    /// An image's place follows from its own name alone, so that it stays where others are added.
+    #[arg(long, value_name = "PART", value_parser = part)]
+    val_fraction: Option<f64>,
     /// Images in a shard
     #[arg(long, value_name = "N", default_value = "8192")]
     shard_images: NonZeroU32,
-    /// Width and height of every image, in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    side: u32,
     /// Decoding threads [default: one a core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
@@ -43,10 +61,19 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  tinyres pack tiny-imagenet-200
   tinyres pack tiny-imagenet-200.zip -o /data/shards --threads 4
   tinyres pack tiny-imagenet-200.zip --zstd -o /mnt/usb/shards
-  tinyres pack tiny-imagenet-200 --skip-bad --json | jq .refused";
+  tinyres pack cifar10 --val-fraction 0.1             class folders of 32x32 PNGs
+  tinyres pack imagenette2-160.tar --size 128         gunzip a .tgz first
+  tinyres pack photos --size 64 --squash --skip-bad --json | jq .refused";
+
+fn part(text: &str) -> Result<f64, String> {
+    let part = text.parse().map_err(|_| "not a number".to_owned())?;
+    match 0.0 < part && part < 1.0 {
+        true => Ok(part),
+        false => Err("expected more than 0 and less than 1".to_owned()),
+    }
+}
 
 fn level(text: &str) -> Result<Level, String> {
     let number = text.parse().map_err(|_| "not a number".to_owned())?;
@@ -54,11 +81,24 @@ fn level(text: &str) -> Result<Level, String> {
 }
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
-    let source = Source::open(&args.source)?;
+    let mut source = Source::open(&args.source)?;
+    if let Some(part) = args.val_fraction {
+        match source.hold_out(part) {
+            // Which command line is right depends on what the source holds.
+            Err(error @ source::Error::HasVal { .. }) => {
+                let usage = ErrorKind::ArgumentConflict;
+                Cli::command().error(usage, error).exit()
+            }
+            held => held?,
+        }
+    }
     let config = Config {
         output: args.output,
         shard_images: args.shard_images,
-        side: args.side,
+        resize: args.size.and_then(NonZeroU32::new).map(|side| Resize {
+            side,
+            squash: args.squash,
+        }),
         threads: args.threads,
         skip_bad: args.skip_bad,
         force: args.force,

@@ -1,24 +1,49 @@
+use fast_image_resize::Resizer;
 use tinyres_format::Shape;
-use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
+use turbojpeg::{Decompressor, Image, PixelFormat};
+
+use super::frame::Frame;
+use super::orientation::Orientation;
+use super::png::Png;
+use super::resize::Resize;
+
+/// Most pixels of an image, and of what it is while it is resized: 32 Mi, 128 MiB in memory. What a
+/// header states is compared with this before anything is allocated.
+pub const MAX_PIXELS: u64 = 1 << 25;
 
 /// Why an image cannot be packed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Bad {
-    /// The decoder has given up on it: not a JPEG, damaged, or cut short.
+    /// The decoder has given up on it: damaged, or cut short.
     #[error("undecodable: {0}")]
     Undecodable(String),
-    /// Its size is not that of the shards.
-    #[error("{}x{} pixels, expected {}x{}", got[0], got[1], expected[0], expected[1])]
+    /// Its first bytes are those of no JPEG or PNG, whatever its name says.
+    #[error("{found}, expected a JPEG or PNG image")]
+    Kind {
+        /// What they are those of.
+        found: &'static str,
+    },
+    /// Its size is not that of the shards, and it is not to be resized.
+    #[error("{}x{} pixels, expected {}x{} as the first image has; --size resizes all of them", got[0], got[1], expected[0], expected[1])]
     Size {
         /// Width and height found.
-        got: [usize; 2],
+        got: [u32; 2],
         /// Width and height that every image of the set must have.
-        expected: [usize; 2],
+        expected: [u32; 2],
+    },
+    /// It has more than [`MAX_PIXELS`], or would have while it is resized.
+    #[error("{}x{} pixels: too large, at most {MAX_PIXELS} pixels can be decoded, and the longer side times --size may be no more", got[0], got[1])]
+    TooLarge {
+        /// Width and height found.
+        got: [u32; 2],
     },
     /// Four colour components, which have no single meaning in RGB.
     #[error("CMYK colours: convert it to RGB first")]
     Cmyk,
+    /// Greys of 16 bits, which Pillow's `convert("RGB")` cuts off at 255.
+    #[error("greys of 16 bits: convert it to 8 bits first")]
+    Grey16,
     /// Its box ends past its pixels.
     #[error("box {got:?} is not inside {}x{} pixels", size[0], size[1])]
     Box {
@@ -32,64 +57,79 @@ pub enum Bad {
     Unreadable(String),
 }
 
-/// Turns JPEGs into planar RGB. The pixels are those of Pillow's `convert("RGB")`: the same
-/// library, the same integer inverse transform and the same upsampling.
+/// What is known of an image once it is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Decoded {
+    /// Whether it had no colours, and has three equal channels now.
+    pub grey: bool,
+    /// Its box, if it has one of which something is left.
+    pub bbox: Option<[i32; 4]>,
+}
+
+/// Turns encoded images into planar RGB. The pixels are those of Pillow's `convert("RGB")` after
+/// `exif_transpose`: of a JPEG by the same library, with the same integer inverse transform and the
+/// same upsampling. Images of the right size are left as they are; others are resized, if they may.
 pub(super) struct Decoder {
+    resize: Option<Resize>,
     turbo: Result<Decompressor, String>,
     pixels: Vec<u8>,
+    samples: Vec<u8>,
+    canvas: Canvas,
 }
 
 impl Decoder {
-    pub fn new() -> Self {
+    pub fn new(resize: Option<Resize>) -> Self {
         Self {
+            resize,
             turbo: Decompressor::new().map_err(|error| error.to_string()),
             pixels: Vec::new(),
+            samples: Vec::new(),
+            canvas: Canvas::default(),
         }
     }
 
-    /// Decodes `jpeg` to `out`, `u8 [3, height, width]`, and says whether it was greyscale: one
-    /// component, which becomes three equal channels. A box must lie inside the image.
+    /// Decodes `bytes` to `out`, `u8 [3, height, width]`. A box must lie inside the image, of which
+    /// it tells before that is turned upright or resized.
     pub fn decode(
+        &mut self,
+        bytes: &[u8],
+        bbox: Option<[i32; 4]>,
+        shape: Shape,
+        out: &mut [u8],
+    ) -> Result<Decoded, Bad> {
+        match kind(bytes)? {
+            Kind::Jpeg => self.jpeg(bytes, bbox, shape, out),
+            Kind::Png => self.png(bytes, bbox, shape, out),
+        }
+    }
+
+    /// Width and height of the image that `bytes` hold, as it is stored; only its header is read.
+    pub fn size(&mut self, bytes: &[u8]) -> Result<[u32; 2], Bad> {
+        let size = match kind(bytes)? {
+            Kind::Jpeg => frame(&mut self.turbo, bytes)?.1.size,
+            Kind::Png => Png::open(bytes)?.size(),
+        };
+        bounded(size, self.resize)?;
+        Ok(size)
+    }
+
+    fn jpeg(
         &mut self,
         jpeg: &[u8],
         bbox: Option<[i32; 4]>,
         shape: Shape,
         out: &mut [u8],
-    ) -> Result<bool, Bad> {
-        let turbo = self
-            .turbo
-            .as_mut()
-            .map_err(|error| Bad::Undecodable(error.clone()))?;
-        let undecodable = |error| match error {
-            turbojpeg::Error::TurboJpegError(reason) => Bad::Undecodable(reason),
-            other => Bad::Undecodable(other.to_string()),
-        };
-        let frame = match Frame::find(jpeg) {
-            Some(frame) => frame,
-            None => Frame::read(turbo, jpeg).map_err(undecodable)?,
-        };
-        if frame.components == 4 {
-            return Err(Bad::Cmyk);
-        }
-        let (width, height) = (shape.width as usize, shape.height as usize);
-        if (frame.width, frame.height) != (width, height) {
-            let got = [frame.width, frame.height];
-            return Err(Bad::Size {
-                got,
-                expected: [width, height],
-            });
-        }
-        if let Some(got @ [_, _, x1, y1]) = bbox
-            && (i64::from(x1) >= shape.width.into() || i64::from(y1) >= shape.height.into())
-        {
-            return Err(Bad::Box {
-                got,
-                size: [shape.width, shape.height],
-            });
-        }
+    ) -> Result<Decoded, Bad> {
+        let (turbo, frame) = frame(&mut self.turbo, jpeg)?;
+        let (size, grey) = (frame.size, frame.components == 1);
+        admit(size, bbox, shape, self.resize)?;
+        let orientation = frame
+            .exif
+            .map_or(Orientation::UPRIGHT, Orientation::of_exif);
+        let as_is = size == [shape.width, shape.height] && orientation == Orientation::UPRIGHT;
+        let [width, height] = size.map(|length| length as usize);
         let plane = width * height;
-        let grey = frame.components == 1;
-        if grey {
+        if as_is && grey {
             let (first, rest) = out.split_at_mut(plane);
             let image = Image {
                 pixels: &mut *first,
@@ -101,73 +141,179 @@ impl Decoder {
             turbo.decompress(jpeg, image).map_err(undecodable)?;
             rest.chunks_exact_mut(plane)
                 .for_each(|channel| channel.copy_from_slice(first));
-        } else {
-            // A word for each pixel: as quick to decode to as three bytes, and quicker to take apart.
-            let rgbx = cached(&mut self.pixels, 4 * plane);
-            let image = Image {
-                pixels: &mut *rgbx,
-                width,
-                pitch: 4 * width,
-                height,
-                format: PixelFormat::RGBX,
-            };
-            turbo.decompress(jpeg, image).map_err(undecodable)?;
+            return Ok(Decoded { grey, bbox });
+        }
+        // A word for each pixel: as quick to decode to as three bytes, and quicker to take apart.
+        let rgbx = cached(&mut self.pixels, 4 * plane);
+        let image = Image {
+            pixels: &mut *rgbx,
+            width,
+            pitch: 4 * width,
+            height,
+            format: PixelFormat::RGBX,
+        };
+        turbo.decompress(jpeg, image).map_err(undecodable)?;
+        if as_is {
             planar(rgbx, out);
+            return Ok(Decoded { grey, bbox });
         }
-        Ok(grey)
+        let bbox = self
+            .canvas
+            .place(rgbx, size, orientation, bbox, self.resize, out);
+        Ok(Decoded { grey, bbox })
+    }
+
+    fn png(
+        &mut self,
+        bytes: &[u8],
+        bbox: Option<[i32; 4]>,
+        shape: Shape,
+        out: &mut [u8],
+    ) -> Result<Decoded, Bad> {
+        let png = Png::open(bytes)?;
+        let (size, grey) = (png.size(), png.is_grey());
+        admit(size, bbox, shape, self.resize)?;
+        let orientation = png.decode(&mut self.samples, &mut self.pixels)?;
+        let rgbx = &self.pixels;
+        let bbox = self
+            .canvas
+            .place(rgbx, size, orientation, bbox, self.resize, out);
+        Ok(Decoded { grey, bbox })
     }
 }
 
-/// What a JPEG says of its pixels.
-struct Frame {
-    width: usize,
-    height: usize,
-    /// Grey 1, colour 3, and 4 for CMYK.
-    components: u8,
+/// Memory for the images between the decoder and the shard.
+#[derive(Default)]
+struct Canvas {
+    upright: Vec<[u8; 4]>,
+    resized: Vec<u8>,
+    resizer: Resizer,
 }
 
-impl Frame {
-    /// Looks for the frame header (ITU-T T.81, B.2.2) past the segments that commonly come before
-    /// it. [`read`](Self::read) would parse them all, which takes 3% of the time of decoding.
-    fn find(jpeg: &[u8]) -> Option<Self> {
-        let mut rest = jpeg.strip_prefix(&[0xff, 0xd8])?;
-        loop {
-            let [0xff, marker, l0, l1, ..] = *rest else {
-                return None;
-            };
-            let segment = rest.get(4..2 + usize::from(u16::from_be_bytes([l0, l1])))?;
-            match (marker, segment) {
-                // Not the tables (C4, CC) that lie in the same range, nor what is reserved (C8).
-                (
-                    0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf,
-                    &[_, h0, h1, w0, w1, components @ (1 | 3 | 4), ..],
-                ) => {
-                    return Some(Self {
-                        width: u16::from_be_bytes([w0, w1]).into(),
-                        height: u16::from_be_bytes([h0, h1]).into(),
-                        components,
-                    });
-                }
-                (0xc4 | 0xdb | 0xdd | 0xe0..=0xef | 0xfe, _) => {
-                    rest = &rest[4 + segment.len()..];
-                }
-                _ => return None,
-            }
+impl Canvas {
+    /// Turns `rgbx`, an image of `size`, upright, resizes it if it is to be, and writes it to `out`.
+    /// Returns what becomes of its box.
+    fn place<'a>(
+        &'a mut self,
+        mut rgbx: &'a [u8],
+        size: [u32; 2],
+        orientation: Orientation,
+        bbox: Option<[i32; 4]>,
+        resize: Option<Resize>,
+        out: &mut [u8],
+    ) -> Option<[i32; 4]> {
+        let mut bbox = bbox.map(|bbox| orientation.bbox(size, bbox));
+        if orientation != Orientation::UPRIGHT {
+            let (pixels, _) = rgbx.as_chunks();
+            orientation.turn(pixels, size[0] as usize, &mut self.upright);
+            rgbx = self.upright.as_flattened();
         }
+        let size = orientation.size(size);
+        if let Some(resize) = resize
+            && size != [resize.side.get(); 2]
+        {
+            let window = resize.window(size);
+            bbox = bbox.and_then(|bbox| window.bbox(bbox));
+            self.resized.resize(out.len() / 3 * 4, 0);
+            window.resize(&mut self.resizer, rgbx, &mut self.resized);
+            rgbx = &self.resized;
+        }
+        planar(rgbx, out);
+        bbox
     }
+}
 
-    /// Has the decoder read the header, who also says what is wrong with it.
-    fn read(turbo: &mut Decompressor, jpeg: &[u8]) -> turbojpeg::Result<Self> {
-        let header = turbo.read_header(jpeg)?;
-        Ok(Self {
-            width: header.width,
-            height: header.height,
-            components: match header.colorspace {
-                Colorspace::Gray => 1,
-                Colorspace::CMYK | Colorspace::YCCK => 4,
-                _ => 3,
-            },
-        })
+/// The kinds of files that are decoded.
+enum Kind {
+    Jpeg,
+    Png,
+}
+
+/// What the first bytes of a file tell, which its name may not.
+fn kind(bytes: &[u8]) -> Result<Kind, Bad> {
+    let found = match bytes {
+        [0xff, 0xd8, 0xff, ..] => return Ok(Kind::Jpeg),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => return Ok(Kind::Png),
+        [] => "an empty file",
+        [b'G', b'I', b'F', b'8', ..] => "a GIF image",
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => "a WebP image",
+        [b'B', b'M', ..] => "a BMP image",
+        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => "a TIFF image",
+        [b'P', b'1'..=b'6', b'\n' | b' ', ..] => "a PPM or PGM image",
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF, HEIF or video file",
+        _ => "no kind of image known here",
+    };
+    Err(Bad::Kind { found })
+}
+
+/// Whether an image of `size`, width and height, can be packed, as far as its header tells.
+fn admit(
+    size: [u32; 2],
+    bbox: Option<[i32; 4]>,
+    shape: Shape,
+    resize: Option<Resize>,
+) -> Result<(), Bad> {
+    bounded(size, resize)?;
+    // The shards' images are squares: for this it does not matter which side is upright.
+    let expected = [shape.width, shape.height];
+    if resize.is_none() && size != expected {
+        let got = size;
+        return Err(Bad::Size { got, expected });
+    }
+    match bbox {
+        Some(got @ [_, _, x1, y1])
+            if i64::from(x1) >= size[0].into() || i64::from(y1) >= size[1].into() =>
+        {
+            Err(Bad::Box { got, size })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an image of `size` has no more pixels than there is memory for, as it is and halfway
+/// through a resize: as wide as the result then, and as high as the image.
+pub(super) fn bounded(size: [u32; 2], resize: Option<Resize>) -> Result<(), Bad> {
+    let [width, height] = size.map(u64::from);
+    let side = resize.map_or(1, |resize| resize.side.get().into());
+    match (width * height).max(side * width.max(height)) > MAX_PIXELS {
+        true => Err(Bad::TooLarge { got: size }),
+        false => Ok(()),
+    }
+}
+
+/// The decompressor, and what the header of `jpeg` says.
+fn frame<'a, 'b>(
+    turbo: &'a mut Result<Decompressor, String>,
+    jpeg: &'b [u8],
+) -> Result<(&'a mut Decompressor, Frame<'b>), Bad> {
+    let turbo = turbo
+        .as_mut()
+        .map_err(|error| Bad::Undecodable(error.clone()))?;
+    let frame = Frame::read(turbo, jpeg).map_err(undecodable)?;
+    match frame.components {
+        4 => Err(Bad::Cmyk),
+        _ => Ok((turbo, frame)),
+    }
+}
+
+fn undecodable(error: turbojpeg::Error) -> Bad {
+    match error {
+        turbojpeg::Error::TurboJpegError(reason) => Bad::Undecodable(reason),
+        other => Bad::Undecodable(other.to_string()),
     }
 }
 

@@ -17,6 +17,15 @@ pub enum Error {
         /// Which, and why.
         images: Problems<BadImage>,
     },
+    /// The first image is no square, and nothing is to be resized.
+    #[error("{image}: {}x{} pixels; images that are not all squares of one size must be resized: \
+             --size 64, say, keeps the middle square of each, and --squash all of it", size[0], size[1])]
+    NotSquare {
+        /// Its name in the source.
+        image: String,
+        /// Its width and height in pixels.
+        size: [u32; 2],
+    },
     /// The output directory holds a finished set.
     #[error("{}: holds a packed set already ({}); choose another directory, or replace it with --force", output.display(), holds)]
     Occupied {

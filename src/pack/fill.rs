@@ -3,8 +3,8 @@ use std::sync::mpsc;
 
 use tinyres_format::{BLOCK_IMAGES, Run, Shape, Writer};
 
-use super::decode::Decoder;
-use super::{Bad, Result};
+use super::decode::{Decoded, Decoder};
+use super::{Bad, Error, Resize, Result};
 use crate::source::{self, Fault, Item, Source};
 
 /// Pixels that a thread decodes between two writes, in bytes: enough that threads seldom meet at the
@@ -12,8 +12,8 @@ use crate::source::{self, Fault, Item, Source};
 /// to 15% faster than 96 KiB and than 1 MiB.
 const PIECE: usize = 384 << 10;
 
-/// Whether an image was greyscale, or why it cannot be packed.
-pub(super) type Outcome = std::result::Result<bool, Bad>;
+/// What an image became, or why it cannot be packed.
+pub(super) type Outcome = std::result::Result<Decoded, Bad>;
 
 /// What one thread decodes with.
 pub(super) struct Worker {
@@ -29,12 +29,39 @@ struct Piece {
 }
 
 impl Worker {
-    pub fn new() -> Self {
+    pub fn new(resize: Option<Resize>) -> Self {
         Self {
-            decoder: Decoder::new(),
+            decoder: Decoder::new(resize),
             encoded: Vec::new(),
             pixels: Vec::new(),
         }
+    }
+
+    /// Side of the first image of `items` that can be read, which must be a square. Where none can be,
+    /// they are all bad, and any side will do to say so.
+    pub fn side<'a>(
+        &mut self,
+        source: &Source,
+        items: impl Iterator<Item = &'a Item>,
+    ) -> Result<u32> {
+        for item in items {
+            match source.read(item, &mut self.encoded) {
+                Ok(()) => {}
+                Err(error) => {
+                    damage(error)?;
+                    continue;
+                }
+            }
+            match self.decoder.size(&self.encoded) {
+                Ok([width, height]) if width == height => return Ok(width),
+                Ok(size) => {
+                    let image = item.name.clone();
+                    return Err(Error::NotSquare { image, size });
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(1)
     }
 
     /// Decodes `items` and writes them from image `first` on, if none of them is bad.
@@ -102,7 +129,7 @@ pub(super) fn fill(
             advance(pieces[index].len() as u64);
             done.push((index, piece?));
         }
-        Ok::<_, super::Error>(done)
+        Ok::<_, Error>(done)
     })?;
     done.sort_unstable_by_key(|(index, _)| *index);
     let whole = done.iter().all(|(_, piece)| piece.run.is_some());

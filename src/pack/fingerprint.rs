@@ -4,15 +4,25 @@ use std::num::NonZeroU32;
 use sha2::{Digest as _, Sha256};
 use tinyres_format::{Digest, Shape};
 
+use super::Resize;
 use crate::source::Source;
 
 /// Identifies the set that `source` packs to: the rule is in section 6 of the format's `SPEC.md`.
 #[must_use]
-pub fn fingerprint(source: &Source, shape: Shape, shard_images: NonZeroU32) -> Digest {
+pub fn fingerprint(
+    source: &Source,
+    shape: Shape,
+    resize: Option<Resize>,
+    shard_images: NonZeroU32,
+) -> Digest {
     let mut lines = Lines(Sha256::new());
     lines.add(&["tinyres 1"]);
     let [channels, height, width] = <[u32; 3]>::from(shape).map(|size| size.to_string());
     lines.add(&["shape", &channels, &height, &width]);
+    if let Some(resize) = resize {
+        let fit = if resize.squash { "squash" } else { "crop" };
+        lines.add(&["resize", fit, "triangle"]);
+    }
     lines.add(&["shard_images", &shard_images.to_string()]);
     for class in &source.classes {
         lines.add(&["class", &class.id, &class.name]);

@@ -1,11 +1,15 @@
-//! From JPEGs to shards: decoded in parallel, written in source order, published as a whole.
+//! From JPEGs and PNGs to shards: decoded in parallel, written in source order, published as a whole.
 
 mod compress;
 mod decode;
 mod error;
 mod fill;
 mod fingerprint;
+mod frame;
+mod orientation;
+mod png;
 mod report;
+mod resize;
 mod staging;
 
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -24,11 +28,13 @@ use crate::source::{Item, Problems, Source};
 
 pub use compress::Compression;
 use compress::Compressor;
-pub use decode::Bad;
+use decode::Decoded;
+pub use decode::{Bad, MAX_PIXELS};
 pub use error::{BadImage, Error, Result};
 use fill::{Outcome, Worker, fill};
 pub use fingerprint::fingerprint;
 pub use report::{Report, SplitReport};
+pub use resize::Resize;
 pub(crate) use staging::STAGING;
 use staging::Staging;
 
@@ -39,8 +45,8 @@ pub struct Config {
     pub output: PathBuf,
     /// Images in a shard; the last of a split has fewer.
     pub shard_images: NonZeroU32,
-    /// Width and height that every image must have, in pixels.
-    pub side: u32,
+    /// What to resize images to. Where there is none, all must be squares of one size: the first's.
+    pub resize: Option<Resize>,
     /// Decoding threads; 0 for one a core. The shards do not depend on it.
     pub threads: usize,
     /// Leave out images that cannot be decoded, and record them, instead of failing.
@@ -67,20 +73,27 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
             config.output.display()
         )));
     }
-    let shape = Shape::rgb(config.side);
+    let threads = threads(config.threads);
+    let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::new(config.resize)).collect();
+    let side = match config.resize {
+        Some(resize) => resize.side.get(),
+        None => {
+            let items = source.splits.iter().flat_map(|(_, items)| items);
+            workers[0].side(source, items)?
+        }
+    };
+    let shape = Shape::rgb(side);
     let compressor = config
         .zstd
-        .map(|level| Compressor::new(level, threads(config.threads)))
+        .map(|level| Compressor::new(level, threads))
         .transpose()?;
     let mut packer = Packer {
         source,
         shape,
-        fingerprint: fingerprint(source, shape, config.shard_images),
+        fingerprint: fingerprint(source, shape, config.resize, config.shard_images),
         skip_bad: config.skip_bad,
         staging: &staging,
-        workers: (0..threads(config.threads))
-            .map(|_| Worker::new())
-            .collect(),
+        workers,
         compressor: compressor.as_ref(),
         refused: Vec::new(),
     };
@@ -129,7 +142,7 @@ fn creator() -> String {
     concat!("tinyres ", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
-/// As many as asked for, or one for each core.
+/// As many as asked for, or one for each core: at least one.
 fn threads(asked: usize) -> usize {
     match asked {
         0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -154,6 +167,7 @@ struct Packer<'a> {
 struct Filled<'a> {
     writer: Writer,
     items: Vec<&'a Item>,
+    images: Vec<Decoded>,
     grey: u64,
     refused: Vec<Refused>,
 }
@@ -219,10 +233,10 @@ impl Packer<'_> {
                 metadata.grey = filled.grey;
                 metadata.refused.clone_from(&filled.refused);
                 self.refused.extend(filled.refused);
-                let (writer, items) = (filled.writer, filled.items);
+                let (writer, items, images) = (filled.writer, filled.items, filled.images);
                 let (staging, compressor) = (self.staging, self.compressor);
                 finishing = Some(scope.spawn(move || {
-                    let entry = finish(writer, &items, &metadata, file)?;
+                    let entry = finish(writer, &items, &images, &metadata, file)?;
                     if let Some(compressor) = compressor {
                         compressor.replace(
                             &staging.path(&entry.file),
@@ -262,11 +276,12 @@ impl Packer<'_> {
             let (workers, source) = (&mut self.workers, self.source);
             let outcomes = fill(workers, source, self.shape, &mut writer, &items, advance)?;
             if outcomes.iter().all(Outcome::is_ok) {
-                let grey = outcomes.iter().filter(|outcome| **outcome == Ok(true));
+                let images: Vec<Decoded> = outcomes.into_iter().flatten().collect();
                 return Ok(Some(Filled {
                     writer,
                     items,
-                    grey: grey.count() as u64,
+                    grey: images.iter().filter(|image| image.grey).count() as u64,
+                    images,
                     refused,
                 }));
             }
@@ -297,13 +312,14 @@ fn label(item: &&Item) -> i64 {
 fn finish(
     writer: Writer,
     items: &[&Item],
+    images: &[Decoded],
     metadata: &Metadata,
     file: String,
 ) -> Result<ShardEntry> {
-    let bbox = |item: &&Item| item.bbox.unwrap_or([-1; 4]);
+    let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
     let columns = Columns {
         labels: items.iter().map(label).collect(),
-        boxes: items.iter().map(bbox).collect(),
+        boxes: images.iter().map(bbox).collect(),
         names: items.iter().map(|item| item.name.clone()).collect(),
     };
     let published = writer.finish(&columns, metadata)?;

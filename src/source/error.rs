@@ -9,7 +9,7 @@ use super::MAX_FILE;
 #[non_exhaustive]
 pub enum Error {
     /// The path does not exist or may not be read.
-    #[error("{}: {reason}; expected a Tiny ImageNet directory or zip", path.display())]
+    #[error("{}: {reason}; expected a directory, a zip or a tar of images", path.display())]
     Open {
         /// The path given.
         path: PathBuf,
@@ -17,7 +17,7 @@ pub enum Error {
         reason: io::Error,
     },
     /// The file is no zip, or its directory of entries is damaged.
-    #[error("{}: not a whole zip file ({reason}); if it should be one, copy or download it again", path.display())]
+    #[error("{}: not a whole zip file ({reason}), nor a tar; if it should be one, copy or download it again", path.display())]
     Zip {
         /// The path given.
         path: PathBuf,
@@ -36,10 +36,29 @@ pub enum Error {
         /// How many entries the end record counts.
         counted: usize,
     },
-    /// Neither `wnids.txt` nor `train/` is where one would be.
+    /// The tar ends before its end, or a header of it is damaged.
+    #[error("{}: not a whole tar, at byte {offset}: {reason}; copy or download it again", path.display())]
+    Tar {
+        /// The path given.
+        path: PathBuf,
+        /// Where the headers ceased to make sense.
+        offset: u64,
+        /// What is wrong there.
+        reason: io::Error,
+    },
+    /// A compressed tar can only be read from its beginning, not image by image.
+    #[error("{}: compressed, so that no image of it can be read by itself; unpack it first: {unpack} {}", path.display(), path.display())]
+    Compressed {
+        /// The path given.
+        path: PathBuf,
+        /// The program that leaves the tar.
+        unpack: &'static str,
+    },
+    /// Nothing that looks like a layout is where one would be.
     #[error(
-        "{}: no Tiny ImageNet tree: found neither wnids.txt nor train/ {searched}; \
-         expected the directory tiny-imagenet-200 or its zip",
+        "{}: no set of images {searched}; expected one of\n  \
+         Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG\n  \
+         class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone",
         path.display()
     )]
     NotATree {
@@ -49,7 +68,7 @@ pub enum Error {
         searched: &'static str,
     },
     /// More than one tree lies at the same depth.
-    #[error("{}: several Tiny ImageNet trees, expected one: {}; pack one of them by itself", path.display(), roots.join(", "))]
+    #[error("{}: several sets of images, expected one: {}; pack one of them by itself", path.display(), roots.join(", "))]
     SeveralTrees {
         /// The path given.
         path: PathBuf,
@@ -63,6 +82,24 @@ pub enum Error {
         tree: String,
         /// All that is wrong with it.
         problems: Problems<Problem>,
+    },
+    /// A validation split is asked for where there is one.
+    #[error("{tree}: has a validation split already; pack it without --val-fraction")]
+    HasVal {
+        /// Where the tree lies.
+        tree: String,
+    },
+    /// A split would be without an image.
+    #[error(
+        "--val-fraction {fraction} takes {held} of the {all} train images, and both splits need some; choose another"
+    )]
+    HoldOut {
+        /// The fraction asked for.
+        fraction: f64,
+        /// How many images it takes.
+        held: usize,
+        /// Of how many.
+        all: usize,
     },
     /// An item's bytes could not be read.
     #[error("{file}: {fault}")]
@@ -99,9 +136,14 @@ pub enum Fault {
         /// The method's name.
         method: String,
     },
-    /// The zip entry is a link, and its bytes a path.
-    #[error("a symbolic link in the zip; zip the files that it stands for")]
+    /// The entry of a zip or tar is a link to another file.
+    #[error(
+        "a link in the archive; archive the file that it stands for (tar has --dereference --hard-dereference)"
+    )]
     Link,
+    /// The tar holds the file's data in parts, without its runs of zeros.
+    #[error("a sparse file in the tar; make the tar again without --sparse")]
+    Sparse,
     /// No local header lies where the zip's directory says, or the data does not fit into the file.
     #[error("the zip is damaged at byte {offset}: {reason}; copy or download it again")]
     Entry {
@@ -277,14 +319,58 @@ pub enum Problem {
     /// There is nothing to train on.
     #[error("train/ holds no image")]
     NoImages,
-    /// A name in the zip leads outside, or nowhere.
-    #[error("zip entry {name:?}: expected a relative path without `..`; zip the tree again")]
+    /// A split without a folder for each class.
+    #[error("{folder} holds no folder, expected one for each class")]
+    NoClasses {
+        /// The split's folder.
+        folder: String,
+    },
+    /// A class folder without an image.
+    #[error("{folder}: no image in this class folder; add some or remove the folder")]
+    EmptyClassFolder {
+        /// The folder.
+        folder: String,
+    },
+    /// A class folder of a class that has no label.
+    #[error("{folder}: train/ has no class of this name; add it there or remove the folder")]
+    ClassNotInTrain {
+        /// The folder.
+        folder: String,
+    },
+    /// An image whose class no folder tells.
+    #[error("{image}: lies beside the class folders; move it into one or remove it")]
+    OutsideClass {
+        /// The image.
+        image: String,
+    },
+    /// Folders inside each other without end.
+    #[error(
+        "{folder}: too many folders inside each other; is one a link to a folder above it? remove it"
+    )]
+    TooDeep {
+        /// The folder.
+        folder: String,
+    },
+    /// Two folders could be the validation split.
+    #[error(
+        "{first}/ and {second}/ are both there, expected one validation split; remove one of the two"
+    )]
+    TwoVals {
+        /// One.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A name in an archive leads outside, or nowhere.
+    #[error(
+        "archive entry {name:?}: expected a relative path in UTF-8 without `..`; make the archive again"
+    )]
     EntryName {
         /// The entry.
         name: String,
     },
-    /// Two entries of the zip have one name, so that it is open which is meant.
-    #[error("zip entry {name:?} is there more than once; zip the tree again")]
+    /// Two entries of an archive have one name, so that it is open which is meant.
+    #[error("archive entry {name:?} is there more than once; make the archive again")]
     RepeatedEntry {
         /// The entry.
         name: String,

@@ -1,9 +1,14 @@
-//! What can be packed: a tree of images in a directory or a zip, as classes and lists of items.
+//! What can be packed: a tree of images in a directory or an archive, as classes and lists of items.
 //!
 //! Opening reads annotations and file names, never an image; [`Source::read`] hands out the bytes
 //! of one image on demand. Whoever uses a source knows neither its layout nor its storage.
 //!
-//! # Tiny ImageNet
+//! # Layouts
+//!
+//! A tree with `wnids.txt` or `words.txt` is one of Tiny ImageNet, any other one of class folders.
+//! It may lie one level down in a directory, or up to a dozen in an archive; the nearest counts.
+//!
+//! ## Tiny ImageNet
 //!
 //! | in the tree | what it gives | required |
 //! | --- | --- | --- |
@@ -18,19 +23,63 @@
 //! - Items come class by class in the order of `wnids.txt`, and in the order of their lines; those
 //!   of `test` in natural order (`test_2.JPEG` before `test_10.JPEG`). A split without an image is
 //!   left out.
-//! - The tree may lie one level down in the directory, or up to a dozen in the zip.
 //! - Annotations and images must match: an image that is listed and absent, present and not
 //!   listed, or listed twice is an error, and all errors of a tree are reported at once. Only names
 //!   that end in `.jpeg` or `.jpg` (in any case) count as images.
+//!
+//! ## Class folders
+//!
+//! What torchvision calls an `ImageFolder`; labels and order are the same as there.
+//!
+//! | in the tree | what it gives |
+//! | --- | --- |
+//! | `train/CLASS/` | the classes, and their images |
+//! | `val/CLASS/`, or `valid/` or `validation/` | images of the same classes, where there is one |
+//! | `test/CLASS/`, or `test/` without a folder in it | images of the same classes, or unlabelled ones |
+//! | `CLASS/` alone, two or more that hold images, and no `train/` | a train split |
+//!
+//! - The classes are the folders of `train`, sorted by the bytes of their names; a class is called
+//!   by its folder. The other splits may lack some of them, but have no others.
+//! - All images in a class folder are of its class, in folders inside it too (up to eight levels),
+//!   sorted by folder and then by name; unlabelled ones come in natural order.
+//! - Names that end in what torchvision takes for an image (`.jpg`, `.jpeg`, `.png`, `.ppm`,
+//!   `.bmp`, `.pgm`, `.tif`, `.tiff`, `.webp`, in any case) count as images, though only JPEG and
+//!   PNG can be packed: the others are errors then, and not lost in silence. Other files are passed
+//!   over.
+//! - A class folder without an image, one that `train` lacks, and an image beside class folders are
+//!   errors.
+//!
+//! ## A validation split by name
+//!
+//! [`Source::hold_out`] takes a part of `train` for `val`. An image belongs to it if the number
+//! that its name gives is less than the fraction asked for: the first 8 bytes of the SHA-256 of its
+//! path in `train` (`CLASS/NAME`), read as a big-endian integer, without its lowest 11 bits, over
+//! 2^64. No other image has a part in that, so a set that grows moves none of its images, and a
+//! larger fraction only adds to a smaller one.
+//!
+//! # Storage
+//!
+//! A directory, a zip or a tar, told by its first bytes. Archives are never unpacked: their names
+//! are read once, and each image at its place.
+//!
+//! - A zip has checksums of its files, and every byte read is checked. A tar has them of its
+//!   headers alone: that one is cut is found when it is opened, other damage to the data only where
+//!   an image no longer decodes. A compressed tar is refused, since nothing in it can be read by
+//!   itself; `gunzip` it first.
 //! - What file managers leave behind is passed over: names that begin with a dot, `__MACOSX`,
 //!   `Thumbs.db`, `desktop.ini`.
 //! - Names from annotations are only ever looked up among the names that a listing gave, so they
 //!   cannot lead outside the tree. Symbolic links in a directory are followed, as they are how
-//!   people spread a data set over disks; in a zip they are an error.
+//!   people spread a data set over disks; in an archive links are an error, as are two entries of
+//!   one name, names that lead outside, encrypted entries and sparse ones.
 
 mod dir;
 mod error;
+mod hold_out;
+mod image_folder;
+mod index;
 mod names;
+mod tar;
 mod tiny_imagenet;
 mod tree;
 mod zip;
@@ -41,7 +90,7 @@ use std::time::SystemTime;
 
 pub use error::{Error, Fault, Place, Problem, Problems};
 pub use tinyres_format::{Class, Split};
-use tree::Tree;
+use tree::{Folder, Tree};
 
 /// The largest file, in bytes, that is read from a source: 64 MiB, text or image.
 pub const MAX_FILE: u64 = 64 << 20;
@@ -69,16 +118,17 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens the Tiny ImageNet directory or zip at `path`.
+    /// Opens the directory, zip or tar at `path`.
     ///
-    /// Costs one listing of each folder of images, or of the zip's directory, and a read of each
-    /// annotation file.
+    /// Costs one listing of each folder of images, or a read of the zip's directory or the tar's
+    /// headers, and a read of each annotation file.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut problems = Problems::default();
         let mut tree = Tree::open(path, &mut problems)?;
-        let (classes, splits) = match tiny_imagenet::enter(&mut tree, path) {
-            Ok(()) => tiny_imagenet::read(&tree, &mut problems),
-            // The tree may be missing only because the zip's names were refused.
+        let (classes, splits) = match enter(&mut tree, path) {
+            Ok(Layout::TinyImageNet) => tiny_imagenet::read(&tree, &mut problems),
+            Ok(Layout::ClassFolders) => image_folder::read(&tree, &mut problems),
+            // The tree may be missing only because the archive's names were refused.
             Err(Error::NotATree { .. }) if !problems.is_empty() => Default::default(),
             Err(error) => return Err(error),
         };
@@ -108,12 +158,46 @@ impl Source {
             })
     }
 
-    /// When the file that holds `item` was last written to: the image itself, or its zip.
+    /// When the file that holds `item` was last written to: the image itself, or its archive.
     ///
     /// # Errors
     /// Those of the operating system.
     pub fn modified(&self, item: &Item) -> io::Result<SystemTime> {
         self.tree.modified(&item.name)
+    }
+}
+
+enum Layout {
+    TinyImageNet,
+    ClassFolders,
+}
+
+/// Finds the set in `tree`, which was opened from `path`, and makes its place the root.
+fn enter(tree: &mut Tree, path: &Path) -> Result<Layout, Error> {
+    let mut roots = tree.find(|_, folder| folder.has_file(tiny_imagenet::WNIDS));
+    if roots.is_empty() {
+        roots = tree.find(|_, folder| folder.has_folder(image_folder::TRAIN));
+    }
+    if roots.is_empty() {
+        roots = tree.find(|path, folder| image_folder::is_bare(tree, path, folder));
+    }
+    let [root] = roots.as_slice() else {
+        let path = path.to_owned();
+        return Err(match roots.is_empty() {
+            true => Error::NotATree {
+                path,
+                searched: tree.reach(),
+            },
+            false => Error::SeveralTrees { path, roots },
+        });
+    };
+    tree.enter(root);
+    // A tree of Tiny ImageNet that lacks only wnids.txt is worth saying so.
+    let marks = [tiny_imagenet::WNIDS, tiny_imagenet::WORDS];
+    let is_marked = |root: &Folder| marks.iter().any(|mark| root.has_file(mark));
+    match tree.list("") {
+        Ok(Some(root)) if is_marked(&root) => Ok(Layout::TinyImageNet),
+        _ => Ok(Layout::ClassFolders),
     }
 }
 

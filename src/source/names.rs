@@ -9,8 +9,21 @@ pub(super) fn is_junk(name: &str) -> bool {
 
 /// Whether `name` is that of an image: it ends in `.jpeg` or `.jpg`, in any case.
 pub(super) fn is_image(name: &str) -> bool {
+    ends_in(name, &["jpeg", "jpg"])
+}
+
+/// Whether torchvision's `ImageFolder` takes `name` for that of an image, in any case. Not all of
+/// these can be packed; who has such a file is to know that.
+pub(super) fn is_picture(name: &str) -> bool {
+    let known = [
+        "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp",
+    ];
+    ends_in(name, &known)
+}
+
+fn ends_in(name: &str, extensions: &[&str]) -> bool {
     name.rsplit_once('.').is_some_and(|(_, extension)| {
-        ["jpeg", "jpg"]
+        extensions
             .iter()
             .any(|known| extension.eq_ignore_ascii_case(known))
     })
@@ -79,6 +92,12 @@ mod tests {
         }
         for name in ["a.png", "a.JPEG.bak", "jpeg", "", "Thumbs.db"] {
             assert!(!is_image(name), "{name}");
+        }
+        for name in ["a.JPEG", "a.jpg", "a.b.Png", "a.WEBP"] {
+            assert!(is_picture(name), "{name}");
+        }
+        for name in ["a.gif", "a.png.txt", "png", ""] {
+            assert!(!is_picture(name), "{name}");
         }
         assert!(
             is_junk("._a.JPEG")

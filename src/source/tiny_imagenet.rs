@@ -1,14 +1,13 @@
 //! The layout of Tiny ImageNet, described in the documentation of [`source`](super).
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use super::names::{is_image, natural};
 use super::tree::{Folder, Tree, join};
-use super::{Class, Error, Fault, Item, Place, Problem, Problems, Split};
+use super::{Class, Fault, Item, Place, Problem, Problems, Split};
 
-const WNIDS: &str = "wnids.txt";
-const WORDS: &str = "words.txt";
+pub(super) const WNIDS: &str = "wnids.txt";
+pub(super) const WORDS: &str = "words.txt";
 const TRAIN: &str = "train";
 const VAL: &str = "val";
 const TEST: &str = "test";
@@ -18,29 +17,6 @@ const VAL_ANNOTATIONS: &str = "val/val_annotations.txt";
 /// The fields of a line. In both files the last four are the box.
 const BOX_FIELDS: &[&str] = &["name", "x0", "y0", "x1", "y1"];
 const VAL_FIELDS: &[&str] = &["name", "wnid", "x0", "y0", "x1", "y1"];
-
-/// Finds the tree in `tree`, which was opened from `path`, and makes it the root.
-pub(super) fn enter(tree: &mut Tree, path: &Path) -> Result<(), Error> {
-    let mut roots = tree.find(|folder| folder.has_file(WNIDS));
-    if roots.is_empty() {
-        // A tree that lacks only wnids.txt is worth saying so.
-        roots = tree.find(|folder| folder.has_folder(TRAIN));
-    }
-    match roots.as_slice() {
-        [] => Err(Error::NotATree {
-            path: path.to_owned(),
-            searched: tree.reach(),
-        }),
-        [root] => {
-            tree.enter(root);
-            Ok(())
-        }
-        _ => Err(Error::SeveralTrees {
-            path: path.to_owned(),
-            roots,
-        }),
-    }
-}
 
 /// Reads all annotations and matches them with the images, as far as problems allow.
 pub(super) fn read(
@@ -149,7 +125,7 @@ impl Reader<'_> {
     }
 
     fn val(&mut self, labels: &Labels) -> Vec<Item> {
-        let why = "it labels the images of val/; restore it, or remove val/ to do without";
+        let why = "it labels the images of val/; restore it, or remove val/ to do without, or wnids.txt and words.txt to go by class folders alone";
         let label = |values: &[&str]| {
             labels
                 .get(values[1])

@@ -1,19 +1,29 @@
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
 use super::dir::Dir;
+use super::tar::Tar;
 use super::zip::Zip;
 use super::{Error, Fault, Problem, Problems};
 
-/// Named bytes in folders, in a directory or a zip. Paths are relative to the tree's root,
+/// Named bytes in folders, in a directory, a zip or a tar. Paths are relative to the tree's root,
 /// separated by `/`; the root's own is empty.
 #[derive(Debug)]
 pub(super) enum Tree {
     Dir(Dir),
     Zip(Zip),
+    Tar(Tar),
 }
+
+/// How compressed files begin that may hold a tar, and what turns them into it.
+const COMPRESSED: &[(&[u8], &str)] = &[
+    (b"\x1f\x8b", "gunzip"),
+    (b"BZh", "bunzip2"),
+    (b"\xfd7zXZ\0", "unxz"),
+    (b"\x28\xb5\x2f\xfd", "unzstd"),
+];
 
 /// The names in a folder, sorted, without what file managers leave behind.
 #[derive(Debug, Default)]
@@ -45,7 +55,21 @@ impl Tree {
         if fs::metadata(path).map_err(open)?.is_dir() {
             // Listed once here, so that a directory that may not be read is reported as such.
             fs::read_dir(path).map_err(open)?;
-            Ok(Self::Dir(Dir::new(path)))
+            return Ok(Self::Dir(Dir::new(path)));
+        }
+        // What a file is called is not always what it is.
+        let mut head = Vec::new();
+        let file = File::open(path).map_err(open)?;
+        file.take(512).read_to_end(&mut head).map_err(open)?;
+        if let Some((_, unpack)) = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)) {
+            return Err(Error::Compressed {
+                path: path.to_owned(),
+                unpack,
+            });
+        }
+        let named = |extension| path.extension().is_some_and(|it| it == extension);
+        if Tar::is_one(&head) || named("tar") {
+            Tar::open(path, problems).map(Self::Tar)
         } else {
             Zip::open(path, problems).map(Self::Zip)
         }
@@ -55,7 +79,8 @@ impl Tree {
     pub fn list(&self, folder: &str) -> Result<Option<Folder>, Fault> {
         match self {
             Self::Dir(dir) => dir.list(folder),
-            Self::Zip(zip) => Ok(zip.list(folder)),
+            Self::Zip(zip) => Ok(zip.index.list(folder)),
+            Self::Tar(tar) => Ok(tar.index.list(folder)),
         }
     }
 
@@ -64,6 +89,7 @@ impl Tree {
         match self {
             Self::Dir(_) => Ok(()),
             Self::Zip(zip) => zip.check(file),
+            Self::Tar(tar) => tar.check(file),
         }
     }
 
@@ -72,6 +98,7 @@ impl Tree {
         match self {
             Self::Dir(dir) => dir.read(file, bytes),
             Self::Zip(zip) => zip.read(file, bytes),
+            Self::Tar(tar) => tar.read(file, bytes),
         }
     }
 
@@ -80,24 +107,30 @@ impl Tree {
         match self {
             Self::Dir(dir) => fs::metadata(dir.path(file))?.modified(),
             Self::Zip(zip) => zip.modified(),
+            Self::Tar(tar) => tar.modified(),
         }
     }
 
     /// Where `file` lies, for people.
     pub fn show(&self, file: &str) -> String {
-        match self {
-            Self::Dir(dir) => dir.path(file).display().to_string(),
-            Self::Zip(zip) => zip.show(file),
+        let (path, inside) = match self {
+            Self::Dir(dir) => return dir.path(file).display().to_string(),
+            Self::Zip(zip) => (&zip.path, zip.index.path(file)),
+            Self::Tar(tar) => (&tar.path, tar.index.path(file)),
+        };
+        match inside.as_str() {
+            "" => path.display().to_string(),
+            inside => format!("{}: {inside}", path.display()),
         }
     }
 
-    /// The folders nearest to the root that `is_root` takes for one: anywhere in a zip, but in a
-    /// directory, which may be a whole disk, at most one level down.
-    pub fn find(&self, is_root: impl Fn(&Folder) -> bool) -> Vec<String> {
+    /// The folders nearest to the root that `is_root` takes for one, by path and content: anywhere
+    /// in an archive, but in a directory, which may be a whole disk, at most one level down.
+    pub fn find(&self, is_root: impl Fn(&str, &Folder) -> bool) -> Vec<String> {
         let mut level = vec![String::new()];
         let mut depth = match self {
             Self::Dir(_) => 1,
-            Self::Zip(_) => usize::MAX,
+            Self::Zip(_) | Self::Tar(_) => usize::MAX,
         };
         loop {
             // A folder that cannot be listed is none of ours.
@@ -105,7 +138,8 @@ impl Tree {
                 let folder = self.list(&path).ok()??;
                 Some((path, folder))
             });
-            let (roots, others): (Vec<_>, Vec<_>) = listed.partition(|(_, folder)| is_root(folder));
+            let (roots, others): (Vec<_>, Vec<_>) =
+                listed.partition(|(path, folder)| is_root(path, folder));
             if !roots.is_empty() || depth == 0 || others.is_empty() {
                 return roots.into_iter().map(|(path, _)| path).collect();
             }
@@ -124,7 +158,8 @@ impl Tree {
     pub fn enter(&mut self, folder: &str) {
         match self {
             Self::Dir(dir) => dir.enter(folder),
-            Self::Zip(zip) => zip.enter(folder),
+            Self::Zip(zip) => zip.index.enter(folder),
+            Self::Tar(tar) => tar.index.enter(folder),
         }
     }
 
@@ -133,6 +168,7 @@ impl Tree {
         match self {
             Self::Dir(_) => "in the directory or one level down",
             Self::Zip(_) => "anywhere in the zip",
+            Self::Tar(_) => "anywhere in the tar",
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -6,38 +6,27 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ::zip::read::ZipFileEntry;
-use ::zip::result::{ZipError, ZipResult};
+use ::zip::result::ZipError;
 use ::zip::{CompressionMethod, ZipArchive};
 use flate2::bufread::DeflateDecoder;
 
+use super::index::Index;
 use super::names::is_junk;
-use super::tree::{Folder, join};
 use super::{Error, Fault, MAX_FILE, Problem, Problems};
 
 /// A zip whose directory has been read once. Entries are read by position, so that threads share
 /// the file without a lock.
 #[derive(Debug)]
 pub(super) struct Zip {
-    path: PathBuf,
+    pub path: PathBuf,
+    pub index: Index<Entry>,
     file: File,
     len: u64,
-    root: String,
-    folders: Folders,
-}
-
-/// All folders, by their path in the zip.
-type Folders = HashMap<String, Names>;
-
-/// What a folder of the zip holds.
-#[derive(Debug, Default)]
-struct Names {
-    folders: BTreeSet<String>,
-    files: BTreeMap<String, Entry>,
 }
 
 /// Where a file's bytes lie and how to check them, as the zip's directory says.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     header: u64,
     packed: u64,
     size: u64,
@@ -62,8 +51,6 @@ const LOCAL_NAME: u64 = 128;
 /// Bytes of an entry in the zip's directory before its name.
 const CENTRAL_HEADER: usize = 46;
 const CENTRAL_MAGIC: [u8; 4] = *b"PK\x01\x02";
-/// Deepest path that is looked at, in parts: each costs the memory of all that it lies in.
-const DEEPEST: usize = 16;
 
 impl Zip {
     pub fn open(path: &Path, problems: &mut Problems<Problem>) -> Result<Self, Error> {
@@ -82,10 +69,15 @@ impl Zip {
         let len = file.metadata().map_err(open)?.len();
         let archive = ZipArchive::new(BufReader::with_capacity(1 << 16, &file)).map_err(damaged)?;
 
-        let mut folders = Folders::from([(String::new(), Names::default())]);
-        for index in 0..archive.len() {
-            let entry = archive.by_index_data(index).map_err(damaged)?;
-            insert(&mut folders, &entry, problems).map_err(damaged)?;
+        let mut index = Index::new();
+        for at in 0..archive.len() {
+            let entry = archive.by_index_data(at).map_err(damaged)?;
+            let mut name = entry.name().map_err(damaged)?;
+            if name.contains('\\') {
+                // As Windows PowerShell writes them.
+                name = name.replace('\\', "/").into();
+            }
+            index.insert(&name, Entry::new(&entry), problems);
         }
         let counted = archive.len();
         let repeats = archive.has_duplicate_names();
@@ -104,34 +96,14 @@ impl Zip {
         }
         Ok(Self {
             path: path.to_owned(),
+            index,
             file,
             len,
-            root: String::new(),
-            folders,
         })
-    }
-
-    pub fn enter(&mut self, folder: &str) {
-        self.root = join(&self.root, folder);
-    }
-
-    pub fn show(&self, file: &str) -> String {
-        match join(&self.root, file).as_str() {
-            "" => self.path.display().to_string(),
-            inside => format!("{}: {inside}", self.path.display()),
-        }
     }
 
     pub fn modified(&self) -> io::Result<SystemTime> {
         self.file.metadata()?.modified()
-    }
-
-    pub fn list(&self, folder: &str) -> Option<Folder> {
-        let names = self.folders.get(&join(&self.root, folder))?;
-        Some(Folder {
-            folders: names.folders.iter().cloned().collect(),
-            files: names.files.keys().cloned().collect(),
-        })
     }
 
     pub fn check(&self, file: &str) -> Result<(), Fault> {
@@ -164,10 +136,7 @@ impl Zip {
 
     /// Finds a file that can be read, with no more bytes than are worth reading.
     fn entry(&self, file: &str) -> Result<&Entry, Fault> {
-        let path = join(&self.root, file);
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        let names = self.folders.get(folder).ok_or(Fault::Missing)?;
-        let entry = names.files.get(name).ok_or(Fault::Missing)?;
+        let entry = self.index.get(file).ok_or(Fault::Missing)?;
         match entry.kind {
             Kind::Encrypted => Err(Fault::Encrypted),
             Kind::Link => Err(Fault::Link),
@@ -238,64 +207,6 @@ impl Entry {
             reason,
         }
     }
-}
-
-/// Files an entry of the zip's directory under its folder.
-fn insert(
-    folders: &mut Folders,
-    entry: &ZipFileEntry<'_>,
-    problems: &mut Problems<Problem>,
-) -> ZipResult<()> {
-    let mut name = entry.name()?;
-    if name.contains('\\') {
-        // As Windows PowerShell writes them.
-        name = name.replace('\\', "/").into();
-    }
-    let path = name.strip_prefix("./").unwrap_or(&name);
-    // A path that ends in a slash is a folder's own.
-    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-    let known = folders.contains_key(folder);
-    let mut parts = folder.split('/');
-    if path.starts_with('/')
-        || (!known && parts.clone().any(|part| matches!(part, "" | "." | "..")))
-    {
-        problems.push(Problem::EntryName {
-            name: name.into_owned(),
-        });
-        return Ok(());
-    }
-    if !known {
-        if parts.clone().count() >= DEEPEST || parts.any(is_junk) {
-            return Ok(());
-        }
-        insert_folder(folders, folder);
-    }
-    if file.is_empty() || is_junk(file) {
-        return Ok(());
-    }
-    if let Some(names) = folders.get_mut(folder)
-        && names
-            .files
-            .insert(file.to_owned(), Entry::new(entry))
-            .is_some()
-    {
-        problems.push(Problem::RepeatedEntry {
-            name: name.into_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// Adds `folder` and those that it lies in.
-fn insert_folder(folders: &mut Folders, folder: &str) {
-    let (parent, name) = folder.rsplit_once('/').unwrap_or(("", folder));
-    if !folders.contains_key(parent) {
-        insert_folder(folders, parent);
-    }
-    if let Some(names) = folders.get_mut(parent) {
-        names.folders.insert(name.to_owned());
-    }
-    folders.insert(folder.to_owned(), Names::default());
 }
 
 /// Names the entries that share a name, of which `ZipArchive` keeps but the last.

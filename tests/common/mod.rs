@@ -107,6 +107,19 @@ impl Tree {
         }
     }
 
+    pub fn write_tar(&self, path: &Path, prefix: &str) {
+        let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
+        for (name, bytes) in &self.0 {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            let name = format!("{prefix}{name}");
+            tar.append_data(&mut header, name, bytes.as_slice())
+                .unwrap();
+        }
+        tar.finish().unwrap();
+    }
+
     pub fn write_zip(&self, path: &Path, prefix: &str) {
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
         for (at, (name, bytes)) in self.0.iter().enumerate() {
@@ -120,6 +133,26 @@ impl Tree {
             zip.write_all(bytes).unwrap();
         }
         fs::write(path, zip.finish().unwrap().into_inner()).unwrap();
+    }
+}
+
+/// A PNG of these interleaved RGB pixels.
+pub fn png(rgb: &[u8], width: usize) -> Vec<u8> {
+    let mut png = Vec::new();
+    let [width, height] = [width, rgb.len() / width / 3].map(|side| u32::try_from(side).unwrap());
+    let mut encoder = png::Encoder::new(&mut png, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(rgb).unwrap();
+    writer.finish().unwrap();
+    png
+}
+
+/// Copies the files of a directory to another, which is made.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for (name, bytes) in files(from) {
+        fs::write(to.join(name), bytes).unwrap();
     }
 }
 

@@ -1,9 +1,11 @@
+mod folders;
 mod real;
+mod tarred;
 mod zipped;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Cursor, Write};
+use std::io::{self, Cursor, Write};
 use std::os::unix::fs::symlink;
 
 use ::zip::write::SimpleFileOptions;
@@ -93,6 +95,25 @@ impl Files {
         writer.finish().unwrap().into_inner()
     }
 
+    /// A tar as GNU tar makes it, all names after `prefix`.
+    fn tar(&self, prefix: &str) -> Vec<u8> {
+        let mut builder = ::tar::Builder::new(Vec::new());
+        for (name, bytes) in &self.0 {
+            let mut header = ::tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            let name = format!("{prefix}{name}");
+            builder
+                .append_data(&mut header, name, bytes.as_slice())
+                .unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn open_tar(&self) -> Result<Source, Error> {
+        open_archive(&self.tar(""), ".tar")
+    }
+
     fn open_dir(&self) -> Result<Source, Error> {
         Source::open(self.dir().path())
     }
@@ -102,9 +123,13 @@ impl Files {
     }
 }
 
-/// Opens a zip of these bytes; the file is gone, but open, when the source is there.
 fn open_zip(bytes: &[u8]) -> Result<Source, Error> {
-    let mut file = tempfile::Builder::new().suffix(".zip").tempfile().unwrap();
+    open_archive(bytes, ".zip")
+}
+
+/// Opens an archive of these bytes; the file is gone, but open, when the source is there.
+fn open_archive(bytes: &[u8], suffix: &str) -> Result<Source, Error> {
+    let mut file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
     file.write_all(bytes).unwrap();
     Source::open(file.path())
 }
@@ -176,13 +201,14 @@ fn problems(result: Result<Source, Error>) -> Problems<Problem> {
     }
 }
 
-/// What is wrong with the good tree after `edit`, as a directory and as a zip.
+/// What is wrong with the good tree after `edit`, as a directory and as a zip, and the same as a tar.
 #[track_caller]
 fn edited(edit: impl Fn(&mut Files)) -> [Problems<Problem>; 2] {
     let mut files = Files::good();
     edit(&mut files);
     let both = [files.open_dir(), files.open_zip()].map(problems);
     assert_eq!(both[0].to_string(), both[1].to_string());
+    assert_eq!(both[0].to_string(), problems(files.open_tar()).to_string());
     both
 }
 
@@ -200,11 +226,12 @@ fn at(place: &Place, file: &str, line: usize) -> bool {
 }
 
 #[test]
-fn a_directory_and_a_zip_give_the_same() {
+fn a_directory_a_zip_and_a_tar_give_the_same() {
     let files = Files::good();
     let dir = files.dir();
     assert_good(&Source::open(dir.path()).unwrap());
     assert_good(&files.open_zip().unwrap());
+    assert_good(&files.open_tar().unwrap());
 }
 
 #[test]
@@ -457,23 +484,31 @@ fn paths_that_are_no_tree() {
     let dir = tempfile::tempdir().unwrap();
     let fails = |path: &Path| message(path, &Source::open(path).unwrap_err());
 
-    insta::assert_snapshot!(fails(&dir.path().join("none")), @"PATH: No such file or directory (os error 2); expected a Tiny ImageNet directory or zip");
-    insta::assert_snapshot!(fails(dir.path()), @"PATH: no Tiny ImageNet tree: found neither wnids.txt nor train/ in the directory or one level down; expected the directory tiny-imagenet-200 or its zip");
+    insta::assert_snapshot!(fails(&dir.path().join("none")), @"PATH: No such file or directory (os error 2); expected a directory, a zip or a tar of images");
+    insta::assert_snapshot!(fails(dir.path()), @r"
+    PATH: no set of images in the directory or one level down; expected one of
+      Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
+      class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
+    ");
 
     let text = dir.path().join("notes.txt");
     fs::write(&text, "not a zip").unwrap();
-    insta::assert_snapshot!(fails(&text), @"PATH: not a whole zip file (invalid Zip archive: Could not find EOCD); if it should be one, copy or download it again");
+    insta::assert_snapshot!(fails(&text), @"PATH: not a whole zip file (invalid Zip archive: Could not find EOCD), nor a tar; if it should be one, copy or download it again");
 
     let zip = dir.path().join("other.zip");
     let mut other = Files(BTreeMap::new());
     other.image("photos/holiday.JPEG");
     fs::write(&zip, other.zip("")).unwrap();
-    insta::assert_snapshot!(fails(&zip), @"PATH: no Tiny ImageNet tree: found neither wnids.txt nor train/ anywhere in the zip; expected the directory tiny-imagenet-200 or its zip");
+    insta::assert_snapshot!(fails(&zip), @r"
+    PATH: no set of images anywhere in the zip; expected one of
+      Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
+      class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
+    ");
 
     for name in ["one", "two"] {
         fs::rename(Files::good().dir().keep(), dir.path().join(name)).unwrap();
     }
-    insta::assert_snapshot!(fails(dir.path()), @"PATH: several Tiny ImageNet trees, expected one: one, two; pack one of them by itself");
+    insta::assert_snapshot!(fails(dir.path()), @"PATH: several sets of images, expected one: one, two; pack one of them by itself");
     assert!(
         matches!(Source::open(dir.path()), Err(Error::SeveralTrees { roots, .. }) if roots == ["one", "two"])
     );
@@ -538,7 +573,11 @@ fn what_cannot_be_read_is_named() {
 fn threads_share_a_source() {
     let files = Files::good();
     let dir = files.dir();
-    for source in [Source::open(dir.path()).unwrap(), files.open_zip().unwrap()] {
+    for source in [
+        Source::open(dir.path()).unwrap(),
+        files.open_zip().unwrap(),
+        files.open_tar().unwrap(),
+    ] {
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| (0..50).for_each(|_| assert_bytes(&source, &files)));

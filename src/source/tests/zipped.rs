@@ -1,6 +1,6 @@
 //! What only a zip can get wrong.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use proptest::prelude::*;
 
@@ -105,7 +105,7 @@ fn entries_that_cannot_be_read() {
     "#);
     insta::assert_snapshot!(forged(MODE, (0o120_777_u32 << 16).to_le_bytes()), @r#"
     1 problem
-      train/n02/images/n02_0.JPEG: a symbolic link in the zip; zip the files that it stands for
+      train/n02/images/n02_0.JPEG: a link in the archive; archive the file that it stands for (tar has --dereference --hard-dereference)
     "#);
 
     let mut bytes = Files::good().zip("");
@@ -163,8 +163,8 @@ fn names_in_the_zip() {
     files.image("/etc/secret.JPEG");
     insta::assert_snapshot!(problems(files.open_zip()), @r#"
     2 problems
-      zip entry "../secret.JPEG": expected a relative path without `..`; zip the tree again
-      zip entry "/etc/secret.JPEG": expected a relative path without `..`; zip the tree again
+      archive entry "../secret.JPEG": expected a relative path in UTF-8 without `..`; make the archive again
+      archive entry "/etc/secret.JPEG": expected a relative path in UTF-8 without `..`; make the archive again
     "#);
     assert_eq!(problems(open_zip(&Files::good().zip("/"))).count(), 18);
 

@@ -1,0 +1,177 @@
+use std::num::NonZeroU32;
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+/// To what size images are brought, and how.
+///
+/// Each output pixel is the mean of the area that it covers in the image, weighted by a triangle:
+/// Pillow's `BILINEAR`, the filter of torchvision's `Resize`, from which the pixels differ by 1 level
+/// at most. Smaller images are enlarged by the same filter. An image that has the size already is
+/// left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resize {
+    /// Width and height to bring them to, in pixels.
+    pub side: NonZeroU32,
+    /// Stretch the whole image to it. Otherwise the shorter side is brought to it and the middle of
+    /// the longer one kept, as torchvision's `Resize(side)` and `CenterCrop(side)` do.
+    pub squash: bool,
+}
+
+/// The part of a scaled image that is kept, all in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    side: u32,
+    /// Width and height of the image, and what it is scaled to.
+    size: [u32; 2],
+    scaled: [u32; 2],
+    /// Where in the scaled image the kept square begins.
+    start: [u32; 2],
+}
+
+impl Resize {
+    /// What is kept of an image of `size`, width and height, neither of them 0.
+    pub(super) fn window(self, size: [u32; 2]) -> Window {
+        let side = self.side.get();
+        let shorter = size[0].min(size[1]);
+        let scale = |length: u32| match self.squash || length == shorter {
+            true => side,
+            false => to_u32(u64::from(side) * u64::from(length) / u64::from(shorter)),
+        };
+        let scaled = size.map(scale);
+        let start = scaled.map(|length| {
+            let half = (length - side) / 2;
+            // Python's `round` takes a half to the even number.
+            half + (length - side) % 2 * (half % 2)
+        });
+        Window {
+            side,
+            size,
+            scaled,
+            start,
+        }
+    }
+}
+
+impl Window {
+    /// The part of a box, in inclusive pixels of the image, that is kept: every pixel that it touches.
+    /// None where it lies outside.
+    pub fn bbox(self, [x0, y0, x1, y1]: [i32; 4]) -> Option<[i32; 4]> {
+        let [x0, x1] = self.span(0, x0, x1)?;
+        let [y0, y1] = self.span(1, y0, y1)?;
+        Some([x0, y0, x1, y1])
+    }
+
+    fn span(self, axis: usize, first: i32, last: i32) -> Option<[i32; 2]> {
+        let (scaled, size) = (i64::from(self.scaled[axis]), i64::from(self.size[axis]));
+        let start = i64::from(self.start[axis]);
+        let most = i64::from(self.side) - 1;
+        let from = i64::from(first) * scaled / size - start;
+        let to = ((i64::from(last) + 1) * scaled + size - 1) / size - 1 - start;
+        if to < 0 || from > most {
+            return None;
+        }
+        let clip = |at: i64| i32::try_from(at.clamp(0, most)).ok();
+        Some([clip(from)?, clip(to)?])
+    }
+
+    /// Resizes `rgbx`, whose fourth bytes have no meaning, to `out`, `side` x `side` pixels.
+    pub fn resize(self, resizer: &mut Resizer, rgbx: &[u8], out: &mut [u8]) {
+        let [(left, width), (top, height)] = [0, 1].map(|axis| {
+            let size = f64::from(self.size[axis]);
+            let scale = size / f64::from(self.scaled[axis]);
+            let start = f64::from(self.start[axis]) * scale;
+            // A last bit too much is outside the image.
+            (start, (f64::from(self.side) * scale).min(size - start))
+        });
+        let options = ResizeOptions::new()
+            .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+            .crop(left, top, width, height)
+            .use_alpha(false);
+        let image = ImageRef::new(self.size[0], self.size[1], rgbx, PixelType::U8x4);
+        let image = image.expect("the decoder filled width x height pixels");
+        let result = Image::from_slice_u8(self.side, self.side, out, PixelType::U8x4);
+        let mut result = result.expect("the caller has made room for side x side pixels");
+        resizer
+            .resize(&image, &mut result, &options)
+            .expect("the window lies in the image, and both have the same kind of pixels");
+    }
+}
+
+/// A scaled length, at most 4,294,967,295 as `side` and the longest image are bounded.
+fn to_u32(length: u64) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn resize(side: u32, squash: bool) -> Resize {
+        let side = NonZeroU32::new(side).unwrap();
+        Resize { side, squash }
+    }
+
+    /// torchvision: `int(side * long / short)`, then `int(round((long - side) / 2.0))`, which rounds a
+    /// half to the even number.
+    #[test]
+    fn the_middle_is_that_of_torchvision() {
+        let middle = |size| {
+            let window = resize(16, false).window(size);
+            (window.scaled, window.start)
+        };
+        assert_eq!(middle([64, 48]), ([21, 16], [2, 0]));
+        assert_eq!(middle([48, 64]), ([16, 21], [0, 2]));
+        assert_eq!(middle([41, 30]), ([21, 16], [2, 0]));
+        assert_eq!(middle([36, 25]), ([23, 16], [4, 0]));
+        assert_eq!(middle([43, 30]), ([22, 16], [3, 0]));
+        assert_eq!(middle([16, 16]), ([16, 16], [0, 0]));
+        assert_eq!(
+            middle([1, 65535]),
+            ([16, 16 * 65535], [0, (16 * 65535 - 16) / 2])
+        );
+        let window = resize(16, true).window([64, 48]);
+        assert_eq!((window.scaled, window.start), ([16, 16], [0, 0]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_box_is_all_pixels_that_it_touches(
+            size in [1..200_u32, 1..200],
+            side in 1..40_u32,
+            squash: bool,
+            corners in [0..200_i32, 0..200, 0..200, 0..200],
+        ) {
+            let [w, h] = size.map(|length| i32::try_from(length).unwrap());
+            let [a, b, c, d] = corners;
+            let (a, b, c, d) = (a % w, b % h, c % w, d % h);
+            let bbox = [a.min(c), b.min(d), a.max(c), b.max(d)];
+            let window = resize(side, squash).window(size);
+            // Pixel `at` of the result covers this much of the image, times `scaled`.
+            let touched = |axis: usize| {
+                let (scaled, size) = (u64::from(window.scaled[axis]), u64::from(size[axis]));
+                let [first, last] = [bbox[axis], bbox[axis + 2]].map(|at| at as u64);
+                (0..u64::from(side)).filter(move |at| {
+                    let from = (at + u64::from(window.start[axis])) * size;
+                    from < (last + 1) * scaled && from + size > first * scaled
+                })
+            };
+            let ends = |axis| Some([touched(axis).min()?, touched(axis).max()?]);
+            let expected = ends(0)
+                .zip(ends(1))
+                .map(|([x0, x1], [y0, y1])| [x0, y0, x1, y1].map(|at| i32::try_from(at).unwrap()));
+            prop_assert_eq!(window.bbox(bbox), expected);
+        }
+
+        /// Nothing that `bounded` lets pass makes the resizer refuse, and no pixel is left as it was.
+        #[test]
+        fn any_size_can_be_resized(size in [1..300_u32, 1..300], side in 1..100_u32, squash: bool) {
+            let rgbx = vec![77; (size[0] * size[1] * 4) as usize];
+            let mut out = vec![1; (side * side * 4) as usize];
+            resize(side, squash).window(size).resize(&mut Resizer::new(), &rgbx, &mut out);
+            prop_assert!(out.iter().all(|&level| level == 77));
+        }
+    }
+}

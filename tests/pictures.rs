@@ -1,0 +1,458 @@
+//! Pictures of every kind, against what Pillow and torchvision make of them:
+//! `tools/witness/pillow_pictures.py` wrote what is compared here.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{Tree, failure, files, jpeg, tinyres};
+use sha2::{Digest as _, Sha256};
+use tinyres_format::{Manifest, Shard};
+use turbojpeg::{Image, PixelFormat, Subsamp};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/pictures")
+        .join(name)
+}
+
+fn json<T: serde::de::DeserializeOwned>(name: &str) -> T {
+    serde_json::from_slice(&fs::read(golden(name)).unwrap()).unwrap()
+}
+
+fn pack(source: &Path, output: &Path, flags: &[&str]) -> assert_cmd::Command {
+    let mut command = tinyres();
+    command.arg("pack").arg(source).arg("-o").arg(output);
+    command.args(flags);
+    command
+}
+
+/// A packed image: planar pixels, label and box.
+#[derive(Clone, Debug, PartialEq)]
+struct Packed {
+    pixels: Vec<u8>,
+    label: i64,
+    bbox: [i32; 4],
+}
+
+/// Packs `source`, checks the set, and returns its images by split and name.
+fn packed(source: &Path, flags: &[&str]) -> BTreeMap<String, Packed> {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("shards");
+    pack(source, &out, flags).assert().success();
+    let mut inspect = tinyres();
+    inspect.arg("inspect").arg(&out).arg("--verify");
+    inspect.assert().success();
+    let manifest = Manifest::load(&out).unwrap();
+    let mut images = BTreeMap::new();
+    for entry in &manifest.splits {
+        for listed in &entry.shards {
+            let shard = Shard::new(fs::read(out.join(&listed.file)).unwrap()).unwrap();
+            for at in 0..shard.len() {
+                let name = format!("{}: {}", entry.split, shard.name(at).unwrap().unwrap());
+                let image = Packed {
+                    pixels: shard.image(at).unwrap().to_vec(),
+                    label: shard.labels()[at].get(),
+                    bbox: shard.boxes()[at].map(|side| side.get()),
+                };
+                assert!(images.insert(name, image).is_none());
+            }
+        }
+    }
+    images
+}
+
+/// EXIF of all orientations, and PNG of all kinds of pixels.
+#[test]
+fn pixels_are_those_of_pillow() {
+    let expected: BTreeMap<String, String> = json("exact.json");
+    // `--size` leaves alone what has that size.
+    for flags in [&[][..], &["--size", "16"], &["--size", "16", "--squash"]] {
+        let found: BTreeMap<String, String> = packed(&golden("exact"), flags)
+            .into_iter()
+            .map(|(name, image)| {
+                let digest = Sha256::digest(&image.pixels);
+                let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                (name.strip_prefix("train: ").unwrap().to_owned(), digest)
+            })
+            .collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Resized {
+    crop: String,
+    squash: String,
+}
+
+#[test]
+fn resized_pixels_are_those_of_torchvision_but_for_one_level() {
+    let expected: BTreeMap<String, Resized> = json("resized.json");
+    for squash in [false, true] {
+        let flags = ["--size", "16", "--squash"];
+        let found = packed(&golden("resized"), &flags[..2 + usize::from(squash)]);
+        assert_eq!(found.len(), expected.len());
+        for (name, resized) in &expected {
+            let hex = if squash {
+                &resized.squash
+            } else {
+                &resized.crop
+            };
+            let levels = hex.as_bytes().chunks(2).map(|digits| {
+                let digits = std::str::from_utf8(digits).unwrap();
+                u8::from_str_radix(digits, 16).unwrap()
+            });
+            let pixels = &found[&format!("train: {name}")].pixels;
+            assert_eq!(levels.len(), pixels.len());
+            let most = levels.zip(pixels).map(|(a, b)| a.abs_diff(*b)).max();
+            assert!(
+                most <= Some(1),
+                "{name} differs by {most:?} levels, squash {squash}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_packed_is_named() {
+    let expected: BTreeMap<String, String> = json("refused.json");
+    let dir = tempfile::tempdir().unwrap();
+    let train = dir.path().join("set/train");
+    fs::create_dir_all(&train).unwrap();
+    common::copy(&golden("refused"), &train.join("bad"));
+    common::copy(&golden("exact/exif"), &train.join("good"));
+    let out = dir.path().join("shards");
+    let error = failure(&mut pack(&dir.path().join("set"), &out, &[]), 1);
+    assert!(
+        error.contains(&format!("{} problems", expected.len())),
+        "{error}"
+    );
+    for (name, reason) in &expected {
+        let line = error
+            .lines()
+            .find(|line| line.contains(&format!("bad/{name}: ")));
+        assert!(
+            line.is_some_and(|line| line.contains(reason)),
+            "{name}\n{error}"
+        );
+    }
+    let found = packed(&dir.path().join("set"), &["--skip-bad"]);
+    assert_eq!(
+        found.len(),
+        fs::read_dir(golden("exact/exif")).unwrap().count()
+    );
+}
+
+/// Headers that promise more than any memory holds, in files of a few bytes.
+#[test]
+fn bombs_are_refused_before_anything_is_allocated() {
+    let mut tree = Tree::default();
+    let mut png = Vec::new();
+    let mut encoder = png::Encoder::new(&mut png, 16, 16);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(&[0; 16 * 16 * 3])
+        .unwrap();
+    for size in [65535_u32, 1 << 30] {
+        let mut bomb = png.clone();
+        bomb[16..20].copy_from_slice(&size.to_be_bytes());
+        bomb[20..24].copy_from_slice(&size.to_be_bytes());
+        let crc = crc32fast::hash(&bomb[12..29]);
+        bomb[29..33].copy_from_slice(&crc.to_be_bytes());
+        tree.put(&format!("train/a/{size}.png"), bomb);
+    }
+    let mut bomb = jpeg(1, 16, PixelFormat::RGB);
+    let frame = bomb
+        .windows(2)
+        .position(|pair| pair == [0xff, 0xc0])
+        .unwrap();
+    bomb[frame + 5..frame + 9].fill(0xff);
+    tree.put("train/a/bomb.jpg", bomb);
+    // No bomb as it is, but as wide as the result halfway through a resize.
+    let long = Image {
+        pixels: &vec![9; 65500][..],
+        width: 1,
+        pitch: 1,
+        height: 65500,
+        format: PixelFormat::GRAY,
+    };
+    let long = turbojpeg::compress(long, 90, Subsamp::Gray).unwrap();
+    tree.put("train/a/long.jpg", long.to_vec());
+    let dir = tempfile::tempdir().unwrap();
+    let (set, out) = (dir.path().join("set"), dir.path().join("shards"));
+    tree.write_dir(&set);
+    for flags in [
+        &[][..],
+        &["--size", "4096"],
+        &["--size", "4096", "--squash"],
+    ] {
+        // A process that may have 1 GB of addresses.
+        let mut command = std::process::Command::new("sh");
+        let script = r#"ulimit -v 1000000 && exec "$0" "$@""#;
+        let tinyres = assert_cmd::cargo::cargo_bin("tinyres");
+        command
+            .args(["-c", script])
+            .arg(tinyres)
+            .arg("pack")
+            .arg(&set)
+            .arg("-o")
+            .arg(&out);
+        let output = command
+            .args(["--threads", "1"])
+            .args(flags)
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let bombs = error.matches("too large, at most 33554432").count();
+        match flags {
+            [] => assert!(
+                error.contains("long.jpg: 1x65500 pixels; images that are not"),
+                "{error}"
+            ),
+            _ => assert_eq!(bombs, 4, "{error}"),
+        }
+    }
+}
+
+/// Pictures of sizes as they come, one of them a PNG.
+fn photos(tree: &mut Tree, split: &str, classes: &[&str], sizes: &[(usize, usize)]) {
+    for (label, class) in classes.iter().enumerate() {
+        for (at, &(width, height)) in sizes.iter().enumerate() {
+            let pixels: Vec<u8> = (0..width * height * 3)
+                .map(|byte| u8::try_from((byte * (at + 3) / 7 + label * 90) % 256).unwrap())
+                .collect();
+            let image = Image {
+                pixels: &pixels[..],
+                width,
+                pitch: width * 3,
+                height,
+                format: PixelFormat::RGB,
+            };
+            let path = format!("{split}/{class}/{at}.JPEG");
+            if at % 3 == 2 {
+                tree.put(&path.replace("JPEG", "png"), common::png(&pixels, width));
+            } else {
+                let jpeg = turbojpeg::compress(image, 90, Subsamp::Sub2x2).unwrap();
+                tree.put(&path, jpeg.to_vec());
+            }
+        }
+    }
+}
+
+#[test]
+fn directory_zip_and_tar_give_the_same_bytes() {
+    let mut tree = Tree::default();
+    let sizes = [(160, 213), (213, 160), (160, 160), (500, 375), (90, 300)];
+    let classes = ["n01440764", "n02102040"];
+    photos(&mut tree, "train", &classes, &sizes);
+    photos(&mut tree, "val", &classes, &sizes[1..4]);
+    let dir = tempfile::tempdir().unwrap();
+    let [set, zip, tar] = ["set", "set.zip", "set.tar"].map(|name| dir.path().join(name));
+    tree.write_dir(&set);
+    tree.write_zip(&zip, "imagenette2-160/");
+    tree.write_tar(&tar, "imagenette2-160/");
+    for size in ["128", "160"] {
+        let mut sets = Vec::new();
+        for (at, source) in [&set, &zip, &tar, &set].into_iter().enumerate() {
+            let out = dir.path().join(format!("shards-{size}-{at}"));
+            let threads = ["1", "2", "3", "5"][at];
+            pack(source, &out, &["--size", size, "--threads", threads])
+                .assert()
+                .success();
+            sets.push(files(&out));
+        }
+        assert_eq!(sets[0].len(), 3);
+        assert!(sets.iter().all(|set| *set == sets[0]));
+        let images = packed(&tar, &["--size", size]);
+        assert_eq!(images.len(), 16);
+        assert!(images.values().all(|image| image.bbox == [-1; 4]));
+        let labelled = |label| images.values().filter(|image| image.label == label).count();
+        assert_eq!([0, 1].map(labelled), [8, 8]);
+    }
+}
+
+/// As the PNGs of CIFAR-10 come: no flag needed for their size.
+#[test]
+fn the_size_is_that_of_the_images() {
+    let mut tree = Tree::default();
+    for class in ["airplane", "automobile", "bird"] {
+        for at in 0..40_usize {
+            let pixels: Vec<u8> = (0..32 * 32 * 3)
+                .map(|byte| u8::try_from((byte * at + class.len()) % 256).unwrap())
+                .collect();
+            tree.put(&format!("train/{class}/{at}.png"), common::png(&pixels, 32));
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let set = dir.path().join("set");
+    tree.write_dir(&set);
+    let images = packed(&set, &[]);
+    assert_eq!(images.len(), 120);
+    for (name, image) in &images {
+        let path = set.join(name.strip_prefix("train: ").unwrap());
+        let mut reader = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap()))
+            .read_info()
+            .unwrap();
+        let mut rgb = vec![0; 32 * 32 * 3];
+        reader.next_frame(&mut rgb).unwrap();
+        let planar: Vec<u8> = (0..3)
+            .flat_map(|channel| rgb.iter().skip(channel).step_by(3).copied())
+            .collect();
+        assert_eq!(image.pixels, planar, "{name}");
+    }
+
+    // A part of them is held out, in another split and nowhere else.
+    let held = packed(&set, &["--val-fraction", "0.25"]);
+    let names = |images: &BTreeMap<String, Packed>| {
+        let mut names: Vec<_> = images
+            .keys()
+            .map(|name| name.split_once(": ").unwrap().1.to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&held), names(&images));
+    let val = held.keys().filter(|name| name.starts_with("val: ")).count();
+    assert!((15..45).contains(&val), "{val}");
+
+    // One of another size is refused, and resized where that is asked for.
+    let mut photo = Tree::default();
+    photos(&mut photo, "train", &["bird"], &[(48, 31)]);
+    photo.write_dir(&set);
+    let out = dir.path().join("shards");
+    let error = failure(&mut pack(&set, &out, &[]), 1);
+    assert!(
+        error.contains(
+            "train/bird/0.JPEG: 48x31 pixels, expected 32x32 as the first image has; --size"
+        ),
+        "{error}"
+    );
+    assert_eq!(packed(&set, &["--size", "32"]).len(), 121);
+
+    // And so is a first image that is no square.
+    photos(&mut photo, "train", &["aardvark"], &[(48, 31)]);
+    photo.write_dir(&set);
+    let error = failure(&mut pack(&set, &out, &[]), 1);
+    assert!(
+        error.contains("train/aardvark/0.JPEG: 48x31 pixels; images that are not all squares of one size must be resized: --size 64"),
+        "{error}"
+    );
+}
+
+#[test]
+fn boxes_follow_the_pixels() {
+    let mut tree = Tree::default();
+    tree.text("wnids.txt", "n01\n");
+    photos(
+        &mut tree,
+        "train",
+        &["n01/images"],
+        &[(80, 40), (40, 80), (64, 64)],
+    );
+    let boxes = "0.JPEG\t20\t0\t39\t39\n1.JPEG\t0\t0\t39\t9\n2.png\t1\t2\t62\t63\n";
+    tree.text("train/n01/n01_boxes.txt", boxes);
+    let dir = tempfile::tempdir().unwrap();
+    let set = dir.path().join("set");
+    tree.write_dir(&set);
+    let boxes = |flags: &[&str]| {
+        packed(&set, flags)
+            .into_values()
+            .map(|image| image.bbox)
+            .collect::<Vec<_>>()
+    };
+    // Halved, and of the first image the middle half kept; the second's box is outside its middle.
+    assert_eq!(
+        boxes(&["--size", "20"]),
+        [[0, 0, 9, 19], [-1; 4], [0, 0, 19, 19]]
+    );
+    assert_eq!(
+        boxes(&["--size", "20", "--squash"]),
+        [[5, 0, 9, 19], [0, 0, 19, 2], [0, 0, 19, 19]]
+    );
+    assert_eq!(boxes(&["--size", "64", "--squash"])[2], [1, 2, 62, 63]);
+    tree.text(
+        "train/n01/n01_boxes.txt",
+        "0.JPEG\t20\t0\t80\t39\n1.JPEG\t0\t0\t39\t9\n2.png\t1\t2\t62\t63\n",
+    );
+    tree.write_dir(&set);
+    let error = failure(
+        &mut pack(&set, &dir.path().join("out"), &["--size", "20"]),
+        1,
+    );
+    assert!(
+        error.contains("box [20, 0, 80, 39] is not inside 80x40 pixels"),
+        "{error}"
+    );
+}
+
+#[test]
+fn how_pixels_were_made_is_in_the_fingerprint() {
+    let mut tree = Tree::default();
+    photos(&mut tree, "train", &["a", "b"], &[(16, 16), (16, 16)]);
+    let dir = tempfile::tempdir().unwrap();
+    let set = dir.path().join("set");
+    tree.write_dir(&set);
+    let fingerprint = |flags: &[&str]| {
+        let out = dir.path().join("shards");
+        pack(&set, &out, &[flags, &["--force"]].concat())
+            .assert()
+            .success();
+        Manifest::load(&out).unwrap().fingerprint.to_string()
+    };
+    // Section 6 of SPEC.md, written once more.
+    let expected = |resize: &str| {
+        let mut lines = format!(
+            "tinyres 1\nshape\t3\t16\t16\n{resize}shard_images\t8192\nclass\ta\ta\nclass\tb\tb\nsplit\ttrain\t4\n"
+        );
+        for (label, class) in ["a", "b"].iter().enumerate() {
+            for at in 0..2 {
+                lines += &format!("image\ttrain/{class}/{at}.JPEG\t{label}\t-\n");
+            }
+        }
+        Sha256::digest(lines)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    assert_eq!(fingerprint(&[]), expected(""));
+    assert_eq!(
+        fingerprint(&["--size", "16"]),
+        expected("resize\tcrop\ttriangle\n")
+    );
+    assert_eq!(
+        fingerprint(&["--size", "16", "--squash"]),
+        expected("resize\tsquash\ttriangle\n")
+    );
+}
+
+#[test]
+fn flags_that_do_not_fit_are_a_mistaken_command_line() {
+    let mut tree = Tree::default();
+    photos(&mut tree, "train", &["a"], &[(16, 16)]);
+    photos(&mut tree, "val", &["a"], &[(16, 16)]);
+    let dir = tempfile::tempdir().unwrap();
+    let (set, out) = (dir.path().join("set"), dir.path().join("shards"));
+    tree.write_dir(&set);
+    for (flags, says) in [
+        (
+            &["--val-fraction", "0.1"][..],
+            "has a validation split already",
+        ),
+        (&["--val-fraction", "0"], "more than 0 and less than 1"),
+        (&["--val-fraction", "1"], "more than 0 and less than 1"),
+        (&["--val-fraction", "NaN"], "more than 0 and less than 1"),
+        (&["--val-fraction", "x"], "not a number"),
+        (&["--squash"], "--size"),
+        (&["--size", "0"], "0 is not in 1..=4096"),
+        (&["--size", "4097"], "4097 is not in 1..=4096"),
+    ] {
+        let error = failure(&mut pack(&set, &out, flags), 2);
+        assert!(error.contains(says), "{flags:?}: {error}");
+    }
+}
