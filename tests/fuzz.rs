@@ -46,6 +46,7 @@ targets!(
     metadata 20_000,
     manifest 20_000,
     annotations 5_000,
+    transport 10_000,
     zip 10_000,
     order 5_000
 );

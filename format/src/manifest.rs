@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::metadata::from_json;
 use crate::{Digest, Error, Result, Sections, Shape, Shard, Split, publish, transport};
 
 /// The file that says that a directory of shards is whole.
@@ -155,8 +156,7 @@ impl Manifest {
     /// What is wrong with it.
     pub fn parse(json: &[u8]) -> Result<Self> {
         let wrong = |reason: String| Error::Manifest { reason };
-        let manifest: Self =
-            serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
+        let manifest: Self = from_json(json).map_err(wrong)?;
         if manifest.version != VERSION {
             return Err(Error::Version {
                 what: "dataset.json",

@@ -1,3 +1,4 @@
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -148,12 +149,18 @@ pub struct Metadata {
     pub classes: Vec<Class>,
 }
 
+/// Reads a JSON text. That all of it is UTF-8 is checked here, since `serde_json` looks at no string
+/// in a field that it passes over, and other readers refuse what is no text.
+pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> std::result::Result<T, String> {
+    let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
 impl Metadata {
     /// Reads the JSON text of a shard that holds `count` images.
     pub(crate) fn parse(json: &[u8], count: usize) -> Result<Self> {
         let wrong = |reason: String| Error::Metadata { reason };
-        let metadata: Self =
-            serde_json::from_slice(json).map_err(|error| wrong(error.to_string()))?;
+        let metadata: Self = from_json(json).map_err(wrong)?;
         if metadata.shard >= metadata.shards {
             return Err(wrong(format!(
                 "shard {} of {} is past the last",

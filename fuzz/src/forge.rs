@@ -48,12 +48,9 @@ pub fn mend(file: &mut [u8]) {
     if file.len() < 4096 {
         return;
     }
-    let image: Option<usize> = [32, 36, 40]
-        .into_iter()
-        .try_fold(64, |size: usize, at| size.checked_mul(number(file, at, 4)?));
     if let (Some(images), Some(crcs)) = (section(file, 0), section(file, 1)) {
         let crcs = crcs.step_by(4);
-        let blocks = file[images].chunks(image.unwrap_or(1).max(1));
+        let blocks = file[images].chunks(block_len(file).unwrap_or(1).max(1));
         let mended: Vec<_> = blocks.map(crc32fast::hash).zip(crcs).collect();
         for (crc, at) in mended {
             put(file, at, &crc.to_le_bytes());
@@ -67,6 +64,13 @@ pub fn mend(file: &mut [u8]) {
     }
     let crc = crc32fast::hash(&file[..HEADER_CRC]);
     put(file, HEADER_CRC, &crc.to_le_bytes());
+}
+
+/// Bytes of a block of images, by the header.
+pub fn block_len(file: &[u8]) -> Option<usize> {
+    [32, 36, 40]
+        .into_iter()
+        .try_fold(64, |size: usize, at| size.checked_mul(number(file, at, 4)?))
 }
 
 /// Overwrites as much of `value` as the file has room for.

@@ -7,9 +7,11 @@ mod json;
 mod order;
 mod shard;
 mod spec;
+mod transport;
 mod tree;
 
 pub use json::{manifest, metadata};
 pub use order::order;
 pub use shard::{forged, shard};
+pub use transport::transport;
 pub use tree::{annotations, zip};

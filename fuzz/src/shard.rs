@@ -88,7 +88,7 @@ fn touch(shard: &Shard<&[u8]>) {
 
 /// A change to the bytes of a shard.
 #[derive(Arbitrary)]
-enum Edit {
+pub enum Edit {
     /// A number of the header gets another value.
     Field { word: u8, value: u32 },
     /// A number of the header changes by a little.
@@ -102,7 +102,7 @@ enum Edit {
 }
 
 impl Edit {
-    fn apply(&self, file: &mut Vec<u8>) {
+    pub fn apply(&self, file: &mut Vec<u8>) {
         let word = |word: u8| usize::from(word) % (forge::FIELDS / 4) * 4;
         match *self {
             Self::Field { word: at, value } => forge::put(file, word(at), &value.to_le_bytes()),
@@ -130,7 +130,7 @@ fn seldom(u: &mut Unstructured<'_>) -> Result<bool> {
 }
 
 /// Builds the shard that `u` describes.
-fn draw(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+pub fn draw(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let edits: Vec<Edit> = (0..u.int_in_range(0..=3)?)
         .map(|_| u.arbitrary())
         .collect::<Result<_>>()?;

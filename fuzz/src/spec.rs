@@ -65,7 +65,8 @@ pub fn read(file: &[u8]) -> Result<Contents<'_>, &'static str> {
         must(crc(block) == uint(expected), "block crc")?;
     }
     must(metadata.len() <= 16 << 20, "length of the metadata")?;
-    let metadata: Metadata = serde_json::from_slice(metadata).map_err(|_| "metadata")?;
+    let text = std::str::from_utf8(metadata).map_err(|_| "text")?;
+    let metadata: Metadata = serde_json::from_str(text).map_err(|_| "metadata")?;
     must(metadata.shard < metadata.shards, "shard")?;
     must(u128::from(metadata.grey) <= count, "grey")?;
 
