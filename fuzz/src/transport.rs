@@ -1,6 +1,9 @@
+use std::cell::RefCell;
+
 use arbitrary::{Result, Unstructured};
 use tinyres_format::transport::Expander;
 use tinyres_format::{Part, ZstdShard};
+use zstd::bulk::Compressor;
 
 use super::shard::{Edit, draw};
 use super::{forge, spec};
@@ -56,6 +59,9 @@ fn expand(file: &[u8]) -> Option<Vec<u8>> {
         .ok()
 }
 
+thread_local!(static ZSTD: RefCell<Compressor<'static>> =
+    RefCell::new(Compressor::new(1).expect("memory")));
+
 /// The transport form of `raw`, by section 9 of `SPEC.md`, as far as its header makes sense.
 fn compress(raw: &[u8]) -> Vec<u8> {
     let (header, rest) = raw.split_at(raw.len().min(4096));
@@ -64,7 +70,7 @@ fn compress(raw: &[u8]) -> Vec<u8> {
     let blocks = images.chunks(forge::block_len(raw).unwrap_or(1).clamp(1, 1 << 20));
     let (mut file, mut table) = (Vec::new(), Vec::new());
     for part in [header].into_iter().chain(blocks).chain([tail]) {
-        let frame = zstd::bulk::compress(part, 1).expect("memory");
+        let frame = ZSTD.with_borrow_mut(|zstd| zstd.compress(part).expect("memory"));
         for len in [frame.len(), part.len()] {
             table.extend(u32::try_from(len).expect("small").to_le_bytes());
         }
