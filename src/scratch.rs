@@ -3,6 +3,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Where the shards of a set wait, inside its directory, until all of them are there.
+pub(crate) const STAGING: &str = ".packing";
+
 /// A directory that one process fills, under a lock that ends with the process, and that is gone
 /// when this is dropped. A killed process leaves it, and what was in it, to the next one.
 #[derive(Debug)]

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -230,6 +231,20 @@ impl Manifest {
     #[must_use]
     pub fn split(&self, split: Split) -> Option<&SplitEntry> {
         self.splits.iter().find(|entry| entry.split == split)
+    }
+
+    /// All shards, split by split.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardEntry> {
+        self.splits.iter().flat_map(|entry| &entry.shards)
+    }
+
+    /// The name in the set's directory of the file that holds `shard`, in whichever form.
+    #[must_use]
+    pub fn file<'a>(&self, shard: &'a ShardEntry) -> Cow<'a, str> {
+        match self.transport {
+            None => (&shard.file).into(),
+            Some(Form::Zstd) => shard.transport_file().into(),
+        }
     }
 
     /// Checks by its header that `shard` is shard `index` of `entry`. Only where it is not, its

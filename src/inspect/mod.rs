@@ -11,9 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use tinyres_format::transport::{Expander, Zstd};
-use tinyres_format::{
-    BLOCK_IMAGES, Class, Digest, Form, Manifest, Part, Shape, Shard, Split, shards_in,
-};
+use tinyres_format::{BLOCK_IMAGES, Class, Digest, Manifest, Part, Shape, Shard, Split, shards_in};
 
 use crate::transport;
 
@@ -207,10 +205,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         for entry in &manifest.splits {
             let mut start = 0;
             for (index, listed) in entry.shards.iter().enumerate() {
-                let path = dir.join(match manifest.transport {
-                    None => listed.file.clone(),
-                    Some(Form::Zstd) => listed.transport_file(),
-                });
+                let path = dir.join(&*manifest.file(listed));
                 unlisted.retain(|found| *found != path);
                 let checked = open(&path).and_then(|shard| {
                     manifest
@@ -341,14 +336,20 @@ impl<B: AsRef<[u8]>> Member<B> {
 
     /// The pixels of the shard's image `at`, compared with their block's checksum.
     fn image(&self, at: usize) -> tinyres_format::Result<Cow<'_, [u8]>> {
-        let mut expander = Expander::new()?;
-        let block = self.block(Shard::<B>::block_of(at), &mut expander)?;
-        if let Bytes::Raw(_) = self.shard.inner() {
-            return Ok(self.shard.image(at).unwrap_or_default().into());
+        let block = Shard::<B>::block_of(at);
+        match self.shard.inner() {
+            Bytes::Raw(_) => {
+                self.shard.verify_block(block)?;
+                Ok(self.shard.image(at).unwrap_or_default().into())
+            }
+            Bytes::Zstd(zstd) => {
+                let mut expander = Expander::new()?;
+                let block = zstd.expand_block(&self.shard, block, &mut expander)?;
+                let mut images = block.chunks_exact(self.shard.shape().image_len());
+                let image = images.nth(at % BLOCK_IMAGES).unwrap_or_default();
+                Ok(image.to_vec().into())
+            }
         }
-        let mut images = block.chunks_exact(self.shard.shape().image_len());
-        let image = images.nth(at % BLOCK_IMAGES).unwrap_or_default();
-        Ok(image.to_vec().into())
     }
 }
 

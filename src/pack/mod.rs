@@ -14,7 +14,6 @@ mod staging;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use tinyres_format::transport::Level;
@@ -23,6 +22,7 @@ use tinyres_format::{
     Writer,
 };
 
+use crate::beside::Beside;
 use crate::event::{Event, Observer};
 use crate::source::{Item, Problems, Source};
 
@@ -35,7 +35,6 @@ use fill::{Outcome, Worker, fill};
 pub use fingerprint::fingerprint;
 pub use report::{Report, SplitReport};
 pub use resize::Resize;
-pub(crate) use staging::STAGING;
 use staging::Staging;
 
 /// What to pack, and how.
@@ -188,9 +187,7 @@ impl Packer<'_> {
         let count = number(shards.len())?;
         let mut done = 0;
         std::thread::scope(|scope| -> Result<()> {
-            // Forcing a shard to the disk takes as long as decoding many images: it happens beside
-            // that, one shard at a time.
-            let mut finishing = None;
+            let mut finishing = Beside::<Result<ShardEntry>>::new(scope);
             for (index, items) in shards.iter().enumerate() {
                 let file = split.shard_name(index);
                 let mut metadata = Metadata {
@@ -211,9 +208,7 @@ impl Packer<'_> {
                     report.count(kept.labels, kept.grey, kept.refused.len());
                     report.kept += 1;
                     self.refused.extend(kept.refused);
-                    if let Some(shard) = finishing.take() {
-                        entry.shards.push(join(shard)?);
-                    }
+                    entry.shards.extend(finishing.wait().transpose()?);
                     if let Some(compressor) = self.compressor {
                         compressor.keep(kept.compressed);
                     }
@@ -227,15 +222,13 @@ impl Packer<'_> {
                 let Some(filled) = filled else { continue };
                 let labels = filled.items.iter().map(label);
                 report.count(labels, filled.grey, filled.refused.len());
-                if let Some(shard) = finishing.take() {
-                    entry.shards.push(join(shard)?);
-                }
+                entry.shards.extend(finishing.wait().transpose()?);
                 metadata.grey = filled.grey;
                 metadata.refused.clone_from(&filled.refused);
                 self.refused.extend(filled.refused);
                 let (writer, items, images) = (filled.writer, filled.items, filled.images);
                 let (staging, compressor) = (self.staging, self.compressor);
-                finishing = Some(scope.spawn(move || {
+                finishing.begin(move || {
                     let entry = finish(writer, &items, &images, &metadata, file)?;
                     if let Some(compressor) = compressor {
                         compressor.replace(
@@ -244,11 +237,9 @@ impl Packer<'_> {
                         )?;
                     }
                     Ok(entry)
-                }));
+                });
             }
-            if let Some(shard) = finishing {
-                entry.shards.push(join(shard)?);
-            }
+            entry.shards.extend(finishing.wait().transpose()?);
             Ok(())
         })?;
         entry.images = entry.shards.iter().map(|shard| shard.images).sum();
@@ -333,10 +324,4 @@ fn finish(
 
 fn number(shards: usize) -> Result<u32> {
     u32::try_from(shards).map_err(|_| Error::TooManyShards { shards })
-}
-
-fn join(shard: ScopedJoinHandle<Result<ShardEntry>>) -> Result<ShardEntry> {
-    shard
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -5,16 +5,14 @@ use std::time::SystemTime;
 
 use tinyres_format::transport::{Expander, Level, SUFFIX};
 use tinyres_format::{
-    Form, MANIFEST, Manifest, Metadata, Refused, Shard, ShardEntry, publish, shards_in,
+    MANIFEST, Manifest, Metadata, Refused, Shard, ShardEntry, publish, shards_in,
 };
 
 use super::{Error, Result};
-use crate::scratch::Scratch;
+use crate::scratch::{STAGING, Scratch};
 use crate::source::{Item, Source};
 use crate::transport;
 
-/// Where shards wait, inside the output directory, until all of them are there.
-pub(crate) const STAGING: &str = ".packing";
 /// A file there, as old as the first of the packs whose shards wait: their form, empty where raw.
 const BEGAN: &str = "began";
 
@@ -38,9 +36,11 @@ pub(super) struct Staging {
 impl Staging {
     /// Prepares `output`, which must not hold a finished set unless `force`.
     pub fn begin(output: &Path, force: bool, zstd: Option<Level>) -> Result<Self> {
-        let vacant = || match output.join(MANIFEST).exists() {
-            true if !force => Err(occupied(output)),
-            _ => Ok(()),
+        let vacant = || {
+            if !force && output.join(MANIFEST).exists() {
+                return Err(occupied(output));
+            }
+            Ok(())
         };
         vacant()?;
         let created = !output.exists();
@@ -182,15 +182,10 @@ impl Staging {
         for shard in shards_in(&self.output).map_err(refused(&self.output))? {
             fs::remove_file(&shard).map_err(refused(&shard))?;
         }
-        for entry in &manifest.splits {
-            for shard in &entry.shards {
-                let file = match manifest.transport {
-                    None => shard.file.clone(),
-                    Some(Form::Zstd) => shard.transport_file(),
-                };
-                let place = self.output.join(&file);
-                fs::rename(self.path(&file), &place).map_err(refused(&place))?;
-            }
+        for shard in manifest.shards() {
+            let file = manifest.file(shard);
+            let place = self.output.join(&*file);
+            fs::rename(self.path(&file), &place).map_err(refused(&place))?;
         }
         publish::sync_parent(&old).map_err(refused(&self.output))?;
         if self.created {

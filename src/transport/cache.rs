@@ -66,8 +66,7 @@ pub fn ready(dir: &Path, cache: Option<&Path>, watch: &mut dyn Observer) -> Resu
         if holds(&place, &raw) {
             continue;
         }
-        let shards = raw.splits.iter().flat_map(|split| &split.shards);
-        let bytes = Bytes(shards.map(|shard| shard.bytes).sum());
+        let bytes = Bytes(raw.shards().map(|shard| shard.bytes).sum());
         watch.on(&Event::Notice(format!(
             "{} ({bytes}, once; to be rid of it, remove that directory)",
             shown("expanding it to")
@@ -92,9 +91,5 @@ fn holds(place: &Path, raw: &Manifest) -> bool {
         Ok(ReadAt::len(&file)? == listed.bytes && Digest::of(&page) == listed.digest)
     };
     Manifest::load(place).is_ok_and(|there| there == *raw)
-        && raw
-            .splits
-            .iter()
-            .flat_map(|split| &split.shards)
-            .all(|listed| whole(listed).unwrap_or(false))
+        && raw.shards().all(|listed| whole(listed).unwrap_or(false))
 }

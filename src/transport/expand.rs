@@ -10,9 +10,9 @@ use tinyres_format::{MANIFEST, Manifest, ZstdShard};
 
 use super::report::ratio;
 use super::{Error, Report, Result};
+use crate::beside::Beside;
 use crate::event::{Event, Observer};
-use crate::pack::STAGING;
-use crate::scratch::Scratch;
+use crate::scratch::{STAGING, Scratch};
 
 /// Blocks that are expanded between two reports of progress.
 const STEP: usize = 64;
@@ -122,7 +122,7 @@ impl<'a> Work<'a> {
         if manifest.transport.is_some() {
             self.shards(input, &manifest, lock)?;
             let place = output.join(MANIFEST);
-            for shard in raw.splits.iter().flat_map(|entry| &entry.shards) {
+            for shard in raw.shards() {
                 let place = output.join(&shard.file);
                 fs::rename(lock.path(&shard.file), &place).map_err(refused(&place))?;
             }
@@ -147,8 +147,7 @@ impl<'a> Work<'a> {
             total: images,
         });
         std::thread::scope(|scope| -> Result<()> {
-            // Forcing a shard to the disk takes as long as expanding it: it happens beside the next.
-            let mut finishing: Option<std::thread::ScopedJoinHandle<Result<()>>> = None;
+            let mut finishing = Beside::<Result<()>>::new(scope);
             let mut before = 0;
             for entry in &manifest.splits {
                 for (index, listed) in entry.shards.iter().enumerate() {
@@ -163,13 +162,11 @@ impl<'a> Work<'a> {
                         .and_then(|()| self.shard(&shard, &to, before))
                         .map_err(|error| error.at(&path))?;
                     before += listed.images;
-                    if let Some(shard) = finishing.take() {
-                        join(shard)?;
-                    }
-                    finishing = Some(scope.spawn(move || draft.publish().map_err(refused(&to))));
+                    finishing.wait().transpose()?;
+                    finishing.begin(move || draft.publish().map_err(refused(&to)));
                 }
             }
-            finishing.map_or(Ok(()), join)
+            finishing.wait().unwrap_or(Ok(()))
         })?;
         self.watch.on(&Event::End);
         Ok(())
@@ -245,7 +242,7 @@ impl Output {
 /// Removes the transport form of the shards that lie in `dir` as `raw` says: the last step, or the
 /// one that a killed process did not come to. A file of the same name that is something else stays.
 fn remove_transport(dir: &Path, raw: &Manifest) -> Result<()> {
-    for listed in raw.splits.iter().flat_map(|entry| &entry.shards) {
+    for listed in raw.shards() {
         let path = dir.join(listed.transport_file());
         if path.exists() && super::open(&path).is_ok_and(|shard| shard.digest() == listed.digest) {
             fs::remove_file(&path).map_err(refused(&path))?;
@@ -258,12 +255,6 @@ fn remove_transport(dir: &Path, raw: &Manifest) -> Result<()> {
 fn same(a: &Path, b: &Path) -> Result<bool> {
     let real = |path: &Path| path.canonicalize().map_err(refused(path));
     Ok(real(a)? == real(b)?)
-}
-
-fn join<T>(thread: std::thread::ScopedJoinHandle<T>) -> T {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 pub(super) fn refused(path: &Path) -> impl Fn(io::Error) -> Error {
