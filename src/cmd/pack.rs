@@ -69,9 +69,10 @@ Examples:
 
 fn part(text: &str) -> Result<f64, String> {
     let part = text.parse().map_err(|_| "not a number".to_owned())?;
-    match 0.0 < part && part < 1.0 {
-        true => Ok(part),
-        false => Err("expected more than 0 and less than 1".to_owned()),
+    if 0.0 < part && part < 1.0 {
+        Ok(part)
+    } else {
+        Err("expected more than 0 and less than 1".to_owned())
     }
 }
 

@@ -95,10 +95,35 @@ impl Decoder {
         shape: Shape,
         out: &mut [u8],
     ) -> Result<Decoded, Bad> {
-        match kind(bytes)? {
-            Kind::Jpeg => self.jpeg(bytes, bbox, shape, out),
-            Kind::Png => self.png(bytes, bbox, shape, out),
-        }
+        let (rgbx, size, grey, orientation) = match kind(bytes)? {
+            Kind::Jpeg => {
+                let (mut turbo, frame) = frame(bytes)?;
+                admit(frame.size, bbox, shape, self.resize)?;
+                let [width, height] = frame.size.map(|length| length as usize);
+                // A word for each pixel: as quick to decode to as three bytes, and quicker to take apart.
+                let rgbx = cached(&mut self.pixels, 4 * width * height);
+                let image = Image {
+                    pixels: &mut *rgbx,
+                    width,
+                    pitch: 4 * width,
+                    height,
+                    format: PixelFormat::RGBX,
+                };
+                turbo.decompress(bytes, image).map_err(undecodable)?;
+                let orientation = frame.exif.map(Orientation::of_exif);
+                let orientation = orientation.unwrap_or(Orientation::UPRIGHT);
+                (&*rgbx, frame.size, frame.components == 1, orientation)
+            }
+            Kind::Png => {
+                let png = Png::open(bytes)?;
+                let (size, grey) = (png.size(), png.is_grey());
+                admit(size, bbox, shape, self.resize)?;
+                let orientation = png.decode(&mut self.samples, &mut self.pixels)?;
+                (&self.pixels[..], size, grey, orientation)
+            }
+        };
+        let bbox = (self.canvas).place(rgbx, size, orientation, bbox, self.resize, out);
+        Ok(Decoded { grey, bbox })
     }
 
     /// Width and height of the image that `bytes` hold, as it is stored; only its header is read.
@@ -109,74 +134,6 @@ impl Decoder {
         };
         bounded(size, self.resize)?;
         Ok(size)
-    }
-
-    fn jpeg(
-        &mut self,
-        jpeg: &[u8],
-        bbox: Option<[i32; 4]>,
-        shape: Shape,
-        out: &mut [u8],
-    ) -> Result<Decoded, Bad> {
-        let (mut turbo, frame) = frame(jpeg)?;
-        let (size, grey) = (frame.size, frame.components == 1);
-        admit(size, bbox, shape, self.resize)?;
-        let orientation = frame
-            .exif
-            .map_or(Orientation::UPRIGHT, Orientation::of_exif);
-        let as_is = size == [shape.width, shape.height] && orientation == Orientation::UPRIGHT;
-        let [width, height] = size.map(|length| length as usize);
-        let plane = width * height;
-        if as_is && grey {
-            let (first, rest) = out.split_at_mut(plane);
-            let image = Image {
-                pixels: &mut *first,
-                width,
-                pitch: width,
-                height,
-                format: PixelFormat::GRAY,
-            };
-            turbo.decompress(jpeg, image).map_err(undecodable)?;
-            rest.chunks_exact_mut(plane)
-                .for_each(|channel| channel.copy_from_slice(first));
-            return Ok(Decoded { grey, bbox });
-        }
-        // A word for each pixel: as quick to decode to as three bytes, and quicker to take apart.
-        let rgbx = cached(&mut self.pixels, 4 * plane);
-        let image = Image {
-            pixels: &mut *rgbx,
-            width,
-            pitch: 4 * width,
-            height,
-            format: PixelFormat::RGBX,
-        };
-        turbo.decompress(jpeg, image).map_err(undecodable)?;
-        if as_is {
-            planar(rgbx, out);
-            return Ok(Decoded { grey, bbox });
-        }
-        let bbox = self
-            .canvas
-            .place(rgbx, size, orientation, bbox, self.resize, out);
-        Ok(Decoded { grey, bbox })
-    }
-
-    fn png(
-        &mut self,
-        bytes: &[u8],
-        bbox: Option<[i32; 4]>,
-        shape: Shape,
-        out: &mut [u8],
-    ) -> Result<Decoded, Bad> {
-        let png = Png::open(bytes)?;
-        let (size, grey) = (png.size(), png.is_grey());
-        admit(size, bbox, shape, self.resize)?;
-        let orientation = png.decode(&mut self.samples, &mut self.pixels)?;
-        let rgbx = &self.pixels;
-        let bbox = self
-            .canvas
-            .place(rgbx, size, orientation, bbox, self.resize, out);
-        Ok(Decoded { grey, bbox })
     }
 }
 
@@ -287,10 +244,10 @@ fn admit(
 pub(super) fn bounded(size: [u32; 2], resize: Option<Resize>) -> Result<(), Bad> {
     let [width, height] = size.map(u64::from);
     let side = resize.map_or(1, |resize| resize.side.get().into());
-    match (width * height).max(side * width.max(height)) > MAX_PIXELS {
-        true => Err(Bad::TooLarge { got: size }),
-        false => Ok(()),
+    if (width * height).max(side * width.max(height)) > MAX_PIXELS {
+        return Err(Bad::TooLarge { got: size });
     }
+    Ok(())
 }
 
 /// A decompressor for `jpeg`, and what its header says.

@@ -41,9 +41,10 @@ impl Orientation {
 
     /// Width and height of an image of `size`, once it is upright.
     pub fn size(self, [width, height]: [u32; 2]) -> [u32; 2] {
-        match self.transpose {
-            true => [height, width],
-            false => [width, height],
+        if self.transpose {
+            [height, width]
+        } else {
+            [width, height]
         }
     }
 
@@ -51,17 +52,19 @@ impl Orientation {
     pub fn bbox(self, size: [u32; 2], [x0, y0, x1, y1]: [i32; 4]) -> [i32; 4] {
         // Saturates for no image that a box of `i32` lies inside of.
         let [width, height] = size.map(|length| i32::try_from(length).unwrap_or(i32::MAX));
-        let [x0, x1] = match self.mirror_x {
-            true => [width - 1 - x1, width - 1 - x0],
-            false => [x0, x1],
+        let mirror = |mirrored, length: i32, [first, last]: [i32; 2]| {
+            if mirrored {
+                [length - 1 - last, length - 1 - first]
+            } else {
+                [first, last]
+            }
         };
-        let [y0, y1] = match self.mirror_y {
-            true => [height - 1 - y1, height - 1 - y0],
-            false => [y0, y1],
-        };
-        match self.transpose {
-            true => [y0, x0, y1, x1],
-            false => [x0, y0, x1, y1],
+        let [x0, x1] = mirror(self.mirror_x, width, [x0, x1]);
+        let [y0, y1] = mirror(self.mirror_y, height, [y0, y1]);
+        if self.transpose {
+            [y0, x0, y1, x1]
+        } else {
+            [x0, y0, x1, y1]
         }
     }
 

@@ -34,9 +34,12 @@ impl Resize {
     pub(super) fn window(self, size: [u32; 2]) -> Window {
         let side = self.side.get();
         let shorter = size[0].min(size[1]);
-        let scale = |length: u32| match self.squash || length == shorter {
-            true => side,
-            false => to_u32(u64::from(side) * u64::from(length) / u64::from(shorter)),
+        let scale = |length: u32| {
+            if self.squash || length == shorter {
+                side
+            } else {
+                to_u32(u64::from(side) * u64::from(length) / u64::from(shorter))
+            }
         };
         let scaled = size.map(scale);
         let start = scaled.map(|length| {

@@ -57,9 +57,10 @@ pub(super) fn read(
     }
     if root.has_folder(TEST) {
         let folder = reader.list(TEST);
-        let items = match folder.folders.is_empty() {
-            true => reader.unlabelled(TEST, folder),
-            false => reader.labelled(TEST, &folder, &classes),
+        let items = if folder.folders.is_empty() {
+            reader.unlabelled(TEST, folder)
+        } else {
+            reader.labelled(TEST, &folder, &classes)
         };
         splits.push((Split::Test, items));
     }
