@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
-use tinyres::load::Draws;
+use tinyres::load::{Draws, Normalization};
 
 use crate::config::Normalize;
 use crate::{Result, device, ffi};
@@ -29,13 +29,14 @@ impl Normalizer {
             Normalize::Imagenet => (MEAN, DEVIATION),
             Normalize::None => ([0.0; 3], [1.0; 3]),
         };
-        let constant = |values: [f64; 3]| -> Result<Tensor> {
-            let values = Tensor::f_from_slice(&values)?.f_to_kind(Kind::Float)?;
+        let by = Normalization::new(mean, deviation);
+        let constant = |values: [f32; 3]| -> Result<Tensor> {
+            let values = Tensor::f_from_slice(&values)?;
             Ok(values.f_view([1, 3, 1, 1])?.f_to_device(device)?)
         };
         Ok(Self {
-            scale: constant(deviation.map(|d| 1.0 / (255.0 * d)))?,
-            offset: constant([0, 1, 2].map(|c| -mean[c] / deviation[c]))?,
+            scale: constant(by.scale)?,
+            offset: constant(by.offset)?,
         })
     }
 
