@@ -52,7 +52,8 @@ impl Order {
     /// reaches a place pays for all places before it, some ten nanoseconds each.
     pub fn get(&mut self, places: Range<usize>) -> impl ExactSizeIterator<Item = u32> {
         let len = self.len();
-        let places = places.start.min(len)..places.end.min(len);
+        let end = places.end.min(len);
+        let places = places.start.min(end)..end;
         if let Some((draws, done)) = &mut self.shuffle {
             for place in *done..places.end {
                 let ahead = draws.below(place as u64, (len - place) as u64);

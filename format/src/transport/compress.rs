@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use memmap2::Mmap;
 
@@ -174,10 +174,12 @@ fn frame(zstd: &mut zstd::bulk::Compressor, part: Part, raw: &[u8]) -> Result<Fr
 
 /// One of the idle workers, or a new one where all are at work.
 pub(super) fn take<T>(idle: &Mutex<Vec<T>>, new: impl FnOnce() -> Result<T>) -> Result<T> {
-    let one = idle.lock().expect("nothing that holds it panics").pop();
+    let one = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
     one.map_or_else(new, Ok)
 }
 
 pub(super) fn give_back<T>(idle: &Mutex<Vec<T>>, one: T) {
-    idle.lock().expect("nothing that holds it panics").push(one);
+    idle.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(one);
 }
