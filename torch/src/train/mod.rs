@@ -1,5 +1,7 @@
 //! The training loop.
 
+mod losses;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -7,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tch::{Device, Kind, Reduction, Tensor};
+use tch::{Device, Reduction, Tensor};
 use tinyres::event::{Epoch, Event, Observer, Score, Step};
 use tinyres::load::{Dataset, Draws, Order, Stream};
 
@@ -21,6 +23,8 @@ use crate::optim::Optimizer;
 use crate::run::Run;
 use crate::schedule::{Schedule, share_of_steps};
 use crate::{Error, Result, device};
+
+use losses::Losses;
 
 /// A long epoch is saved this often, so that a crash costs no more.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
@@ -408,44 +412,6 @@ impl<'a> Trainer<'a> {
 
     fn over(&mut self) -> bool {
         self.at.step >= self.steps || self.share() >= 1.0
-    }
-}
-
-/// Losses of the latest steps, kept on the device until somebody looks.
-struct Losses {
-    window: Tensor,
-    filled: usize,
-}
-
-impl Losses {
-    fn new(device: Device) -> Result<Self> {
-        let steps = i64::try_from(device::steps_per_look(device)).unwrap_or(1);
-        Ok(Self {
-            window: Tensor::f_zeros([steps], (Kind::Float, device))?,
-            filled: 0,
-        })
-    }
-
-    fn push(&mut self, loss: &Tensor) -> Result<()> {
-        let place = i64::try_from(self.filled).unwrap_or(i64::MAX);
-        self.window.f_get(place)?.f_copy_(loss)?;
-        self.filled += 1;
-        Ok(())
-    }
-
-    fn full(&self) -> bool {
-        self.filled == self.window.numel()
-    }
-
-    /// The losses since the last call: the one place where training waits for a GPU.
-    fn take(&mut self) -> Result<Vec<f64>> {
-        if self.filled == 0 {
-            return Ok(Vec::new());
-        }
-        let mut losses = Vec::<f64>::try_from(self.window.f_to_kind(Kind::Double)?)?;
-        losses.truncate(self.filled);
-        self.filled = 0;
-        Ok(losses)
     }
 }
 
