@@ -5,7 +5,9 @@ use std::{env, path::Path};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/shim.cpp");
+    for file in ["src/shim.cpp", "src/conv.cpp", "src/conv.h"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
     if env::var_os("CARGO_FEATURE_TORCH").is_none() {
         return;
     }
@@ -20,7 +22,7 @@ fn main() {
                 .to_str()
                 .expect("torch-sys printed this path as text"),
         )
-        .file("src/shim.cpp")
+        .files(["src/shim.cpp", "src/conv.cpp"])
         .compile("tinyres_shim");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
 }

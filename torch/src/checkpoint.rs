@@ -128,7 +128,8 @@ impl Checkpoint {
             stem: self.about.config.stem,
             classes: i64::try_from(self.about.classes.len()).unwrap_or(i64::MAX),
         };
-        let mut network = ResNet18::new(spec, 0, device)?;
+        let mut network =
+            ResNet18::new(spec, 0, device)?.with_precision(self.about.config.precision);
         network.load(&self.network)?;
         Ok(network)
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tinyres::load::Verify;
 use toml::{Table, Value};
 
-use crate::device::{DeviceChoice, Placement};
+use crate::device::{DeviceChoice, Placement, Precision};
 use crate::model::Stem;
 use crate::schedule::{Decay, Schedule};
 use crate::{Error, Result};
@@ -75,6 +75,9 @@ pub struct Config {
     /// Where to compute.
     #[serde(default)]
     pub device: DeviceChoice,
+    /// What a forward pass computes in.
+    #[serde(default)]
+    pub precision: Precision,
     /// Where the pixels are kept.
     #[serde(default)]
     pub placement: Placement,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use tch::{Cuda, Device, Tensor};
+use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::{Error, Result, ffi};
 
@@ -87,6 +87,52 @@ impl fmt::Display for Placement {
     }
 }
 
+/// What a forward pass computes in. Weights, statistics, the loss and the optimizer are `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// `Bf16` where the device multiplies it many times as fast: on CUDA, and on a CPU with AMX.
+    #[default]
+    Auto,
+    /// In `f32` throughout.
+    F32,
+    /// Maps and convolutions in bfloat16.
+    Bf16,
+}
+
+impl Precision {
+    /// What `auto` stands for on `device`.
+    #[must_use]
+    pub fn on(self, device: Device) -> Self {
+        match self {
+            Self::Auto if device.is_cuda() || ffi::has_amx() => Self::Bf16,
+            Self::Auto => Self::F32,
+            chosen => chosen,
+        }
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        [Self::Auto, Self::F32, Self::Bf16]
+            .into_iter()
+            .find(|precision| precision.to_string() == text)
+            .ok_or_else(|| format!("no precision {text:?}: expected auto, f32 or bf16"))
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
 /// How CUDA stands on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CudaState {
@@ -142,15 +188,20 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
     }
 }
 
-/// Runs a forward pass and its loss: in bfloat16 where autocast thinks it safe on CUDA, and in
-/// `f32` on the CPU.
-pub(crate) fn mixed<T>(device: Device, forward: impl FnOnce() -> Result<T>) -> Result<T> {
-    match device {
-        Device::Cuda(_) => {
+/// Runs `forward` on `images` as `precision` says: by autocast on CUDA, and on the CPU by the kind of
+/// the images, which all that follows keeps.
+pub(crate) fn mixed(
+    precision: Precision,
+    images: &Tensor,
+    forward: impl FnOnce(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    match (precision.on(images.device()), images.device()) {
+        (Precision::Bf16, Device::Cuda(_)) => {
             ffi::autocast_bf16()?;
-            tch::autocast(true, forward)
+            tch::autocast(true, || forward(images))
         }
-        _ => forward(),
+        (Precision::Bf16, _) => forward(&images.f_to_kind(Kind::BFloat16)?),
+        _ => forward(images),
     }
 }
 

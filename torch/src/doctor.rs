@@ -8,8 +8,8 @@ use serde::Serialize;
 use tch::Device;
 use tinyres::load::Dataset;
 
-use crate::device::{self, CudaState, Placement};
-use crate::parity::{Precision, against_torchvision, same_batches};
+use crate::device::{self, CudaState, Placement, Precision};
+use crate::parity::{against_torchvision, same_batches};
 use crate::{Result, ffi};
 
 /// Largest deviation from torchvision's `f64` that counts as the same in `f32`.
@@ -113,15 +113,17 @@ fn check(data: &Arc<Dataset>, device: Device) -> Vec<Check> {
     };
     let mut checks = vec![outcome(
         "a training step in f32 is torchvision's",
-        worst(Precision::Single, false, SINGLE),
+        worst(Precision::F32, false, SINGLE),
     )];
     let mut placements = vec![Placement::Mapped, Placement::Resident];
     if device.is_cuda() {
+        placements[0] = Placement::Pinned;
+    }
+    if Precision::Auto.on(device) == Precision::Bf16 {
         checks.push(outcome(
             "logits in bfloat16 are torchvision's",
-            worst(Precision::Training, true, BFLOAT16),
+            worst(Precision::Bf16, true, BFLOAT16),
         ));
-        placements[0] = Placement::Pinned;
     }
     for placement in placements {
         let found = match same_batches(data, device, placement) {

@@ -7,10 +7,10 @@ use serde::Serialize;
 use tch::{Kind, Reduction, Tensor};
 use tinyres::event::{Event, Observer, Score};
 
+use crate::Result;
 use crate::augment::Normalizer;
 use crate::feed::Feed;
 use crate::model::ResNet18;
-use crate::{Result, device};
 
 /// The scores of a network on a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -101,8 +101,8 @@ pub fn evaluate(
     tch::no_grad(|| {
         feed.in_order(batch, |batch| {
             let x = normalizer.apply(batch.pixels)?;
-            let logits = device::mixed(x.device(), || model.forward(&x, false))?;
-            rows.push(outcomes(&logits.f_to_kind(Kind::Float)?, &batch.labels)?);
+            let logits = model.forward(&x, false)?;
+            rows.push(outcomes(&logits, &batch.labels)?);
             done += batch.labels.size()[0].unsigned_abs();
             watch.on(&Event::Advance { done });
             Ok(())

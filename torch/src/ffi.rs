@@ -25,6 +25,7 @@ unsafe extern "C" {
     fn tinyres_free(text: *mut c_char);
     fn tinyres_version() -> *const c_char;
     fn tinyres_cpu_capability() -> *mut c_char;
+    fn tinyres_has_amx() -> bool;
     fn tinyres_library_dir() -> *mut c_char;
     fn tinyres_tune_allocator();
     fn tinyres_load_cuda() -> *mut c_char;
@@ -33,6 +34,13 @@ unsafe extern "C" {
     fn tinyres_allow_tf32(allow: bool) -> *mut c_char;
     fn tinyres_autocast_bf16() -> *mut c_char;
     fn tinyres_channels_last(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+    fn tinyres_conv2d(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        stride: i64,
+        pad: i64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     fn tinyres_pin(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn tinyres_clear_grad(tensor: *const C_tensor) -> *mut c_char;
     fn tinyres_storage_users(tensor: *const C_tensor) -> usize;
@@ -93,6 +101,12 @@ pub(crate) fn version() -> String {
 pub(crate) fn cpu_capability() -> String {
     // SAFETY: takes nothing, and returns text from `strdup`.
     take(unsafe { tinyres_cpu_capability() }).unwrap_or_default()
+}
+
+/// Whether the processor multiplies bfloat16 matrices by AMX, and the system lets this process.
+pub(crate) fn has_amx() -> bool {
+    // SAFETY: takes nothing. Asks the system for leave to use a part of the processor.
+    unsafe { tinyres_has_amx() }
 }
 
 /// The directory of the `libtorch_cpu.so` that this process runs.
@@ -163,6 +177,18 @@ pub(crate) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     // SAFETY: `tensor` is live, and the shim writes one pointer to `out`.
     check(unsafe { tinyres_channels_last(tensor.as_ptr(), &raw mut out) })?;
     // SAFETY: without an error `out` is an `at::Tensor` from `new`, ours alone, as `tch` makes them.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// `x`, `[N, C, H, W]`, convolved on the CPU with `weight`, `f32 [K, C, R, S]`, both channels last: by
+/// libtorch's kernels, or by products that are faster for this shape (`conv.cpp`). Computes in the
+/// kind of `x`, `f32` or bfloat16; the gradient of `weight` is `f32`.
+pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, stride: i64, pad: i64) -> Result<Tensor> {
+    let mut out = ptr::null_mut();
+    let (x, weight) = (x.as_ptr(), weight.as_ptr());
+    // SAFETY: both tensors are live, and the shim writes one pointer to `out`.
+    check(unsafe { tinyres_conv2d(x, weight, stride, pad, &raw mut out) })?;
+    // SAFETY: as in `channels_last`.
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::device::{self, Precision};
 use crate::{Error, Result, ffi};
 
 /// What comes before the residual blocks, and so how large a map they see.
@@ -55,6 +56,7 @@ pub struct Named {
 #[derive(Debug)]
 pub struct ResNet18 {
     spec: Spec,
+    precision: Precision,
     named: Vec<Named>,
     conv1: Conv,
     bn1: BatchNorm,
@@ -104,6 +106,7 @@ impl ResNet18 {
         let fc = make.linear("fc", 512, spec.classes)?;
         Ok(Self {
             spec,
+            precision: Precision::F32,
             named: make.named,
             conv1,
             bn1,
@@ -111,6 +114,13 @@ impl ResNet18 {
             fc,
             batches: Cell::new(0),
         })
+    }
+
+    /// The same network, computing as `precision` says; a new one computes in `f32`.
+    #[must_use]
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
     }
 
     /// Starts every block as the identity: the scale of its last normalisation becomes 0.
@@ -134,16 +144,19 @@ impl ResNet18 {
         &self.named
     }
 
-    /// Logits `[B, classes]` of images `[B, 3, H, W]`, normalised `f32`, channels last. In training
+    /// Logits, `f32 [B, classes]`, of images `[B, 3, H, W]`, normalised `f32`, channels last. In training
     /// normalises by the batch's statistics and adds them to the running ones.
     ///
     /// # Errors
     /// Where libtorch refuses the shape or has no memory.
     pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        self.classify(&self.features(images, train)?)
+        let logits = device::mixed(self.precision, images, |images| {
+            self.classify(&self.features(images, train)?)
+        })?;
+        Ok(logits.f_to_kind(Kind::Float)?)
     }
 
-    /// The last feature map, `[B, 512, h, w]`, of images as [`forward`](Self::forward) takes them.
+    /// The last feature map, `[B, 512, h, w]` in the kind of the images, of images as [`forward`](Self::forward) takes them.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
@@ -165,6 +178,8 @@ impl ResNet18 {
     fn classify(&self, features: &Tensor) -> Result<Tensor> {
         let (weight, bias) = &self.fc;
         let pooled = features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
+        // On a CPU the maps may be bfloat16; here a product costs nothing.
+        let pooled = pooled.f_to_kind(weight.kind())?;
         Ok(pooled.f_linear(weight, Some(bias))?)
     }
 
@@ -226,6 +241,9 @@ struct Conv {
 impl Conv {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let pad = self.weight.size()[2] / 2;
+        if self.weight.device() == Device::Cpu {
+            return ffi::conv2d(x, &self.weight, self.stride, pad);
+        }
         let (stride, pad) = ([self.stride; 2], [pad; 2]);
         Ok(x.f_conv2d(&self.weight, None::<&Tensor>, stride, pad, [1, 1], 1)?)
     }

@@ -13,7 +13,7 @@ use tinyres::load::{Dataset, Draws, Order, Stream};
 
 use crate::augment::{Augment, Normalizer};
 use crate::config::Normalize;
-use crate::device::{self, Placement};
+use crate::device::{Placement, Precision};
 use crate::feed::Feed;
 use crate::model::{ResNet18, Role, Spec, Stem};
 use crate::{Error, Result, ffi};
@@ -22,15 +22,6 @@ const GOLDEN: &[u8] = include_bytes!("../tests/golden/resnet18.safetensors");
 const BATCH: i64 = 8;
 /// Elements of a gradient that are compared one by one.
 const SAMPLES: u64 = 64;
-
-/// How precisely a step is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// All of it in `f32`.
-    Single,
-    /// As training on the device computes it.
-    Training,
-}
 
 /// How far a tensor is from torchvision's.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,16 +39,12 @@ pub struct Deviation {
 /// Where libtorch fails on the device.
 pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<Deviation>> {
     // TensorFloat-32 is what training on a GPU may use, but not `f32`.
-    ffi::allow_tf32(precision == Precision::Training)?;
-    let forward = |net: &ResNet18, images: &Tensor, train| match precision {
-        Precision::Single => net.forward(images, train),
-        Precision::Training => device::mixed(device, || net.forward(images, train)),
-    };
+    ffi::allow_tf32(precision != Precision::F32)?;
     let spec = Spec {
         stem: Stem::Imagenet,
         classes: 200,
     };
-    let mut net = ResNet18::new(spec, 0, device)?;
+    let mut net = ResNet18::new(spec, 0, device)?.with_precision(precision);
     let mut state = Vec::new();
     for (k, (name, default)) in (0..).zip(net.state()?) {
         let value = initial(k, &name, &default)?.f_to_kind(default.kind())?;
@@ -71,10 +58,8 @@ pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<D
     let images = unit(1000, &[BATCH, 3, 64, 64])?.f_to_kind(Kind::Float)?;
     let images = ffi::channels_last(&images.f_to_device(device)?)?;
 
-    let logits = forward(&net, &images, true)?;
-    let loss = logits
-        .f_to_kind(Kind::Float)?
-        .f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
+    let logits = net.forward(&images, true)?;
+    let loss = logits.f_cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0)?;
     loss.f_backward()?;
     let mut got = HashMap::from([("logits".to_owned(), logits), ("loss".to_owned(), loss)]);
 
@@ -108,7 +93,7 @@ pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<D
         "grad.projection".to_owned(),
         Tensor::f_stack(&projections, 0)?,
     );
-    let logits = tch::no_grad(|| forward(&net, &images, false))?;
+    let logits = tch::no_grad(|| net.forward(&images, false))?;
     got.insert("eval.logits".to_owned(), logits);
     ffi::allow_tf32(true)?;
 

@@ -6,6 +6,7 @@
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/cpu/Utils.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -21,6 +22,8 @@
 #include <memory>
 #include <string>
 #include <vector>
+
+#include "conv.h"
 
 namespace {
 
@@ -81,6 +84,12 @@ const char *tinyres_version() { return TORCH_VERSION; }
 
 char *tinyres_cpu_capability() { return strdup(at::get_cpu_capability().c_str()); }
 
+bool tinyres_has_amx() {
+  const auto capabilities = at::cpu::get_cpu_capabilities();
+  const auto bf16 = capabilities.find("amx_bf16");
+  return bf16 != capabilities.end() && bf16->second.toBool() && at::cpu::init_amx();
+}
+
 char *tinyres_library_dir() { return strdup(library_dir().c_str()); }
 
 // Keeps freed memory for the next step rather than handing it back to the system, and asks for it in
@@ -133,6 +142,11 @@ char *tinyres_autocast_bf16() {
 
 char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) {
   return guarded([&] { *out = new at::Tensor(in->contiguous(at::MemoryFormat::ChannelsLast)); });
+}
+
+char *tinyres_conv2d(const at::Tensor *x, const at::Tensor *weight, int64_t stride, int64_t pad,
+                     at::Tensor **out) {
+  return guarded([&] { *out = new at::Tensor(tinyres::conv2d(*x, *weight, stride, pad)); });
 }
 
 // A copy in page-locked memory. tch's pin_memory passes a device, which libtorch warns about.

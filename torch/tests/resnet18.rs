@@ -2,8 +2,9 @@
 #![cfg(feature = "torch")]
 
 use tch::{Device, Kind, Tensor};
+use tinyres_torch::device::Precision;
 use tinyres_torch::model::{ResNet18, Spec, Stem};
-use tinyres_torch::parity::{Deviation, Precision, against_torchvision};
+use tinyres_torch::parity::{Deviation, against_torchvision};
 
 const KEYS: &str = include_str!("golden/resnet18-keys.txt");
 /// Of f32 against f64; torchvision's own f32 is off by a tenth of it.
@@ -33,7 +34,7 @@ fn the_state_has_torchvisions_names_types_and_shapes() {
 
 #[test]
 fn a_training_step_is_torchvisions() {
-    let deviations = against_torchvision(Device::Cpu, Precision::Single).unwrap();
+    let deviations = against_torchvision(Device::Cpu, Precision::F32).unwrap();
     // Logits twice, loss, 62 gradients with their norms and projections, 40 statistics.
     assert_eq!(deviations.len(), 3 + 62 + 2 + 40);
     for Deviation { what, relative } in deviations {

@@ -8,7 +8,7 @@ use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_torch::augment::Normalizer;
 use tinyres_torch::checkpoint::Checkpoint;
-use tinyres_torch::device::{self, DeviceChoice, Placement};
+use tinyres_torch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::evaluate::evaluate;
 use tinyres_torch::feed::Feed;
 use tinyres_torch::run::Run;
@@ -34,6 +34,9 @@ pub struct Args {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// What forward passes compute in: auto, f32 or bf16 [default: what the run was trained in]
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Threads that compute [default: libtorch's choice]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -54,7 +57,10 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         tinyres_torch::set_threads(threads.get());
     }
     let device = device::open(args.device)?;
-    let model = checkpoint.network(device)?;
+    let mut model = checkpoint.network(device)?;
+    if let Some(precision) = args.precision {
+        model = model.with_precision(precision);
+    }
     let feed = Feed::new(data, device, Placement::Auto)?;
     let normalizer = Normalizer::new(checkpoint.about.config.normalize, device)?;
     let evaluation = evaluate(&model, &feed, &normalizer, args.batch, ui)?;

@@ -170,7 +170,7 @@ impl<'a> Trainer<'a> {
             stem: config.stem,
             classes: i64::try_from(data.train.classes().len()).unwrap_or(i64::MAX),
         };
-        let mut model = ResNet18::new(spec, config.seed, device)?;
+        let mut model = ResNet18::new(spec, config.seed, device)?.with_precision(config.precision);
         if config.zero_init_residual {
             model.zero_init_residual()?;
         }
@@ -260,18 +260,13 @@ impl<'a> Trainer<'a> {
                 .apply(&augment.apply(batch.pixels, &batch.at)?)?,
             None => self.normalizer.apply(batch.pixels)?,
         };
-        let loss = device::mixed(self.device, || {
-            let logits = self.model.forward(&x, true)?;
-            let smoothing = self.config.label_smoothing;
-            let none = None::<&Tensor>;
-            Ok(logits.f_cross_entropy_loss(
-                &batch.labels,
-                none,
-                Reduction::Mean,
-                -100,
-                smoothing,
-            )?)
-        })?;
+        let loss = self.model.forward(&x, true)?.f_cross_entropy_loss(
+            &batch.labels,
+            None::<&Tensor>,
+            Reduction::Mean,
+            -100,
+            self.config.label_smoothing,
+        )?;
         loss.f_backward()?;
         self.optimizer.step(self.at.rate)?;
         Ok(loss.f_detach()?)
