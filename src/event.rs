@@ -54,6 +54,8 @@ pub struct Epoch {
     pub epoch: u32,
     /// Steps taken since the run began.
     pub step: u64,
+    /// Side of the images of its last step, in pixels; its scores are of images of that side.
+    pub size: u32,
     /// Mean training loss over the epoch.
     pub train_loss: f64,
     /// Learning rate of the epoch's last step.

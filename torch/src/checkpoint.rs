@@ -13,9 +13,10 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use tinyres_format::{Class, Digest};
+use tinyres_format::{Class, Digest, Shape};
 
 use crate::config::Config;
+use crate::inputs::Inputs;
 use crate::model::{ResNet18, Spec};
 use crate::optim::{Optimizer, PREFIX};
 use crate::{Error, Result};
@@ -38,6 +39,17 @@ pub struct About {
     pub position: Position,
 }
 
+impl About {
+    /// What the network takes of images of `shape`: scaled to the side that it was last trained at.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn inputs(&self, shape: Shape, device: Device) -> Result<Inputs> {
+        let sides = (shape.height, shape.width);
+        Inputs::new(sides, self.position.size, self.config.normalize, device)
+    }
+}
+
 /// Where a run stands: with configuration and data, all that decides what comes next.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Position {
@@ -57,6 +69,8 @@ pub struct Position {
     pub waited: Duration,
     /// Time spent on the run, scoring included.
     pub elapsed: Duration,
+    /// Side of the images of the last step, in pixels.
+    pub size: u32,
     /// Best top-1 on the validation split.
     pub best: Option<f64>,
 }

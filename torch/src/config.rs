@@ -11,6 +11,7 @@ use toml::{Table, Value};
 use crate::device::{DeviceChoice, Placement, Precision};
 use crate::model::Stem;
 use crate::schedule::{Decay, Schedule};
+use crate::sizes::Sizes;
 use crate::{Error, Result};
 
 /// The recipes, as they stand in `recipes.toml`.
@@ -62,8 +63,10 @@ pub struct Config {
     pub label_smoothing: f64,
     /// Whether half the training images are mirrored.
     pub flip: bool,
-    /// Largest shift of a training image, in pixels each way.
+    /// Largest shift of a training image, in pixels each way; less where it is scaled down.
     pub shift: u32,
+    /// The sides that the images are scaled to in the course of the run.
+    pub sizes: Sizes,
     /// What is done to pixel values.
     pub normalize: Normalize,
     /// Decides the initial weights, the order and the augmentation.

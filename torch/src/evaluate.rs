@@ -8,8 +8,8 @@ use tch::{Kind, Reduction, Tensor};
 use tinyres::event::{Event, Observer, Score};
 
 use crate::Result;
-use crate::augment::Normalizer;
 use crate::feed::Feed;
+use crate::inputs::Inputs;
 use crate::model::ResNet18;
 
 /// The scores of a network on a split.
@@ -78,14 +78,14 @@ impl Evaluation {
     }
 }
 
-/// Scores `model` on all images of `feed`, `batch` at a time.
+/// Scores `model` on all images of `feed`, which `inputs` prepares, `batch` at a time.
 ///
 /// # Errors
 /// Those of the data and of libtorch.
 pub fn evaluate(
     model: &ResNet18,
     feed: &Feed,
-    normalizer: &Normalizer,
+    inputs: &Inputs,
     batch: NonZeroUsize,
     watch: &mut dyn Observer,
 ) -> Result<Evaluation> {
@@ -100,7 +100,7 @@ pub fn evaluate(
     let mut done = 0;
     tch::no_grad(|| {
         feed.in_order(batch, |batch| {
-            let x = normalizer.apply(batch.pixels)?;
+            let x = inputs.apply(&batch)?;
             let logits = model.forward(&x, false)?;
             rows.push(outcomes(&logits, &batch.labels)?);
             done += batch.labels.size()[0].unsigned_abs();

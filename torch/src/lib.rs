@@ -14,11 +14,13 @@ pub mod evaluate;
 pub mod feed;
 #[expect(unsafe_code, reason = "the one place where libtorch is called by hand")]
 mod ffi;
+pub mod inputs;
 pub mod model;
 pub mod optim;
 pub mod parity;
 pub mod run;
 pub mod schedule;
+pub mod sizes;
 pub mod train;
 
 pub use error::{Error, Result};

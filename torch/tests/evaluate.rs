@@ -17,6 +17,7 @@ use tinyres_torch::config::Normalize;
 use tinyres_torch::device::Placement;
 use tinyres_torch::evaluate::evaluate;
 use tinyres_torch::feed::Feed;
+use tinyres_torch::inputs::Inputs;
 use tinyres_torch::model::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
 use tinyres_torch::train::train;
@@ -34,6 +35,7 @@ fn scores_are_those_of_each_image_alone() {
     // Shards of 48 images: batches of 7 end at the shards' ends, and the last of all is smaller.
     let data = common::splits(dir.path(), 8, 8, 60).val;
     let net = network(8);
+    let inputs = Inputs::new((32, 32), 32, Normalize::Imagenet, Device::Cpu).unwrap();
     let normalizer = Normalizer::new(Normalize::Imagenet, Device::Cpu).unwrap();
     let (mut losses, mut first, mut five) = (Vec::new(), 0, 0);
     let mut right = [0; 8];
@@ -57,7 +59,7 @@ fn scores_are_those_of_each_image_alone() {
     for placement in [Placement::Mapped, Placement::Resident] {
         let feed = Feed::new(Arc::clone(&data), Device::Cpu, placement).unwrap();
         let mut ear = Ear::default();
-        let scores = evaluate(&net, &feed, &normalizer, SEVEN, &mut ear).unwrap();
+        let scores = evaluate(&net, &feed, &inputs, SEVEN, &mut ear).unwrap();
         assert_eq!((scores.images, scores.split.as_str()), (60, "val"));
         let mean = losses.iter().sum::<f64>() / 60.0;
         assert!((scores.loss - mean).abs() < 1e-5, "{} {mean}", scores.loss);
@@ -130,8 +132,10 @@ fn a_run_leaves_weights_that_score_as_it_said() {
     );
     let net = checkpoint.network(Device::Cpu).unwrap();
     let feed = Feed::new(data.val, Device::Cpu, Placement::Auto).unwrap();
-    let normalizer = Normalizer::new(checkpoint.about.config.normalize, Device::Cpu).unwrap();
-    let scores = evaluate(&net, &feed, &normalizer, SEVEN, &mut ear).unwrap();
+    let inputs = (checkpoint.about)
+        .inputs(feed.data().shape(), Device::Cpu)
+        .unwrap();
+    let scores = evaluate(&net, &feed, &inputs, SEVEN, &mut ear).unwrap();
     let said = said.unwrap();
     assert_eq!((scores.top1, scores.top5), (said.top1, said.top5));
     assert!((scores.loss - said.val_loss).abs() < 1e-6);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use tinyres::load::Verify;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
-use tinyres_torch::augment::Normalizer;
 use tinyres_torch::checkpoint::Checkpoint;
 use tinyres_torch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::evaluate::evaluate;
@@ -62,8 +61,8 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         model = model.with_precision(precision);
     }
     let feed = Feed::new(data, device, Placement::Auto)?;
-    let normalizer = Normalizer::new(checkpoint.about.config.normalize, device)?;
-    let evaluation = evaluate(&model, &feed, &normalizer, args.batch, ui)?;
+    let inputs = checkpoint.about.inputs(feed.data().shape(), device)?;
+    let evaluation = evaluate(&model, &feed, &inputs, args.batch, ui)?;
     ui.result(&evaluation)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use tinyres_torch::checkpoint::Checkpoint;
 use tinyres_torch::config::{Config, recipes};
 use tinyres_torch::device::{self, DeviceChoice};
 use tinyres_torch::run::Run;
+use tinyres_torch::sizes::Sizes;
 use tinyres_torch::train::{Outcome, Splits, check, train};
 
 /// Train ResNet18 from shards
@@ -117,6 +118,10 @@ struct Flags {
     /// Shift each training image by up to so many pixels, reflecting it at the edge
     #[arg(long, value_name = "PIXELS")]
     shift: Option<u32>,
+    /// Train on smaller images first: sides in pixels, each with its share of the run or without, as
+    /// in 32:0.35,48:0.2,64; or full
+    #[arg(long, value_name = "SIZES", value_parser = sizes)]
+    sizes: Option<String>,
     /// Pixel values by ImageNet's mean and deviation, or only to 0..1
     #[arg(long, value_parser = PossibleValuesParser::new(["imagenet", "none"]))]
     normalize: Option<String>,
@@ -147,6 +152,10 @@ fn recipe(name: &str) -> Result<String, String> {
     known
         .then(|| name.to_owned())
         .ok_or_else(|| format!("expected {}", recipes.join(" or ")))
+}
+
+fn sizes(text: &str) -> Result<String, String> {
+    text.parse::<Sizes>().map(|_| text.to_owned())
 }
 
 fn duration(text: &str) -> Result<String, humantime::DurationError> {

@@ -13,11 +13,12 @@ use tch::{Device, Reduction, Tensor};
 use tinyres::event::{Epoch, Event, Observer, Score, Step};
 use tinyres::load::{Dataset, Draws, Order, Stream};
 
-use crate::augment::{Augment, Normalizer};
+use crate::augment::Augment;
 use crate::checkpoint::{About, Checkpoint, Position};
 use crate::config::Config;
 use crate::evaluate::evaluate;
 use crate::feed::{Batch, Feed, expect_labels};
+use crate::inputs::{Inputs, scaled};
 use crate::model::{ResNet18, Spec};
 use crate::optim::Optimizer;
 use crate::run::Run;
@@ -104,6 +105,13 @@ pub fn check(config: &Config, data: &Splits) -> Result<()> {
         });
     }
     let side = shape.height.min(shape.width);
+    if let Some(largest) = config.sizes.largest().filter(|&largest| largest > side) {
+        return Err(Error::Value {
+            key: "sizes",
+            got: largest.to_string(),
+            expected: format!("at most the {side} pixels of an image"),
+        });
+    }
     if config.shift >= side {
         return Err(Error::Value {
             key: "shift",
@@ -130,13 +138,14 @@ struct Trainer<'a> {
     device: Device,
     train: Rc<Feed>,
     val: Feed,
-    normalizer: Normalizer,
     model: ResNet18,
     optimizer: Optimizer,
     schedule: Schedule,
     /// Steps of the run, unless its time is over before.
     steps: u64,
     batch: NonZeroUsize,
+    /// The images' own shorter side, in pixels.
+    side: u32,
     at: Position,
     losses: Losses,
     /// When `at.elapsed` was brought up to date.
@@ -187,7 +196,6 @@ impl<'a> Trainer<'a> {
             None => u64::from(config.epochs) * steps_per_epoch,
         };
         Ok(Self {
-            normalizer: Normalizer::new(config.normalize, device)?,
             schedule: config.lr_schedule(),
             steps: config.max_steps.map_or(steps, |most| most.min(steps)),
             losses: Losses::new(device)?,
@@ -200,6 +208,7 @@ impl<'a> Trainer<'a> {
             model,
             optimizer,
             batch,
+            side: data.train.shape().height.min(data.train.shape().width),
             at,
             clock: Instant::now(),
             looked: Instant::now(),
@@ -210,24 +219,22 @@ impl<'a> Trainer<'a> {
     /// Trains on what is left of the epoch.
     fn epoch(&mut self, stop: &AtomicBool) -> Result<Went> {
         let feed = Rc::clone(&self.train);
-        let (images, shape) = (feed.data().len(), feed.data().shape());
+        let images = feed.data().len();
         let (seed, epoch) = (self.config.seed, u64::from(self.at.epoch));
         let order = Order::shuffled(u32::try_from(images).unwrap_or(u32::MAX), seed, epoch);
         let mut pass = feed.pass(order, self.batch, true, self.at.batch)?;
-        let augment = Augment::new(
-            self.config.flip,
-            self.config.shift,
-            Draws::new(seed, Stream::Augment, epoch),
-            pass.images(),
-            (shape.height, shape.width),
-            self.device,
-        )?;
+        let mut inputs = None;
         self.begin(images);
         let waited = self.at.waited;
         let went = loop {
             let share = self.share();
             self.at.rate = self.schedule.rate(share, self.at.epoch);
-            let Some(loss) = pass.next_batch(|batch| self.step(&batch, augment.as_ref())) else {
+            let size = self.config.sizes.at(share, self.side);
+            let inputs = match &inputs {
+                Some(inputs) if size == self.at.size => inputs,
+                _ => inputs.insert(self.inputs(size, pass.images())?),
+            };
+            let Some(loss) = pass.next_batch(|batch| self.step(&batch, inputs)) else {
                 break Went::Through;
             };
             self.losses.push(&loss?)?;
@@ -252,14 +259,31 @@ impl<'a> Trainer<'a> {
         Ok(went)
     }
 
+    /// What the network takes of `images`, the rest of the epoch, at `size` pixels.
+    fn inputs(&mut self, size: u32, images: &[u32]) -> Result<Inputs> {
+        if size != self.at.size && self.at.step > 0 {
+            self.watch
+                .on(&Event::Notice(format!("from here on {size} pixels")));
+        }
+        self.at.size = size;
+        let shape = self.train.data().shape();
+        let sides = (shape.height, shape.width);
+        let draws = Draws::new(self.config.seed, Stream::Augment, u64::from(self.at.epoch));
+        let augment = Augment::new(
+            self.config.flip,
+            self.config.shift * size / self.side,
+            draws,
+            images,
+            scaled(sides, size),
+            self.device,
+        )?;
+        let inputs = Inputs::new(sides, size, self.config.normalize, self.device)?;
+        Ok(inputs.augmented(augment))
+    }
+
     /// One step of the optimizer; returns the batch's loss, still on the device.
-    fn step(&mut self, batch: &Batch<'_>, augment: Option<&Augment>) -> Result<Tensor> {
-        let x = match augment {
-            Some(augment) => self
-                .normalizer
-                .apply(&augment.apply(batch.pixels, &batch.at)?)?,
-            None => self.normalizer.apply(batch.pixels)?,
-        };
+    fn step(&mut self, batch: &Batch<'_>, inputs: &Inputs) -> Result<Tensor> {
+        let x = inputs.apply(batch)?;
         let loss = self.model.forward(&x, true)?.f_cross_entropy_loss(
             &batch.labels,
             None::<&Tensor>,
@@ -280,6 +304,7 @@ impl<'a> Trainer<'a> {
         self.report(&Event::Epoch(Epoch {
             epoch: self.at.epoch,
             step: self.at.step,
+            size: self.at.size,
             train_loss: self.at.losses / real(self.at.batch),
             lr: self.at.rate,
             images_per_second: real(self.at.batch * self.batch.get()) / took,
@@ -292,6 +317,7 @@ impl<'a> Trainer<'a> {
             epoch: self.at.epoch + 1,
             step: self.at.step,
             rate: self.at.rate,
+            size: self.at.size,
             elapsed: self.at.elapsed,
             best: better.map(|score| score.top1).or(self.at.best),
             ..Position::default()
@@ -304,7 +330,8 @@ impl<'a> Trainer<'a> {
 
     fn score(&mut self) -> Result<Score> {
         let (model, feed) = (&self.model, &self.val);
-        let scores = evaluate(model, feed, &self.normalizer, self.batch, self.watch)?;
+        let inputs = self.about().inputs(feed.data().shape(), self.device)?;
+        let scores = evaluate(model, feed, &inputs, self.batch, self.watch)?;
         Ok(scores.score())
     }
 
