@@ -410,6 +410,77 @@ mod tests {
         let _view = lend(&[0; 6], &[2, 3], |tensor| Ok(tensor.f_transpose(0, 1)?));
     }
 
+    /// Output, gradient of the input and gradient of the weight, as `f64`.
+    fn passes(x: &Tensor, weight: &Tensor, pull: &Tensor, conv: Convolve<'_>) -> [Tensor; 3] {
+        let [x, weight] = [x, weight].map(|leaf| leaf.copy().set_requires_grad(true));
+        let out = conv(&x, &weight);
+        (out.to_kind(Kind::Double) * pull)
+            .sum(Kind::Double)
+            .backward();
+        [out, x.grad(), weight.grad()].map(|t| t.detach().to_kind(Kind::Double))
+    }
+
+    type Convolve<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Tensor;
+
+    #[test]
+    fn a_convolution_is_libtorchs_in_f64() {
+        let _guard = tch::no_grad_guard();
+        tch::manual_seed(1);
+        // Input side by side, channels, kernel and stride: those of ResNet18 at 32 to 128 pixels, with
+        // fewer channels, and odd ones.
+        for (h, w, c, k, size, stride) in [
+            (1, 1, 8, 8, 3, 1),
+            (2, 2, 8, 8, 3, 1),
+            (2, 2, 8, 16, 3, 2),
+            (2, 2, 8, 16, 1, 2),
+            (3, 2, 5, 7, 3, 1),
+            (3, 3, 8, 8, 3, 2),
+            (4, 4, 8, 8, 3, 1),
+            (4, 4, 8, 16, 3, 2),
+            (8, 8, 8, 16, 3, 2),
+            (8, 8, 8, 16, 1, 2),
+            (16, 16, 8, 16, 3, 2),
+            (6, 9, 4, 6, 3, 1),
+            (16, 16, 3, 8, 7, 2),
+            (4, 5, 3, 8, 7, 2),
+            (5, 3, 4, 4, 5, 1),
+        ] {
+            let pad = size / 2;
+            let on = (Kind::Float, Device::Cpu);
+            let x = channels_last(&Tensor::randn([6, c, h, w], on)).unwrap();
+            let weight = channels_last(&Tensor::randn([k, c, size, size], on)).unwrap();
+            for (kind, most) in [(Kind::Float, 1e-6), (Kind::BFloat16, 1e-2)] {
+                // Both see the same rounded numbers.
+                let weight = weight.to_kind(kind).to_kind(Kind::Float);
+                let x = x.to_kind(kind);
+                let plain = |x: &Tensor, weight: &Tensor| {
+                    let weight = weight.to_kind(Kind::Double);
+                    let x = x.to_kind(Kind::Double);
+                    x.conv2d(&weight, None::<&Tensor>, [stride; 2], [pad; 2], [1, 1], 1)
+                };
+                let ours = |x: &Tensor, weight: &Tensor| conv2d(x, weight, stride, pad).unwrap();
+                let pull = plain(&x, &weight).randn_like();
+                let pull = pull.to_kind(kind).to_kind(Kind::Double);
+                let (want, got) = tch::with_grad(|| {
+                    (
+                        passes(&x, &weight, &pull, &plain),
+                        passes(&x, &weight, &pull, &ours),
+                    )
+                });
+                for (pass, (want, got)) in ["output", "input", "weight"]
+                    .iter()
+                    .zip(want.iter().zip(&got))
+                {
+                    let off = (want - got).norm().double_value(&[]) / want.norm().double_value(&[]);
+                    assert!(
+                        off < most,
+                        "{pass} of {h}x{w}, {c} to {k}, {size}x{size} by {stride} in {kind:?}: {off:.1e}"
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn libtorch_says_where_it_is() {
         assert!(library_dir().join("libtorch_cpu.so").exists());
