@@ -12,6 +12,7 @@ pub mod device;
 pub mod doctor;
 mod error;
 pub mod evaluate;
+pub mod export;
 pub mod feed;
 #[expect(unsafe_code, reason = "the one place where libtorch is called by hand")]
 mod ffi;
@@ -19,6 +20,7 @@ pub mod inputs;
 pub mod model;
 pub mod optim;
 pub mod parity;
+pub mod predict;
 pub mod run;
 pub mod schedule;
 pub mod sizes;

@@ -2,6 +2,8 @@
 
 pub mod doctor;
 pub mod eval;
+pub mod export;
+pub mod predict;
 pub mod train;
 
 use std::path::{Path, PathBuf};
