@@ -16,10 +16,10 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use tinyres_format::transport::Level;
+use tinyres_format::transport::{Level, SUFFIX};
 use tinyres_format::{
-    Columns, Digest, Form, Manifest, Metadata, Refused, Shape, ShardEntry, Split, SplitEntry,
-    Writer,
+    Columns, Digest, Form, Manifest, Metadata, Refused, Sealed, Shape, ShardEntry, Split,
+    SplitEntry, Writer,
 };
 
 use crate::beside::Beside;
@@ -219,24 +219,29 @@ impl Packer<'_> {
                     done += images;
                     watch.on(&Event::Advance { done });
                 })?;
-                let Some(filled) = filled else { continue };
+                let Some(mut filled) = filled else { continue };
                 let labels = filled.items.iter().map(label);
                 report.count(labels, filled.grey, filled.refused.len());
                 entry.shards.extend(finishing.wait().transpose()?);
                 metadata.grey = filled.grey;
                 metadata.refused.clone_from(&filled.refused);
-                self.refused.extend(filled.refused);
-                let (writer, items, images) = (filled.writer, filled.items, filled.images);
+                self.refused.append(&mut filled.refused);
                 let (staging, compressor) = (self.staging, self.compressor);
                 finishing.begin(move || {
-                    let entry = finish(writer, &items, &images, &metadata, file)?;
-                    if let Some(compressor) = compressor {
-                        compressor.replace(
-                            &staging.path(&entry.file),
-                            &staging.path(&entry.transport_file()),
-                        )?;
-                    }
-                    Ok(entry)
+                    let shard = filled.seal(&metadata)?;
+                    let published = match compressor {
+                        None => shard.publish()?,
+                        Some(compressor) => {
+                            let to = staging.path(&(file.clone() + SUFFIX));
+                            compressor.replace(&shard, &to)?
+                        }
+                    };
+                    Ok(ShardEntry {
+                        file,
+                        images: published.images,
+                        bytes: published.bytes,
+                        digest: published.digest,
+                    })
                 });
             }
             entry.shards.extend(finishing.wait().transpose()?);
@@ -300,26 +305,16 @@ fn label(item: &&Item) -> i64 {
     item.label.map_or(-1, i64::from)
 }
 
-fn finish(
-    writer: Writer,
-    items: &[&Item],
-    images: &[Decoded],
-    metadata: &Metadata,
-    file: String,
-) -> Result<ShardEntry> {
-    let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
-    let columns = Columns {
-        labels: items.iter().map(label).collect(),
-        boxes: images.iter().map(bbox).collect(),
-        names: items.iter().map(|item| item.name.clone()).collect(),
-    };
-    let published = writer.finish(&columns, metadata)?;
-    Ok(ShardEntry {
-        file,
-        images: published.images,
-        bytes: published.bytes,
-        digest: published.digest,
-    })
+impl Filled<'_> {
+    fn seal(self, metadata: &Metadata) -> Result<Sealed> {
+        let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
+        let columns = Columns {
+            labels: self.items.iter().map(label).collect(),
+            boxes: self.images.iter().map(bbox).collect(),
+            names: self.items.iter().map(|item| item.name.clone()).collect(),
+        };
+        Ok(self.writer.seal(&columns, metadata)?)
+    }
 }
 
 fn number(shards: usize) -> Result<u32> {
