@@ -50,7 +50,7 @@ pub fn annotations(data: &[u8]) -> bool {
             |line: &str| line.split_once('\t') == Some((class.id.as_str(), class.name.as_str()));
         assert!(class.name == class.id || text("words.txt").lines().any(named));
     }
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut reader) = (BTreeSet::new(), source.reader());
     for (split, items) in &source.splits {
         for item in items {
             assert!(item.name.starts_with(split.name()) && seen.insert(item.name.as_str()));
@@ -62,8 +62,7 @@ pub fn annotations(data: &[u8]) -> bool {
                 let [x0, y0, x1, y1] = item.bbox.expect("annotated");
                 assert!(0 <= x0 && x0 <= x1 && 0 <= y0 && y0 <= y1);
             }
-            let mut bytes = b"what was there before".to_vec();
-            source.read(item, &mut bytes).expect("a file of the tree");
+            let bytes = reader.read(item).expect("a file of the tree");
             assert_eq!(bytes, item.name.as_bytes());
         }
     }
@@ -147,10 +146,12 @@ fn mend(file: &mut [u8]) {
 
 /// Each image that can be read must be one of `twins`, names and bytes in the archive.
 fn compare(source: &Source, twins: &[(String, Vec<u8>)]) {
-    let mut bytes = Vec::new();
-    for item in source.splits.iter().flat_map(|(_, items)| items) {
-        match source.read(item, &mut bytes) {
-            Ok(()) => {
+    let items: Vec<_> = source.splits.iter().flat_map(|(_, items)| items).collect();
+    let mut reader = source.reader();
+    reader.load(&items);
+    for item in items {
+        match reader.read(item) {
+            Ok(bytes) => {
                 let same =
                     |(name, twin): &(String, _)| name.ends_with(&item.name) && *twin == bytes;
                 assert!(twins.iter().any(same), "{}", item.name);

@@ -73,12 +73,14 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         )));
     }
     let threads = threads(config.threads);
-    let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::new(config.resize)).collect();
+    let mut workers: Vec<Worker> = (0..threads)
+        .map(|_| Worker::new(source, config.resize))
+        .collect();
     let side = match config.resize {
         Some(resize) => resize.side.get(),
         None => {
             let items = source.splits.iter().flat_map(|(_, items)| items);
-            workers[0].side(source, items)?
+            workers[0].side(items)?
         }
     };
     let shape = Shape::rgb(side);
@@ -156,7 +158,7 @@ struct Packer<'a> {
     fingerprint: Digest,
     skip_bad: bool,
     staging: &'a Staging,
-    workers: Vec<Worker>,
+    workers: Vec<Worker<'a>>,
     compressor: Option<&'a Compressor>,
     /// Bad images of the splits so far.
     refused: Vec<Refused>,
@@ -269,8 +271,7 @@ impl Packer<'_> {
                     advance(images);
                 }
             };
-            let (workers, source) = (&mut self.workers, self.source);
-            let outcomes = fill(workers, source, self.shape, &mut writer, &items, advance)?;
+            let outcomes = fill(&mut self.workers, self.shape, &mut writer, &items, advance)?;
             if outcomes.iter().all(Outcome::is_ok) {
                 let images: Vec<Decoded> = outcomes.into_iter().flatten().collect();
                 return Ok(Some(Filled {
