@@ -14,6 +14,7 @@ mod staging;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use tinyres_format::transport::{Level, SUFFIX};
@@ -88,10 +89,13 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         .zstd
         .map(|level| Compressor::new(level, threads))
         .transpose()?;
+    let fingerprint: Fingerprint<'_> = LazyLock::new(Box::new(move || {
+        fingerprint(source, shape, config.resize, config.shard_images)
+    }));
     let mut packer = Packer {
         source,
         shape,
-        fingerprint: fingerprint(source, shape, config.resize, config.shard_images),
+        fingerprint: &fingerprint,
         skip_bad: config.skip_bad,
         staging: &staging,
         workers,
@@ -120,7 +124,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
             .for_each(|image| images.push(BadImage(image)));
         return Err(Error::Bad { images });
     }
-    let fingerprint = packer.fingerprint;
+    let fingerprint = *fingerprint;
     let mut manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
     manifest.transport = config.zstd.map(|_| Form::Zstd);
     staging.publish(&manifest)?;
@@ -151,11 +155,15 @@ fn threads(asked: usize) -> usize {
     }
 }
 
+/// Computed when the first shard is finished, beside the decoding of the second: it takes the time of
+/// decoding a few hundred images.
+type Fingerprint<'a> = LazyLock<Digest, Box<dyn FnOnce() -> Digest + Send + 'a>>;
+
 /// What all splits of a set share.
-struct Packer<'a> {
+struct Packer<'a, 'f> {
     source: &'a Source,
     shape: Shape,
-    fingerprint: Digest,
+    fingerprint: &'a Fingerprint<'f>,
     skip_bad: bool,
     staging: &'a Staging,
     workers: Vec<Worker<'a>>,
@@ -173,7 +181,7 @@ struct Filled<'a> {
     refused: Vec<Refused>,
 }
 
-impl Packer<'_> {
+impl Packer<'_, '_> {
     fn pack_split(
         &mut self,
         split: Split,
@@ -192,17 +200,18 @@ impl Packer<'_> {
             let mut finishing = Beside::<Result<ShardEntry>>::new(scope);
             for (index, items) in shards.iter().enumerate() {
                 let file = split.shard_name(index);
-                let mut metadata = Metadata {
+                let (source, fingerprint, shard) = (self.source, self.fingerprint, number(index)?);
+                let metadata = move |grey, refused| Metadata {
                     creator: creator(),
-                    fingerprint: self.fingerprint,
+                    fingerprint: **fingerprint,
                     split,
-                    shard: number(index)?,
+                    shard,
                     shards: count,
-                    grey: 0,
-                    refused: Vec::new(),
-                    classes: self.source.classes.clone(),
+                    grey,
+                    refused,
+                    classes: source.classes.clone(),
                 };
-                if let Some(kept) = self.staging.kept(&file, &metadata, self.source, items)
+                if let Some(kept) = self.staging.kept(&file, metadata, source, items)
                     && (self.skip_bad || kept.refused.is_empty())
                 {
                     done += items.len() as u64;
@@ -221,16 +230,14 @@ impl Packer<'_> {
                     done += images;
                     watch.on(&Event::Advance { done });
                 })?;
-                let Some(mut filled) = filled else { continue };
+                let Some(filled) = filled else { continue };
                 let labels = filled.items.iter().map(label);
                 report.count(labels, filled.grey, filled.refused.len());
                 entry.shards.extend(finishing.wait().transpose()?);
-                metadata.grey = filled.grey;
-                metadata.refused.clone_from(&filled.refused);
-                self.refused.append(&mut filled.refused);
+                self.refused.extend_from_slice(&filled.refused);
                 let (staging, compressor) = (self.staging, self.compressor);
                 finishing.begin(move || {
-                    let shard = filled.seal(&metadata)?;
+                    let shard = filled.seal(metadata)?;
                     let published = match compressor {
                         None => shard.publish()?,
                         Some(compressor) => {
@@ -307,14 +314,15 @@ fn label(item: &&Item) -> i64 {
 }
 
 impl Filled<'_> {
-    fn seal(self, metadata: &Metadata) -> Result<Sealed> {
+    fn seal(self, metadata: impl FnOnce(u64, Vec<Refused>) -> Metadata) -> Result<Sealed> {
         let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
         let columns = Columns {
             labels: self.items.iter().map(label).collect(),
             boxes: self.images.iter().map(bbox).collect(),
             names: self.items.iter().map(|item| item.name.clone()).collect(),
         };
-        Ok(self.writer.seal(&columns, metadata)?)
+        let metadata = metadata(self.grey, self.refused);
+        Ok(self.writer.seal(&columns, &metadata)?)
     }
 }
 
