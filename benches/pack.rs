@@ -31,12 +31,9 @@ fn packing(criterion: &mut Criterion) {
         });
     let source = Source::open(&path).expect("a Tiny ImageNet zip or tree");
     let items = source.splits.iter().flat_map(|(_, items)| items);
+    let mut reader = source.reader();
     let jpegs: Vec<Vec<u8>> = items
-        .map(|item| {
-            let mut jpeg = Vec::new();
-            source.read(item, &mut jpeg).expect("an image");
-            jpeg
-        })
+        .map(|item| reader.read(item).expect("an image").to_owned())
         .collect();
 
     let mut group = criterion.benchmark_group("pack");

@@ -48,6 +48,7 @@ targets!(
     annotations 5_000,
     transport 10_000,
     zip 10_000,
+    tar 10_000,
     order 5_000
 );
 

@@ -21,4 +21,4 @@ pub use metadata::{Class, Digest, Metadata, Refused, Split};
 pub use part::Part;
 pub use shard::{Sections, Shard, map, map_sections};
 pub use transport::ZstdShard;
-pub use writer::{Columns, Published, Run, Writer};
+pub use writer::{Columns, Published, Run, Sealed, Writer};

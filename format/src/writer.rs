@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -27,6 +28,45 @@ pub struct Published {
     pub bytes: u64,
     /// The SHA-256 of its header page, which holds the checksum of everything else.
     pub digest: Digest,
+}
+
+/// A shard that is whole, but not on the disk yet, nor at its path. Dropped, it leaves nothing.
+#[derive(Debug)]
+#[must_use = "the shard does not appear until it is published"]
+pub struct Sealed {
+    draft: Draft,
+    published: Published,
+}
+
+impl Sealed {
+    /// Where it will appear.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.draft.path()
+    }
+
+    /// The file that holds it.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        self.draft.file()
+    }
+
+    /// What [`publish`](Self::publish) will return.
+    #[must_use]
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// Makes the shard appear at its path.
+    ///
+    /// # Errors
+    /// Those of the operating system. The shard does not appear then.
+    pub fn publish(self) -> Result<Published> {
+        let path = self.draft.path().to_owned();
+        let appeared = self.draft.publish();
+        appeared.map_err(|error| Error::from(error).at(&path))?;
+        Ok(self.published)
+    }
 }
 
 /// Images that lie at their place in the file, and the checksums that the shard needs of them.
@@ -144,7 +184,16 @@ impl Writer {
     /// # Errors
     /// Columns that do not fit the images, metadata past its cap, or an error of the operating
     /// system. The shard does not appear then.
-    pub fn finish(mut self, columns: &Columns, metadata: &Metadata) -> Result<Published> {
+    pub fn finish(self, columns: &Columns, metadata: &Metadata) -> Result<Published> {
+        self.seal(columns, metadata)?.publish()
+    }
+
+    /// Writes what [`finish`](Self::finish) does, and leaves it to the caller to publish the shard:
+    /// one that is only compressed and thrown away need not be forced to the disk.
+    ///
+    /// # Errors
+    /// As for [`finish`](Self::finish).
+    pub fn seal(mut self, columns: &Columns, metadata: &Metadata) -> Result<Sealed> {
         self.check(columns, metadata)?;
         if !self.images.is_multiple_of(BLOCK_IMAGES as u64) {
             self.end_block();
@@ -202,10 +251,10 @@ impl Writer {
         // A run that was written and never pushed may lie further out.
         let cut = self.draft.file().set_len(end);
         cut.map_err(|error| Error::from(error).at(self.draft.path()))?;
-        let path = self.draft.path().to_owned();
-        let published_at = self.draft.publish();
-        published_at.map_err(|error| Error::from(error).at(&path))?;
-        Ok(published)
+        Ok(Sealed {
+            draft: self.draft,
+            published,
+        })
     }
 
     /// Checks what [`Shard::verify`](crate::Shard::verify) will, so that no shard fails it.

@@ -14,4 +14,4 @@ pub use json::{manifest, metadata};
 pub use order::order;
 pub use shard::{forged, shard};
 pub use transport::transport;
-pub use tree::{annotations, zip};
+pub use tree::{annotations, tar, zip};

@@ -1,12 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use tar::{Archive, EntryType, Header};
 use tinyres::source::{Error, Source, Split};
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
+use zip::ZipArchive;
 
 /// The texts of a Tiny ImageNet, in the order in which [`annotations`] takes them.
 const TEXTS: [&str; 5] = [
@@ -37,12 +37,8 @@ pub fn annotations(data: &[u8]) -> bool {
         .iter()
         .map(|(&name, &text)| (name, text))
         .chain(images);
-    let source = match open(&archive(files)) {
-        Ok(source) => source,
-        Err(error) => {
-            assert!(!error.to_string().is_empty());
-            return false;
-        }
+    let Some(source) = opened(&archive(files)) else {
+        return false;
     };
     let text = |name| {
         std::str::from_utf8(texts.get(name).copied().unwrap_or_default()).expect("it was read")
@@ -54,7 +50,7 @@ pub fn annotations(data: &[u8]) -> bool {
             |line: &str| line.split_once('\t') == Some((class.id.as_str(), class.name.as_str()));
         assert!(class.name == class.id || text("words.txt").lines().any(named));
     }
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut reader) = (BTreeSet::new(), source.reader());
     for (split, items) in &source.splits {
         for item in items {
             assert!(item.name.starts_with(split.name()) && seen.insert(item.name.as_str()));
@@ -66,8 +62,7 @@ pub fn annotations(data: &[u8]) -> bool {
                 let [x0, y0, x1, y1] = item.bbox.expect("annotated");
                 assert!(0 <= x0 && x0 <= x1 && 0 <= y0 && y0 <= y1);
             }
-            let mut bytes = b"what was there before".to_vec();
-            source.read(item, &mut bytes).expect("a file of the tree");
+            let bytes = reader.read(item).expect("a file of the tree");
             assert_eq!(bytes, item.name.as_bytes());
         }
     }
@@ -80,12 +75,8 @@ pub fn annotations(data: &[u8]) -> bool {
 
 /// Any bytes as a zip: what it gives must be what the `zip` crate's own reader gives.
 pub fn zip(data: &[u8]) -> bool {
-    let source = match open(data) {
-        Ok(source) => source,
-        Err(error) => {
-            assert!(!error.to_string().is_empty());
-            return false;
-        }
+    let Some(source) = opened(data) else {
+        return false;
     };
     let mut archive = ZipArchive::new(Cursor::new(data)).expect("the reader that took it");
     let mut twins = Vec::new();
@@ -99,10 +90,68 @@ pub fn zip(data: &[u8]) -> bool {
             }
         }
     }
-    let mut bytes = Vec::new();
-    for item in source.splits.iter().flat_map(|(_, items)| items) {
-        match source.read(item, &mut bytes) {
-            Ok(()) => {
+    compare(&source, &twins);
+    true
+}
+
+/// Any bytes as a tar, as they are and then with the checksums that its headers should have: what it
+/// gives must be what the `tar` crate reads from its beginning to its end.
+pub fn tar(data: &[u8]) -> bool {
+    let mut mended = data.to_vec();
+    mend(&mut mended);
+    let plain = examine(data);
+    examine(&mended) || plain
+}
+
+fn examine(data: &[u8]) -> bool {
+    let Some(source) = opened(data) else {
+        return false;
+    };
+    let mut twins = Vec::new();
+    for entry in Archive::new(data).entries().expect("at its beginning") {
+        let mut entry = entry.expect("the reader that took it");
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        // What a sparse file expands to may have any length, and is not read here.
+        if entry.header().entry_type() != EntryType::GNUSparse {
+            let mut bytes = Vec::new();
+            let whole = entry.read_to_end(&mut bytes).is_ok();
+            twins.extend(whole.then_some((name, bytes)));
+        }
+    }
+    compare(&source, &twins);
+    true
+}
+
+/// Makes good the checksum of each header, and the mark of the first, by which a tar is told.
+fn mend(file: &mut [u8]) {
+    const BLOCK: usize = size_of::<Header>();
+    if let Some(mark) = file.get_mut(257..262) {
+        mark.copy_from_slice(b"ustar");
+    }
+    let mut at = Some(0);
+    while let Some(block) = at.and_then(|at| file.get_mut(at..)?.first_chunk_mut::<BLOCK>()) {
+        let mut header = Header::from_byte_slice(block).clone();
+        let mut size = 0;
+        if *block != [0; BLOCK] {
+            header.set_cksum();
+            *block = *header.as_bytes();
+            size = header.entry_size().unwrap_or_default();
+        }
+        at = usize::try_from(size).ok().and_then(|size| {
+            size.checked_next_multiple_of(BLOCK)?
+                .checked_add(at? + BLOCK)
+        });
+    }
+}
+
+/// Each image that can be read must be one of `twins`, names and bytes in the archive.
+fn compare(source: &Source, twins: &[(String, Vec<u8>)]) {
+    let items: Vec<_> = source.splits.iter().flat_map(|(_, items)| items).collect();
+    let mut reader = source.reader();
+    reader.load(&items);
+    for item in items {
+        match reader.read(item) {
+            Ok(bytes) => {
                 let same =
                     |(name, twin): &(String, _)| name.ends_with(&item.name) && *twin == bytes;
                 assert!(twins.iter().any(same), "{}", item.name);
@@ -110,7 +159,13 @@ pub fn zip(data: &[u8]) -> bool {
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
-    true
+}
+
+/// The source in an archive of these bytes, if it is one.
+fn opened(bytes: &[u8]) -> Option<Source> {
+    open(bytes)
+        .map_err(|error| assert!(!error.to_string().is_empty()))
+        .ok()
 }
 
 /// Opens bytes as a file that has no name and goes with its thread.
@@ -124,12 +179,13 @@ fn open(bytes: &[u8]) -> Result<Source, Error> {
     })
 }
 
+/// A tar, which takes a tenth of the time that a zip takes to write and to read.
 fn archive<'a>(files: impl Iterator<Item = (&'a str, &'a [u8])>) -> Vec<u8> {
-    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+    let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in files {
-        writer.start_file(name, stored).expect("a new name");
-        writer.write_all(bytes).expect("memory");
+        let mut header = Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, bytes).expect("memory");
     }
-    writer.finish().expect("memory").into_inner()
+    tar.into_inner().expect("memory")
 }

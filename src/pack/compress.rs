@@ -1,13 +1,13 @@
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
 use tinyres_format::transport::Level;
+use tinyres_format::{Published, Sealed};
 
-use super::{Error, Result};
+use super::Result;
 use crate::text::Bytes;
 use crate::transport::{self, ratio};
 
@@ -43,26 +43,20 @@ impl Compressor {
         })
     }
 
-    /// Writes the transport form of the shard at `raw` to `to`, and removes the raw one.
-    pub fn replace(&self, raw: &Path, to: &Path) -> Result<()> {
+    /// Publishes the transport form of `raw` at `to`, and drops the raw one, which is never forced to
+    /// the disk. Says what that would have been published as.
+    pub fn replace(&self, raw: &Sealed, to: &Path) -> Result<Published> {
         let began = Instant::now();
-        let bytes = self
-            .pool
-            .install(|| transport::write(raw, to, self.level))?;
-        let removed = fs::metadata(raw).and_then(|file| {
-            fs::remove_file(raw)?;
-            Ok(file.len())
-        });
-        let raw = removed.map_err(|reason| Error::Output {
-            path: raw.to_owned(),
-            reason,
-        })?;
+        let write = || transport::write_file(raw.file(), to, self.level);
+        let written = self.pool.install(write);
+        let bytes = written.map_err(|error| error.at(raw.path()))?;
+        let published = raw.published().clone();
         self.count(|sum| {
             sum.bytes += bytes;
-            sum.compressed += raw;
+            sum.compressed += published.bytes;
             sum.seconds += began.elapsed().as_secs_f64();
         });
-        Ok(())
+        Ok(published)
     }
 
     /// Counts a shard that an interrupted pack had compressed to `bytes` bytes.

@@ -14,12 +14,13 @@ mod staging;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Instant;
 
-use tinyres_format::transport::Level;
+use tinyres_format::transport::{Level, SUFFIX};
 use tinyres_format::{
-    Columns, Digest, Form, Manifest, Metadata, Refused, Shape, ShardEntry, Split, SplitEntry,
-    Writer,
+    Columns, Digest, Form, Manifest, Metadata, Refused, Sealed, Shape, ShardEntry, Split,
+    SplitEntry, Writer,
 };
 
 use crate::beside::Beside;
@@ -72,12 +73,14 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         )));
     }
     let threads = threads(config.threads);
-    let mut workers: Vec<Worker> = (0..threads).map(|_| Worker::new(config.resize)).collect();
+    let mut workers: Vec<Worker> = (0..threads)
+        .map(|_| Worker::new(source, config.resize))
+        .collect();
     let side = match config.resize {
         Some(resize) => resize.side.get(),
         None => {
             let items = source.splits.iter().flat_map(|(_, items)| items);
-            workers[0].side(source, items)?
+            workers[0].side(items)?
         }
     };
     let shape = Shape::rgb(side);
@@ -85,10 +88,13 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         .zstd
         .map(|level| Compressor::new(level, threads))
         .transpose()?;
+    let fingerprint: Fingerprint<'_> = LazyLock::new(Box::new(move || {
+        fingerprint(source, shape, config.resize, config.shard_images)
+    }));
     let mut packer = Packer {
         source,
         shape,
-        fingerprint: fingerprint(source, shape, config.resize, config.shard_images),
+        fingerprint: &fingerprint,
         skip_bad: config.skip_bad,
         staging: &staging,
         workers,
@@ -117,7 +123,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
             .for_each(|image| images.push(BadImage(image)));
         return Err(Error::Bad { images });
     }
-    let fingerprint = packer.fingerprint;
+    let fingerprint = *fingerprint;
     let mut manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
     manifest.transport = config.zstd.map(|_| Form::Zstd);
     staging.publish(&manifest)?;
@@ -148,14 +154,18 @@ fn threads(asked: usize) -> usize {
     }
 }
 
+/// Computed when the first shard is finished, beside the decoding of the second: it takes the time of
+/// decoding a few hundred images.
+type Fingerprint<'a> = LazyLock<Digest, Box<dyn FnOnce() -> Digest + Send + 'a>>;
+
 /// What all splits of a set share.
-struct Packer<'a> {
+struct Packer<'a, 'f> {
     source: &'a Source,
     shape: Shape,
-    fingerprint: Digest,
+    fingerprint: &'a Fingerprint<'f>,
     skip_bad: bool,
     staging: &'a Staging,
-    workers: Vec<Worker>,
+    workers: Vec<Worker<'a>>,
     compressor: Option<&'a Compressor>,
     /// Bad images of the splits so far.
     refused: Vec<Refused>,
@@ -170,7 +180,7 @@ struct Filled<'a> {
     refused: Vec<Refused>,
 }
 
-impl Packer<'_> {
+impl Packer<'_, '_> {
     fn pack_split(
         &mut self,
         split: Split,
@@ -189,17 +199,18 @@ impl Packer<'_> {
             let mut finishing = Beside::<Result<ShardEntry>>::new(scope);
             for (index, items) in shards.iter().enumerate() {
                 let file = split.shard_name(index);
-                let mut metadata = Metadata {
+                let (source, fingerprint, shard) = (self.source, self.fingerprint, number(index)?);
+                let metadata = move |grey, refused| Metadata {
                     creator: creator(),
-                    fingerprint: self.fingerprint,
+                    fingerprint: **fingerprint,
                     split,
-                    shard: number(index)?,
+                    shard,
                     shards: count,
-                    grey: 0,
-                    refused: Vec::new(),
-                    classes: self.source.classes.clone(),
+                    grey,
+                    refused,
+                    classes: source.classes.clone(),
                 };
-                if let Some(kept) = self.staging.kept(&file, &metadata, self.source, items)
+                if let Some(kept) = self.staging.kept(&file, metadata, source, items)
                     && (self.skip_bad || kept.refused.is_empty())
                 {
                     done += items.len() as u64;
@@ -222,20 +233,23 @@ impl Packer<'_> {
                 let labels = filled.items.iter().map(label);
                 report.count(labels, filled.grey, filled.refused.len());
                 entry.shards.extend(finishing.wait().transpose()?);
-                metadata.grey = filled.grey;
-                metadata.refused.clone_from(&filled.refused);
-                self.refused.extend(filled.refused);
-                let (writer, items, images) = (filled.writer, filled.items, filled.images);
+                self.refused.extend_from_slice(&filled.refused);
                 let (staging, compressor) = (self.staging, self.compressor);
                 finishing.begin(move || {
-                    let entry = finish(writer, &items, &images, &metadata, file)?;
-                    if let Some(compressor) = compressor {
-                        compressor.replace(
-                            &staging.path(&entry.file),
-                            &staging.path(&entry.transport_file()),
-                        )?;
-                    }
-                    Ok(entry)
+                    let shard = filled.seal(metadata)?;
+                    let published = match compressor {
+                        None => shard.publish()?,
+                        Some(compressor) => {
+                            let to = staging.path(&(file.clone() + SUFFIX));
+                            compressor.replace(&shard, &to)?
+                        }
+                    };
+                    Ok(ShardEntry {
+                        file,
+                        images: published.images,
+                        bytes: published.bytes,
+                        digest: published.digest,
+                    })
                 });
             }
             entry.shards.extend(finishing.wait().transpose()?);
@@ -263,8 +277,7 @@ impl Packer<'_> {
                     advance(images);
                 }
             };
-            let (workers, source) = (&mut self.workers, self.source);
-            let outcomes = fill(workers, source, self.shape, &mut writer, &items, advance)?;
+            let outcomes = fill(&mut self.workers, self.shape, &mut writer, &items, advance)?;
             if outcomes.iter().all(Outcome::is_ok) {
                 let images: Vec<Decoded> = outcomes.into_iter().flatten().collect();
                 return Ok(Some(Filled {
@@ -299,26 +312,17 @@ fn label(item: &&Item) -> i64 {
     item.label.map_or(-1, i64::from)
 }
 
-fn finish(
-    writer: Writer,
-    items: &[&Item],
-    images: &[Decoded],
-    metadata: &Metadata,
-    file: String,
-) -> Result<ShardEntry> {
-    let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
-    let columns = Columns {
-        labels: items.iter().map(label).collect(),
-        boxes: images.iter().map(bbox).collect(),
-        names: items.iter().map(|item| item.name.clone()).collect(),
-    };
-    let published = writer.finish(&columns, metadata)?;
-    Ok(ShardEntry {
-        file,
-        images: published.images,
-        bytes: published.bytes,
-        digest: published.digest,
-    })
+impl Filled<'_> {
+    fn seal(self, metadata: impl FnOnce(u64, Vec<Refused>) -> Metadata) -> Result<Sealed> {
+        let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
+        let columns = Columns {
+            labels: self.items.iter().map(label).collect(),
+            boxes: self.images.iter().map(bbox).collect(),
+            names: self.items.iter().map(|item| item.name.clone()).collect(),
+        };
+        let metadata = metadata(self.grey, self.refused);
+        Ok(self.writer.seal(&columns, &metadata)?)
+    }
 }
 
 fn number(shards: usize) -> Result<u32> {

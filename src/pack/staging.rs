@@ -104,10 +104,11 @@ impl Staging {
 
     /// The shard `file` as an interrupted pack finished it, if it is whole and would be the same
     /// again: made by this version of the same items, none of which has been touched since it began.
+    /// `expected` takes the count of grey images and the refused ones, which only decoding tells.
     pub fn kept(
         &self,
         file: &str,
-        expected: &Metadata,
+        expected: impl FnOnce(u64, Vec<Refused>) -> Metadata,
         source: &Source,
         items: &[Item],
     ) -> Option<Kept> {
@@ -134,7 +135,7 @@ impl Staging {
         &self,
         file: &str,
         shard: &Shard<B>,
-        expected: &Metadata,
+        expected: impl FnOnce(u64, Vec<Refused>) -> Metadata,
         source: &Source,
         items: &[Item],
     ) -> Option<Kept> {
@@ -144,11 +145,7 @@ impl Staging {
             touched.is_ok_and(|touched| touched < began)
         };
         let metadata = shard.metadata();
-        let same = Metadata {
-            grey: metadata.grey,
-            refused: metadata.refused.clone(),
-            ..expected.clone()
-        };
+        let same = expected(metadata.grey, metadata.refused.clone());
         (*metadata == same && items.iter().all(untouched)).then(|| Kept {
             entry: ShardEntry {
                 file: file.to_owned(),

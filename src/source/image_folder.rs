@@ -148,18 +148,19 @@ impl Reader<'_> {
     fn refuse_links(&mut self, path: &str, files: &[String]) {
         for file in files.iter().filter(|file| !is_picture(file)) {
             let name = join(path, file);
-            if let Err(fault @ Fault::Link) = self.tree.check(&name) {
+            if let Err(fault @ Fault::Link) = self.tree.place(&name) {
                 self.problems.push(Problem::Unreadable { name, fault });
             }
         }
     }
 
     fn item(&mut self, name: String, label: Option<u32>) -> Option<Item> {
-        match self.tree.check(&name) {
-            Ok(()) => Some(Item {
+        match self.tree.place(&name) {
+            Ok(place) => Some(Item {
                 name,
                 label,
                 bbox: None,
+                place,
             }),
             Err(fault) => {
                 self.problems.push(Problem::Unreadable { name, fault });

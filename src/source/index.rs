@@ -13,29 +13,23 @@ const DEEPEST: usize = 24;
 pub(super) struct Index<E> {
     root: String,
     /// All folders, by their path in the archive.
-    folders: HashMap<String, Names<E>>,
+    folders: HashMap<String, Names>,
+    entries: Vec<E>,
 }
 
-#[derive(Debug)]
-struct Names<E> {
+#[derive(Debug, Default)]
+struct Names {
     folders: BTreeSet<String>,
-    files: BTreeMap<String, E>,
-}
-
-impl<E> Names<E> {
-    const fn new() -> Self {
-        Self {
-            folders: BTreeSet::new(),
-            files: BTreeMap::new(),
-        }
-    }
+    /// The number of each file's entry.
+    files: BTreeMap<String, usize>,
 }
 
 impl<E> Index<E> {
     pub fn new() -> Self {
         Self {
             root: String::new(),
-            folders: HashMap::from([(String::new(), Names::new())]),
+            folders: HashMap::from([(String::new(), Names::default())]),
+            entries: Vec::new(),
         }
     }
 
@@ -70,11 +64,14 @@ impl<E> Index<E> {
             return;
         }
         if let Some(names) = self.folders.get_mut(folder)
-            && names.files.insert(file.to_owned(), entry).is_some()
+            && let before = names.files.insert(file.to_owned(), self.entries.len())
         {
-            problems.push(Problem::RepeatedEntry {
-                name: name.to_owned(),
-            });
+            self.entries.push(entry);
+            if before.is_some() {
+                problems.push(Problem::RepeatedEntry {
+                    name: name.to_owned(),
+                });
+            }
         }
     }
 
@@ -88,7 +85,7 @@ impl<E> Index<E> {
         if let Some(names) = self.folders.get_mut(parent) {
             names.folders.insert(name.to_owned());
         }
-        self.folders.insert(folder.to_owned(), Names::new());
+        self.folders.insert(folder.to_owned(), Names::default());
     }
 
     /// Makes `folder` the root.
@@ -110,10 +107,15 @@ impl<E> Index<E> {
         })
     }
 
-    /// What is known of `file`.
-    pub fn get(&self, file: &str) -> Option<&E> {
+    /// The number of `file`'s entry.
+    pub fn find(&self, file: &str) -> Option<usize> {
         let path = self.path(file);
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        self.folders.get(folder)?.files.get(name)
+        self.folders.get(folder)?.files.get(name).copied()
+    }
+
+    /// What is known of the file whose entry has number `entry`.
+    pub fn get(&self, entry: usize) -> Option<&E> {
+        self.entries.get(entry)
     }
 }

@@ -1,6 +1,6 @@
 //! What can be packed: a tree of images in a directory or an archive, as classes and lists of items.
 //!
-//! Opening reads annotations and file names, never an image; [`Source::read`] hands out the bytes
+//! Opening reads annotations and file names, never an image; [`Reader::read`] hands out the bytes
 //! of one image on demand. Whoever uses a source knows neither its layout nor its storage.
 //!
 //! # Layouts
@@ -83,6 +83,7 @@ mod pictures;
 mod tar;
 mod tiny_imagenet;
 mod tree;
+mod window;
 mod zip;
 
 use std::io;
@@ -92,13 +93,13 @@ use std::time::SystemTime;
 pub use error::{Error, Fault, Place, Problem, Problems};
 pub use pictures::{in_folder, read};
 pub use tinyres_format::{Class, Split};
-use tree::{Folder, Tree};
+use tree::{Folder, Memory, Tree};
 
 /// The largest file, in bytes, that is read from a source: 64 MiB, text or image.
 pub const MAX_FILE: u64 = 64 << 20;
 
 /// An image that can be read, and what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Item {
     /// Path in the tree, separated by `/`: `train/n02124075/images/n02124075_0.JPEG`.
     pub name: String,
@@ -107,6 +108,15 @@ pub struct Item {
     /// What the annotation says: inclusive pixels x0, y0, x1, y1, none negative, x0 <= x1 and
     /// y0 <= y1. Whether it lies inside the image is for whoever decodes the image to say.
     pub bbox: Option<[i32; 4]>,
+    /// Its place in the archive.
+    place: usize,
+}
+
+/// The same image of two sources may lie at different places.
+impl PartialEq for Item {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.label, self.bbox) == (&other.name, other.label, other.bbox)
+    }
 }
 
 /// A set of images to pack.
@@ -147,17 +157,14 @@ impl Source {
         })
     }
 
-    /// Reads the encoded bytes of `item` into `bytes`, whose content and length do not matter.
-    ///
-    /// Takes no lock: any number of threads may read at once. What comes from a zip has been
-    /// checked against its CRC-32.
-    pub fn read(&self, item: &Item, bytes: &mut Vec<u8>) -> Result<(), Error> {
-        self.tree
-            .read(&item.name, bytes)
-            .map_err(|fault| Error::Read {
-                file: self.tree.show(&item.name),
-                fault,
-            })
+    /// Reads items of this source. Takes no lock: any number of threads may read at once, each by a
+    /// reader of its own.
+    #[must_use]
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            tree: &self.tree,
+            memory: Memory::default(),
+        }
     }
 
     /// When the file that holds `item` was last written to: the image itself, or its archive.
@@ -166,6 +173,29 @@ impl Source {
     /// Those of the operating system.
     pub fn modified(&self, item: &Item) -> io::Result<SystemTime> {
         self.tree.modified(&item.name)
+    }
+}
+
+/// Reads the items of a source, one after the other, to memory that it uses again.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    tree: &'a Tree,
+    memory: Memory,
+}
+
+impl Reader<'_> {
+    /// The encoded bytes of `item`. What comes from a zip has been checked against its CRC-32.
+    pub fn read(&mut self, item: &Item) -> Result<&[u8], Error> {
+        (self.tree.read_at(&item.name, item.place, &mut self.memory)).map_err(|fault| Error::Read {
+            file: self.tree.show(&item.name),
+            fault,
+        })
+    }
+
+    /// Prepares to read `items`: those that lie side by side in an archive cost one read together.
+    pub fn load(&mut self, items: &[&Item]) {
+        let places = items.iter().map(|item| item.place);
+        self.tree.load(places, &mut self.memory);
     }
 }
 

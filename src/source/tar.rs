@@ -1,12 +1,13 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ::tar::{Archive, EntryType};
 
 use super::index::Index;
+use super::window::Window;
 use super::{Error, Fault, MAX_FILE, Problem, Problems};
 
 /// A tar whose headers have been read once, past the data. Files are read by position, so that
@@ -24,6 +25,12 @@ pub(super) struct Entry {
     data: u64,
     size: u64,
     kind: Kind,
+}
+
+impl Entry {
+    fn extent(&self) -> Range<u64> {
+        self.data..self.data.saturating_add(self.size)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,20 +88,16 @@ impl Tar {
         }
     }
 
-    pub fn check(&self, file: &str) -> Result<(), Fault> {
-        self.entry(file).map(drop)
+    pub fn read<'a>(&self, place: usize, window: &'a mut Window) -> Result<&'a [u8], Fault> {
+        let entry = self.entry(place)?;
+        let bytes = window.get(&self.file, entry.extent());
+        bytes.map_err(Fault::Io)
     }
 
-    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
-        let entry = self.entry(file)?;
-        let size = entry.size;
-        bytes.resize(
-            usize::try_from(size).map_err(|_| Fault::TooLarge { size })?,
-            0,
-        );
-        self.file
-            .read_exact_at(bytes, entry.data)
-            .map_err(Fault::Io)
+    /// Reads the files at `places` at once, where that pays.
+    pub fn load(&self, places: impl Iterator<Item = usize>, window: &mut Window) {
+        let entries = places.filter_map(|place| self.entry(place).ok());
+        window.load_all(&self.file, entries.map(Entry::extent));
     }
 
     pub fn modified(&self) -> io::Result<SystemTime> {
@@ -102,8 +105,8 @@ impl Tar {
     }
 
     /// Finds a file that can be read, with no more bytes than are worth reading.
-    fn entry(&self, file: &str) -> Result<&Entry, Fault> {
-        let entry = self.index.get(file).ok_or(Fault::Missing)?;
+    pub fn entry(&self, place: usize) -> Result<&Entry, Fault> {
+        let entry = self.index.get(place).ok_or(Fault::Missing)?;
         match entry.kind {
             Kind::Link => Err(Fault::Link),
             Kind::Sparse => Err(Fault::Sparse),

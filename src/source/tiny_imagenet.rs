@@ -183,8 +183,13 @@ impl Reader<'_> {
     }
 
     fn item(&mut self, name: String, label: Option<u32>, bbox: Option<[i32; 4]>) -> Option<Item> {
-        let item = match self.tree.check(&name) {
-            Ok(()) => Ok(Item { name, label, bbox }),
+        let item = match self.tree.place(&name) {
+            Ok(place) => Ok(Item {
+                name,
+                label,
+                bbox,
+                place,
+            }),
             Err(fault) => Err(Problem::Unreadable { name, fault }),
         };
         self.keep(item)
@@ -211,9 +216,8 @@ impl Reader<'_> {
 
     /// The text of a file that must be there.
     fn text(&mut self, name: &str, why: &'static str) -> Option<String> {
-        let mut bytes = Vec::new();
-        let text = match self.tree.read(name, &mut bytes) {
-            Ok(()) => text(name, bytes),
+        let text = match self.tree.read(name) {
+            Ok(bytes) => text(name, bytes),
             Err(Fault::Missing) => Err(Problem::Missing {
                 name: name.to_owned(),
                 why,

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use super::dir::Dir;
 use super::tar::Tar;
+use super::window::Window;
 use super::zip::Zip;
 use super::{Error, Fault, Problem, Problems};
 
@@ -15,6 +16,13 @@ pub(super) enum Tree {
     Dir(Dir),
     Zip(Zip),
     Tar(Tar),
+}
+
+/// What files are read to, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    window: Window,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// How compressed files begin that may hold a tar, and what turns them into it.
@@ -84,21 +92,51 @@ impl Tree {
         }
     }
 
-    /// Finds what is known about `file` without reading it and would keep it from being read.
-    pub fn check(&self, file: &str) -> Result<(), Fault> {
+    /// The place of `file` in an archive, for [`read_at`](Self::read_at); in a directory its name
+    /// alone counts. Finds what is known about it without reading it and would keep it from being read.
+    pub fn place(&self, file: &str) -> Result<usize, Fault> {
+        let missing = Fault::Missing;
         match self {
-            Self::Dir(_) => Ok(()),
-            Self::Zip(zip) => zip.check(file),
-            Self::Tar(tar) => tar.check(file),
+            Self::Dir(_) => Ok(0),
+            Self::Zip(zip) => {
+                let place = zip.index.find(file).ok_or(missing)?;
+                zip.entry(place).map(|_| place)
+            }
+            Self::Tar(tar) => {
+                let place = tar.index.find(file).ok_or(missing)?;
+                tar.entry(place).map(|_| place)
+            }
         }
     }
 
-    /// Replaces what is in `bytes` by the bytes of `file`.
-    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+    /// The bytes of `file`.
+    pub fn read(&self, file: &str) -> Result<Vec<u8>, Fault> {
+        let mut memory = Memory::default();
+        let bytes = self.read_at(file, self.place(file)?, &mut memory)?;
+        Ok(bytes.to_owned())
+    }
+
+    /// The bytes of `file`, whose place is known.
+    pub fn read_at<'a>(
+        &self,
+        file: &str,
+        place: usize,
+        memory: &'a mut Memory,
+    ) -> Result<&'a [u8], Fault> {
+        let Memory { window, bytes } = memory;
         match self {
-            Self::Dir(dir) => dir.read(file, bytes),
-            Self::Zip(zip) => zip.read(file, bytes),
-            Self::Tar(tar) => tar.read(file, bytes),
+            Self::Dir(dir) => dir.read(file, bytes).map(|()| &**bytes),
+            Self::Zip(zip) => zip.read(place, window, bytes),
+            Self::Tar(tar) => tar.read(place, window),
+        }
+    }
+
+    /// Reads the files at `places` to `memory`, where that costs less than to read each by itself.
+    pub fn load(&self, places: impl Iterator<Item = usize>, memory: &mut Memory) {
+        match self {
+            Self::Dir(_) => {}
+            Self::Zip(zip) => zip.load(places, &mut memory.window),
+            Self::Tar(tar) => tar.load(places, &mut memory.window),
         }
     }
 

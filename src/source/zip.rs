@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -12,6 +13,7 @@ use flate2::bufread::DeflateDecoder;
 
 use super::index::Index;
 use super::names::is_junk;
+use super::window::Window;
 use super::{Error, Fault, MAX_FILE, Problem, Problems};
 
 /// A zip whose directory has been read once. Entries are read by position, so that threads share
@@ -106,27 +108,28 @@ impl Zip {
         self.file.metadata()?.modified()
     }
 
-    pub fn check(&self, file: &str) -> Result<(), Fault> {
-        self.entry(file).map(drop)
-    }
-
-    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
-        let entry = self.entry(file)?;
-        self.read_packed(entry, bytes)?;
+    pub fn read<'a>(
+        &self,
+        place: usize,
+        window: &'a mut Window,
+        plain: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Fault> {
+        let entry = self.entry(place)?;
+        let mut bytes = self.packed(entry, window)?;
         if let Kind::Deflated = entry.kind {
-            let mut plain = Vec::with_capacity(clamp(entry.size));
+            plain.clear();
             // One byte more than stated tells a longer file; the checksum tells any other.
-            DeflateDecoder::new(bytes.as_slice())
+            DeflateDecoder::new(bytes)
                 .take(entry.size + 1)
-                .read_to_end(&mut plain)
+                .read_to_end(plain)
                 .map_err(|_| entry.damaged("its data does not inflate"))?;
-            *bytes = plain;
+            bytes = plain;
         }
         if bytes.len() as u64 != entry.size {
             return Err(entry.damaged("its data has another length than stated"));
         }
         match crc32fast::hash(bytes) {
-            got if got == entry.crc => Ok(()),
+            got if got == entry.crc => Ok(bytes),
             got => Err(Fault::Checksum {
                 got,
                 expected: entry.crc,
@@ -134,9 +137,15 @@ impl Zip {
         }
     }
 
+    /// Reads the files at `places` at once, where that pays.
+    pub fn load(&self, places: impl Iterator<Item = usize>, window: &mut Window) {
+        let entries = places.filter_map(|place| self.entry(place).ok());
+        window.load_all(&self.file, entries.map(|entry| self.extent(entry)));
+    }
+
     /// Finds a file that can be read, with no more bytes than are worth reading.
-    fn entry(&self, file: &str) -> Result<&Entry, Fault> {
-        let entry = self.index.get(file).ok_or(Fault::Missing)?;
+    pub fn entry(&self, place: usize) -> Result<&Entry, Fault> {
+        let entry = self.index.get(place).ok_or(Fault::Missing)?;
         match entry.kind {
             Kind::Encrypted => Err(Fault::Encrypted),
             Kind::Link => Err(Fault::Link),
@@ -150,16 +159,19 @@ impl Zip {
         }
     }
 
-    /// Reads the entry's data as it lies in the zip. The local header's length is known only once
-    /// it has been read, so it is read along with the data.
-    fn read_packed(&self, entry: &Entry, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+    /// Where the entry's local header and data lie, unless that header is longer than usual.
+    fn extent(&self, entry: &Entry) -> Range<u64> {
         let left = self.len.saturating_sub(entry.header);
         let guess = LOCAL_HEADER as u64 + LOCAL_NAME + entry.packed;
-        bytes.resize(clamp(guess.min(left)), 0);
-        self.file
-            .read_exact_at(bytes, entry.header)
-            .map_err(Fault::Io)?;
-        let header = bytes
+        entry.header..entry.header + guess.min(left)
+    }
+
+    /// The entry's data as it lies in the zip. The local header's length is known only once it has
+    /// been read, so it is read along with the data.
+    fn packed<'a>(&self, entry: &Entry, window: &'a mut Window) -> Result<&'a [u8], Fault> {
+        let extent = self.extent(entry);
+        let header = window.get(&self.file, extent).map_err(Fault::Io)?;
+        let header = header
             .first_chunk::<LOCAL_HEADER>()
             .filter(|header| header.starts_with(b"PK\x03\x04"));
         let header = header.ok_or_else(|| entry.damaged("no entry begins there"))?;
@@ -167,19 +179,12 @@ impl Zip {
         let start = LOCAL_HEADER
             + usize::from(u16::from_le_bytes([n0, n1]))
             + usize::from(u16::from_le_bytes([x0, x1]));
-        let end = start + clamp(entry.packed);
-        let have = bytes.len();
-        if end as u64 > left {
+        let end = entry.header + start as u64 + entry.packed;
+        if end > self.len {
             return Err(entry.damaged("its data goes on past the end of the file"));
         }
-        bytes.resize(end, 0);
-        if let Some(rest) = bytes.get_mut(have..) {
-            self.file
-                .read_exact_at(rest, entry.header + have as u64)
-                .map_err(Fault::Io)?;
-        }
-        bytes.drain(..start);
-        Ok(())
+        let bytes = window.get(&self.file, entry.header..end);
+        Ok(&bytes.map_err(Fault::Io)?[start..])
     }
 }
 
@@ -226,9 +231,4 @@ fn find_repeated(file: &File, start: u64, problems: &mut Problems<Problem>) -> i
         }
     }
     Ok(())
-}
-
-/// A length in memory. What is longer than memory can be is longer than [`MAX_FILE`] too.
-fn clamp(length: u64) -> usize {
-    usize::try_from(length).unwrap_or(usize::MAX)
 }

@@ -33,10 +33,13 @@ pub fn open(path: &Path) -> tinyres_format::Result<ZstdShard<File>> {
 /// # Errors
 /// What is wrong with the shard, or why the file could not be written.
 pub fn write(raw: &Path, to: &Path, level: Level) -> tinyres_format::Result<u64> {
-    let write = || {
-        compress(&File::open(raw)?, to, level, |blocks, job| {
-            blocks.into_par_iter().map(job).collect()
-        })
-    };
+    let write = || write_file(&File::open(raw)?, to, level);
     write().map_err(|error| error.at(raw))
+}
+
+/// As [`write`], for a raw shard that is open.
+pub(crate) fn write_file(raw: &File, to: &Path, level: Level) -> tinyres_format::Result<u64> {
+    compress(raw, to, level, |blocks, job| {
+        blocks.into_par_iter().map(job).collect()
+    })
 }

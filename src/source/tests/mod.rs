@@ -139,6 +139,7 @@ fn item(name: &str, label: u32, bbox: [i32; 4]) -> Item {
         name: name.to_owned(),
         label: Some(label),
         bbox: Some(bbox),
+        place: 0,
     }
 }
 
@@ -175,6 +176,7 @@ fn assert_good(source: &Source) {
         name: format!("test/images/test_{n}.JPEG"),
         label: None,
         bbox: None,
+        place: 0,
     });
     let expected = [
         (Split::Train, train.collect()),
@@ -186,10 +188,21 @@ fn assert_good(source: &Source) {
 }
 
 fn assert_bytes(source: &Source, files: &Files) {
-    let mut bytes = b"what was there before".to_vec();
-    for item in source.splits.iter().flat_map(|(_, items)| items) {
-        source.read(item, &mut bytes).unwrap();
-        assert_eq!(bytes, files.0[&item.name], "{}", item.name);
+    // Each by itself, each after the others, and some after they have been read together.
+    let items: Vec<_> = source.splits.iter().flat_map(|(_, items)| items).collect();
+    let mut used = source.reader();
+    for loaded in [&items[..0], &items, &items[..2], &items[1..]] {
+        used.load(loaded);
+        for &item in &items {
+            let expected = &files.0[&item.name];
+            assert_eq!(
+                source.reader().read(item).unwrap(),
+                expected,
+                "{}",
+                item.name
+            );
+            assert_eq!(used.read(item).unwrap(), expected, "{}", item.name);
+        }
     }
 }
 
@@ -542,9 +555,8 @@ fn what_cannot_be_read_is_named() {
     let dir = Files::good().dir();
     let source = Source::open(dir.path()).unwrap();
     fs::remove_file(dir.path().join(CAT_IMAGE)).unwrap();
-    let error = source
-        .read(&source.splits[0].1[0], &mut Vec::new())
-        .unwrap_err();
+    let mut reader = source.reader();
+    let error = reader.read(&source.splits[0].1[0]).unwrap_err();
     insta::assert_snapshot!(message(dir.path(), &error), @"PATH/train/n02/images/n02_0.JPEG: no such file");
 
     fs::remove_file(dir.path().join(VAL_LIST)).unwrap();
@@ -557,9 +569,8 @@ fn what_cannot_be_read_is_named() {
 
     let large = fs::File::create(dir.path().join(CAT_IMAGE)).unwrap();
     large.set_len(MAX_FILE + 1).unwrap();
-    let error = source
-        .read(&source.splits[0].1[0], &mut Vec::new())
-        .unwrap_err();
+    let mut reader = source.reader();
+    let error = reader.read(&source.splits[0].1[0]).unwrap_err();
     assert!(matches!(
         error,
         Error::Read {

@@ -25,11 +25,14 @@ fn the_real_zip_and_its_tree_give_the_same() {
     }
     assert_eq!(zip.classes, dir.classes);
     assert_eq!(zip.splits, dir.splits);
-    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let (mut a, mut b) = (zip.reader(), dir.reader());
     for item in zip.splits.iter().flat_map(|(_, items)| items) {
-        zip.read(item, &mut a).unwrap();
-        dir.read(item, &mut b).unwrap();
-        assert_eq!(a, b, "{}", item.name);
+        assert_eq!(
+            a.read(item).unwrap(),
+            b.read(item).unwrap(),
+            "{}",
+            item.name
+        );
     }
 
     // What is known of the full set and of its half.

@@ -51,7 +51,7 @@ fn damaged(edit: impl Fn(&mut Vec<u8>, usize)) -> Fault {
     let at = header(&bytes, LOCAL, 30, CAT_IMAGE);
     edit(&mut bytes, at);
     let source = open_zip(&bytes).unwrap();
-    match source.read(&source.splits[0].1[0], &mut Vec::new()) {
+    match source.reader().read(&source.splits[0].1[0]) {
         Err(Error::Read { file, fault }) if file.ends_with(CAT_IMAGE) => fault,
         other => panic!("{other:?}"),
     }
@@ -151,9 +151,9 @@ fn a_bomb_is_stopped() {
     // 8 MiB inflate from an entry that states 1,000 bytes.
     forge(&mut bytes, CAT_IMAGE, SIZE, 1000_u32.to_le_bytes());
     let source = open_zip(&bytes).unwrap();
-    let mut read = Vec::new();
-    assert!(source.read(&source.splits[0].1[0], &mut read).is_err());
-    assert!(read.capacity() < 1 << 20);
+    let mut reader = source.reader();
+    assert!(reader.read(&source.splits[0].1[0]).is_err());
+    assert!(reader.memory.bytes.capacity() < 1 << 20);
 }
 
 #[test]
@@ -225,9 +225,11 @@ fn a_deep_path_costs_little() {
 /// image has nothing but its name to know it by.
 fn never_other_bytes(zip: &[u8]) {
     let Ok(source) = open_zip(zip) else { return };
-    let (files, mut bytes) = (Files::good(), Vec::new());
+    let (files, mut reader) = (Files::good(), source.reader());
     for item in source.splits.iter().flat_map(|(_, items)| items) {
-        if source.read(item, &mut bytes).is_ok() && item.label.is_some() {
+        if let Ok(bytes) = reader.read(item)
+            && item.label.is_some()
+        {
             assert_eq!(bytes, files.0[&item.name]);
         }
     }
