@@ -16,6 +16,7 @@ pub mod export;
 pub mod feed;
 #[expect(unsafe_code, reason = "the one place where libtorch is called by hand")]
 mod ffi;
+pub mod init;
 pub mod inputs;
 pub mod model;
 pub mod optim;
@@ -24,6 +25,7 @@ pub mod predict;
 pub mod run;
 pub mod schedule;
 pub mod sizes;
+pub mod tensorboard;
 pub mod train;
 
 pub use error::{Error, Result};

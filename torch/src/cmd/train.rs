@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, ensure};
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use tinyres::event::Score;
+use tinyres::event::{Event, Observer, Score};
 use tinyres::load::Verify;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_torch::checkpoint::Checkpoint;
 use tinyres_torch::config::{Config, recipes};
 use tinyres_torch::device::{self, DeviceChoice};
+use tinyres_torch::init;
 use tinyres_torch::run::Run;
 use tinyres_torch::sizes::Sizes;
 use tinyres_torch::train::{Outcome, Splits, check, train};
@@ -24,7 +25,7 @@ use tinyres_torch::train::{Outcome, Splits, check, train};
 /// run's directory gets config.toml (all that decided the run), metrics.jsonl, last.safetensors (the
 /// checkpoint that --resume continues from), best.safetensors and final.safetensors: weights under
 /// torchvision's names, which torchvision.models.resnet18(num_classes=N).load_state_dict takes as
-/// they are. Ctrl-C finishes the step and saves; a second one stops at once.
+/// they are; and event files with the figures and a sheet of validation images, for TensorBoard. Ctrl-C finishes the step and saves; a second one stops at once.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -49,6 +50,7 @@ Examples:
   tinyres train shards                                   the default recipe
   tinyres train shards --time-budget 60m                 as good as an hour makes it
   tinyres train shards --recipe seed --epochs 8          the blog's run
+  tinyres train shards --init resnet18.pth --freeze stem,layer1 --new-lr-factor 10
   tinyres train shards --optimizer sgd --lr 0.1 --batch 256 --schedule cosine
   tinyres train --resume runs/default-1                  go on after Ctrl-C";
 
@@ -79,6 +81,13 @@ struct Flags {
     /// 3x3 by 1
     #[arg(long, value_parser = PossibleValuesParser::new(["imagenet", "half", "small"]))]
     stem: Option<String>,
+    /// Weights to start from, for all layers that fit: torchvision's ResNet18 as .safetensors or .pth, or
+    /// those of another run. The classifier is new where the classes are others
+    #[arg(long, value_name = "WEIGHTS")]
+    init: Option<PathBuf>,
+    /// Layers that are not trained, and whose statistics stay: stem, layer1 to layer4, fc
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', value_parser = PossibleValuesParser::new(["stem", "layer1", "layer2", "layer3", "layer4", "fc"]))]
+    freeze: Option<Vec<String>>,
     /// Start every block as the identity
     #[arg(long, value_name = "BOOL")]
     zero_init_residual: Option<bool>,
@@ -88,6 +97,9 @@ struct Flags {
     /// Highest learning rate
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
+    /// What the rate is multiplied by for the layers that --init did not give
+    #[arg(long, value_name = "FACTOR")]
+    new_lr_factor: Option<f64>,
     /// Momentum of SGD
     #[arg(long, value_name = "SHARE")]
     momentum: Option<f64>,
@@ -148,6 +160,9 @@ struct Flags {
     /// Weight of the boxes' GIoU loss
     #[arg(long, value_name = "WEIGHT")]
     box_giou: Option<f64>,
+    /// Write event files to the run's directory, for `tensorboard --logdir` [default: true]
+    #[arg(long, value_name = "BOOL")]
+    tensorboard: Option<bool>,
     /// Epochs from one scoring to the next; the last epoch is always scored [default: 1]
     #[arg(long, value_name = "N")]
     eval_every: Option<u32>,
@@ -194,7 +209,21 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         }
         (None, None) => unreachable!("clap asks for one of them"),
     };
-    let outcome = train(&mut run, from.as_ref(), &data, ui, stop_on_signal()?)?;
+    let mut watch = Watch {
+        ui,
+        warnings: Vec::new(),
+    };
+    let outcome = train(
+        &mut run,
+        from.as_ref(),
+        &data,
+        &mut watch,
+        stop_on_signal()?,
+    );
+    let warnings = watch.warnings;
+    // Once more: what was said in the course of hours may not be on the screen any more.
+    warnings.iter().for_each(|warning| ui.warn(warning));
+    let outcome = outcome?;
     let dir = run.dir().to_path_buf();
     let (summary, code) = match outcome {
         Outcome::Complete { weights, score } => (
@@ -202,10 +231,18 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
                 run: dir,
                 weights,
                 score,
+                warnings,
             },
             ExitCode::SUCCESS,
         ),
-        Outcome::Stopped { step } => (Summary::Stopped { run: dir, step }, ExitCode::from(STOPPED)),
+        Outcome::Stopped { step } => (
+            Summary::Stopped {
+                run: dir,
+                step,
+                warnings,
+            },
+            ExitCode::from(STOPPED),
+        ),
     };
     ui.result(&summary)?;
     Ok(code)
@@ -227,6 +264,7 @@ fn create(
     config.precision = config.precision.on(device::open(config.device)?);
     let data = splits(shards, config.verify, ui)?;
     check(&config, &data)?;
+    init::settle(&mut config, data.train.classes())?;
     let output = output.unwrap_or_else(|| free_name(&config.recipe));
     let run = Run::create(&output, config, shards, data.train.fingerprint())?;
     Ok((run, None, data))
@@ -245,8 +283,9 @@ fn resume(
     let data = splits(&shards, run.config().verify, ui)?;
     ensure!(
         data.train.fingerprint() == run.fingerprint(),
-        "{} holds another data set than the run in {} was begun with",
+        "{} holds another data set than the run in {} was begun with: name the directory of that one, --resume {} SHARDS",
         shards.display(),
+        dir.display(),
         dir.display()
     );
     Ok((run, from, data))
@@ -282,6 +321,21 @@ fn stop_on_signal() -> anyhow::Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
+/// The terminal, and what it was warned of.
+struct Watch<'a> {
+    ui: &'a mut Ui,
+    warnings: Vec<String>,
+}
+
+impl Observer for Watch<'_> {
+    fn on(&mut self, event: &Event) {
+        if let Event::Warning(text) = event {
+            self.warnings.push(text.clone());
+        }
+        self.ui.on(event);
+    }
+}
+
 /// How the run ended.
 #[derive(Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
@@ -291,10 +345,14 @@ enum Summary {
         weights: PathBuf,
         #[serde(flatten)]
         score: Option<Score>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     Stopped {
         run: PathBuf,
         step: u64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
 }
 
@@ -312,7 +370,7 @@ impl fmt::Display for Summary {
                 }
                 write!(f, "{}", weights.display())
             }
-            Self::Stopped { run, step } => write!(
+            Self::Stopped { run, step, .. } => write!(
                 f,
                 "stopped after step {step}: continue with `tinyres train --resume {}`",
                 run.display()

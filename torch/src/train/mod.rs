@@ -1,8 +1,10 @@
 //! The training loop.
 
+mod board;
 mod examples;
 mod losses;
 mod objective;
+mod trust;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -21,15 +23,17 @@ use crate::config::Config;
 use crate::evaluate::evaluate;
 use crate::feed::{Batch, Feed, expect_labels};
 use crate::inputs::{Inputs, scaled};
-use crate::model::{ResNet18, Spec};
+use crate::model::ResNet18;
 use crate::optim::Optimizer;
 use crate::run::Run;
 use crate::schedule::{Schedule, share_of_steps};
-use crate::{Error, Result, boxes, device};
+use crate::tensorboard::EventFile;
+use crate::{Error, Result, boxes, device, init};
 
 use examples::Changes;
 use losses::Losses;
 use objective::Objective;
+use trust::{Failing, Output};
 
 /// A long epoch is saved this often, so that a crash costs no more.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
@@ -73,10 +77,19 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let mut trainer = Trainer::new(run, from, data, watch)?;
+    if !trainer.over() {
+        trainer.open_board()?;
+    }
+    if from.is_none() && trainer.config.init.is_some() {
+        // From here on the run does not depend on that file.
+        trainer.save()?;
+    }
     let mut score = None;
     while !trainer.over() {
         if stop.load(Ordering::Relaxed) || trainer.epoch(stop)? == Went::Stopped {
-            trainer.save()?;
+            trainer
+                .try_save()
+                .map_err(|error| trainer.run.unsaved(error))?;
             let step = trainer.at.step;
             return Ok(Outcome::Stopped { step });
         }
@@ -85,7 +98,8 @@ pub fn train(
     }
     let weights = trainer
         .run
-        .save_final(&trainer.about_weights(), &trainer.model)?;
+        .save_final(&trainer.about_weights(), &trainer.model)
+        .map_err(|error| trainer.run.unsaved(error))?;
     Ok(Outcome::Complete { weights, score })
 }
 
@@ -152,6 +166,8 @@ struct Trainer<'a> {
     objective: Objective,
     model: ResNet18,
     optimizer: Optimizer,
+    /// The parameters that no file gave.
+    new: Vec<String>,
     schedule: Schedule,
     /// Steps of the run, unless its time is over before.
     steps: u64,
@@ -160,6 +176,8 @@ struct Trainer<'a> {
     side: u32,
     at: Position,
     losses: Losses,
+    failing: Failing,
+    board: Option<EventFile>,
     /// When `at.elapsed` was brought up to date.
     clock: Instant,
     /// When the losses were last looked at, or a pause in training ended.
@@ -193,11 +211,7 @@ impl<'a> Trainer<'a> {
             device::describe(device),
             train.placement()
         )));
-        let spec = Spec {
-            stem: config.stem,
-            classes: i64::try_from(data.train.classes().len()).unwrap_or(i64::MAX),
-            boxes: config.boxes,
-        };
+        let spec = config.spec(data.train.classes().len());
         let mut model = ResNet18::new(spec, config.seed, device)?.with_precision(config.precision);
         if config.zero_init_residual {
             model.zero_init_residual()?;
@@ -207,7 +221,12 @@ impl<'a> Trainer<'a> {
         {
             model.start_boxes_at(mean)?;
         }
-        let mut optimizer = Optimizer::new(&config, model.named())?;
+        let new = match from {
+            Some(from) => from.about.new.clone(),
+            None => init::begin(&config, &mut model, data.train.classes(), watch)?,
+        };
+        model.freeze(&config.freeze)?;
+        let mut optimizer = Optimizer::new(&config, model.named(), &new)?;
         let mut at = Position::default();
         if let Some(from) = from {
             from.restore(&mut model, &mut optimizer)?;
@@ -224,6 +243,8 @@ impl<'a> Trainer<'a> {
             schedule: config.lr_schedule(),
             steps: config.max_steps.map_or(steps, |most| most.min(steps)),
             losses: Losses::new(device)?,
+            failing: Failing::default(),
+            board: None,
             train: Rc::new(train),
             run,
             watch,
@@ -232,6 +253,7 @@ impl<'a> Trainer<'a> {
             val,
             model,
             optimizer,
+            new,
             batch,
             side: data.train.shape().height.min(data.train.shape().width),
             at,
@@ -280,6 +302,7 @@ impl<'a> Trainer<'a> {
             }
         };
         self.look()?;
+        self.expect_finite_weights()?;
         self.watch.on(&Event::End);
         Ok(went)
     }
@@ -333,6 +356,9 @@ impl<'a> Trainer<'a> {
             took: self.at.took,
             val: score,
         }))?;
+        if due {
+            self.show_sheet(self.at.step)?;
+        }
         let better = score.filter(|score| self.at.best.is_none_or(|best| score.top1 > best));
         self.at = Position {
             epoch: self.at.epoch + 1,
@@ -344,7 +370,9 @@ impl<'a> Trainer<'a> {
             ..Position::default()
         };
         if better.is_some() {
-            self.run.save_best(&self.about_weights(), &self.model)?;
+            let saved = self.run.save_best(&self.about_weights(), &self.model);
+            self.failing
+                .pass(Output::Best, saved, self.at.step, self.watch)?;
         }
         Ok(score)
     }
@@ -362,14 +390,7 @@ impl<'a> Trainer<'a> {
         let Some(&last) = losses.last() else {
             return Ok(());
         };
-        let first = self.at.step - losses.len() as u64 + 1;
-        if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
-            return Err(Error::NotFinite {
-                loss: losses[at],
-                step: first + at as u64,
-                epoch: self.at.epoch + 1,
-            });
-        }
+        self.expect_finite(&losses)?;
         self.at.losses += losses.iter().sum::<f64>();
         let took = self.looked.elapsed();
         self.looked = Instant::now();
@@ -386,15 +407,23 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Saves all that the run needs to go on from here.
+    /// Saves all that the run needs to go on from here, if the disk lets it.
     fn save(&mut self) -> Result<()> {
-        // Losses first: weights after one that is not finite must not replace good ones.
+        let saved = self.try_save();
+        self.failing
+            .pass(Output::Checkpoint, saved, self.at.step, self.watch)
+    }
+
+    fn try_save(&mut self) -> Result<()> {
+        // What is not finite must not replace what is.
         self.look()?;
+        if self.at.batch > 0 {
+            self.expect_finite_weights()?;
+        }
         self.tick();
-        self.run
-            .save_last(&self.about(), &self.model, &self.optimizer)?;
+        let saved = (self.run).save_last(&self.about(), &self.model, &self.optimizer);
         (self.saved, self.looked) = (Instant::now(), Instant::now());
-        Ok(())
+        saved
     }
 
     fn about(&self) -> About {
@@ -403,6 +432,7 @@ impl<'a> Trainer<'a> {
             classes: self.train.data().classes().to_vec(),
             fingerprint: self.run.fingerprint(),
             config: self.config.clone(),
+            new: self.new.clone(),
             position: self.at.clone(),
         }
     }
@@ -434,7 +464,12 @@ impl<'a> Trainer<'a> {
 
     fn report(&mut self, event: &Event) -> Result<()> {
         self.watch.on(event);
-        self.run.note(event)
+        let noted = self.run.note(event);
+        self.failing
+            .pass(Output::Figures, noted, self.at.step, self.watch)?;
+        let shown = self.board.as_mut().map_or(Ok(()), |board| board.on(event));
+        self.failing
+            .pass(Output::Events, shown, self.at.step, self.watch)
     }
 
     /// Brings the time spent on the run up to date.
