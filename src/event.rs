@@ -90,7 +90,11 @@ impl fmt::Display for Epoch {
             )?;
         }
         let wait = 100.0 * self.wait_share;
-        write!(f, "  {:.0} img/s  wait {wait:.1}%", self.images_per_second)
+        write!(f, "  {:.0} img/s  wait {wait:.1}%", self.images_per_second)?;
+        match self.val.and_then(|val| val.boxes) {
+            Some(boxes) => write!(f, "\n          {boxes}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -103,6 +107,32 @@ pub struct Score {
     pub top1: f64,
     /// Share of images whose label is among the five likeliest classes, 0 to 1.
     pub top5: f64,
+    /// How its boxes do, where it predicts any.
+    #[serde(flatten)]
+    pub boxes: Option<BoxScore>,
+}
+
+/// How the boxes that a model predicts do on a split: over the images that have one.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct BoxScore {
+    /// Mean intersection over union with the image's box, 0 to 1.
+    pub mean_iou: f64,
+    /// Localisation accuracy with the class known: share of images whose intersection over union is
+    /// at least 0.5, 0 to 1.
+    pub gt_known_loc: f64,
+    /// Top-1 localisation accuracy: the likeliest class is right as well, 0 to 1.
+    pub top1_loc: f64,
+}
+
+impl fmt::Display for BoxScore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (known, top1) = (100.0 * self.gt_known_loc, 100.0 * self.top1_loc);
+        let iou = self.mean_iou;
+        write!(
+            f,
+            "mean IoU {iou:.3}  IoU >= 0.5 {known:5.2}%  top-1 loc {top1:5.2}%"
+        )
+    }
 }
 
 fn seconds<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {

@@ -10,6 +10,8 @@ pub enum Stream {
     Order,
     /// How images are augmented.
     Augment,
+    /// How the images of a batch are mixed.
+    Mix,
     /// What a picture of a sample set shows: a split stands in the place of an epoch.
     Sample,
 }
@@ -26,14 +28,15 @@ impl Draws {
             Stream::Order => 0,
             Stream::Augment => 1,
             Stream::Sample => 2,
+            Stream::Mix => 3,
         };
         Self([seed, stream, epoch].into_iter().fold(0, absorb))
     }
 
-    /// The draws for one image, by its place in its split.
+    /// The draws for one image, by its place in its split, or for one batch, by its number.
     #[must_use]
-    pub fn of(self, image: u64) -> Self {
-        Self(absorb(self.0, image))
+    pub fn of(self, id: u64) -> Self {
+        Self(absorb(self.0, id))
     }
 
     /// Draw `n`, uniform over all 64-bit numbers.
@@ -47,6 +50,13 @@ impl Draws {
     pub fn below(self, n: u64, bound: u64) -> u64 {
         let product = u128::from(self.draw(n)) * u128::from(bound);
         u64::try_from(product >> 64).expect("a product of two u64, shifted by 64, is below 2^64")
+    }
+
+    /// Draw `n` as a number from 0 to below 1, uniform over all multiples of 2^-53.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+    pub fn unit(self, n: u64) -> f64 {
+        (self.draw(n) >> 11) as f64 * 0.5_f64.powi(53)
     }
 }
 
@@ -77,6 +87,18 @@ mod tests {
             16_408_922_859_458_223_821,
         ];
         assert_eq!([0, 1, 2, 3, 4].map(|n| draws.draw(n)), expected);
+    }
+
+    #[test]
+    fn unit_is_the_upper_bits_as_a_fraction() {
+        let draws = Draws(1_234_567);
+        assert_eq!(
+            draws.unit(0).to_bits(),
+            0.350_079_542_021_408_1_f64.to_bits()
+        );
+        let all = (0..1000).map(|n| draws.unit(n));
+        assert!(all.clone().all(|unit| (0.0..1.0).contains(&unit)));
+        assert!((all.sum::<f64>() / 1000.0 - 0.5).abs() < 0.05);
     }
 
     #[test]

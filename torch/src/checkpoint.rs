@@ -141,6 +141,7 @@ impl Checkpoint {
         let spec = Spec {
             stem: self.about.config.stem,
             classes: i64::try_from(self.about.classes.len()).unwrap_or(i64::MAX),
+            boxes: self.about.config.boxes,
         };
         let mut network =
             ResNet18::new(spec, 0, device)?.with_precision(self.about.config.precision);

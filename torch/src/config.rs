@@ -67,8 +67,22 @@ pub struct Config {
     pub shift: u32,
     /// The sides that the images are scaled to in the course of the run.
     pub sizes: Sizes,
+    /// Share of the training images from which a rectangle is erased.
+    pub erasing: f64,
+    /// Parameter of mixup's Beta distribution; 0 for none.
+    pub mixup: f64,
+    /// Parameter of CutMix's Beta distribution; 0 for none.
+    pub cutmix: f64,
+    /// Share of the batches that are mixed, where mixup or CutMix is on.
+    pub mix_probability: f64,
     /// What is done to pixel values.
     pub normalize: Normalize,
+    /// Whether a head beside the classifier learns boxes.
+    pub boxes: bool,
+    /// Weight of the boxes' smooth L1 loss, beside a cross-entropy of weight 1.
+    pub box_smooth_l1: f64,
+    /// Weight of the boxes' GIoU loss.
+    pub box_giou: f64,
     /// Decides the initial weights, the order and the augmentation.
     #[serde(default)]
     pub seed: u64,
@@ -186,6 +200,10 @@ impl Config {
     fn check(&self) -> Result<()> {
         let share = |x: f64| (0.0..1.0).contains(&x);
         let positive = |x: f64| x > 0.0 && x.is_finite();
+        let weight = |x: f64| x >= 0.0 && x.is_finite();
+        let probability = |x: f64| (0.0..=1.0).contains(&x);
+        // Beyond, shares are nearly always a half, and take ever more draws.
+        let alpha = |x: f64| (0.0..=8.0).contains(&x);
         let bad = |key, got: &dyn ToString, expected: &str| {
             Err(Error::Value {
                 key,
@@ -201,7 +219,7 @@ impl Config {
             _ if self.nesterov && self.momentum == 0.0 => {
                 bad("nesterov", &true, "false where momentum is 0")
             }
-            _ if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) => {
+            _ if !weight(self.weight_decay) => {
                 bad("weight_decay", &self.weight_decay, "0 or above")
             }
             _ if self.step_epochs == 0 => bad("step_epochs", &self.step_epochs, "at least 1"),
@@ -212,6 +230,20 @@ impl Config {
             _ if !share(self.label_smoothing) => {
                 bad("label_smoothing", &self.label_smoothing, "0 to below 1")
             }
+            _ if !probability(self.erasing) => bad("erasing", &self.erasing, "0 to 1"),
+            _ if !alpha(self.mixup) => bad("mixup", &self.mixup, "0 to 8"),
+            _ if !alpha(self.cutmix) => bad("cutmix", &self.cutmix, "0 to 8"),
+            _ if !probability(self.mix_probability) => {
+                bad("mix_probability", &self.mix_probability, "0 to 1")
+            }
+            _ if self.boxes && self.mixup + self.cutmix > 0.0 && self.mix_probability == 1.0 => {
+                let expected = "below 1 where boxes are learnt, which mixed images have none of";
+                bad("mix_probability", &self.mix_probability, expected)
+            }
+            _ if !weight(self.box_smooth_l1) => {
+                bad("box_smooth_l1", &self.box_smooth_l1, "0 or above")
+            }
+            _ if !weight(self.box_giou) => bad("box_giou", &self.box_giou, "0 or above"),
             _ if self.eval_every == 0 => bad("eval_every", &self.eval_every, "at least 1"),
             _ if self.threads == Some(0) => bad("threads", &0, "at least 1"),
             _ if self.max_steps == Some(0) => bad("max_steps", &0, "at least 1"),
@@ -330,6 +362,16 @@ mod tests {
             ("step_factor = 0.0", "step_factor"),
             ("warmup = 1.0", "warmup"),
             ("label_smoothing = 1.5", "label_smoothing"),
+            ("erasing = 1.5", "erasing"),
+            ("mixup = -0.1", "mixup"),
+            ("cutmix = nan", "cutmix"),
+            ("mix_probability = 2.0", "mix_probability"),
+            (
+                "boxes = true\ncutmix = 1.0\nmix_probability = 1.0",
+                "mix_probability",
+            ),
+            ("box_smooth_l1 = -1.0", "box_smooth_l1"),
+            ("box_giou = nan", "box_giou"),
             ("eval_every = 0", "eval_every"),
             ("threads = 0", "threads"),
             ("max_steps = 0", "max_steps"),

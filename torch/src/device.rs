@@ -190,11 +190,11 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
 
 /// Runs `forward` on `images` as `precision` says: by autocast on CUDA, and on the CPU by the kind of
 /// the images, which all that follows keeps.
-pub(crate) fn mixed(
+pub(crate) fn mixed<T>(
     precision: Precision,
     images: &Tensor,
-    forward: impl FnOnce(&Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
+    forward: impl FnOnce(&Tensor) -> Result<T>,
+) -> Result<T> {
     match (precision.on(images.device()), images.device()) {
         (Precision::Bf16, Device::Cuda(_)) => {
             ffi::autocast_bf16()?;

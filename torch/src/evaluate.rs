@@ -7,10 +7,11 @@ use serde::Serialize;
 use tch::{Kind, Reduction, Tensor};
 use tinyres::event::{Event, Observer, Score};
 
-use crate::Result;
+use crate::boxes::Localisation;
 use crate::feed::Feed;
 use crate::inputs::Inputs;
 use crate::model::ResNet18;
+use crate::{Error, Result, boxes};
 
 /// The scores of a network on a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,7 +26,10 @@ pub struct Evaluation {
     pub top1: f64,
     /// Share of images whose label is among the five likeliest classes, 0 to 1.
     pub top5: f64,
-    /// The same for each class, in label order.
+    /// How the boxes do, where the network predicts them and images have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<Localisation>,
+    /// Top-1 for each class, in label order.
     pub classes: Vec<ClassScore>,
 }
 
@@ -58,6 +62,7 @@ impl Evaluation {
             val_loss: self.loss,
             top1: self.top1,
             top5: self.top5,
+            boxes: self.boxes.as_ref().map(|boxes| boxes.score),
         }
     }
 
@@ -95,14 +100,20 @@ pub fn evaluate(
         unit: "img",
         total: data.len() as u64,
     });
-    // One row an image: loss, whether it is right, whether it is among the first five.
+    // One row an image: loss, whether it is right, whether it is among the first five, and how much
+    // the box overlaps the image's.
     let mut rows = Vec::new();
     let mut done = 0;
     tch::no_grad(|| {
         feed.in_order(batch, |batch| {
             let x = inputs.apply(&batch)?;
-            let logits = model.forward(&x, false)?;
-            rows.push(outcomes(&logits, &batch.labels)?);
+            let outputs = model.outputs(&x, false)?;
+            let mut row = outcomes(&outputs.logits, &batch.labels)?;
+            if let (Some(predicted), Some(truth)) = (&outputs.boxes, &batch.boxes) {
+                let iou = boxes::iou(&boxes::to_edges(predicted)?, truth)?;
+                row = Tensor::f_cat(&[row, iou.f_unsqueeze(1)?], 1)?;
+            }
+            rows.push(row);
             done += batch.labels.size()[0].unsigned_abs();
             watch.on(&Event::Advance { done });
             Ok(())
@@ -111,7 +122,12 @@ pub fn evaluate(
     let all = Tensor::f_cat(&rows, 0)?.f_to_kind(Kind::Double)?;
     watch.on(&Event::End);
     let mean = |column| all.f_select(1, column)?.f_mean(None)?.f_double_value(&[]);
-    let right = Vec::<f64>::try_from(all.f_select(1, 1)?)?;
+    let column = |column| Ok::<_, Error>(Vec::<f64>::try_from(all.f_select(1, column)?)?);
+    let right: Vec<_> = column(1)?.into_iter().map(|right| right > 0.5).collect();
+    let boxes = match all.size()[1] {
+        3 => None,
+        _ => Localisation::new(&boxes::of(data)?, &right, &column(3)?),
+    };
     let mut classes: Vec<_> = data
         .classes()
         .iter()
@@ -128,7 +144,7 @@ pub fn evaluate(
             .and_then(|label| classes.get_mut(label))
         {
             class.images += 1;
-            class.correct += usize::from(right > 0.5);
+            class.correct += usize::from(right);
         }
     }
     Ok(Evaluation {
@@ -137,6 +153,7 @@ pub fn evaluate(
         loss: mean(0)?,
         top1: mean(1)?,
         top5: mean(2)?,
+        boxes,
         classes,
     })
 }
@@ -171,6 +188,9 @@ impl fmt::Display for Evaluation {
             100.0 * self.top1,
             100.0 * self.top5
         )?;
+        if let Some(boxes) = &self.boxes {
+            writeln!(f, "{boxes}")?;
+        }
         write!(f, "worst classes, by top-1:")?;
         for class in self.worst().iter().take(10) {
             let top1 = 100.0 * class.top1().unwrap_or_default();

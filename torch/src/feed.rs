@@ -10,6 +10,7 @@ use memmap2::MmapMut;
 use tch::{Device, Tensor};
 use tinyres::load::{self, Batches, Dataset, Order, Prefetch, Rank};
 
+use crate::boxes;
 use crate::device::{self, Placement};
 use crate::ffi::{self, InFlight, Pinned};
 use crate::{Error, Result};
@@ -24,6 +25,8 @@ pub struct Feed {
     device: Device,
     placement: Placement,
     labels: Tensor,
+    /// Edges of all boxes, where they were asked for.
+    boxes: Option<Tensor>,
     /// All pixels, where they are resident.
     resident: Option<Tensor>,
 }
@@ -35,6 +38,8 @@ pub struct Batch<'a> {
     pub pixels: &'a Tensor,
     /// `i64 [B]`.
     pub labels: Tensor,
+    /// Edges `f32 [B, 4]`, four zeros for an image without a box; where the feed has boxes.
+    pub boxes: Option<Tensor>,
     /// Its images' places in the order of the pass.
     pub at: Range<i64>,
 }
@@ -58,8 +63,20 @@ impl Feed {
             device,
             placement,
             labels,
+            boxes: None,
             resident,
         })
+    }
+
+    /// The same, with the images' boxes.
+    ///
+    /// # Errors
+    /// The boxes of a shard are not as they were written.
+    pub fn with_boxes(mut self) -> Result<Self> {
+        let edges = boxes::of(&self.data)?.into_flattened();
+        let edges = Tensor::f_from_slice(&edges)?.f_view([-1, 4])?;
+        self.boxes = Some(device::upload(&edges, self.device)?);
+        Ok(self)
     }
 
     /// Where the pixels are; never [`Placement::Auto`].
@@ -149,10 +166,13 @@ impl Feed {
         for (images, bytes) in self.data.sequential(batch.get()) {
             let (start, count) = (index(images.start), index(images.len()));
             let labels = self.labels.f_narrow(0, start, count)?;
+            let boxes = self.boxes.as_ref();
+            let boxes = boxes.map(|all| all.f_narrow(0, start, count)).transpose()?;
             ffi::lend(bytes?, &self.dims(count), |pixels| {
                 work(Batch {
                     pixels,
                     labels,
+                    boxes,
                     at: start..start + count,
                 })
             })?;
@@ -217,6 +237,8 @@ impl Pass<'_> {
         let count = at.end - at.start;
         let ids = self.order.f_narrow(0, at.start, count)?;
         let labels = self.feed.labels.f_index_select(0, &ids)?;
+        let boxes = self.feed.boxes.as_ref();
+        let boxes = boxes.map(|all| all.f_index_select(0, &ids)).transpose()?;
         let dims = self.feed.dims(count);
         let bytes = usize::try_from(dims.iter().product::<i64>()).unwrap_or(usize::MAX);
         match &mut self.source {
@@ -226,7 +248,12 @@ impl Pass<'_> {
                 };
                 let slot = batch?.slot;
                 let done = ffi::lend(&slot[..bytes], &dims, |pixels| {
-                    work(Batch { pixels, labels, at })
+                    work(Batch {
+                        pixels,
+                        labels,
+                        boxes,
+                        at,
+                    })
                 });
                 prefetch.give_back(slot);
                 done
@@ -248,12 +275,14 @@ impl Pass<'_> {
                 work(Batch {
                     pixels: &pixels,
                     labels,
+                    boxes,
                     at,
                 })
             }
             Source::Resident(pixels) => work(Batch {
                 pixels: &pixels.f_index_select(0, &ids)?,
                 labels,
+                boxes,
                 at,
             }),
         }

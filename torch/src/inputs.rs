@@ -53,6 +53,17 @@ impl Inputs {
         }
         self.normalizer.apply(&pixels)
     }
+
+    /// The boxes of `batch`, where it has any, moved with its images.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn boxes(&self, batch: &Batch<'_>) -> Result<Option<Tensor>> {
+        match (&batch.boxes, &self.augment) {
+            (Some(boxes), Some(augment)) => Ok(Some(augment.move_boxes(boxes, &batch.at)?)),
+            (boxes, _) => Ok(boxes.as_ref().map(Tensor::shallow_clone)),
+        }
+    }
 }
 
 /// Rows and columns of images of `from`, scaled so that the shorter side has `size` pixels.

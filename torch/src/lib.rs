@@ -5,6 +5,7 @@
 #![cfg(feature = "torch")]
 
 pub mod augment;
+pub mod boxes;
 pub mod checkpoint;
 pub mod config;
 pub mod device;

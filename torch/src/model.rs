@@ -1,5 +1,7 @@
 //! ResNet18 as torchvision has it: the same names, shapes and initial values.
 
+mod box_head;
+
 use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
@@ -8,6 +10,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::device::{self, Precision};
 use crate::{Error, Result, ffi};
+
+use box_head::BoxHead;
 
 /// What comes before the residual blocks, and so how large a map they see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub struct Spec {
     pub stem: Stem,
     /// Outputs of the classifier.
     pub classes: i64,
+    /// Whether there is a head that predicts boxes, whose tensors are named `box_head.*`.
+    pub boxes: bool,
 }
 
 /// What a tensor of a network is, which decides how it is trained.
@@ -52,6 +58,16 @@ pub struct Named {
     pub role: Role,
 }
 
+/// What a network predicts.
+#[derive(Debug)]
+pub struct Outputs {
+    /// `f32 [B, classes]`.
+    pub logits: Tensor,
+    /// Centre, width and height of each image's box, in shares of its sides: `f32 [B, 4]`. `None`
+    /// without a box head.
+    pub boxes: Option<Tensor>,
+}
+
 /// ResNet18. Weights and maps are channels-last throughout.
 #[derive(Debug)]
 pub struct ResNet18 {
@@ -62,6 +78,7 @@ pub struct ResNet18 {
     bn1: BatchNorm,
     blocks: Vec<Block>,
     fc: (Tensor, Tensor),
+    box_head: Option<BoxHead>,
     /// Batches seen in training: `num_batches_tracked` of every normalisation.
     batches: Cell<i64>,
 }
@@ -104,6 +121,11 @@ impl ResNet18 {
             blocks.push(make.block(&format!("layer{layer}.1"), outputs, outputs, 1)?);
         }
         let fc = make.linear("fc", 512, spec.classes)?;
+        // Last, so that all others are drawn as they are without it.
+        let box_head = match spec.boxes {
+            true => Some(BoxHead::new(&mut make, 512)?),
+            false => None,
+        };
         Ok(Self {
             spec,
             precision: Precision::F32,
@@ -112,6 +134,7 @@ impl ResNet18 {
             bn1,
             blocks,
             fc,
+            box_head,
             batches: Cell::new(0),
         })
     }
@@ -134,6 +157,34 @@ impl ResNet18 {
         Ok(())
     }
 
+    /// Makes the box head start at `mean` (centre, width and height), while it is untrained.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn start_boxes_at(&mut self, mean: [f64; 4]) -> Result<()> {
+        if let Some(head) = &self.box_head {
+            head.mean().f_copy_(&Tensor::f_from_slice(&mean)?)?;
+        }
+        Ok(())
+    }
+
+    /// The mean box of the training split: centre, width and height. `None` without a box head.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn mean_box(&self) -> Result<Option<[f64; 4]>> {
+        let Some(head) = &self.box_head else {
+            return Ok(None);
+        };
+        let mut mean = [0.0; 4];
+        let host = head
+            .mean()
+            .f_to_device(Device::Cpu)?
+            .f_to_kind(Kind::Double)?;
+        host.f_copy_data(&mut mean, 4)?;
+        Ok(Some(mean))
+    }
+
     /// What this network looks like.
     pub fn spec(&self) -> Spec {
         self.spec
@@ -154,6 +205,27 @@ impl ResNet18 {
             self.classify(&self.features(images, train)?)
         })?;
         Ok(logits.f_to_kind(Kind::Float)?)
+    }
+
+    /// All that it predicts of images as [`forward`](Self::forward) takes them.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn outputs(&self, images: &Tensor, train: bool) -> Result<Outputs> {
+        let Outputs { logits, boxes } = device::mixed(self.precision, images, |images| {
+            let features = self.features(images, train)?;
+            let boxes = self.box_head.as_ref();
+            Ok(Outputs {
+                logits: self.classify(&features)?,
+                boxes: boxes
+                    .map(|head| head.forward(&features, train))
+                    .transpose()?,
+            })
+        })?;
+        Ok(Outputs {
+            logits: logits.f_to_kind(Kind::Float)?,
+            boxes,
+        })
     }
 
     /// The last feature map, `[B, 512, h, w]` in the kind of the images, of images as [`forward`](Self::forward) takes them.
@@ -183,7 +255,7 @@ impl ResNet18 {
         Ok(pooled.f_linear(weight, Some(bias))?)
     }
 
-    /// All that `torchvision.models.resnet18().state_dict()` holds, name by name.
+    /// All that `torchvision.models.resnet18().state_dict()` holds, name by name, and the box head's.
     ///
     /// # Errors
     /// Only where libtorch fails.

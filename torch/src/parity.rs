@@ -43,6 +43,7 @@ pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<D
     let spec = Spec {
         stem: Stem::Imagenet,
         classes: 200,
+        boxes: false,
     };
     let mut net = ResNet18::new(spec, 0, device)?.with_precision(precision);
     let mut state = Vec::new();

@@ -26,7 +26,16 @@ const SEVEN: NonZeroUsize = NonZeroUsize::new(7).unwrap();
 
 fn network(classes: i64) -> ResNet18 {
     let stem = Stem::Imagenet;
-    ResNet18::new(Spec { stem, classes }, 3, Device::Cpu).unwrap()
+    ResNet18::new(
+        Spec {
+            stem,
+            classes,
+            boxes: false,
+        },
+        3,
+        Device::Cpu,
+    )
+    .unwrap()
 }
 
 #[test]

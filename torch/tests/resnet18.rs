@@ -12,6 +12,7 @@ const TOLERANCE: f64 = 1e-4;
 const SPEC: Spec = Spec {
     stem: Stem::Imagenet,
     classes: 200,
+    boxes: false,
 };
 
 #[test]
@@ -78,7 +79,16 @@ fn initial_weights_are_torchvisions_in_distribution() {
 #[test]
 fn stems_leave_maps_of_their_sizes() {
     for (stem, side) in [(Stem::Imagenet, 2), (Stem::Half, 4), (Stem::Small, 8)] {
-        let net = ResNet18::new(Spec { stem, classes: 7 }, 0, Device::Cpu).unwrap();
+        let net = ResNet18::new(
+            Spec {
+                stem,
+                classes: 7,
+                boxes: false,
+            },
+            0,
+            Device::Cpu,
+        )
+        .unwrap();
         let images = Tensor::zeros([2, 3, 64, 64], (Kind::Float, Device::Cpu));
         tch::no_grad(|| {
             let map = net.features(&images, false).unwrap();

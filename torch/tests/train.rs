@@ -69,6 +69,11 @@ fn a_resumed_run_is_the_unbroken_run_to_the_bit() {
         ("sgd", "optimizer = 'sgd'", &[1, 4, 8][..]),
         ("adam", "optimizer = 'adam'", &[5]),
         ("threads", "threads = 2\nmax_steps = 3", &[2]),
+        (
+            "mixed",
+            "boxes = true\nmixup = 0.4\ncutmix = 1.0\nerasing = 0.5\nmax_steps = 6",
+            &[3],
+        ),
     ] {
         let flags = format!("{SHORT}\n{own}");
         let whole = dir.path().join(name);

@@ -15,7 +15,9 @@ use tinyres_torch::run::Run;
 /// Score trained weights on a split
 ///
 /// Loss, top-1 and top-5 over all images of the split, and the ten classes that fare worst; --json
-/// gives every class. Weights trained on other classes, or on the same in another order, are refused.
+/// gives every class. Of weights trained with --boxes also how well their boxes fit, beside boxes that
+/// are the same for every image: the full one, the training split's mean, and the two that are best for
+/// this very split. Weights trained on other classes, or on the same in another order, are refused.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -60,9 +62,16 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     if let Some(precision) = args.precision {
         model = model.with_precision(precision);
     }
-    let feed = Feed::new(data, device, Placement::Auto)?;
+    let mut feed = Feed::new(data, device, Placement::Auto)?;
+    let mean_box = model.mean_box()?;
+    if mean_box.is_some() {
+        feed = feed.with_boxes()?;
+    }
     let inputs = checkpoint.about.inputs(feed.data().shape(), device)?;
-    let evaluation = evaluate(&model, &feed, &inputs, args.batch, ui)?;
+    let mut evaluation = evaluate(&model, &feed, &inputs, args.batch, ui)?;
+    if let (Some(boxes), Some(mean)) = (&mut evaluation.boxes, mean_box) {
+        boxes.compare(mean);
+    }
     ui.result(&evaluation)?;
     Ok(ExitCode::SUCCESS)
 }

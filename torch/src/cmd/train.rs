@@ -122,9 +122,32 @@ struct Flags {
     /// in 32:0.35,48:0.2,64; or full
     #[arg(long, value_name = "SIZES", value_parser = sizes)]
     sizes: Option<String>,
+    /// Erase a rectangle from each training image with this probability (Zhong et al. 2017)
+    #[arg(long, value_name = "PROBABILITY")]
+    erasing: Option<f64>,
+    /// Blend pairs of training images by shares from Beta(ALPHA, ALPHA) (Zhang et al. 2017); 0.2, say
+    #[arg(long, value_name = "ALPHA")]
+    mixup: Option<f64>,
+    /// Paste a part of another training image, its share from Beta(ALPHA, ALPHA) (Yun et al. 2019);
+    /// 1.0, say
+    #[arg(long, value_name = "ALPHA")]
+    cutmix: Option<f64>,
+    /// Share of the batches that --mixup and --cutmix mix, each half of them where both are on. Boxes
+    /// are learnt from the others
+    #[arg(long, value_name = "SHARE")]
+    mix_probability: Option<f64>,
     /// Pixel values by ImageNet's mean and deviation, or only to 0..1
     #[arg(long, value_parser = PossibleValuesParser::new(["imagenet", "none"]))]
     normalize: Option<String>,
+    /// Learn the images' boxes beside their classes, by a head on the last feature map
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    boxes: Option<bool>,
+    /// Weight of the boxes' smooth L1 loss, beside a cross-entropy of weight 1
+    #[arg(long, value_name = "WEIGHT")]
+    box_smooth_l1: Option<f64>,
+    /// Weight of the boxes' GIoU loss
+    #[arg(long, value_name = "WEIGHT")]
+    box_giou: Option<f64>,
     /// Epochs from one scoring to the next; the last epoch is always scored [default: 1]
     #[arg(long, value_name = "N")]
     eval_every: Option<u32>,
@@ -281,7 +304,11 @@ impl fmt::Display for Summary {
             Self::Complete { weights, score, .. } => {
                 if let Some(score) = score {
                     let (top1, top5) = (100.0 * score.top1, 100.0 * score.top5);
-                    write!(f, "top-1 {top1:.2}%, top-5 {top5:.2}%: ")?;
+                    write!(f, "top-1 {top1:.2}%, top-5 {top5:.2}%")?;
+                    if let Some(boxes) = score.boxes {
+                        write!(f, ", mean IoU {:.3}", boxes.mean_iou)?;
+                    }
+                    write!(f, ": ")?;
                 }
                 write!(f, "{}", weights.display())
             }

@@ -1,6 +1,8 @@
 //! The training loop.
 
+mod examples;
 mod losses;
+mod objective;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tch::{Device, Reduction, Tensor};
+use tch::{Device, Tensor};
 use tinyres::event::{Epoch, Event, Observer, Score, Step};
 use tinyres::load::{Dataset, Draws, Order, Stream};
 
@@ -23,9 +25,11 @@ use crate::model::{ResNet18, Spec};
 use crate::optim::Optimizer;
 use crate::run::Run;
 use crate::schedule::{Schedule, share_of_steps};
-use crate::{Error, Result, device};
+use crate::{Error, Result, boxes, device};
 
+use examples::Changes;
 use losses::Losses;
+use objective::Objective;
 
 /// A long epoch is saved this often, so that a crash costs no more.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
@@ -104,6 +108,13 @@ pub fn check(config: &Config, data: &Splits) -> Result<()> {
             expected: format!("at most the {images} images of the training split"),
         });
     }
+    if config.boxes && boxes::mean(&boxes::of(&data.train)?).is_none() {
+        return Err(Error::Value {
+            key: "boxes",
+            got: "true".to_owned(),
+            expected: "false, as no image of the training split has a box".to_owned(),
+        });
+    }
     let side = shape.height.min(shape.width);
     if let Some(largest) = config.sizes.largest().filter(|&largest| largest > side) {
         return Err(Error::Value {
@@ -138,6 +149,7 @@ struct Trainer<'a> {
     device: Device,
     train: Rc<Feed>,
     val: Feed,
+    objective: Objective,
     model: ResNet18,
     optimizer: Optimizer,
     schedule: Schedule,
@@ -168,8 +180,14 @@ impl<'a> Trainer<'a> {
             crate::set_threads(threads);
         }
         let device = device::open(config.device)?;
-        let train = Feed::new(Arc::clone(&data.train), device, config.placement)?;
-        let val = Feed::new(Arc::clone(&data.val), device, config.placement)?;
+        let feed = |data: &Arc<Dataset>| {
+            let feed = Feed::new(Arc::clone(data), device, config.placement)?;
+            match config.boxes {
+                true => feed.with_boxes(),
+                false => Ok(feed),
+            }
+        };
+        let (train, val) = (feed(&data.train)?, feed(&data.val)?);
         watch.on(&Event::Notice(format!(
             "training on {}, pixels {}",
             device::describe(device),
@@ -178,10 +196,16 @@ impl<'a> Trainer<'a> {
         let spec = Spec {
             stem: config.stem,
             classes: i64::try_from(data.train.classes().len()).unwrap_or(i64::MAX),
+            boxes: config.boxes,
         };
         let mut model = ResNet18::new(spec, config.seed, device)?.with_precision(config.precision);
         if config.zero_init_residual {
             model.zero_init_residual()?;
+        }
+        if config.boxes
+            && let Some(mean) = boxes::mean(&boxes::of(&data.train)?)
+        {
+            model.start_boxes_at(mean)?;
         }
         let mut optimizer = Optimizer::new(&config, model.named())?;
         let mut at = Position::default();
@@ -196,6 +220,7 @@ impl<'a> Trainer<'a> {
             None => u64::from(config.epochs) * steps_per_epoch,
         };
         Ok(Self {
+            objective: Objective::new(&config),
             schedule: config.lr_schedule(),
             steps: config.max_steps.map_or(steps, |most| most.min(steps)),
             losses: Losses::new(device)?,
@@ -223,18 +248,18 @@ impl<'a> Trainer<'a> {
         let (seed, epoch) = (self.config.seed, u64::from(self.at.epoch));
         let order = Order::shuffled(u32::try_from(images).unwrap_or(u32::MAX), seed, epoch);
         let mut pass = feed.pass(order, self.batch, true, self.at.batch)?;
-        let mut inputs = None;
+        let mut changes = None;
         self.begin(images);
         let waited = self.at.waited;
         let went = loop {
             let share = self.share();
             self.at.rate = self.schedule.rate(share, self.at.epoch);
             let size = self.config.sizes.at(share, self.side);
-            let inputs = match &inputs {
-                Some(inputs) if size == self.at.size => inputs,
-                _ => inputs.insert(self.inputs(size, pass.images())?),
+            let changes = match &changes {
+                Some(changes) if size == self.at.size => changes,
+                _ => changes.insert(self.changes(size, pass.images())?),
             };
-            let Some(loss) = pass.next_batch(|batch| self.step(&batch, inputs)) else {
+            let Some(loss) = pass.next_batch(|batch| self.step(&batch, changes)) else {
                 break Went::Through;
             };
             self.losses.push(&loss?)?;
@@ -259,8 +284,8 @@ impl<'a> Trainer<'a> {
         Ok(went)
     }
 
-    /// What the network takes of `images`, the rest of the epoch, at `size` pixels.
-    fn inputs(&mut self, size: u32, images: &[u32]) -> Result<Inputs> {
+    /// What is done to `images`, the rest of the epoch, at `size` pixels.
+    fn changes(&mut self, size: u32, images: &[u32]) -> Result<Changes> {
         if size != self.at.size && self.at.step > 0 {
             self.watch
                 .on(&Event::Notice(format!("from here on {size} pixels")));
@@ -268,29 +293,25 @@ impl<'a> Trainer<'a> {
         self.at.size = size;
         let shape = self.train.data().shape();
         let sides = (shape.height, shape.width);
-        let draws = Draws::new(self.config.seed, Stream::Augment, u64::from(self.at.epoch));
+        let (config, epoch) = (&self.config, u64::from(self.at.epoch));
+        let draws = Draws::new(config.seed, Stream::Augment, epoch);
         let augment = Augment::new(
-            self.config.flip,
-            self.config.shift * size / self.side,
+            config.flip,
+            config.shift * size / self.side,
             draws,
             images,
             scaled(sides, size),
             self.device,
         )?;
-        let inputs = Inputs::new(sides, size, self.config.normalize, self.device)?;
-        Ok(inputs.augmented(augment))
+        let inputs = Inputs::new(sides, size, config.normalize, self.device)?.augmented(augment);
+        Changes::new(inputs, config, epoch, images, sides, self.device)
     }
 
     /// One step of the optimizer; returns the batch's loss, still on the device.
-    fn step(&mut self, batch: &Batch<'_>, inputs: &Inputs) -> Result<Tensor> {
-        let x = inputs.apply(batch)?;
-        let loss = self.model.forward(&x, true)?.f_cross_entropy_loss(
-            &batch.labels,
-            None::<&Tensor>,
-            Reduction::Mean,
-            -100,
-            self.config.label_smoothing,
-        )?;
+    fn step(&mut self, batch: &Batch<'_>, changes: &Changes) -> Result<Tensor> {
+        let examples = changes.apply(batch, self.at.batch)?;
+        let outputs = self.model.outputs(&examples.images, true)?;
+        let loss = self.objective.loss(&outputs, &examples)?;
         loss.f_backward()?;
         self.optimizer.step(self.at.rate)?;
         Ok(loss.f_detach()?)

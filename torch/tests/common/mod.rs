@@ -50,6 +50,21 @@ pub fn write_labelled(
     (train, val): (usize, usize),
     relabel: impl Fn(usize, i64) -> i64,
 ) {
+    write_boxed(dir, classes, (train, val), |split, image, label| {
+        let side = i32::try_from(SIDE).unwrap() - 1;
+        let pixels = pixels(split, image, usize::try_from(label).unwrap());
+        (pixels, relabel(image, label), [0, 0, side, side])
+    });
+}
+
+/// Writes a set whose images have the pixels, the label and the box that `draw` makes of split, image
+/// and class.
+pub fn write_boxed(
+    dir: &Path,
+    classes: &[Class],
+    (train, val): (usize, usize),
+    draw: impl Fn(Split, usize, i64) -> (Vec<u8>, i64, [i32; 4]),
+) {
     const SHARD: usize = 48;
     let fingerprint = Digest::of(format!("{} {train} {val}", classes.len()).as_bytes());
     let shape = Shape::rgb(SIDE);
@@ -61,12 +76,11 @@ pub fn write_labelled(
             let mut writer = Writer::create(&dir.join(&file), shape).unwrap();
             let mut columns = Columns::default();
             for image in first..images.min(first + SHARD) {
-                let label = image % classes.len();
-                writer.append(&pixels(split, image, label)).unwrap();
-                columns
-                    .labels
-                    .push(relabel(image, label.try_into().unwrap()));
-                columns.boxes.push([0, 0, 31, 31]);
+                let class = (image % classes.len()).try_into().unwrap();
+                let (pixels, label, bbox) = draw(split, image, class);
+                writer.append(&pixels).unwrap();
+                columns.labels.push(label);
+                columns.boxes.push(bbox);
                 columns.names.push(format!("{split}_{image}.JPEG"));
             }
             let metadata = Metadata {
@@ -105,7 +119,7 @@ pub fn write_labelled(
 }
 
 /// Each quarter has a grey of its class's own, under noise.
-fn pixels(split: Split, image: usize, label: usize) -> Vec<u8> {
+pub fn pixels(split: Split, image: usize, label: usize) -> Vec<u8> {
     let noise = Draws::new(split as u64, Stream::Augment, image as u64);
     let class = Draws::new(99, Stream::Augment, label as u64);
     let side = SIDE as usize;

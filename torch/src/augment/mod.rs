@@ -1,5 +1,11 @@
 //! From `u8` pixels to what the network takes, a whole batch at a time, on its device.
 
+mod erasing;
+mod mix;
+
+pub use erasing::Erasing;
+pub use mix::{Mix, Mixed, partners};
+
 use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
@@ -130,6 +136,30 @@ impl Augment {
         // [B, H * W, C]: channels come out last by themselves.
         let moved = planes.f_gather(1, &places, false)?;
         Ok(moved.f_view([b, h, w, c])?.f_permute([0, 3, 1, 2])?)
+    }
+
+    /// Moves `boxes`, edges `f32 [B, 4]` in shares of the sides, along with the pixels of the images
+    /// `at` of the epoch. They end where the image does; one that has left it has no area any more.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn move_boxes(&self, boxes: &Tensor, at: &Range<i64>) -> Result<Tensor> {
+        let pick = |moves: &Tensor| moves.f_narrow(0, at.start, at.end - at.start);
+        let ((shifts, height), (_, width)) = (self.rows.size2()?, self.columns.size2()?);
+        let share = |shifted: &Tensor, side: i64| {
+            // The middle one of the shifts is none.
+            let pixels = shifted.f_to_kind(Kind::Float)?.f_sub_scalar(shifts / 2)?;
+            pixels.f_div_scalar(side)
+        };
+        let (rows, columns) = (pick(&self.moves.0)?, pick(&self.moves.1)?);
+        let down = share(&rows, height)?;
+        let right = share(&columns.f_remainder(shifts)?, width)?;
+        // Mirroring puts x0 at 1 - x1 and x1 at 1 - x0: both move by 1 - x0 - x1.
+        let mirrored = columns.f_ge(shifts)?.f_to_kind(Kind::Float)?;
+        let sum = boxes.f_select(1, 0)?.f_add(&boxes.f_select(1, 2)?)?;
+        let right = right.f_add(&mirrored.f_mul(&sum.f_neg()?.f_add_scalar(1)?)?)?;
+        let moves = Tensor::f_stack(&[&right, &down, &right, &down], 1)?;
+        Ok(boxes.f_add(&moves)?.f_clamp(0, 1)?)
     }
 }
 

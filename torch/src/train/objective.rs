@@ -1,0 +1,45 @@
+//! What training minimises.
+
+use tch::{Reduction, Tensor};
+
+use super::examples::Examples;
+use crate::augment::partners;
+use crate::config::Config;
+use crate::model::Outputs;
+use crate::{Result, boxes};
+
+/// The cross-entropy of the class, and the loss of the box where the network predicts one.
+pub(super) struct Objective {
+    label_smoothing: f64,
+    boxes: boxes::Weights,
+}
+
+impl Objective {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            label_smoothing: config.label_smoothing,
+            boxes: boxes::Weights {
+                smooth_l1: config.box_smooth_l1,
+                giou: config.box_giou,
+            },
+        }
+    }
+
+    /// The loss of what the network made of `examples`.
+    pub(super) fn loss(&self, outputs: &Outputs, examples: &Examples) -> Result<Tensor> {
+        let cross_entropy = |labels: &Tensor| {
+            let (none, smoothing) = (None::<&Tensor>, self.label_smoothing);
+            let logits = &outputs.logits;
+            logits.f_cross_entropy_loss(labels, none, Reduction::Mean, -100, smoothing)
+        };
+        let mut loss = cross_entropy(&examples.labels)?;
+        if let Some(own) = examples.own {
+            let partners = cross_entropy(&partners(&examples.labels)?)?;
+            loss = loss.f_lerp(&partners, 1.0 - own)?;
+        }
+        if let (Some(predicted), Some(truth)) = (&outputs.boxes, &examples.boxes) {
+            loss = loss.f_add(&boxes::loss(predicted, truth, self.boxes)?)?;
+        }
+        Ok(loss)
+    }
+}
