@@ -6,6 +6,7 @@
 //! so it is replaced as a whole.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,8 +22,28 @@ use crate::model::{ResNet18, Spec};
 use crate::optim::{Optimizer, PREFIX};
 use crate::{Error, Result};
 
-/// The key of the file's metadata that holds [`About`], as JSON.
+/// The key of the file's metadata that holds the [`Head`], as JSON. There is no other key: their order
+/// in the file would be left to chance.
 const KEY: &str = "tinyres";
+/// The format of what stands there and of the optimizer's tensors. It changes when an older tinyres
+/// would go wrong with a file, or a newer one with an older file.
+const FORMAT: u32 = 1;
+
+/// What a file of ours begins with.
+#[derive(Serialize)]
+struct Head<'a> {
+    /// [`FORMAT`].
+    format: u32,
+    /// CRC-32 of the whole file, taken with [`BLANK`] in this place.
+    crc32: &'a str,
+    about: &'a About,
+}
+
+/// Bytes of the file, after the first eight, that the checksum is in: metadata comes first.
+const HEAD_BEGINS_WITHIN: usize = 256;
+const BLANK: &str = "00000000";
+/// What stands before the checksum in the file: JSON in a string of JSON.
+const BEFORE_CRC: &[u8] = br#"\"crc32\":\""#;
 
 /// What a file of weights says of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,6 +56,9 @@ pub struct About {
     pub fingerprint: Digest,
     /// What decided the run.
     pub config: Config,
+    /// The parameters that `config.init` did not give.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new: Vec<String>,
     /// Where the run stood.
     pub position: Position,
 }
@@ -95,22 +119,19 @@ impl Checkpoint {
             path: path.to_path_buf(),
             what,
         };
-        let damaged = |error| bad(format!("is no safetensors file, or is damaged: {error}"));
-        let (_, head) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
-        let about = (head.metadata().as_ref())
-            .and_then(|metadata| metadata.get(KEY))
-            .ok_or_else(|| bad("does not say that tinyres wrote it".to_owned()))?;
-        let about = serde_json::from_str(about).map_err(|error| {
-            bad(format!(
-                "was written by another version of tinyres: {error}"
-            ))
-        })?;
+        check(&bytes).map_err(bad)?;
+        let about = about(&bytes).map_err(bad)?;
         let mut checkpoint = Self {
-            about,
+            about: about.ok_or_else(|| {
+                bad("is not of tinyres: train from it, with --init, first".to_owned())
+            })?,
             network: Vec::new(),
             optimizer: Vec::new(),
         };
-        for (name, view) in SafeTensors::deserialize(&bytes).map_err(damaged)?.iter() {
+        for (name, view) in SafeTensors::deserialize(&bytes)
+            .map_err(|error| bad(damaged(&error)))?
+            .iter()
+        {
             let kind = match view.dtype() {
                 Dtype::F32 => Kind::Float,
                 Dtype::I64 => Kind::Int64,
@@ -221,10 +242,86 @@ pub fn save(
     let views = views
         .collect::<std::result::Result<Vec<_>, _>>()
         .map_err(unwritable)?;
-    let about = serde_json::to_string(about).map_err(|error| bad(error.to_string()))?;
-    let metadata = HashMap::from([(KEY.to_owned(), about)]);
-    let file = serialize(views, Some(metadata)).map_err(unwritable)?;
+    let head = Head {
+        format: FORMAT,
+        crc32: BLANK,
+        about,
+    };
+    let head = serde_json::to_string(&head).map_err(|error| bad(error.to_string()))?;
+    let metadata = HashMap::from([(KEY.to_owned(), head)]);
+    let mut file = serialize(views, Some(metadata)).map_err(unwritable)?;
+    let crc = format!("{:08x}", crc32fast::hash(&file));
+    let at = crc_place(&file).ok_or_else(|| bad("has no place for its checksum".to_owned()))?;
+    file[at].copy_from_slice(crc.as_bytes());
     tinyres_format::publish::write(path, &file).map_err(Error::io(path))
+}
+
+/// Compares a safetensors file of ours with its checksum. A file of others has none.
+pub(crate) fn check(bytes: &[u8]) -> std::result::Result<(), String> {
+    let Some(at) = crc_place(bytes) else {
+        return Ok(());
+    };
+    let mut crc = crc32fast::Hasher::new();
+    for part in [&bytes[..at.start], BLANK.as_bytes(), &bytes[at.end..]] {
+        crc.update(part);
+    }
+    let (got, expected) = (format!("{:08x}", crc.finalize()), &bytes[at]);
+    if got.as_bytes() == expected {
+        return Ok(());
+    }
+    Err(format!(
+        "is damaged: it has checksum {got}, expected {}: copy it again, or go on from another one",
+        String::from_utf8_lossy(expected)
+    ))
+}
+
+/// What a safetensors file of ours says of itself; none for a file of others.
+pub(crate) fn about(bytes: &[u8]) -> std::result::Result<Option<About>, String> {
+    /// A head of any format.
+    #[derive(Deserialize)]
+    struct Any {
+        format: u32,
+        /// That it is there: else nothing has been compared.
+        #[serde(rename = "crc32")]
+        _crc32: String,
+        about: serde_json::Value,
+    }
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
+    let Some(head) = (header.metadata().as_ref()).and_then(|metadata| metadata.get(KEY)) else {
+        return Ok(None);
+    };
+    let other = |what: &str| {
+        format!(
+            "is of another version of tinyres than this {}: {what}: go on with that one, or begin a \
+             run from its weights with --init",
+            env!("CARGO_PKG_VERSION")
+        )
+    };
+    let unknown = |error: serde_json::Error| other(&error.to_string());
+    let any: Any = serde_json::from_str(head).map_err(unknown)?;
+    if any.format != FORMAT {
+        let version = any.about["version"].as_str().unwrap_or("unknown");
+        let format = any.format;
+        return Err(other(&format!(
+            "{version}, in format {format}, expected {FORMAT}"
+        )));
+    }
+    About::deserialize(any.about).map(Some).map_err(unknown)
+}
+
+fn damaged(error: &safetensors::SafeTensorError) -> String {
+    format!("is no safetensors file, or is damaged: {error}")
+}
+
+/// Where the checksum stands in a file.
+fn crc_place(file: &[u8]) -> Option<Range<usize>> {
+    let head = file.get(8..)?;
+    let head = head.get(..HEAD_BEGINS_WITHIN).unwrap_or(head);
+    let before = head
+        .windows(BEFORE_CRC.len())
+        .position(|part| part == BEFORE_CRC)?;
+    let at = 8 + before + BEFORE_CRC.len();
+    (at + BLANK.len() <= file.len()).then_some(at..at + BLANK.len())
 }
 
 /// The elements of `tensor` in row-major order, little-endian.

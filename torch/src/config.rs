@@ -1,15 +1,16 @@
 //! What decides a run: one flat set of values, from a recipe, a file and flags, each over the one
 //! before.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tinyres::load::Verify;
+use tinyres_format::Digest;
 use toml::{Table, Value};
 
 use crate::device::{DeviceChoice, Placement, Precision};
-use crate::model::Stem;
+use crate::model::{Layer, Stem};
 use crate::schedule::{Decay, Schedule};
 use crate::sizes::Sizes;
 use crate::{Error, Result};
@@ -37,6 +38,8 @@ pub struct Config {
     pub stem: Stem,
     /// Whether every block starts as the identity.
     pub zero_init_residual: bool,
+    /// Layers that are not trained, their statistics left as they are.
+    pub freeze: Vec<Layer>,
     /// Passes over the training split.
     pub epochs: u32,
     /// Images of a step.
@@ -45,6 +48,8 @@ pub struct Config {
     pub optimizer: Algorithm,
     /// The highest learning rate.
     pub lr: f64,
+    /// What the rate is multiplied by for layers that `init` did not give.
+    pub new_lr_factor: f64,
     /// Momentum of SGD.
     pub momentum: f64,
     /// Whether SGD looks ahead along its momentum.
@@ -69,6 +74,12 @@ pub struct Config {
     pub sizes: Sizes,
     /// What is done to pixel values.
     pub normalize: Normalize,
+    /// File of weights to start from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
+    /// SHA-256 of that file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_digest: Option<Digest>,
     /// Decides the initial weights, the order and the augmentation.
     #[serde(default)]
     pub seed: u64,
@@ -143,6 +154,10 @@ impl Config {
             // Now, while what is wrong can only have come from the file.
             Self::from_values(values.clone()).map_err(|error| error.in_file(path))?;
         }
+        if flags.contains_key("init") {
+            // The file's was of another one.
+            values.remove("init_digest");
+        }
         values.extend(flags);
         Self::from_values(values)
     }
@@ -197,6 +212,17 @@ impl Config {
             _ if self.epochs == 0 => bad("epochs", &self.epochs, "at least 1"),
             _ if self.batch == 0 => bad("batch", &self.batch, "at least 1"),
             _ if !positive(self.lr) => bad("lr", &self.lr, "a number above 0"),
+            _ if !positive(self.new_lr_factor) => {
+                bad("new_lr_factor", &self.new_lr_factor, "a number above 0")
+            }
+            _ if self.new_lr_factor != 1.0 && self.init.is_none() => bad(
+                "new_lr_factor",
+                &self.new_lr_factor,
+                "1 where no layer comes from --init",
+            ),
+            _ if Layer::ALL.iter().all(|layer| self.freeze.contains(layer)) => {
+                bad("freeze", &"every layer", "one at least that is trained")
+            }
             _ if !share(self.momentum) => bad("momentum", &self.momentum, "0 to below 1"),
             _ if self.nesterov && self.momentum == 0.0 => {
                 bad("nesterov", &true, "false where momentum is 0")

@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod feed;
 #[expect(unsafe_code, reason = "the one place where libtorch is called by hand")]
 mod ffi;
+pub mod init;
 pub mod inputs;
 pub mod model;
 pub mod optim;

@@ -1,6 +1,7 @@
 //! ResNet18 as torchvision has it: the same names, shapes and initial values.
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,61 @@ pub enum Stem {
     Small,
 }
 
+impl fmt::Display for Stem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Imagenet => "imagenet",
+            Self::Half => "half",
+            Self::Small => "small",
+        })
+    }
+}
+
+/// A part of a network that may be frozen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layer {
+    /// The first convolution and its normalisation.
+    Stem,
+    /// The first two blocks.
+    Layer1,
+    /// The next two.
+    Layer2,
+    /// The next two.
+    Layer3,
+    /// The last two.
+    Layer4,
+    /// The classifier.
+    Fc,
+}
+
+impl Layer {
+    /// The layer that the tensor of that name belongs to.
+    fn of(name: &str) -> Option<Self> {
+        match name.split('.').next()? {
+            "conv1" | "bn1" => Some(Self::Stem),
+            "layer1" => Some(Self::Layer1),
+            "layer2" => Some(Self::Layer2),
+            "layer3" => Some(Self::Layer3),
+            "layer4" => Some(Self::Layer4),
+            "fc" => Some(Self::Fc),
+            _ => None,
+        }
+    }
+
+    /// In the order of a forward pass.
+    pub const ALL: [Self; 6] = [
+        Self::Stem,
+        Self::Layer1,
+        Self::Layer2,
+        Self::Layer3,
+        Self::Layer4,
+        Self::Fc,
+    ];
+    /// Those of the blocks, each with two.
+    const BLOCKS: [Self; 4] = [Self::Layer1, Self::Layer2, Self::Layer3, Self::Layer4];
+}
+
 /// What a network looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
@@ -37,7 +93,7 @@ pub enum Role {
     Weight,
     /// Trained without weight decay: scales and biases.
     Plain,
-    /// Not trained: running statistics.
+    /// Not trained: running statistics, and what is frozen.
     Buffer,
 }
 
@@ -64,12 +120,13 @@ pub struct ResNet18 {
     fc: (Tensor, Tensor),
     /// Batches seen in training: `num_batches_tracked` of every normalisation.
     batches: Cell<i64>,
+    frozen: Vec<Layer>,
 }
 
 /// Share of the newest batch in the running statistics.
 const STATISTICS_MOMENTUM: f64 = 0.1;
 const EPSILON: f64 = 1e-5;
-const BATCHES_TRACKED: &str = "num_batches_tracked";
+pub(crate) const BATCHES_TRACKED: &str = "num_batches_tracked";
 
 impl ResNet18 {
     /// A network with torchvision's initial values, drawn from `seed` on the CPU, so that they are
@@ -113,6 +170,7 @@ impl ResNet18 {
             blocks,
             fc,
             batches: Cell::new(0),
+            frozen: Vec::new(),
         })
     }
 
@@ -130,6 +188,22 @@ impl ResNet18 {
     pub fn zero_init_residual(&mut self) -> Result<()> {
         for block in &self.blocks {
             let _ = tch::no_grad(|| block.bn2.weight.shallow_clone().f_zero_())?;
+        }
+        Ok(())
+    }
+
+    /// Takes the parameters of `layers` out of training. Their normalisations then use the running
+    /// statistics in training, too, and leave them as they are: the layer computes what it did.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn freeze(&mut self, layers: &[Layer]) -> Result<()> {
+        self.frozen = layers.to_vec();
+        for named in &mut self.named {
+            if Layer::of(&named.name).is_some_and(|layer| layers.contains(&layer)) {
+                let _ = named.tensor.f_set_requires_grad(false)?;
+                named.role = Role::Buffer;
+            }
         }
         Ok(())
     }
@@ -164,13 +238,16 @@ impl ResNet18 {
         if train {
             self.batches.set(self.batches.get() + 1);
         }
+        let trains = |layer| train && !self.frozen.contains(&layer);
         let mut x = self.conv1.forward(images)?;
-        x = self.bn1.forward(&x, train)?.f_relu_()?;
+        x = self.bn1.forward(&x, trains(Layer::Stem))?.f_relu_()?;
         if self.spec.stem == Stem::Imagenet {
             x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         }
-        for block in &self.blocks {
-            x = block.forward(&x, train)?;
+        for (pair, layer) in self.blocks.chunks(2).zip(Layer::BLOCKS) {
+            for block in pair {
+                x = block.forward(&x, trains(layer))?;
+            }
         }
         Ok(x)
     }

@@ -22,8 +22,8 @@ pub(crate) const PREFIX: &str = "optimizer/";
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
-    /// Weights, then the parameters without weight decay.
-    groups: [Group; 2],
+    /// Never empty.
+    groups: Vec<Group>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +35,8 @@ enum Rule {
 /// Parameters that are trained alike.
 #[derive(Debug)]
 struct Group {
+    /// What the learning rate is multiplied by.
+    lr_factor: f64,
     weight_decay: f64,
     names: Vec<String>,
     params: Vec<Tensor>,
@@ -47,11 +49,12 @@ struct Group {
 }
 
 impl Optimizer {
-    /// For all that is trained among `named`. Nothing is in motion yet.
+    /// For all that is trained among `named`, those in `new` at a rate of their own. Nothing is in
+    /// motion yet.
     ///
     /// # Errors
     /// Where libtorch has no memory for the state.
-    pub fn new(config: &Config, named: &[Named]) -> Result<Self> {
+    pub fn new(config: &Config, named: &[Named], new: &[String]) -> Result<Self> {
         let rule = match config.optimizer {
             Algorithm::Sgd => Rule::Sgd {
                 momentum: config.momentum,
@@ -59,8 +62,10 @@ impl Optimizer {
             },
             Algorithm::Adam => Rule::Adam,
         };
-        let group = |role: Role, weight_decay: f64| -> Result<Group> {
-            let members = || named.iter().filter(|named| named.role == role);
+        let group = |role: Role, weight_decay: f64, fresh: bool| -> Result<Group> {
+            let is_member =
+                |named: &&Named| named.role == role && new.contains(&named.name) == fresh;
+            let members = || named.iter().filter(is_member);
             let zeros = || -> Result<Vec<Tensor>> {
                 // Of the parameters' own layout: the kernels walk both as flat memory.
                 let zeros = |named: &Named| named.tensor.f_detach()?.f_zeros_like();
@@ -72,6 +77,7 @@ impl Optimizer {
                 .next()
                 .map_or(Device::Cpu, |named| named.tensor.device());
             Ok(Group {
+                lr_factor: if fresh { config.new_lr_factor } else { 1.0 },
                 weight_decay,
                 names: members().map(|named| named.name.clone()).collect(),
                 params: members()
@@ -85,10 +91,12 @@ impl Optimizer {
                 steps: Tensor::f_zeros([0_i64; 0], (Kind::Float, device))?,
             })
         };
-        let groups = [
-            group(Role::Weight, config.weight_decay)?,
-            group(Role::Plain, 0.0)?,
-        ];
+        let mut groups = Vec::new();
+        for fresh in [false, true] {
+            groups.push(group(Role::Weight, config.weight_decay, fresh)?);
+            groups.push(group(Role::Plain, 0.0, fresh)?);
+        }
+        groups.retain(|group| !group.params.is_empty());
         Ok(Self { rule, groups })
     }
 
@@ -98,6 +106,7 @@ impl Optimizer {
     /// A parameter without a gradient.
     pub fn step(&mut self, rate: f64) -> Result<()> {
         for group in &mut self.groups {
+            let rate = rate * group.lr_factor;
             match self.rule {
                 Rule::Sgd { momentum, nesterov } => ffi::sgd(
                     &group.params,
@@ -167,8 +176,11 @@ impl Optimizer {
             }
             into.f_copy_(from)?;
         }
-        let steps = self.groups[0].steps.shallow_clone();
-        self.groups[1].steps.f_copy_(&steps)?;
+        if let Some((first, rest)) = self.groups.split_first_mut() {
+            for group in rest {
+                group.steps.f_copy_(&first.steps)?;
+            }
+        }
         Ok(())
     }
 }

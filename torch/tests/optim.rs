@@ -58,7 +58,7 @@ fn parameters() -> Vec<Named> {
 
 fn optimizer(flags: &str, named: &[Named]) -> Optimizer {
     let config = common::config(&format!("{flags}\nmomentum = 0.9\nweight_decay = 0.1"));
-    Optimizer::new(&config, named).unwrap()
+    Optimizer::new(&config, named, &[]).unwrap()
 }
 
 fn step(s: u8, optimizer: &mut Optimizer, named: &[Named]) {

@@ -14,6 +14,7 @@ use tinyres_format::Split;
 use tinyres_torch::checkpoint::Checkpoint;
 use tinyres_torch::config::{Config, recipes};
 use tinyres_torch::device::{self, DeviceChoice};
+use tinyres_torch::init;
 use tinyres_torch::run::Run;
 use tinyres_torch::sizes::Sizes;
 use tinyres_torch::train::{Outcome, Splits, check, train};
@@ -49,6 +50,7 @@ Examples:
   tinyres train shards                                   the default recipe
   tinyres train shards --time-budget 60m                 as good as an hour makes it
   tinyres train shards --recipe seed --epochs 8          the blog's run
+  tinyres train shards --init resnet18.pth --freeze stem,layer1 --new-lr-factor 10
   tinyres train shards --optimizer sgd --lr 0.1 --batch 256 --schedule cosine
   tinyres train --resume runs/default-1                  go on after Ctrl-C";
 
@@ -79,6 +81,13 @@ struct Flags {
     /// 3x3 by 1
     #[arg(long, value_parser = PossibleValuesParser::new(["imagenet", "half", "small"]))]
     stem: Option<String>,
+    /// Weights to start from, for all layers that fit: torchvision's ResNet18 as .safetensors or .pth, or
+    /// those of another run. The classifier is new where the classes are others
+    #[arg(long, value_name = "WEIGHTS")]
+    init: Option<PathBuf>,
+    /// Layers that are not trained, and whose statistics stay: stem, layer1 to layer4, fc
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',', value_parser = PossibleValuesParser::new(["stem", "layer1", "layer2", "layer3", "layer4", "fc"]))]
+    freeze: Option<Vec<String>>,
     /// Start every block as the identity
     #[arg(long, value_name = "BOOL")]
     zero_init_residual: Option<bool>,
@@ -88,6 +97,9 @@ struct Flags {
     /// Highest learning rate
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
+    /// What the rate is multiplied by for the layers that --init did not give
+    #[arg(long, value_name = "FACTOR")]
+    new_lr_factor: Option<f64>,
     /// Momentum of SGD
     #[arg(long, value_name = "SHARE")]
     momentum: Option<f64>,
@@ -204,6 +216,7 @@ fn create(
     config.precision = config.precision.on(device::open(config.device)?);
     let data = splits(shards, config.verify, ui)?;
     check(&config, &data)?;
+    init::settle(&mut config, data.train.classes())?;
     let output = output.unwrap_or_else(|| free_name(&config.recipe));
     let run = Run::create(&output, config, shards, data.train.fingerprint())?;
     Ok((run, None, data))

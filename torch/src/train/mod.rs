@@ -23,7 +23,7 @@ use crate::model::{ResNet18, Spec};
 use crate::optim::Optimizer;
 use crate::run::Run;
 use crate::schedule::{Schedule, share_of_steps};
-use crate::{Error, Result, device};
+use crate::{Error, Result, device, init};
 
 use losses::Losses;
 
@@ -69,6 +69,10 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let mut trainer = Trainer::new(run, from, data, watch)?;
+    if from.is_none() && trainer.config.init.is_some() {
+        // From here on the run does not depend on that file.
+        trainer.save()?;
+    }
     let mut score = None;
     while !trainer.over() {
         if stop.load(Ordering::Relaxed) || trainer.epoch(stop)? == Went::Stopped {
@@ -140,6 +144,8 @@ struct Trainer<'a> {
     val: Feed,
     model: ResNet18,
     optimizer: Optimizer,
+    /// The parameters that no file gave.
+    new: Vec<String>,
     schedule: Schedule,
     /// Steps of the run, unless its time is over before.
     steps: u64,
@@ -183,7 +189,12 @@ impl<'a> Trainer<'a> {
         if config.zero_init_residual {
             model.zero_init_residual()?;
         }
-        let mut optimizer = Optimizer::new(&config, model.named())?;
+        let new = match from {
+            Some(from) => from.about.new.clone(),
+            None => init::begin(&config, &mut model, data.train.classes(), watch)?,
+        };
+        model.freeze(&config.freeze)?;
+        let mut optimizer = Optimizer::new(&config, model.named(), &new)?;
         let mut at = Position::default();
         if let Some(from) = from {
             from.restore(&mut model, &mut optimizer)?;
@@ -207,6 +218,7 @@ impl<'a> Trainer<'a> {
             val,
             model,
             optimizer,
+            new,
             batch,
             side: data.train.shape().height.min(data.train.shape().width),
             at,
@@ -382,6 +394,7 @@ impl<'a> Trainer<'a> {
             classes: self.train.data().classes().to_vec(),
             fingerprint: self.run.fingerprint(),
             config: self.config.clone(),
+            new: self.new.clone(),
             position: self.at.clone(),
         }
     }

@@ -1,0 +1,396 @@
+//! The part of Python's pickle format that `torch.save` writes a state dict in. Nothing is imported or
+//! called: a class is no more than its name, and what it would make is left [opaque](Value::Opaque),
+//! but for the dictionaries and tensors that are rebuilt here.
+//!
+//! Source of the opcodes: CPython's `Lib/pickletools.py`. Of what they rebuild: `torch/_utils.py`.
+
+use std::collections::HashMap;
+
+/// A value that was pickled. Its parts stand in the [`Pickle`], by number: values may be shared.
+#[derive(Debug)]
+pub(super) enum Value {
+    Int(i64),
+    Text(String),
+    /// A list or a tuple.
+    List(Vec<usize>),
+    Dict(Vec<(usize, usize)>),
+    /// `module.name` of a class or a function.
+    Global(String),
+    Tensor(TensorView),
+    /// What nothing here needs: made by the class of that name, or of a plain type.
+    Opaque(String),
+}
+
+/// A tensor as a window onto a storage. Lengths are in elements; nothing is checked yet.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct TensorView {
+    /// The storage's class, such as `torch.HalfStorage`.
+    pub class: String,
+    /// The storage's name in the archive.
+    pub key: String,
+    /// Elements before the first.
+    pub offset: i64,
+    pub size: Vec<i64>,
+    pub stride: Vec<i64>,
+}
+
+/// A pickle, read.
+#[derive(Debug)]
+pub(super) struct Pickle {
+    values: Vec<Value>,
+    root: usize,
+}
+
+impl Pickle {
+    /// Reads a pickle of protocol 2, to its end.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let mut machine = Machine {
+            bytes,
+            values: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        };
+        let root = machine.run()?;
+        Ok(Self {
+            values: machine.values,
+            root,
+        })
+    }
+
+    pub(super) fn root(&self) -> &Value {
+        self.at(self.root)
+    }
+
+    /// A part of a value of this pickle.
+    pub(super) fn at(&self, part: usize) -> &Value {
+        &self.values[part]
+    }
+}
+
+/// The pickle machine. Each opcode adds at most one value, so what it builds is bounded by the input.
+struct Machine<'a> {
+    bytes: &'a [u8],
+    values: Vec<Value>,
+    stack: Vec<usize>,
+    /// Heights of the stack.
+    marks: Vec<usize>,
+    memo: HashMap<u32, usize>,
+}
+
+const CUT: &str = "its pickle ends too early";
+const UNBALANCED: &str = "its pickle takes more than it has put down";
+
+impl Machine<'_> {
+    fn run(&mut self) -> Result<usize, String> {
+        loop {
+            match self.byte()? {
+                // PROTO, and a FRAME of later protocols.
+                0x80 => match self.byte()? {
+                    2 | 3 => {}
+                    other => return Err(format!("is of pickle protocol {other}, expected 2")),
+                },
+                b'.' => return self.pop(),
+                b'(' => self.marks.push(self.stack.len()),
+                b'N' => self.push(Value::Opaque("None".into())),
+                0x88 | 0x89 => self.push(Value::Opaque("bool".into())),
+                b'G' => {
+                    self.take(8)?;
+                    self.push(Value::Opaque("float".into()));
+                }
+                b'K' => {
+                    let value = self.byte()?;
+                    self.push(Value::Int(value.into()));
+                }
+                b'M' => {
+                    let value = u16::from_le_bytes(self.array()?);
+                    self.push(Value::Int(value.into()));
+                }
+                b'J' => {
+                    let value = i32::from_le_bytes(self.array()?);
+                    self.push(Value::Int(value.into()));
+                }
+                0x8a => self.long()?,
+                b'X' => {
+                    let len = u32::from_le_bytes(self.array()?);
+                    let text = self.text(len as usize)?;
+                    self.push(Value::Text(text));
+                }
+                b'}' => self.push(Value::Dict(Vec::new())),
+                b']' | b')' => self.push(Value::List(Vec::new())),
+                b't' => {
+                    let items = self.since_mark()?;
+                    self.push(Value::List(items));
+                }
+                count @ 0x85..=0x87 => {
+                    let items = self.pop_many(usize::from(count - 0x84))?;
+                    self.push(Value::List(items));
+                }
+                b'a' => {
+                    let items = self.pop_many(1)?;
+                    self.append(&items)?;
+                }
+                b'e' => {
+                    let items = self.since_mark()?;
+                    self.append(&items)?;
+                }
+                b's' => {
+                    let items = self.pop_many(2)?;
+                    self.set(&items)?;
+                }
+                b'u' => {
+                    let items = self.since_mark()?;
+                    self.set(&items)?;
+                }
+                b'q' => {
+                    let key = self.byte()?.into();
+                    self.keep(key)?;
+                }
+                b'r' => {
+                    let key = u32::from_le_bytes(self.array()?);
+                    self.keep(key)?;
+                }
+                b'h' => {
+                    let key = self.byte()?.into();
+                    self.recall(key)?;
+                }
+                b'j' => {
+                    let key = u32::from_le_bytes(self.array()?);
+                    self.recall(key)?;
+                }
+                b'c' => {
+                    let name = format!("{}.{}", self.line()?, self.line()?);
+                    self.push(Value::Global(name));
+                }
+                b'Q' => {
+                    // A storage: its description is all that there is of it in the pickle.
+                }
+                // REDUCE and NEWOBJ: a callable and its arguments.
+                b'R' | 0x81 => {
+                    let parts = self.pop_many(2)?;
+                    let made = self.make(parts[0], parts[1])?;
+                    self.stack.push(made);
+                }
+                // BUILD: attributes, such as a state dict's `_metadata`.
+                b'b' => drop(self.pop()?),
+                other => {
+                    return Err(format!(
+                        "its pickle has opcode 0x{other:02x}, which no state dict has"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// What calling the global `callable` with the list `args` makes.
+    fn make(&mut self, callable: usize, args: usize) -> Result<usize, String> {
+        let Value::Global(name) = &self.values[callable] else {
+            return Err("its pickle calls what is no function".into());
+        };
+        let name = name.clone();
+        let Value::List(args) = &self.values[args] else {
+            return Err(format!("its pickle calls {name} without arguments"));
+        };
+        let value = match (name.as_str(), &args[..]) {
+            ("collections.OrderedDict", []) => Value::Dict(Vec::new()),
+            ("torch._utils._rebuild_parameter", [data, ..]) => return Ok(*data),
+            ("torch._utils._rebuild_tensor_v2", [storage, offset, size, stride, ..]) => {
+                let view = self.view(*storage, *offset, *size, *stride);
+                Value::Tensor(view.ok_or("its pickle has a tensor of no known form")?)
+            }
+            _ => Value::Opaque(name),
+        };
+        self.push(value);
+        self.pop()
+    }
+
+    fn view(
+        &self,
+        storage: usize,
+        offset: usize,
+        size: usize,
+        stride: usize,
+    ) -> Option<TensorView> {
+        let Value::List(storage) = &self.values[storage] else {
+            return None;
+        };
+        // ("storage", class, key, device, elements).
+        let [_, class, key, ..] = storage[..] else {
+            return None;
+        };
+        let (Value::Global(class), Value::Text(key)) = (&self.values[class], &self.values[key])
+        else {
+            return None;
+        };
+        Some(TensorView {
+            class: class.clone(),
+            key: key.clone(),
+            offset: self.int(offset)?,
+            size: self.ints(size)?,
+            stride: self.ints(stride)?,
+        })
+    }
+
+    fn int(&self, at: usize) -> Option<i64> {
+        match self.values[at] {
+            Value::Int(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    fn ints(&self, at: usize) -> Option<Vec<i64>> {
+        match &self.values[at] {
+            Value::List(items) => items.iter().map(|&item| self.int(item)).collect(),
+            _ => None,
+        }
+    }
+
+    fn push(&mut self, value: Value) {
+        self.stack.push(self.values.len());
+        self.values.push(value);
+    }
+
+    fn pop(&mut self) -> Result<usize, String> {
+        self.stack.pop().ok_or_else(|| UNBALANCED.into())
+    }
+
+    fn pop_many(&mut self, count: usize) -> Result<Vec<usize>, String> {
+        let from = self.stack.len().checked_sub(count).ok_or(UNBALANCED)?;
+        Ok(self.stack.split_off(from))
+    }
+
+    fn since_mark(&mut self) -> Result<Vec<usize>, String> {
+        let from = self.marks.pop().ok_or(UNBALANCED)?;
+        if from > self.stack.len() {
+            return Err(UNBALANCED.into());
+        }
+        Ok(self.stack.split_off(from))
+    }
+
+    /// The value on top of the stack.
+    fn top(&mut self) -> Result<&mut Value, String> {
+        let &at = self.stack.last().ok_or(UNBALANCED)?;
+        Ok(&mut self.values[at])
+    }
+
+    fn append(&mut self, items: &[usize]) -> Result<(), String> {
+        match self.top()? {
+            Value::List(list) => list.extend(items),
+            Value::Opaque(_) => {}
+            _ => return Err("its pickle appends to what is no list".into()),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, items: &[usize]) -> Result<(), String> {
+        let (pairs, rest) = items.as_chunks::<2>();
+        match self.top()? {
+            Value::Dict(dict) if rest.is_empty() => {
+                dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
+            }
+            Value::Opaque(_) => {}
+            _ => return Err("its pickle sets entries of what is no dictionary".into()),
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, key: u32) -> Result<(), String> {
+        let &at = self.stack.last().ok_or(UNBALANCED)?;
+        self.memo.insert(key, at);
+        Ok(())
+    }
+
+    fn recall(&mut self, key: u32) -> Result<(), String> {
+        let &at = self.memo.get(&key).ok_or(UNBALANCED)?;
+        self.stack.push(at);
+        Ok(())
+    }
+
+    fn take(&mut self, len: usize) -> Result<&[u8], String> {
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(CUT)?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let (taken, rest) = self.bytes.split_first_chunk().ok_or(CUT)?;
+        self.bytes = rest;
+        Ok(*taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, String> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn text(&mut self, len: usize) -> Result<String, String> {
+        let text = self.take(len)?.to_vec();
+        String::from_utf8(text).map_err(|_| "its pickle has text that is not UTF-8".into())
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let end = self.bytes.iter().position(|&byte| byte == b'\n');
+        let line = self.text(end.ok_or(CUT)?)?;
+        self.byte()?;
+        Ok(line)
+    }
+
+    /// An integer of any length, of which no state dict has one that is longer than eight bytes.
+    fn long(&mut self) -> Result<(), String> {
+        let len = self.byte()?.into();
+        let bytes = self.take(len)?;
+        let fill = match bytes.last() {
+            Some(0x80..) => 0xff,
+            _ => 0,
+        };
+        let mut whole = [fill; 8];
+        let value = match whole.get_mut(..len) {
+            Some(part) => {
+                part.copy_from_slice(bytes);
+                Value::Int(i64::from_le_bytes(whole))
+            }
+            None => Value::Opaque("int".into()),
+        };
+        self.push(value);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_prefix_and_no_changed_byte_does_more_than_fail() {
+        // `pickle.dumps(OrderedDict(a=(1, -2, 2**40), b=[None, 1.5, True]), 2)`.
+        let whole = b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01(X\x01\x00\x00\x00aq\x02K\x01J\xfe\xff\xff\xff\x8a\x06\x00\x00\x00\x00\x00\x01\x87q\x03X\x01\x00\x00\x00bq\x04]q\x05(NG?\xf8\x00\x00\x00\x00\x00\x00\x88eu.";
+        let pickle = Pickle::parse(whole).unwrap();
+        let Value::Dict(entries) = pickle.root() else {
+            panic!("{pickle:?}")
+        };
+        let Value::List(items) = pickle.at(entries[0].1) else {
+            panic!("{pickle:?}")
+        };
+        let ints = items.iter().map(|&item| match pickle.at(item) {
+            Value::Int(value) => *value,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(ints.collect::<Vec<_>>(), [1, -2, 1 << 40]);
+        assert!(matches!(pickle.at(entries[1].1), Value::List(items) if items.len() == 3));
+        for end in 0..whole.len() {
+            assert!(Pickle::parse(&whole[..end]).is_err(), "{end}");
+        }
+        for at in 0..whole.len() {
+            let mut other = whole.to_vec();
+            for byte in 0..=u8::MAX {
+                other[at] = byte;
+                drop(Pickle::parse(&other));
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_be_run_is_only_named() {
+        let pickle = Pickle::parse(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.").unwrap();
+        assert!(matches!(pickle.root(), Value::Opaque(name) if name == "os.system"));
+    }
+}
