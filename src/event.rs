@@ -28,6 +28,8 @@ pub enum Event {
     Epoch(Epoch),
     /// Something a person should know.
     Notice(String),
+    /// Something that went wrong, and that the work goes on in spite of.
+    Warning(String),
 }
 
 /// Figures of one optimizer step.

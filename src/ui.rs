@@ -51,6 +51,14 @@ impl Ui {
         self.line(&text)
     }
 
+    /// Writes a warning to stderr, also where progress is not shown.
+    pub fn warn(&self, text: &str) {
+        self.bar.suspend(|| {
+            let heading = console::style("warning:").for_stderr().yellow().bold();
+            let _ = writeln!(io::stderr(), "{heading} {text}");
+        });
+    }
+
     fn line(&self, text: &str) -> io::Result<()> {
         self.bar.suspend(|| {
             let mut out = io::stdout().lock();
@@ -102,6 +110,7 @@ impl Observer for Ui {
                 // A reader that went away is met again, and reported, when the result is written.
                 let _ = self.epoch(epoch);
             }
+            Event::Warning(text) => self.warn(text),
             Event::Notice(text) => {
                 if !self.quiet {
                     self.bar.suspend(|| {

@@ -186,6 +186,21 @@ impl Config {
         Self::from_values(read(path)?).map_err(|error| error.in_file(path))
     }
 
+    /// The first value that differs from that of `other`, with both.
+    pub(crate) fn differs(&self, other: &Self) -> Option<String> {
+        if self == other {
+            return None;
+        }
+        let values = |config: &Self| Table::try_from(config).unwrap_or_default();
+        let (own, other) = (values(self), values(other));
+        let show = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
+        let mut keys = own.keys().chain(other.keys());
+        let key = keys.find(|&key| own.get(key) != other.get(key));
+        Some(key.map_or("value".into(), |key| {
+            format!("{key} ({})", show(own.get(key)))
+        }))
+    }
+
     /// The learning rate over the run.
     #[must_use]
     pub fn lr_schedule(&self) -> Schedule {

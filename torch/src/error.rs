@@ -65,15 +65,21 @@ pub enum Error {
     },
     /// The training has gone astray. The last checkpoint is from before.
     #[error(
-        "the loss of step {step}, in epoch {epoch}, is {loss}: the last checkpoint is from before; a lower --lr may help"
+        "step {step}, in epoch {epoch}: {what}; its batch: {}. {}, with a lower --lr",
+        some(images),
+        before(kept.as_deref())
     )]
     NotFinite {
-        /// The loss.
-        loss: f64,
+        /// What is not finite.
+        what: String,
         /// The step, counted from 1.
         step: u64,
         /// The epoch, counted from 1.
         epoch: u32,
+        /// The names of the images of its batch.
+        images: Vec<String>,
+        /// The last checkpoint.
+        kept: Option<PathBuf>,
     },
     /// The data's classes are not those that the weights were trained on, in the same order.
     #[error(
@@ -117,6 +123,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// The end of a training could not be saved.
+    #[error("{error}: make it possible, then go on from the last checkpoint with --resume {}", dir.display())]
+    Unsaved {
+        /// Why not.
+        error: Box<Self>,
+        /// The run's directory.
+        dir: PathBuf,
+    },
     /// The file system said no.
     #[error("{}: {source}", path.display())]
     Io {
@@ -125,6 +139,28 @@ pub enum Error {
         /// What went wrong.
         source: io::Error,
     },
+}
+
+/// The first of `names`, and how many more there are.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        let more = names.len() - SHOWN;
+        text += &format!(" and {more} more, all named in metrics.jsonl");
+    }
+    text
+}
+
+/// Where to go on after a training that went astray.
+fn before(kept: Option<&Path>) -> String {
+    match kept {
+        Some(path) => format!(
+            "{} is from before: begin a run from it, with --init",
+            path.display()
+        ),
+        None => "Nothing was saved before: begin anew".to_owned(),
+    }
 }
 
 impl Error {

@@ -30,6 +30,8 @@ pub struct Run {
     dir: PathBuf,
     record: Record,
     metrics: File,
+    /// Bytes of the metrics.
+    measured: u64,
 }
 
 /// A run's `config.toml`.
@@ -75,11 +77,11 @@ impl Run {
         let values = toml::to_string(&record).map_err(|error| Error::Config(error.to_string()))?;
         let text = format!("# What decided this run. `--config` takes this file.\n\n{values}");
         publish::write(&path, text.as_bytes()).map_err(Error::io(&path))?;
-        let path = dir.join(METRICS);
         Ok(Self {
+            metrics: metrics_up_to(&dir.join(METRICS), 0)?,
+            measured: 0,
             dir: dir.to_path_buf(),
             record,
-            metrics: File::create(&path).map_err(Error::io(&path))?,
         })
     }
 
@@ -98,10 +100,13 @@ impl Run {
         if let Some(checkpoint) = &checkpoint {
             let bad = |what: &str| Error::Checkpoint {
                 path: last.clone(),
-                what: format!("is of a run with another {what} than {CONFIG} beside it says"),
+                what: format!(
+                    "is of a run with another {what} than {CONFIG} beside it says: put back the file \
+                     that belongs to it, or take the checkpoint away to begin the run anew"
+                ),
             };
-            if checkpoint.about.config != record.config {
-                return Err(bad("configuration"));
+            if let Some(key) = checkpoint.about.config.differs(&record.config) {
+                return Err(bad(&key));
             }
             if checkpoint.about.fingerprint != record.run.fingerprint {
                 return Err(bad("data set"));
@@ -110,8 +115,10 @@ impl Run {
         let steps = checkpoint
             .as_ref()
             .map_or(0, |checkpoint| checkpoint.about.position.step);
+        let metrics = metrics_up_to(&dir.join(METRICS), steps)?;
         let run = Self {
-            metrics: metrics_up_to(&dir.join(METRICS), steps)?,
+            measured: metrics.metadata().map_err(Error::io(dir))?.len(),
+            metrics,
             dir: dir.to_path_buf(),
             record,
         };
@@ -163,6 +170,11 @@ impl Run {
         self.record.run.fingerprint
     }
 
+    /// Its last checkpoint, if there is one.
+    pub(crate) fn last(&self) -> Option<PathBuf> {
+        Some(self.dir.join(LAST)).filter(|path| path.exists())
+    }
+
     /// Adds what `event` measured to the metrics.
     pub(crate) fn note(&mut self, event: &Event) -> Result<()> {
         let (kind, figures) = match event {
@@ -174,12 +186,31 @@ impl Run {
         if let (Some(line), Value::Object(figures)) = (line.as_object_mut(), figures) {
             line.extend(figures);
         }
+        self.append(&line)
+    }
+
+    /// Adds to the metrics which images a step was taken on that went wrong.
+    pub(crate) fn note_not_finite(
+        &mut self,
+        step: u64,
+        what: &str,
+        images: &[String],
+    ) -> Result<()> {
+        self.append(&json!({ "kind": "not_finite", "step": step, "what": what, "images": images }))
+    }
+
+    fn append(&mut self, line: &Value) -> Result<()> {
         // In one write, so that whoever reads along meets whole lines.
         let text = format!("{line}\n");
-        let path = self.dir.join(METRICS);
-        self.metrics
-            .write_all(text.as_bytes())
-            .map_err(Error::io(&path))
+        let written = self.metrics.write_all(text.as_bytes());
+        if written.is_ok() {
+            self.measured += text.len() as u64;
+        } else {
+            // A full disk may have taken part of the line. Where even this fails, the next resume
+            // drops what is no line.
+            let _ = self.metrics.set_len(self.measured);
+        }
+        written.map_err(Error::io(&self.dir.join(METRICS)))
     }
 
     pub(crate) fn save_last(&self, about: &About, net: &ResNet18, opt: &Optimizer) -> Result<()> {
@@ -188,6 +219,17 @@ impl Run {
 
     pub(crate) fn save_best(&self, about: &About, net: &ResNet18) -> Result<()> {
         checkpoint::save(&self.dir.join(BEST), about, net, None)
+    }
+
+    /// What is to be done about `error`, which kept the end of a training from being saved.
+    pub(crate) fn unsaved(&self, error: Error) -> Error {
+        match error {
+            Error::Io { .. } => Error::Unsaved {
+                error: Box::new(error),
+                dir: self.dir.clone(),
+            },
+            other => other,
+        }
     }
 
     /// Saves the weights at the end, and returns where.

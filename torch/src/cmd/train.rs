@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, ensure};
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use tinyres::event::Score;
+use tinyres::event::{Event, Observer, Score};
 use tinyres::load::Verify;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
@@ -183,7 +183,21 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         }
         (None, None) => unreachable!("clap asks for one of them"),
     };
-    let outcome = train(&mut run, from.as_ref(), &data, ui, stop_on_signal()?)?;
+    let mut watch = Watch {
+        ui,
+        warnings: Vec::new(),
+    };
+    let outcome = train(
+        &mut run,
+        from.as_ref(),
+        &data,
+        &mut watch,
+        stop_on_signal()?,
+    );
+    let warnings = watch.warnings;
+    // Once more: what was said in the course of hours may not be on the screen any more.
+    warnings.iter().for_each(|warning| ui.warn(warning));
+    let outcome = outcome?;
     let dir = run.dir().to_path_buf();
     let (summary, code) = match outcome {
         Outcome::Complete { weights, score } => (
@@ -191,10 +205,18 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
                 run: dir,
                 weights,
                 score,
+                warnings,
             },
             ExitCode::SUCCESS,
         ),
-        Outcome::Stopped { step } => (Summary::Stopped { run: dir, step }, ExitCode::from(STOPPED)),
+        Outcome::Stopped { step } => (
+            Summary::Stopped {
+                run: dir,
+                step,
+                warnings,
+            },
+            ExitCode::from(STOPPED),
+        ),
     };
     ui.result(&summary)?;
     Ok(code)
@@ -235,8 +257,9 @@ fn resume(
     let data = splits(&shards, run.config().verify, ui)?;
     ensure!(
         data.train.fingerprint() == run.fingerprint(),
-        "{} holds another data set than the run in {} was begun with",
+        "{} holds another data set than the run in {} was begun with: name the directory of that one, --resume {} SHARDS",
         shards.display(),
+        dir.display(),
         dir.display()
     );
     Ok((run, from, data))
@@ -272,6 +295,21 @@ fn stop_on_signal() -> anyhow::Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
+/// The terminal, and what it was warned of.
+struct Watch<'a> {
+    ui: &'a mut Ui,
+    warnings: Vec<String>,
+}
+
+impl Observer for Watch<'_> {
+    fn on(&mut self, event: &Event) {
+        if let Event::Warning(text) = event {
+            self.warnings.push(text.clone());
+        }
+        self.ui.on(event);
+    }
+}
+
 /// How the run ended.
 #[derive(Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
@@ -281,10 +319,14 @@ enum Summary {
         weights: PathBuf,
         #[serde(flatten)]
         score: Option<Score>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     Stopped {
         run: PathBuf,
         step: u64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
 }
 
@@ -298,7 +340,7 @@ impl fmt::Display for Summary {
                 }
                 write!(f, "{}", weights.display())
             }
-            Self::Stopped { run, step } => write!(
+            Self::Stopped { run, step, .. } => write!(
                 f,
                 "stopped after step {step}: continue with `tinyres train --resume {}`",
                 run.display()

@@ -1,6 +1,7 @@
 //! The training loop.
 
 mod losses;
+mod trust;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::schedule::{Schedule, share_of_steps};
 use crate::{Error, Result, device, init};
 
 use losses::Losses;
+use trust::{Failing, Output};
 
 /// A long epoch is saved this often, so that a crash costs no more.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
@@ -76,7 +78,9 @@ pub fn train(
     let mut score = None;
     while !trainer.over() {
         if stop.load(Ordering::Relaxed) || trainer.epoch(stop)? == Went::Stopped {
-            trainer.save()?;
+            trainer
+                .try_save()
+                .map_err(|error| trainer.run.unsaved(error))?;
             let step = trainer.at.step;
             return Ok(Outcome::Stopped { step });
         }
@@ -85,7 +89,8 @@ pub fn train(
     }
     let weights = trainer
         .run
-        .save_final(&trainer.about_weights(), &trainer.model)?;
+        .save_final(&trainer.about_weights(), &trainer.model)
+        .map_err(|error| trainer.run.unsaved(error))?;
     Ok(Outcome::Complete { weights, score })
 }
 
@@ -154,6 +159,7 @@ struct Trainer<'a> {
     side: u32,
     at: Position,
     losses: Losses,
+    failing: Failing,
     /// When `at.elapsed` was brought up to date.
     clock: Instant,
     /// When the losses were last looked at, or a pause in training ended.
@@ -210,6 +216,7 @@ impl<'a> Trainer<'a> {
             schedule: config.lr_schedule(),
             steps: config.max_steps.map_or(steps, |most| most.min(steps)),
             losses: Losses::new(device)?,
+            failing: Failing::default(),
             train: Rc::new(train),
             run,
             watch,
@@ -267,6 +274,7 @@ impl<'a> Trainer<'a> {
             }
         };
         self.look()?;
+        self.expect_finite_weights()?;
         self.watch.on(&Event::End);
         Ok(went)
     }
@@ -335,7 +343,9 @@ impl<'a> Trainer<'a> {
             ..Position::default()
         };
         if better.is_some() {
-            self.run.save_best(&self.about_weights(), &self.model)?;
+            let saved = self.run.save_best(&self.about_weights(), &self.model);
+            self.failing
+                .pass(Output::Best, saved, self.at.step, self.watch)?;
         }
         Ok(score)
     }
@@ -353,14 +363,7 @@ impl<'a> Trainer<'a> {
         let Some(&last) = losses.last() else {
             return Ok(());
         };
-        let first = self.at.step - losses.len() as u64 + 1;
-        if let Some(at) = losses.iter().position(|loss| !loss.is_finite()) {
-            return Err(Error::NotFinite {
-                loss: losses[at],
-                step: first + at as u64,
-                epoch: self.at.epoch + 1,
-            });
-        }
+        self.expect_finite(&losses)?;
         self.at.losses += losses.iter().sum::<f64>();
         let took = self.looked.elapsed();
         self.looked = Instant::now();
@@ -377,15 +380,23 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Saves all that the run needs to go on from here.
+    /// Saves all that the run needs to go on from here, if the disk lets it.
     fn save(&mut self) -> Result<()> {
-        // Losses first: weights after one that is not finite must not replace good ones.
+        let saved = self.try_save();
+        self.failing
+            .pass(Output::Checkpoint, saved, self.at.step, self.watch)
+    }
+
+    fn try_save(&mut self) -> Result<()> {
+        // What is not finite must not replace what is.
         self.look()?;
+        if self.at.batch > 0 {
+            self.expect_finite_weights()?;
+        }
         self.tick();
-        self.run
-            .save_last(&self.about(), &self.model, &self.optimizer)?;
+        let saved = (self.run).save_last(&self.about(), &self.model, &self.optimizer);
         (self.saved, self.looked) = (Instant::now(), Instant::now());
-        Ok(())
+        saved
     }
 
     fn about(&self) -> About {
@@ -426,7 +437,9 @@ impl<'a> Trainer<'a> {
 
     fn report(&mut self, event: &Event) -> Result<()> {
         self.watch.on(event);
-        self.run.note(event)
+        let noted = self.run.note(event);
+        self.failing
+            .pass(Output::Figures, noted, self.at.step, self.watch)
     }
 
     /// Brings the time spent on the run up to date.
