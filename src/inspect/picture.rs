@@ -1,18 +1,23 @@
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
-use tinyres_format::Shape;
+use tinyres_format::{Class, Shape};
 
 use super::{Result, Sample};
 
 type Colour = [u8; 3];
 
+const GREEN: Colour = [0, 150, 60];
+const RED: Colour = [215, 30, 40];
 const WHITE: Colour = [255; 3];
 const BLACK: Colour = [0; 3];
-/// Small images are enlarged to about this side, alone and on a sheet.
-const SIDES: [u32; 2] = [512, 192];
-/// A sheet is about as wide as this.
+/// Small images are enlarged to about this side: alone, on a sheet, and on a graded one.
+const SIDES: [u32; 3] = [512, 192, 128];
+/// A sheet is about as wide as this, and a graded one has so many images in a row.
 const SHEET: usize = 1600;
+const GRADED: usize = 8;
 /// Pixels between the images of a sheet.
 const GAP: usize = 8;
+/// Pixels of the frame of a graded image, of those between the images.
+const MAT: usize = 4;
 const FONT: RasterHeight = RasterHeight::Size16;
 const LINE: usize = 16;
 
@@ -50,9 +55,33 @@ impl Picture {
         for (i, sample) in samples.iter().enumerate() {
             let at = [GAP + i % columns * cell[0], GAP + i / columns * cell[1]];
             picture.sample(sample, &scale, at);
-            let words = sample.class.map_or(sample.name, |class| &class.name);
-            let word = words.split(',').next().unwrap_or(words);
-            picture.text(word, [at[0], at[1] + scale.height], scale.width);
+            picture.text(word(sample), [at[0], at[1] + scale.height], scale.width);
+        }
+        picture
+    }
+
+    /// Images in a frame that says whether `guesses`, one for each, are right: green, or red with the
+    /// guess under the class.
+    #[must_use]
+    pub fn graded(samples: &[Sample<'_>], guesses: &[Option<&Class>]) -> Self {
+        let Some(first) = samples.first() else {
+            return Self::blank(1, 1);
+        };
+        let scale = Scale::new(first.shape, SIDES[2]);
+        let cell = [scale.width + 2 * GAP, scale.height + 2 * LINE + 2 * GAP];
+        let rows = samples.len().div_ceil(GRADED);
+        let mut picture = Self::blank(GRADED * cell[0], rows * cell[1]);
+        for (i, (sample, guess)) in samples.iter().zip(guesses).enumerate() {
+            let at = [GAP + i % GRADED * cell[0], GAP + i / GRADED * cell[1]];
+            let right = sample.class.is_some() && sample.class == *guess;
+            picture.mat(at, &scale, if right { GREEN } else { RED });
+            picture.sample(sample, &scale, at);
+            let below = at[1] + scale.height + MAT;
+            picture.text(word(sample), [at[0], below], scale.width);
+            if let (false, Some(guess)) = (right, guess) {
+                let words = format!("> {}", first_of(&guess.name));
+                picture.text(&words, [at[0], below + LINE], scale.width);
+            }
         }
         picture
     }
@@ -102,6 +131,15 @@ impl Picture {
         }
     }
 
+    /// Fills the place of an image, and a little around it.
+    fn mat(&mut self, at: [usize; 2], scale: &Scale, colour: Colour) {
+        for y in at[1] - MAT..at[1] + scale.height + MAT {
+            for x in at[0] - MAT..at[0] + scale.width + MAT {
+                self.set([x, y], colour);
+            }
+        }
+    }
+
     /// Draws a box along its outermost pixels, in dashes that show on any ground.
     fn frame(&mut self, [x0, y0, x1, y1]: [usize; 4], scale: &Scale, at: [usize; 2]) {
         let factor = scale.factor;
@@ -138,6 +176,16 @@ impl Picture {
             }
         }
     }
+}
+
+/// What is written under an image.
+fn word<'a>(sample: &'a Sample<'_>) -> &'a str {
+    first_of(sample.class.map_or(sample.name, |class| &class.name))
+}
+
+/// The first of a list of synonyms.
+fn first_of(words: &str) -> &str {
+    words.split(',').next().unwrap_or(words)
 }
 
 /// How images are enlarged.

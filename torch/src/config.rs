@@ -98,6 +98,9 @@ pub struct Config {
     /// When the shards' pixels are checked.
     #[serde(default)]
     pub verify: Verify,
+    /// Whether event files are written for TensorBoard.
+    #[serde(default = "yes")]
+    pub tensorboard: bool,
     /// Epochs from one scoring to the next; the last epoch is always scored.
     #[serde(default = "one")]
     pub eval_every: u32,
@@ -276,6 +279,10 @@ fn read(path: &Path) -> Result<Table> {
 
 /// The table of a run's `config.toml` that says what the run was made of.
 pub(crate) const RUN_KEY: &str = "run";
+
+fn yes() -> bool {
+    true
+}
 
 fn one() -> u32 {
     1

@@ -123,6 +123,9 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// A picture could not be encoded.
+    #[error("{0}")]
+    Picture(String),
     /// The end of a training could not be saved.
     #[error("{error}: make it possible, then go on from the last checkpoint with --resume {}", dir.display())]
     Unsaved {

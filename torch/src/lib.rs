@@ -22,6 +22,7 @@ pub mod parity;
 pub mod run;
 pub mod schedule;
 pub mod sizes;
+pub mod tensorboard;
 pub mod train;
 
 pub use error::{Error, Result};

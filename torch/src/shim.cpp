@@ -165,7 +165,9 @@ char *tinyres_sgd(at::Tensor *const *params, at::Tensor *const *momenta, size_t 
                   double momentum, double weight_decay, bool nesterov) {
   return guarded([&] {
     const auto weights = listed(params, count);
-    at::_fused_sgd_(weights, gradients(weights), listed(momenta, count), weight_decay, momentum, lr,
+    // Without momentum it takes no buffers.
+    const size_t buffers = momentum == 0.0 ? 0 : count;
+    at::_fused_sgd_(weights, gradients(weights), listed(momenta, buffers), weight_decay, momentum, lr,
                     /*dampening=*/0.0, nesterov, /*maximize=*/false, /*is_first_step=*/false);
   });
 }

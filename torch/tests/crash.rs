@@ -1,4 +1,4 @@
-//! `train` where things go wrong: killed while it saves, a disk that fails it, a shard cut under it, a
+//! `train` where things go wrong: killed at any moment, a disk that fails it, a shard cut under it, a
 //! set that is not what it says.
 //! `TINYRES_CRASH_ROUNDS` sets how often it is killed, `TINYRES_CRASH_SEED` when.
 #![cfg(feature = "torch")]
@@ -111,21 +111,16 @@ fn number(variable: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn killed_while_it_saves_a_run_goes_on() {
+fn killed_at_any_moment_a_run_goes_on() {
     let fixture = Fixture::new();
     let draws = Draws::new(number("TINYRES_CRASH_SEED", 1), Stream::Sample, 0);
     let rounds = number("TINYRES_CRASH_ROUNDS", 6);
-    let saves = |call: &Call| call.path.to_string_lossy().contains(LAST);
-    let numbered = (1_u64..).zip(&fixture.calls);
-    let saving: Vec<u64> = numbered
-        .filter_map(|(number, call)| saves(call).then_some(number))
-        .collect();
     let mut landed = std::collections::BTreeMap::<_, u64>::new();
     for round in 0..rounds {
         let (what, status) = if round % 2 == 0 {
-            // Before a call that saves the checkpoint.
-            let pick = draws.below(2 * round, saving.len() as u64);
-            let inject = format!("kill:{}", saving[usize::try_from(pick).unwrap()]);
+            // Before a call on the run's directory.
+            let pick = draws.below(2 * round, fixture.calls.len() as u64);
+            let inject = format!("kill:{}", pick + 1);
             let run = inject::run(&mut fixture.train(), &fixture.run(), &inject);
             (inject, run.output.status)
         } else {
@@ -139,6 +134,12 @@ fn killed_while_it_saves_a_run_goes_on() {
             (format!("{moment:?}"), child.wait().unwrap())
         };
         assert!(status.success() || status.signal() == Some(9), "{status}");
+        if round % 3 == 0 && fixture.run().join("config.toml").exists() {
+            // What goes on is killed, too.
+            let mut resume = fixture.tinyres(&["train", "--resume", "run"]);
+            let pick = draws.below(2 * round + 1, fixture.calls.len() as u64);
+            inject::run(&mut resume, &fixture.run(), &format!("kill:{}", pick + 1));
+        }
         match fixture.check() {
             Ok(state) => *landed.entry(state).or_default() += 1,
             Err(wrong) => panic!("round {round}, {what}: {wrong}"),
@@ -147,64 +148,123 @@ fn killed_while_it_saves_a_run_goes_on() {
     println!("{rounds} rounds: {landed:?}");
 }
 
-/// Today a checkpoint that cannot be written ends the run, which can be continued.
+const FULL: (&str, &str) = ("ENOSPC", "No space left on device");
+const BROKEN: (&str, &str) = ("EIO", "Input/output error");
+
+/// The number of the last call of that name on that file of the run: there is a checkpoint from before.
+fn last_call(fixture: &Fixture, name: &str, file: &str) -> usize {
+    let is = |call: &Call| call.name == name && call.path == fixture.run().join(file);
+    1 + fixture.calls.iter().rposition(is).unwrap()
+}
+
 #[test]
-fn a_checkpoint_that_cannot_be_written_leaves_the_one_before() {
+fn what_cannot_be_written_on_the_way_is_warned_of_twice_and_costs_no_run() {
     let fixture = Fixture::new();
     let run = fixture.run();
-    for (name, file, error, reason) in [
+    for (name, file, (error, reason), kept) in [
         (
             "write",
             ".last.safetensors.tmp",
-            "ENOSPC",
-            "No space left on device",
+            FULL,
+            "the checkpoint before is kept",
         ),
         (
             "fsync",
             ".last.safetensors.tmp",
-            "EIO",
-            "Input/output error",
+            BROKEN,
+            "the checkpoint before is kept",
         ),
         (
             "rename",
             ".last.safetensors.tmp",
-            "EIO",
-            "Input/output error",
+            BROKEN,
+            "the checkpoint before is kept",
+        ),
+        (
+            "write",
+            ".best.safetensors.tmp",
+            FULL,
+            "the best weights before are kept",
         ),
         (
             "write",
             "metrics.jsonl",
-            "ENOSPC",
-            "No space left on device",
-        ),
-        (
-            "write",
-            ".final.safetensors.tmp",
-            "ENOSPC",
-            "No space left on device",
+            FULL,
+            "figures are missing from here on",
         ),
     ] {
-        // The last such call: there is a checkpoint from before.
-        let is = |call: &Call| call.name == name && call.path == run.join(file);
-        let number = 1 + fixture.calls.iter().rposition(is).unwrap();
+        let number = last_call(&fixture, name, file);
         let inject = format!("{error}:{number}");
-        let failed = inject::run(&mut fixture.train(), &run, &inject);
+        let before = |run: &Path| fs::read(run.join(LAST)).unwrap();
+        let mut train = fixture.train();
+        let failed = inject::run(train.arg("--json"), &run, &inject);
         let tampered = failed.calls.iter().filter(|call| call.tampered);
         assert!(tampered.eq([&Call {
             tampered: true,
             ..fixture.calls[number - 1].clone()
         }]));
         let whole = file.trim_start_matches('.').trim_end_matches(".tmp");
-        let expected = format!("error: run/{whole}: {reason}");
         let said = String::from_utf8(failed.output.stderr).unwrap();
-        assert_eq!(failed.output.status.code(), Some(1), "{inject}: {said}");
-        assert!(said.contains(&expected), "{inject}: {said}");
-        assert!(!run.join(file).exists() || file == "metrics.jsonl");
-        match name {
-            "fsync" => assert_eq!(fixture.check(), Ok("resumed"), "{inject}"),
-            _ => drop(Checkpoint::load(&run.join(LAST)).unwrap()),
+        assert_eq!(failed.output.status.code(), Some(0), "{inject}: {said}");
+        let warned: Vec<_> = said
+            .lines()
+            .filter(|line| line.starts_with("warning: "))
+            .collect();
+        assert_eq!(warned.len(), 2, "{inject}: {said}");
+        assert_eq!(warned[0], warned[1]);
+        for part in [format!("run/{whole}: {reason}"), kept.to_owned()] {
+            assert!(warned[0].contains(&part), "{inject}: {said}");
         }
+        let out = String::from_utf8(failed.output.stdout).unwrap();
+        let result: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            format!("warning: {}", result["warnings"][0].as_str().unwrap()),
+            warned[0]
+        );
+        assert!(fixture.final_weights() == fixture.weights, "{inject}");
+        assert!(!run.join(file).exists() || file == "metrics.jsonl");
+        // Every line that is there is whole.
+        for line in fs::read_to_string(run.join("metrics.jsonl"))
+            .unwrap()
+            .lines()
+        {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+        drop(before(&run));
+        assert_eq!(fixture.check(), Ok("resumed"), "{inject}");
     }
+}
+
+#[test]
+fn a_disk_that_stays_full_costs_all_but_what_was_saved_before() {
+    let fixture = Fixture::new();
+    let run = fixture.run();
+    // Nothing can be written from the last checkpoint on, the final weights neither.
+    let number = last_call(&fixture, "write", ".last.safetensors.tmp");
+    let failed = inject::run(&mut fixture.train(), &run, &format!("ENOSPC:{number}+"));
+    let said = String::from_utf8(failed.output.stderr).unwrap();
+    assert_eq!(failed.output.status.code(), Some(1), "{said}");
+    assert!(
+        failed
+            .output
+            .stdout
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count()
+            == 2,
+        "two epochs"
+    );
+    let error = "error: run/final.safetensors: No space left on device (os error 28): make it possible, then go on from the last checkpoint with --resume run";
+    assert_eq!(said.lines().last().unwrap(), error);
+    assert_eq!(
+        Checkpoint::load(&run.join(LAST))
+            .unwrap()
+            .about
+            .position
+            .step,
+        2
+    );
+    assert_eq!(fixture.check(), Ok("resumed"));
 }
 
 #[test]

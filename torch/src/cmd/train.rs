@@ -25,7 +25,7 @@ use tinyres_torch::train::{Outcome, Splits, check, train};
 /// run's directory gets config.toml (all that decided the run), metrics.jsonl, last.safetensors (the
 /// checkpoint that --resume continues from), best.safetensors and final.safetensors: weights under
 /// torchvision's names, which torchvision.models.resnet18(num_classes=N).load_state_dict takes as
-/// they are. Ctrl-C finishes the step and saves; a second one stops at once.
+/// they are; and event files with the figures and a sheet of validation images, for TensorBoard. Ctrl-C finishes the step and saves; a second one stops at once.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -137,6 +137,9 @@ struct Flags {
     /// Pixel values by ImageNet's mean and deviation, or only to 0..1
     #[arg(long, value_parser = PossibleValuesParser::new(["imagenet", "none"]))]
     normalize: Option<String>,
+    /// Write event files to the run's directory, for `tensorboard --logdir` [default: true]
+    #[arg(long, value_name = "BOOL")]
+    tensorboard: Option<bool>,
     /// Epochs from one scoring to the next; the last epoch is always scored [default: 1]
     #[arg(long, value_name = "N")]
     eval_every: Option<u32>,

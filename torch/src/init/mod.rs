@@ -136,6 +136,12 @@ impl Init {
         })
     }
 
+    /// What the file holds, by name; of a file of ours without the optimizer's state.
+    #[must_use]
+    pub fn tensors(&self) -> &[(String, Tensor)] {
+        &self.tensors
+    }
+
     /// Of the file's bytes.
     #[must_use]
     pub fn digest(&self) -> Digest {

@@ -1,5 +1,6 @@
 //! The training loop.
 
+mod board;
 mod losses;
 mod trust;
 
@@ -24,6 +25,7 @@ use crate::model::{ResNet18, Spec};
 use crate::optim::Optimizer;
 use crate::run::Run;
 use crate::schedule::{Schedule, share_of_steps};
+use crate::tensorboard::EventFile;
 use crate::{Error, Result, device, init};
 
 use losses::Losses;
@@ -71,6 +73,9 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let mut trainer = Trainer::new(run, from, data, watch)?;
+    if !trainer.over() {
+        trainer.open_board()?;
+    }
     if from.is_none() && trainer.config.init.is_some() {
         // From here on the run does not depend on that file.
         trainer.save()?;
@@ -160,6 +165,7 @@ struct Trainer<'a> {
     at: Position,
     losses: Losses,
     failing: Failing,
+    board: Option<EventFile>,
     /// When `at.elapsed` was brought up to date.
     clock: Instant,
     /// When the losses were last looked at, or a pause in training ended.
@@ -217,6 +223,7 @@ impl<'a> Trainer<'a> {
             steps: config.max_steps.map_or(steps, |most| most.min(steps)),
             losses: Losses::new(device)?,
             failing: Failing::default(),
+            board: None,
             train: Rc::new(train),
             run,
             watch,
@@ -332,6 +339,9 @@ impl<'a> Trainer<'a> {
             took: self.at.took,
             val: score,
         }))?;
+        if due {
+            self.show_sheet(self.at.step)?;
+        }
         let better = score.filter(|score| self.at.best.is_none_or(|best| score.top1 > best));
         self.at = Position {
             epoch: self.at.epoch + 1,
@@ -439,7 +449,10 @@ impl<'a> Trainer<'a> {
         self.watch.on(event);
         let noted = self.run.note(event);
         self.failing
-            .pass(Output::Figures, noted, self.at.step, self.watch)
+            .pass(Output::Figures, noted, self.at.step, self.watch)?;
+        let shown = self.board.as_mut().map_or(Ok(()), |board| board.on(event));
+        self.failing
+            .pass(Output::Events, shown, self.at.step, self.watch)
     }
 
     /// Brings the time spent on the run up to date.
