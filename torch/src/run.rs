@@ -78,7 +78,7 @@ impl Run {
         let text = format!("# What decided this run. `--config` takes this file.\n\n{values}");
         publish::write(&path, text.as_bytes()).map_err(Error::io(&path))?;
         Ok(Self {
-            metrics: metrics_up_to(&dir.join(METRICS), 0)?,
+            metrics: metrics_up_to(&dir.join(METRICS), 0, 0)?,
             measured: 0,
             dir: dir.to_path_buf(),
             record,
@@ -112,10 +112,9 @@ impl Run {
                 return Err(bad("data set"));
             }
         }
-        let steps = checkpoint
-            .as_ref()
-            .map_or(0, |checkpoint| checkpoint.about.position.step);
-        let metrics = metrics_up_to(&dir.join(METRICS), steps)?;
+        let position = checkpoint.as_ref().map(|last| &last.about.position);
+        let (step, epoch) = position.map_or((0, 0), |at| (at.step, at.epoch));
+        let metrics = metrics_up_to(&dir.join(METRICS), step, epoch)?;
         let run = Self {
             measured: metrics.metadata().map_err(Error::io(dir))?.len(),
             metrics,
@@ -265,8 +264,9 @@ impl Record {
     }
 }
 
-/// Drops from the metrics at `path` what came after `steps` steps, and opens them to go on.
-fn metrics_up_to(path: &Path, steps: u64) -> Result<File> {
+/// Drops from the metrics at `path` what came after `steps` steps, or of an epoch that is not through
+/// after them, and opens them to go on.
+fn metrics_up_to(path: &Path, steps: u64, epochs: u32) -> Result<File> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         read => read.map_err(Error::io(path))?,
@@ -275,7 +275,10 @@ fn metrics_up_to(path: &Path, steps: u64) -> Result<File> {
     for line in text.lines() {
         // A line cut short by a crash is no JSON, and is dropped too.
         let value = serde_json::from_str::<Value>(line).unwrap_or_default();
-        if value["step"].as_u64().is_some_and(|step| step <= steps) {
+        let of = |key: &str| value[key].as_u64();
+        let valid = of("step").is_some_and(|step| step <= steps)
+            && (value["kind"] != "epoch" || of("epoch").is_some_and(|at| at < epochs.into()));
+        if valid {
             kept.push_str(line);
             kept.push('\n');
         }

@@ -24,20 +24,18 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Begins an event file in `dir`, for a run of which `done` steps are done. What other files there
-    /// say of later steps is void from then on.
+    /// Begins an event file in `dir`. What files from before say of step `first` and later ones is void
+    /// from then on.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn create(dir: &Path, done: u64) -> Result<Self> {
+    pub fn create(dir: &Path, first: u64) -> Result<Self> {
         // TensorBoard reads the files of a directory in the order of their names.
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let name = format!(
-            "events.out.tfevents.{:010}.{done:010}.tinyres",
-            now.as_secs()
-        );
+        let (seconds, rest) = (now.as_secs(), now.subsec_nanos());
+        let name = format!("events.out.tfevents.{seconds:010}.{rest:09}.tinyres");
         let path = dir.join(name);
         let file = File::options()
             .append(true)
@@ -47,7 +45,7 @@ impl EventFile {
         let mut events = Self { path, file, len: 0 };
         events.append(0, What::FileVersion("brain.Event:2".to_owned()))?;
         events.append(
-            done + 1,
+            first,
             What::SessionLog(SessionLog {
                 status: SESSION_START,
             }),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::{Ear, config};
 use tinyres::event::{Epoch, Event};
+use tinyres::load::Order;
 use tinyres_torch::Error;
 use tinyres_torch::run::Run;
 use tinyres_torch::train::{Outcome, Splits, train};
@@ -207,7 +208,16 @@ fn what_cannot_be_trained_is_refused() {
     }
     // The first step blows the weights up, so the second loss is lost.
     match attempt("batch = 8\nlr = 1e30\nwarmup = 0.0") {
-        Error::NotFinite { step: 2, .. } => {}
+        Error::NotFinite {
+            step: 2,
+            images,
+            kept: None,
+            ..
+        } => {
+            let mut order = Order::shuffled(70, 0, 0);
+            let names = order.get(8..16).map(|image| format!("train_{image}.JPEG"));
+            assert_eq!(images, names.collect::<Vec<_>>());
+        }
         other => panic!("{other}"),
     }
 }

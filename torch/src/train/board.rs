@@ -18,7 +18,9 @@ impl Trainer<'_> {
         if !self.config.tensorboard {
             return Ok(());
         }
-        let created = EventFile::create(self.run.dir(), self.at.step);
+        // The epoch's figures will be of this step, too, if there is no other to come.
+        let whole = self.at.batch == self.train.data().len() / self.batch;
+        let created = EventFile::create(self.run.dir(), self.at.step + u64::from(!whole));
         let opened = created.map(|events| self.board = Some(events));
         self.failing
             .pass(Output::Events, opened, self.at.step, self.watch)
