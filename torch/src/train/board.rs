@@ -62,7 +62,7 @@ impl Trainer<'_> {
         let x = self
             .normalizer
             .apply(&device::upload(&batch, self.device)?)?;
-        let logits = tch::no_grad(|| device::mixed(self.device, || self.model.forward(&x, false)))?;
+        let logits = tch::no_grad(|| self.model.forward(&x, false))?;
         let guesses = logits.f_argmax(1, false)?.f_to_kind(Kind::Int64)?;
         let guesses = Vec::<i64>::try_from(guesses)?;
         let classes = data.classes();
