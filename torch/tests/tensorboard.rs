@@ -24,7 +24,7 @@ fn masked_crc(data: &[u8]) -> u32 {
         }
     }
     crc = !crc;
-    ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8)
+    crc.rotate_left(17).wrapping_add(0xa282_ead8)
 }
 
 fn number(bytes: &[u8]) -> u64 {

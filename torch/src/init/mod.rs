@@ -137,7 +137,6 @@ impl Init {
     }
 
     /// What the file holds, by name; of a file of ours without the optimizer's state.
-    #[must_use]
     pub fn tensors(&self) -> &[(String, Tensor)] {
         &self.tensors
     }

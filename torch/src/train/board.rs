@@ -6,6 +6,7 @@ use tinyres_format::Split;
 
 use super::Trainer;
 use super::trust::Output;
+use crate::feed::Batch;
 use crate::tensorboard::EventFile;
 use crate::{Error, Result, device};
 
@@ -58,10 +59,13 @@ impl Trainer<'_> {
             side(shape.height),
             side(shape.width),
         ];
-        let batch = Tensor::f_from_slice(&pixels)?.f_view(dims)?;
-        let x = self
-            .normalizer
-            .apply(&device::upload(&batch, self.device)?)?;
+        let host = Tensor::f_from_slice(&pixels)?.f_view(dims)?;
+        let batch = Batch {
+            pixels: &device::upload(&host, self.device)?,
+            labels: Tensor::new(),
+            at: 0..dims[0],
+        };
+        let x = self.about().inputs(shape, self.device)?.apply(&batch)?;
         let logits = tch::no_grad(|| self.model.forward(&x, false))?;
         let guesses = logits.f_argmax(1, false)?.f_to_kind(Kind::Int64)?;
         let guesses = Vec::<i64>::try_from(guesses)?;
