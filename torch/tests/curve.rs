@@ -1,10 +1,9 @@
 //! Whether training as a whole still works: 300 steps on a sample set, whose losses and scores must lie
 //! where those of a sound trainer do.
 //!
-//! The bands are those of ten seeds on AVX2 and AVX-512, and half as much around them. A fault of the
-//! loop, of the augmentation or of the optimizer that no other test looks for moves a curve out of them:
-//! with `TINYRES_CURVE_MUTANTS=1` trainers with such faults are tried, and with `TINYRES_CURVE_SEED=N`
-//! another seed.
+//! Seeds 0 to 3 gave 1.51 to 1.55, 0.63 to 0.73, 0.48 to 0.51 and 93.0 to 95.0% on AVX-512; the bands are
+//! about twice as wide. `TINYRES_CURVE_SEED=N` tries another seed, and `TINYRES_CURVE_MUTANTS=all` trainers
+//! with faults, all of which must leave a band.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -31,10 +30,10 @@ const FLAGS: &str =
 
 /// What is looked at, and where it must lie.
 const BANDS: [(&str, RangeInclusive<f64>); 4] = [
-    ("mean loss of the first epoch", 0.0..=9.0),
-    ("mean loss of the fifth epoch", 0.0..=9.0),
-    ("mean loss of the last epoch", 0.0..=9.0),
-    ("top-1 on the validation split", 0.0..=1.0),
+    ("mean loss of the first epoch", 1.42..=1.65),
+    ("mean loss of the fifth epoch", 0.58..=0.80),
+    ("mean loss of the last epoch", 0.45..=0.54),
+    ("top-1 on the validation split", 0.88..=1.0),
 ];
 
 /// A sample set at 32 pixels, packed; its classes in another order if `rotated`.
@@ -126,10 +125,12 @@ fn three_hundred_steps_go_where_they_should() {
 
 #[test]
 fn a_broken_trainer_goes_astray() {
-    if std::env::var_os("TINYRES_CURVE_MUTANTS").is_none() {
-        println!("skipped: set TINYRES_CURVE_MUTANTS=1 to see that the check catches faults");
+    let Ok(wanted) = std::env::var("TINYRES_CURVE_MUTANTS") else {
+        println!(
+            "skipped: set TINYRES_CURVE_MUTANTS, to all or a part of a name, to see it catch faults"
+        );
         return;
-    }
+    };
     let dir = tempfile::tempdir().unwrap();
     let right = shards(dir.path(), false);
     let wrong = shards(dir.path(), true);
@@ -154,6 +155,9 @@ fn a_broken_trainer_goes_astray() {
             "freeze = ['stem', 'layer1', 'layer2', 'layer3', 'layer4']",
         ),
     ] {
+        if wanted != "all" && !name.contains(&wanted) {
+            continue;
+        }
         let data = Splits {
             train: Arc::new(open(&right, Split::Train)),
             val: Arc::new(open(val, Split::Val)),
