@@ -17,14 +17,17 @@ use tch::{Device, Kind, Tensor};
 use tinyres_format::{Class, Digest, Shape};
 
 use crate::config::Config;
+use crate::ema::Ema;
 use crate::inputs::Inputs;
 use crate::model::ResNet18;
-use crate::optim::{Optimizer, PREFIX};
+use crate::optim::Optimizer;
 use crate::{Error, Result};
 
 /// The key of the file's metadata that holds the [`Head`], as JSON. There is no other key: their order
 /// in the file would be left to chance.
 const KEY: &str = "tinyres";
+/// What the names of the other tensors of a checkpoint have, and those of a network have not.
+const NOT_OF_THE_NETWORK: char = '/';
 /// The format of what stands there and of the optimizer's tensors. It changes when an older tinyres
 /// would go wrong with a file, or a newer one with an older file.
 const FORMAT: u32 = 1;
@@ -105,7 +108,8 @@ pub struct Checkpoint {
     /// What it says of itself.
     pub about: About,
     network: Vec<(String, Tensor)>,
-    optimizer: Vec<(String, Tensor)>,
+    /// What a run needs beside: the state of the optimizer, and of the average.
+    rest: Vec<(String, Tensor)>,
 }
 
 impl Checkpoint {
@@ -126,7 +130,7 @@ impl Checkpoint {
                 bad("is not of tinyres: train from it, with --init, first".to_owned())
             })?,
             network: Vec::new(),
-            optimizer: Vec::new(),
+            rest: Vec::new(),
         };
         for (name, view) in SafeTensors::deserialize(&bytes)
             .map_err(|error| bad(damaged(&error)))?
@@ -144,8 +148,8 @@ impl Checkpoint {
                 .collect();
             // safetensors has checked that the bytes are as many as shape and type ask for.
             let tensor = Tensor::f_from_data_size(view.data(), &dims, kind)?;
-            let into = if name.starts_with(PREFIX) {
-                &mut checkpoint.optimizer
+            let into = if name.contains(NOT_OF_THE_NETWORK) {
+                &mut checkpoint.rest
             } else {
                 &mut checkpoint.network
             };
@@ -166,13 +170,19 @@ impl Checkpoint {
         Ok(network)
     }
 
-    /// Gives `network` and `optimizer` the state that was saved.
+    /// Gives `network`, `optimizer` and the average the state that was saved.
     ///
     /// # Errors
     /// A tensor is missing or of another shape, as in a file of weights alone.
-    pub fn restore(&self, network: &mut ResNet18, optimizer: &mut Optimizer) -> Result<()> {
+    pub fn restore(
+        &self,
+        network: &mut ResNet18,
+        optimizer: &mut Optimizer,
+        ema: Option<&mut Ema>,
+    ) -> Result<()> {
         network.load(&self.network)?;
-        optimizer.load(&self.optimizer)
+        optimizer.load(&self.rest)?;
+        ema.map_or(Ok(()), |ema| ema.load(&self.rest))
     }
 
     /// Refuses data whose classes are not those of the weights, in the same order.
@@ -198,8 +208,8 @@ impl Checkpoint {
     }
 }
 
-/// Writes `network` to `path`, and with `optimizer` all that a run needs to go on from there. Either
-/// all of it replaces what was there, or nothing does.
+/// Writes `network` to `path`, and `rest`, what a run needs beside it to go on from there. Either all
+/// of it replaces what was there, or nothing does.
 ///
 /// # Errors
 /// The file could not be written.
@@ -207,12 +217,10 @@ pub fn save(
     path: &Path,
     about: &About,
     network: &ResNet18,
-    optimizer: Option<&Optimizer>,
+    rest: Vec<(String, Tensor)>,
 ) -> Result<()> {
     let mut state = network.state()?;
-    if let Some(optimizer) = optimizer {
-        state.extend(optimizer.state());
-    }
+    state.extend(rest);
     let bad = |what: String| Error::Checkpoint {
         path: path.to_path_buf(),
         what,

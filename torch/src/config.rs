@@ -56,6 +56,10 @@ pub struct Config {
     pub nesterov: bool,
     /// Decay of weights, but not of normalisation and biases.
     pub weight_decay: f64,
+    /// The largest norm of all gradients together; 0 for any.
+    pub clip_grad: f64,
+    /// Share that the moving average of the weights keeps at a step; 0 for no average.
+    pub ema: f64,
     /// How the learning rate falls.
     pub schedule: Decay,
     /// Epochs between two falls of the step schedule.
@@ -276,6 +280,8 @@ impl Config {
             _ if !weight(self.weight_decay) => {
                 bad("weight_decay", &self.weight_decay, "0 or above")
             }
+            _ if !weight(self.clip_grad) => bad("clip_grad", &self.clip_grad, "0 or above"),
+            _ if !share(self.ema) => bad("ema", &self.ema, "0 to below 1"),
             _ if self.step_epochs == 0 => bad("step_epochs", &self.step_epochs, "at least 1"),
             _ if !positive(self.step_factor) => {
                 bad("step_factor", &self.step_factor, "a number above 0")
@@ -416,6 +422,8 @@ mod tests {
             ("momentum = 1.0", "momentum"),
             ("momentum = 0.0", "nesterov"),
             ("weight_decay = -1.0", "weight_decay"),
+            ("clip_grad = -1.0", "clip_grad"),
+            ("ema = 1.0", "ema"),
             ("step_epochs = 0", "step_epochs"),
             ("step_factor = 0.0", "step_factor"),
             ("warmup = 1.0", "warmup"),

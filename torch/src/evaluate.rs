@@ -11,6 +11,7 @@ use crate::boxes::Localisation;
 use crate::feed::Feed;
 use crate::inputs::Inputs;
 use crate::model::ResNet18;
+use crate::tta::Tta;
 use crate::{Error, Result, boxes};
 
 /// The scores of a network on a split.
@@ -83,7 +84,8 @@ impl Evaluation {
     }
 }
 
-/// Scores `model` on all images of `feed`, which `inputs` prepares, `batch` at a time.
+/// Scores `model` on all images of `feed`, which `inputs` prepares and `tta` shows it in several views,
+/// `batch` at a time.
 ///
 /// # Errors
 /// Those of the data and of libtorch.
@@ -91,6 +93,7 @@ pub fn evaluate(
     model: &ResNet18,
     feed: &Feed,
     inputs: &Inputs,
+    tta: Tta,
     batch: NonZeroUsize,
     watch: &mut dyn Observer,
 ) -> Result<Evaluation> {
@@ -107,7 +110,7 @@ pub fn evaluate(
     tch::no_grad(|| {
         feed.in_order(batch, |batch| {
             let x = inputs.apply(&batch)?;
-            let outputs = model.outputs(&x, false)?;
+            let outputs = tta.outputs(model, &x)?;
             let mut row = outcomes(&outputs.logits, &batch.labels)?;
             if let (Some(predicted), Some(truth)) = (&outputs.boxes, &batch.boxes) {
                 let iou = boxes::iou(&boxes::to_edges(predicted)?, truth)?;

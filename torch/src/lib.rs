@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod device;
 pub mod doctor;
+pub mod ema;
 mod error;
 pub mod evaluate;
 pub mod export;
@@ -27,6 +28,7 @@ pub mod schedule;
 pub mod sizes;
 pub mod tensorboard;
 pub mod train;
+pub mod tta;
 
 pub use error::{Error, Result};
 pub use ffi::tune_allocator;

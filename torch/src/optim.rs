@@ -16,12 +16,14 @@ const ADAM: ffi::Adam = ffi::Adam {
 
 /// What the names of the optimizer's tensors begin with in a checkpoint, where the network's own
 /// names stand as they are.
-pub(crate) const PREFIX: &str = "optimizer/";
+const PREFIX: &str = "optimizer/";
 
 /// Turns gradients into steps.
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
+    /// The largest norm of all gradients together; 0 for any.
+    clip: f64,
     /// Never empty.
     groups: Vec<Group>,
 }
@@ -97,7 +99,8 @@ impl Optimizer {
             groups.push(group(Role::Plain, 0.0, fresh)?);
         }
         groups.retain(|group| !group.params.is_empty());
-        Ok(Self { rule, groups })
+        let clip = config.clip_grad;
+        Ok(Self { rule, clip, groups })
     }
 
     /// Takes one step at `rate` along the gradients, and drops them.
@@ -105,6 +108,9 @@ impl Optimizer {
     /// # Errors
     /// A parameter without a gradient.
     pub fn step(&mut self, rate: f64) -> Result<()> {
+        if self.clip > 0.0 {
+            self.clip_gradients()?;
+        }
         for group in &mut self.groups {
             let rate = rate * group.lr_factor;
             match self.rule {
@@ -133,6 +139,22 @@ impl Optimizer {
                 }
             }
             group.params.iter().try_for_each(ffi::clear_grad)?;
+        }
+        Ok(())
+    }
+
+    /// Scales all gradients alike so that their norm is at most `clip`, as PyTorch's
+    /// `clip_grad_norm_` does, without waiting for a GPU.
+    fn clip_gradients(&self) -> Result<()> {
+        let params = self.groups.iter().flat_map(|group| &group.params);
+        let grads = params.map(|param| Ok(param.f_grad()?));
+        let grads = grads.collect::<Result<Vec<_>>>()?;
+        let norms = grads.iter().map(|grad| Ok(grad.f_norm()?));
+        let norm = Tensor::f_stack(&norms.collect::<Result<Vec<_>>>()?, 0)?.f_norm()?;
+        let share = norm.f_add_scalar(1e-6)?.f_reciprocal()?;
+        let share = share.f_mul_scalar(self.clip)?.f_clamp_max(1.0)?;
+        for mut grad in grads {
+            let _ = grad.f_mul_(&share)?;
         }
         Ok(())
     }
@@ -182,5 +204,40 @@ impl Optimizer {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_are_clipped_by_their_common_norm() {
+        let grads = [[3.0_f32, 0.0], [0.0, 4.0]];
+        for (clip, share) in [(0.0, 1.0), (1.0, 0.2), (2.5, 0.5), (9.0, 1.0)] {
+            let text = format!(
+                "optimizer = 'sgd'\nmomentum = 0.0\nnesterov = false\nweight_decay = 0.0\nclip_grad = {clip:?}"
+            );
+            let config = Config::layered(None, toml::from_str(&text).unwrap()).unwrap();
+            // In two groups: the norm is that of all of them.
+            let named = [("a", Role::Weight), ("b", Role::Plain)].map(|(name, role)| Named {
+                name: name.to_owned(),
+                tensor: Tensor::zeros([2], (Kind::Float, Device::Cpu)).set_requires_grad(true),
+                role,
+            });
+            let mut optimizer = Optimizer::new(&config, &named, &[]).unwrap();
+            for (named, grad) in named.iter().zip(grads) {
+                (&named.tensor * Tensor::from_slice(&grad))
+                    .sum(Kind::Float)
+                    .backward();
+            }
+            optimizer.step(1.0).unwrap();
+            for (named, grad) in named.iter().zip(grads) {
+                let got = Vec::<f32>::try_from(named.tensor.detach()).unwrap();
+                for (got, grad) in got.into_iter().zip(grad) {
+                    assert!((got + share * grad).abs() < 1e-5, "clip {clip}: {got}");
+                }
+            }
+        }
     }
 }

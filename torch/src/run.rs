@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tch::Tensor;
 use tinyres::event::Event;
 use tinyres_format::{Digest, publish};
 
 use crate::checkpoint::{self, About, Checkpoint};
 use crate::config::Config;
 use crate::model::ResNet18;
-use crate::optim::Optimizer;
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.toml";
@@ -212,12 +212,18 @@ impl Run {
         written.map_err(Error::io(&self.dir.join(METRICS)))
     }
 
-    pub(crate) fn save_last(&self, about: &About, net: &ResNet18, opt: &Optimizer) -> Result<()> {
-        checkpoint::save(&self.dir.join(LAST), about, net, Some(opt))
+    /// Saves the network and `rest`, all that the run needs to go on.
+    pub(crate) fn save_last(
+        &self,
+        about: &About,
+        net: &ResNet18,
+        rest: Vec<(String, Tensor)>,
+    ) -> Result<()> {
+        checkpoint::save(&self.dir.join(LAST), about, net, rest)
     }
 
     pub(crate) fn save_best(&self, about: &About, net: &ResNet18) -> Result<()> {
-        checkpoint::save(&self.dir.join(BEST), about, net, None)
+        checkpoint::save(&self.dir.join(BEST), about, net, Vec::new())
     }
 
     /// What is to be done about `error`, which kept the end of a training from being saved.
@@ -234,7 +240,7 @@ impl Run {
     /// Saves the weights at the end, and returns where.
     pub(crate) fn save_final(&self, about: &About, net: &ResNet18) -> Result<PathBuf> {
         let path = self.dir.join(FINAL);
-        checkpoint::save(&path, about, net, None)?;
+        checkpoint::save(&path, about, net, Vec::new())?;
         Ok(path)
     }
 }

@@ -24,6 +24,7 @@ use tinyres_torch::feed::{Batch, Feed};
 use tinyres_torch::model::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
 use tinyres_torch::train::{Splits, train};
+use tinyres_torch::tta::Tta;
 
 /// A box of inclusive pixels in a square of `side`, drawn from `draws`.
 fn random_box(draws: Draws, side: u64) -> [i32; 4] {
@@ -452,7 +453,7 @@ fn boxes_are_learnt_and_scored() {
     for placement in [Placement::Mapped, Placement::Resident] {
         let feed = Feed::new(Arc::clone(&data.val), Device::Cpu, placement).unwrap();
         let feed = feed.with_boxes().unwrap();
-        let mut scores_now = evaluate(&net, &feed, &inputs, SEVEN, &mut ()).unwrap();
+        let mut scores_now = evaluate(&net, &feed, &inputs, Tta::None, SEVEN, &mut ()).unwrap();
         let said = scores_now.boxes.as_mut().unwrap();
         assert_eq!(said.images, ious.len());
         let mean = ious.iter().sum::<f64>() / share(ious.len(), 1);

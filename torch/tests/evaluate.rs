@@ -21,6 +21,7 @@ use tinyres_torch::inputs::Inputs;
 use tinyres_torch::model::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
 use tinyres_torch::train::train;
+use tinyres_torch::tta::Tta;
 
 const SEVEN: NonZeroUsize = NonZeroUsize::new(7).unwrap();
 
@@ -68,7 +69,7 @@ fn scores_are_those_of_each_image_alone() {
     for placement in [Placement::Mapped, Placement::Resident] {
         let feed = Feed::new(Arc::clone(&data), Device::Cpu, placement).unwrap();
         let mut ear = Ear::default();
-        let scores = evaluate(&net, &feed, &inputs, SEVEN, &mut ear).unwrap();
+        let scores = evaluate(&net, &feed, &inputs, Tta::None, SEVEN, &mut ear).unwrap();
         assert_eq!((scores.images, scores.split.as_str()), (60, "val"));
         let mean = losses.iter().sum::<f64>() / 60.0;
         assert!((scores.loss - mean).abs() < 1e-5, "{} {mean}", scores.loss);
@@ -144,7 +145,7 @@ fn a_run_leaves_weights_that_score_as_it_said() {
     let inputs = (checkpoint.about)
         .inputs(feed.data().shape(), Device::Cpu)
         .unwrap();
-    let scores = evaluate(&net, &feed, &inputs, SEVEN, &mut ear).unwrap();
+    let scores = evaluate(&net, &feed, &inputs, Tta::None, SEVEN, &mut ear).unwrap();
     let said = said.unwrap();
     assert_eq!((scores.top1, scores.top5), (said.top1, said.top5));
     assert!((scores.loss - said.val_loss).abs() < 1e-6);

@@ -11,6 +11,7 @@ use tinyres_torch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::evaluate::evaluate;
 use tinyres_torch::feed::Feed;
 use tinyres_torch::run::Run;
+use tinyres_torch::tta::Tta;
 
 /// Score trained weights on a split
 ///
@@ -38,6 +39,9 @@ pub struct Args {
     /// What forward passes compute in: auto, f32 or bf16 [default: what the run was trained in]
     #[arg(long)]
     precision: Option<Precision>,
+    /// Views of an image whose predictions are averaged: none, or flip for its mirror image beside it
+    #[arg(long, default_value = "none")]
+    tta: Tta,
     /// Threads that compute [default: libtorch's choice]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -47,6 +51,7 @@ const EXAMPLES: &str = "\
 Examples:
   tinyres eval runs/default-1 shards
   tinyres eval runs/default-1/best.safetensors shards --split train
+  tinyres eval runs/default-1 shards --tta flip
   tinyres eval runs/default-1 shards --json | jq .top1";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
@@ -68,7 +73,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         feed = feed.with_boxes()?;
     }
     let inputs = checkpoint.about.inputs(feed.data().shape(), device)?;
-    let mut evaluation = evaluate(&model, &feed, &inputs, args.batch, ui)?;
+    let mut evaluation = evaluate(&model, &feed, &inputs, args.tta, args.batch, ui)?;
     if let (Some(boxes), Some(mean)) = (&mut evaluation.boxes, mean_box) {
         boxes.compare(mean);
     }

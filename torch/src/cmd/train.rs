@@ -109,6 +109,13 @@ struct Flags {
     /// Weight decay; not on normalisation and biases
     #[arg(long, value_name = "RATE")]
     weight_decay: Option<f64>,
+    /// Scale gradients so that their norm is at most this; 0 for never
+    #[arg(long, value_name = "NORM")]
+    clip_grad: Option<f64>,
+    /// Score and keep a moving average of the weights that keeps this share at each step, as 0.999; 0
+    /// for the weights themselves
+    #[arg(long, value_name = "SHARE")]
+    ema: Option<f64>,
     /// How the rate falls: by a factor every few epochs, or to zero, anew at every step
     #[arg(long, value_parser = PossibleValuesParser::new(["step", "cosine", "linear"]))]
     schedule: Option<String>,

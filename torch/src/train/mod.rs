@@ -1,6 +1,7 @@
 //! The training loop.
 
 mod board;
+mod data;
 mod examples;
 mod losses;
 mod objective;
@@ -20,15 +21,19 @@ use tinyres::load::{Dataset, Draws, Order, Stream};
 use crate::augment::Augment;
 use crate::checkpoint::{About, Checkpoint, Position};
 use crate::config::Config;
+use crate::ema::Ema;
 use crate::evaluate::evaluate;
-use crate::feed::{Batch, Feed, expect_labels};
+use crate::feed::{Batch, Feed};
 use crate::inputs::{Inputs, scaled};
 use crate::model::ResNet18;
 use crate::optim::Optimizer;
 use crate::run::Run;
 use crate::schedule::{Schedule, share_of_steps};
 use crate::tensorboard::EventFile;
-use crate::{Error, Result, boxes, device, init};
+use crate::tta::Tta;
+use crate::{Result, boxes, device, init};
+
+pub use data::{Splits, check};
 
 use examples::Changes;
 use losses::Losses;
@@ -37,15 +42,6 @@ use trust::{Failing, Output};
 
 /// A long epoch is saved this often, so that a crash costs no more.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
-
-/// The splits of a data set that training takes.
-#[derive(Clone, Debug)]
-pub struct Splits {
-    /// What is trained on.
-    pub train: Arc<Dataset>,
-    /// What it is scored on.
-    pub val: Arc<Dataset>,
-}
 
 /// How a training ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,58 +89,15 @@ pub fn train(
             let step = trainer.at.step;
             return Ok(Outcome::Stopped { step });
         }
-        score = trainer.finish_epoch()?;
+        score = trainer.averaged(Trainer::finish_epoch)?;
         trainer.save()?;
     }
-    let weights = trainer
-        .run
-        .save_final(&trainer.about_weights(), &trainer.model)
-        .map_err(|error| trainer.run.unsaved(error))?;
+    let weights = trainer.averaged(|trainer| {
+        let about = trainer.about_weights();
+        let saved = trainer.run.save_final(&about, &trainer.model);
+        saved.map_err(|error| trainer.run.unsaved(error))
+    })?;
     Ok(Outcome::Complete { weights, score })
-}
-
-/// Whether `data` can be trained on as `config` says, on this machine: what is worth knowing before a
-/// run is begun.
-///
-/// # Errors
-/// A value that does not fit the data, an image without a label, or no such device.
-pub fn check(config: &Config, data: &Splits) -> Result<()> {
-    expect_labels(&data.train)?;
-    expect_labels(&data.val)?;
-    let device = device::open(config.device)?;
-    device::place(config.placement, device, 0)?;
-    let shape = data.train.shape();
-    let images = data.train.len();
-    if images < config.batch as usize {
-        return Err(Error::Value {
-            key: "batch",
-            got: config.batch.to_string(),
-            expected: format!("at most the {images} images of the training split"),
-        });
-    }
-    if config.boxes && boxes::mean(&boxes::of(&data.train)?).is_none() {
-        return Err(Error::Value {
-            key: "boxes",
-            got: "true".to_owned(),
-            expected: "false, as no image of the training split has a box".to_owned(),
-        });
-    }
-    let side = shape.height.min(shape.width);
-    if let Some(largest) = config.sizes.largest().filter(|&largest| largest > side) {
-        return Err(Error::Value {
-            key: "sizes",
-            got: largest.to_string(),
-            expected: format!("at most the {side} pixels of an image"),
-        });
-    }
-    if config.shift >= side {
-        return Err(Error::Value {
-            key: "shift",
-            got: config.shift.to_string(),
-            expected: format!("less than the {side} pixels of an image"),
-        });
-    }
-    Ok(())
 }
 
 /// How far an epoch went.
@@ -166,6 +119,7 @@ struct Trainer<'a> {
     objective: Objective,
     model: ResNet18,
     optimizer: Optimizer,
+    ema: Option<Ema>,
     /// The parameters that no file gave.
     new: Vec<String>,
     schedule: Schedule,
@@ -227,9 +181,13 @@ impl<'a> Trainer<'a> {
         };
         model.freeze(&config.freeze)?;
         let mut optimizer = Optimizer::new(&config, model.named(), &new)?;
+        let mut ema = match config.ema > 0.0 {
+            true => Some(Ema::new(config.ema, model.named())?),
+            false => None,
+        };
         let mut at = Position::default();
         if let Some(from) = from {
-            from.restore(&mut model, &mut optimizer)?;
+            from.restore(&mut model, &mut optimizer, ema.as_mut())?;
             at = from.about.position.clone();
         }
         let batch = batch_size(&config);
@@ -253,6 +211,7 @@ impl<'a> Trainer<'a> {
             val,
             model,
             optimizer,
+            ema,
             new,
             batch,
             side: data.train.shape().height.min(data.train.shape().width),
@@ -337,7 +296,22 @@ impl<'a> Trainer<'a> {
         let loss = self.objective.loss(&outputs, &examples)?;
         loss.f_backward()?;
         self.optimizer.step(self.at.rate)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(self.model.named(), self.at.step)?;
+        }
         Ok(loss.f_detach()?)
+    }
+
+    /// Does `work` with the moving average in the network, where there is one.
+    fn averaged<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let Some(mut ema) = self.ema.take() else {
+            return work(self);
+        };
+        ema.swap(&self.model)?;
+        let done = work(self);
+        ema.swap(&self.model)?;
+        self.ema = Some(ema);
+        done
     }
 
     /// Scores the network where that is due, reports the epoch and goes on to the next.
@@ -380,7 +354,7 @@ impl<'a> Trainer<'a> {
     fn score(&mut self) -> Result<Score> {
         let (model, feed) = (&self.model, &self.val);
         let inputs = self.about().inputs(feed.data().shape(), self.device)?;
-        let scores = evaluate(model, feed, &inputs, self.batch, self.watch)?;
+        let scores = evaluate(model, feed, &inputs, Tta::None, self.batch, self.watch)?;
         Ok(scores.score())
     }
 
@@ -421,7 +395,9 @@ impl<'a> Trainer<'a> {
             self.expect_finite_weights()?;
         }
         self.tick();
-        let saved = (self.run).save_last(&self.about(), &self.model, &self.optimizer);
+        let mut rest = self.optimizer.state();
+        rest.extend(self.ema.iter().flat_map(Ema::state));
+        let saved = (self.run).save_last(&self.about(), &self.model, rest);
         (self.saved, self.looked) = (Instant::now(), Instant::now());
         saved
     }
