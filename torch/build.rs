@@ -5,8 +5,8 @@ use std::{env, path::Path};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    for file in ["src/shim.cpp", "src/conv.cpp", "src/conv.h"] {
-        println!("cargo:rerun-if-changed={file}");
+    for file in ["guarded.h", "shim.cpp", "conv.h", "conv.cpp", "script.cpp"] {
+        println!("cargo:rerun-if-changed=src/{file}");
     }
     if env::var_os("CARGO_FEATURE_TORCH").is_none() {
         return;
@@ -22,7 +22,7 @@ fn main() {
                 .to_str()
                 .expect("torch-sys printed this path as text"),
         )
-        .files(["src/shim.cpp", "src/conv.cpp"])
+        .files(["src/shim.cpp", "src/conv.cpp", "src/script.cpp"])
         .compile("tinyres_shim");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
 }

@@ -12,6 +12,16 @@ use crate::{Result, device, ffi};
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
+impl Normalize {
+    /// Mean and deviation of each channel to normalise by, with 255 taken as 1.
+    pub(crate) fn statistics(self) -> ([f64; 3], [f64; 3]) {
+        match self {
+            Self::Imagenet => (MEAN, DEVIATION),
+            Self::None => ([0.0; 3], [1.0; 3]),
+        }
+    }
+}
+
 /// Turns pixels into floating point: `x = pixel * scale + offset` for each channel.
 #[derive(Debug)]
 pub struct Normalizer {
@@ -25,10 +35,7 @@ impl Normalizer {
     /// # Errors
     /// Only where libtorch fails.
     pub fn new(normalize: Normalize, device: Device) -> Result<Self> {
-        let (mean, deviation) = match normalize {
-            Normalize::Imagenet => (MEAN, DEVIATION),
-            Normalize::None => ([0.0; 3], [1.0; 3]),
-        };
+        let (mean, deviation) = normalize.statistics();
         let by = Normalization::new(mean, deviation);
         let constant = |values: [f32; 3]| -> Result<Tensor> {
             let values = Tensor::f_from_slice(&values)?;

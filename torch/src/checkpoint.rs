@@ -195,8 +195,23 @@ pub fn save(
     if let Some(optimizer) = optimizer {
         state.extend(optimizer.state());
     }
+    let bad = |what: String| Error::Checkpoint {
+        path: path.to_path_buf(),
+        what,
+    };
+    let about = serde_json::to_string(about).map_err(|error| bad(error.to_string()))?;
+    let metadata = HashMap::from([(KEY.to_owned(), about)]);
+    let file = encode(&state, metadata)?;
+    tinyres_format::publish::write(path, &file).map_err(Error::io(path))
+}
+
+/// The safetensors file of `state`, with `metadata`, of which more than one entry would stand in any order.
+pub(crate) fn encode(
+    state: &[(String, Tensor)],
+    metadata: HashMap<String, String>,
+) -> Result<Vec<u8>> {
     let mut contents = Vec::new();
-    for (name, tensor) in &state {
+    for (name, tensor) in state {
         let dtype = match tensor.kind() {
             Kind::Int64 => Dtype::I64,
             _ => Dtype::F32,
@@ -213,22 +228,12 @@ pub fn save(
         .map(|(name, dtype, shape, bytes): &(_, _, Vec<usize>, _)| {
             TensorView::new(*dtype, shape.clone(), bytes).map(|view| (*name, view))
         });
-    let bad = |what: String| Error::Checkpoint {
-        path: path.to_path_buf(),
-        what,
-    };
-    let unwritable = |error| bad(format!("cannot be written: {error}"));
-    let views = views
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .map_err(unwritable)?;
-    let about = serde_json::to_string(about).map_err(|error| bad(error.to_string()))?;
-    let metadata = HashMap::from([(KEY.to_owned(), about)]);
-    let file = serialize(views, Some(metadata)).map_err(unwritable)?;
-    tinyres_format::publish::write(path, &file).map_err(Error::io(path))
+    let views = views.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(serialize(views, Some(metadata))?)
 }
 
 /// The elements of `tensor` in row-major order, little-endian.
-fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     const {
         assert!(
             cfg!(target_endian = "little"),

@@ -26,5 +26,6 @@ pub struct Cli {
 pub enum Command {
     Train(Box<cmd::train::Args>),
     Eval(cmd::eval::Args),
+    Export(cmd::export::Args),
     Doctor(cmd::doctor::Args),
 }

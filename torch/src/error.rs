@@ -156,6 +156,13 @@ impl Error {
     }
 }
 
+impl From<safetensors::SafeTensorError> for Error {
+    /// Of tensors that are to be written; what is wrong with a file is said with its name.
+    fn from(error: safetensors::SafeTensorError) -> Self {
+        Self::Torch(format!("tensors that cannot be written: {error}"))
+    }
+}
+
 impl From<tch::TchError> for Error {
     /// Keeps what libtorch said and drops the C++ stack that it appends.
     fn from(error: tch::TchError) -> Self {

@@ -5,6 +5,8 @@
 //! `as_ptr` lends its address for as long as the reference lives. And every function of the shim
 //! catches what C++ throws, so nothing unwinds into Rust.
 
+mod script;
+
 use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
 use std::ptr;
@@ -13,6 +15,8 @@ use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
 use crate::{Error, Result};
+
+pub(crate) use script::Script;
 
 /// `c10::Event`, known here by address only.
 #[repr(C)]

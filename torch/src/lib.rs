@@ -11,6 +11,7 @@ pub mod device;
 pub mod doctor;
 mod error;
 pub mod evaluate;
+pub mod export;
 pub mod feed;
 #[expect(unsafe_code, reason = "the one place where libtorch is called by hand")]
 mod ffi;

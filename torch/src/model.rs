@@ -67,8 +67,8 @@ pub struct ResNet18 {
 }
 
 /// Share of the newest batch in the running statistics.
-const STATISTICS_MOMENTUM: f64 = 0.1;
-const EPSILON: f64 = 1e-5;
+pub(crate) const STATISTICS_MOMENTUM: f64 = 0.1;
+pub(crate) const EPSILON: f64 = 1e-5;
 const BATCHES_TRACKED: &str = "num_batches_tracked";
 
 impl ResNet18 {

@@ -2,6 +2,8 @@
 // function that can fail returns null, or a message that the caller gives to tinyres_free.
 // ffi.rs declares all of it once more, and is its only caller.
 
+#include "guarded.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
@@ -17,7 +19,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
-#include <exception>
 #include <malloc.h>
 #include <memory>
 #include <string>
@@ -26,17 +27,6 @@
 #include "conv.h"
 
 namespace {
-
-template <class Body> char *guarded(Body body) noexcept {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception &e) {
-    return strdup(e.what());
-  }
-}
 
 std::vector<at::Tensor> listed(at::Tensor *const *tensors, size_t count) {
   std::vector<at::Tensor> list;

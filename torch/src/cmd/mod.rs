@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod eval;
+pub mod export;
 pub mod train;
 
 use std::path::{Path, PathBuf};

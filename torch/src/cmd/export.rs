@@ -1,0 +1,104 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, ensure};
+use serde::Serialize;
+use tinyres::text::Bytes;
+use tinyres::ui::Ui;
+use tinyres_format::publish;
+use tinyres_torch::checkpoint::Checkpoint;
+use tinyres_torch::export::{OPSET, Target, export};
+use tinyres_torch::run::Run;
+
+/// Write a trained network in the format of another tool
+///
+/// torchscript is a module for torch.jit.load, in Python or C++, that takes RGB images [B, 3, H, W], u8
+/// or floating point in 0..1, and normalises them itself. Its parameters have torchvision's names and can
+/// be trained further; its attributes side, class_ids and class_names say what it was trained on.
+///
+/// onnx is a model of opset 13 for onnxruntime and others: images, u8 [batch, 3, side, side] RGB of any
+/// batch size, to logits, f32 [batch, classes]. It normalises, too, and holds the weights; batch
+/// normalisations are folded into the convolutions. Its metadata entry `model` is JSON that has the
+/// classes.
+///
+/// safetensors is the tensors alone, as torchvision.models.resnet18(num_classes=N).load_state_dict takes
+/// them, strictly; its metadata entry `model` has the mean and std to normalise by, and the classes.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Directory of a run, or a file of weights that `tinyres train` wrote
+    #[arg(value_name = "RUN|WEIGHTS")]
+    weights: PathBuf,
+    /// Format: torchscript, safetensors or onnx
+    #[arg(long, value_name = "FORMAT")]
+    to: Target,
+    /// File to write, replaced if it is there [default: beside the weights, ending in .pt, .onnx or
+    /// .torchvision.safetensors]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tinyres export runs/default-1 --to onnx
+  tinyres export runs/default-1/best.safetensors --to torchscript -o best.pt
+  python3 -c 'import torch; print(torch.jit.load(\"best.pt\").class_names)'";
+
+pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    let weights = Run::weights(&args.weights)?;
+    let checkpoint = Checkpoint::load(&weights)?;
+    let default = || weights.with_extension(args.to.extension());
+    let output = args.output.unwrap_or_else(default);
+    ensure!(
+        !same(&output, &weights),
+        "{} is what is to be exported: choose another --output",
+        output.display()
+    );
+    let file = export(&checkpoint, args.to, ui)?;
+    publish::write(&output, &file).with_context(|| output.display().to_string())?;
+    ui.result(&Exported {
+        file: output,
+        to: args.to,
+        bytes: file.len(),
+        side: checkpoint.about.side,
+        classes: checkpoint.about.classes.len(),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// What was written.
+#[derive(Serialize)]
+struct Exported {
+    file: PathBuf,
+    to: Target,
+    bytes: usize,
+    /// Width and height that the network was trained at, in pixels.
+    side: u32,
+    classes: usize,
+}
+
+impl fmt::Display for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (side, classes) = (self.side, self.classes);
+        write!(f, "{}: {}, ", self.file.display(), Bytes(self.bytes as u64))?;
+        match self.to {
+            Target::TorchScript => write!(
+                f,
+                "TorchScript; takes [B, 3, H, W] RGB, u8 or 0..1, trained at {side}x{side}; gives logits [B, {classes}]"
+            ),
+            Target::Safetensors => write!(
+                f,
+                "for torchvision.models.resnet18(num_classes={classes}), trained at {side}x{side}"
+            ),
+            Target::Onnx => write!(
+                f,
+                "ONNX, opset {OPSET}; takes images u8 [batch, 3, {side}, {side}] RGB, gives logits [batch, {classes}]"
+            ),
+        }
+    }
+}
