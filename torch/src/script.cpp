@@ -7,6 +7,7 @@
 #include <ATen/ops/from_blob.h>
 #include <torch/csrc/jit/api/module.h>
 
+#include <memory>
 #include <sstream>
 #include <string>
 
@@ -14,13 +15,18 @@ using torch::jit::Module;
 
 namespace {
 
+// A module with the mark that train() and eval() set, which Python's modules have by themselves.
+Module make(const char *name, std::shared_ptr<torch::jit::CompilationUnit> unit) {
+  Module module(c10::QualifiedName("__torch__.tinyres", name), std::move(unit),
+                /*shouldMangle=*/true);
+  module.register_attribute("training", c10::BoolType::get(), false);
+  return module;
+}
+
 // The submodule of `module` called `name`, which is made if it is not there.
 Module child(Module module, const std::string &name) {
-  if (!module.hasattr(name)) {
-    const auto unit = module._ivalue()->compilation_unit();
-    module.register_module(name, Module(c10::QualifiedName("__torch__.tinyres.Part"), unit,
-                                        /*shouldMangle=*/true));
-  }
+  if (!module.hasattr(name))
+    module.register_module(name, make("Part", module._ivalue()->compilation_unit()));
   return module.attr(name).toModule();
 }
 
@@ -29,7 +35,9 @@ Module child(Module module, const std::string &name) {
 extern "C" {
 
 char *tinyres_script_new(const char *name, Module **out) {
-  return guarded([&] { *out = new Module(c10::QualifiedName("__torch__.tinyres", name)); });
+  return guarded([&] {
+    *out = new Module(make(name, std::make_shared<torch::jit::CompilationUnit>()));
+  });
 }
 
 void tinyres_script_free(Module *module) { delete module; }
@@ -65,11 +73,10 @@ char *tinyres_script_strings(Module *module, const char *name, const char *const
   });
 }
 
-// Compiles the methods in `code`, and writes the module, in evaluation mode, to a u8 tensor.
+// Compiles the methods in `code`, and writes the module to a u8 tensor.
 char *tinyres_script_save(Module *module, const char *code, at::Tensor **out) {
   return guarded([&] {
     module->define(code);
-    module->eval();
     std::ostringstream file;
     module->save(file);
     std::string bytes = file.str();
