@@ -36,6 +36,8 @@ pub enum Command {
     Train(Passed),
     /// Score trained weights on a split
     Eval(Passed),
+    /// Say what pictures show
+    Predict(Passed),
     /// Write a trained network in the format of another tool
     Export(Passed),
     /// Say what libtorch finds on this machine, and check that it computes alike everywhere

@@ -20,9 +20,11 @@ fn main() -> ExitCode {
         Command::Expand(args) => cmd::expand::run(args, &mut ui),
         Command::Inspect(args) => cmd::inspect::run(args, &mut ui),
         Command::Sample(args) => cmd::sample::run(args, &mut ui),
-        Command::Train(_) | Command::Eval(_) | Command::Export(_) | Command::Doctor(_) => {
-            cmd::torch::exec()
-        }
+        Command::Train(_)
+        | Command::Eval(_)
+        | Command::Predict(_)
+        | Command::Export(_)
+        | Command::Doctor(_) => cmd::torch::exec(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

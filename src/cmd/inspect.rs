@@ -2,7 +2,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use tinyres::inspect::{Picture, Sample, Set};
+use tinyres::inspect::{Panel, Picture, Sample, Set};
 use tinyres::ui::Ui;
 use tinyres_format::{Split, publish};
 
@@ -60,12 +60,13 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
         if let Some(image) = args.image {
             let sample = set.sample(args.split, image)?;
             if let Some(file) = &args.png {
-                write(file, &Picture::of(&sample))?;
+                write(file, &Picture::of(&Panel::from(&sample)))?;
             }
             ui.result(&sample)?;
         } else if let Some(file) = &args.sheet {
             let images = set.spread(args.split, args.count)?;
-            write(file, &Picture::sheet(&images))?;
+            let panels: Vec<_> = images.iter().map(Panel::from).collect();
+            write(file, &Picture::sheet(&panels))?;
             ui.result(&Sheet { file, images })?;
         } else {
             let mut report = set.report(args.classes);

@@ -15,7 +15,7 @@ use tinyres_format::{BLOCK_IMAGES, Class, Digest, Manifest, Part, Shape, Shard, 
 
 use crate::transport;
 
-pub use picture::Picture;
+pub use picture::{Panel, Picture};
 pub use report::Report;
 pub use sample::Sample;
 pub use verify::{Damage, Verification};

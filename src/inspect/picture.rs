@@ -16,6 +16,32 @@ const GAP: usize = 8;
 const FONT: RasterHeight = RasterHeight::Size16;
 const LINE: usize = 16;
 
+/// An image to draw.
+#[derive(Clone, Copy, Debug)]
+pub struct Panel<'a> {
+    /// Its shape; on one sheet all have the same.
+    pub shape: Shape,
+    /// Its pixels, `u8 [channels, height, width]`.
+    pub pixels: &'a [u8],
+    /// Its box, in inclusive pixels: x0, y0, x1, y1.
+    pub bbox: Option<[i32; 4]>,
+    /// What to write under it on a sheet, as far as there is room.
+    pub caption: &'a str,
+}
+
+impl<'a> From<&'a Sample<'_>> for Panel<'a> {
+    /// A word for its class, or its name where it has none.
+    fn from(sample: &'a Sample<'_>) -> Self {
+        let words = sample.class.map_or(sample.name, |class| &class.name);
+        Self {
+            shape: sample.shape,
+            pixels: &sample.pixels,
+            bbox: sample.bbox,
+            caption: words.split(',').next().unwrap_or(words),
+        }
+    }
+}
+
 /// Pixels to look at.
 #[derive(Clone, Debug)]
 pub struct Picture {
@@ -29,32 +55,36 @@ pub struct Picture {
 impl Picture {
     /// An image with its box, small ones enlarged by a whole factor.
     #[must_use]
-    pub fn of(sample: &Sample<'_>) -> Self {
-        let scale = Scale::new(sample.shape, SIDES[0]);
+    pub fn of(panel: &Panel<'_>) -> Self {
+        let scale = Scale::new(panel.shape, SIDES[0]);
         let mut picture = Self::blank(scale.width, scale.height);
-        picture.sample(sample, &scale, [0, 0]);
+        picture.panel(panel, &scale, [0, 0]);
         picture
     }
 
-    /// Images with their boxes and a word for their classes, or their names where they have none.
+    /// Images with their boxes and captions; one alone is larger.
     #[must_use]
-    pub fn sheet(samples: &[Sample<'_>]) -> Self {
-        let Some(first) = samples.first() else {
+    pub fn sheet(panels: &[Panel<'_>]) -> Self {
+        let Some(first) = panels.first() else {
             return Self::blank(1, 1);
         };
-        let scale = Scale::new(first.shape, SIDES[1]);
+        let scale = Scale::new(first.shape, Self::side(panels.len()));
         let cell = [scale.width + GAP, scale.height + LINE + GAP];
-        let columns = (SHEET / cell[0]).clamp(1, samples.len());
-        let rows = samples.len().div_ceil(columns);
+        let columns = (SHEET / cell[0]).clamp(1, panels.len());
+        let rows = panels.len().div_ceil(columns);
         let mut picture = Self::blank(columns * cell[0] + GAP, rows * cell[1] + GAP);
-        for (i, sample) in samples.iter().enumerate() {
+        for (i, panel) in panels.iter().enumerate() {
             let at = [GAP + i % columns * cell[0], GAP + i / columns * cell[1]];
-            picture.sample(sample, &scale, at);
-            let words = sample.class.map_or(sample.name, |class| &class.name);
-            let word = words.split(',').next().unwrap_or(words);
-            picture.text(word, [at[0], at[1] + scale.height], scale.width);
+            picture.panel(panel, &scale, at);
+            picture.text(panel.caption, [at[0], at[1] + scale.height], scale.width);
         }
         picture
+    }
+
+    /// About how large a sheet shows each of so many images, in pixels.
+    #[must_use]
+    pub fn side(images: usize) -> u32 {
+        SIDES[usize::from(images > 1)]
     }
 
     /// The picture as a PNG file.
@@ -84,16 +114,16 @@ impl Picture {
         self.rows[y * self.width + x] = colour;
     }
 
-    fn sample(&mut self, sample: &Sample<'_>, scale: &Scale, at: [usize; 2]) {
-        let (width, plane) = (scale.width / scale.factor, sample.pixels.len() / 3);
+    fn panel(&mut self, panel: &Panel<'_>, scale: &Scale, at: [usize; 2]) {
+        let (width, plane) = (scale.width / scale.factor, panel.pixels.len() / 3);
         for y in 0..scale.height {
             for x in 0..scale.width {
                 let from = y / scale.factor * width + x / scale.factor;
-                let colour = [0, 1, 2].map(|channel| sample.pixels[channel * plane + from]);
+                let colour = [0, 1, 2].map(|channel| panel.pixels[channel * plane + from]);
                 self.set([at[0] + x, at[1] + y], colour);
             }
         }
-        if let Some(sides) = sample.bbox {
+        if let Some(sides) = panel.bbox {
             self.frame(
                 sides.map(|side| usize::try_from(side).unwrap_or_default()),
                 scale,
@@ -107,7 +137,7 @@ impl Picture {
         let factor = scale.factor;
         let low = [at[0] + x0 * factor, at[1] + y0 * factor];
         let high = [at[0] + (x1 + 1) * factor - 1, at[1] + (y1 + 1) * factor - 1];
-        let line = (factor / 4).max(1);
+        let line = (factor / 4).max(scale.width / 256).max(1);
         for y in low[1]..=high[1] {
             for x in low[0]..=high[0] {
                 if (x - low[0])

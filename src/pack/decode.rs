@@ -59,7 +59,9 @@ pub enum Bad {
 
 /// What is known of an image once it is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Decoded {
+pub struct Decoded {
+    /// Width and height in pixels, once it is upright and before it is resized.
+    pub size: [u32; 2],
     /// Whether it had no colours, and has three equal channels now.
     pub grey: bool,
     /// Its box, if it has one of which something is left.
@@ -69,7 +71,7 @@ pub(super) struct Decoded {
 /// Turns encoded images into planar RGB. The pixels are those of Pillow's `convert("RGB")` after
 /// `exif_transpose`: of a JPEG by the same library, with the same integer inverse transform and the
 /// same upsampling. Images of the right size are left as they are; others are resized, if they may.
-pub(super) struct Decoder {
+pub struct Decoder {
     resize: Option<Resize>,
     pixels: Vec<u8>,
     samples: Vec<u8>,
@@ -77,6 +79,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
+    /// One that brings images to the size that `resize` says, if it is there.
+    #[must_use]
     pub fn new(resize: Option<Resize>) -> Self {
         Self {
             resize,
@@ -86,8 +90,11 @@ impl Decoder {
         }
     }
 
-    /// Decodes `bytes` to `out`, `u8 [3, height, width]`. A box must lie inside the image, of which
-    /// it tells before that is turned upright or resized.
+    /// Decodes `bytes` to `out`, `u8 [3, height, width]`, which has the length of `shape`. A box must lie
+    /// inside the image, of which it tells before that is turned upright or resized.
+    ///
+    /// # Errors
+    /// Why it is no image that can be used; what is in `out` then has no meaning.
     pub fn decode(
         &mut self,
         bytes: &[u8],
@@ -123,11 +130,12 @@ impl Decoder {
             }
         };
         let bbox = (self.canvas).place(rgbx, size, orientation, bbox, self.resize, out);
-        Ok(Decoded { grey, bbox })
+        let size = orientation.size(size);
+        Ok(Decoded { size, grey, bbox })
     }
 
     /// Width and height of the image that `bytes` hold, as it is stored; only its header is read.
-    pub fn size(&self, bytes: &[u8]) -> Result<[u32; 2], Bad> {
+    pub(super) fn size(&self, bytes: &[u8]) -> Result<[u32; 2], Bad> {
         let size = match kind(bytes)? {
             Kind::Jpeg => frame(bytes)?.1.size,
             Kind::Png => Png::open(bytes)?.size(),

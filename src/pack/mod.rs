@@ -28,8 +28,7 @@ use crate::source::{Item, Problems, Source};
 
 pub use compress::Compression;
 use compress::Compressor;
-use decode::Decoded;
-pub use decode::{Bad, MAX_PIXELS};
+pub use decode::{Bad, Decoded, Decoder, MAX_PIXELS};
 pub use error::{BadImage, Error, Result};
 use fill::{Outcome, Worker, fill};
 pub use fingerprint::fingerprint;

@@ -30,6 +30,15 @@ pub(super) struct Window {
 }
 
 impl Resize {
+    /// The part of an image of `size`, width and height, that is kept: its left, top, right and bottom
+    /// edge, in pixels of the image.
+    #[must_use]
+    pub fn kept(self, size: [u32; 2]) -> [f64; 4] {
+        let window = self.window(size);
+        let [(left, width), (top, height)] = [0, 1].map(|axis| window.extent(axis));
+        [left, top, left + width, top + height]
+    }
+
     /// What is kept of an image of `size`, width and height, neither of them 0.
     pub(super) fn window(self, size: [u32; 2]) -> Window {
         let side = self.side.get();
@@ -78,15 +87,18 @@ impl Window {
         Some([clip(from)?, clip(to)?])
     }
 
+    /// Where the kept square begins in the image along an axis, and how long it is there.
+    fn extent(self, axis: usize) -> (f64, f64) {
+        let size = f64::from(self.size[axis]);
+        let scale = size / f64::from(self.scaled[axis]);
+        let start = f64::from(self.start[axis]) * scale;
+        // A last bit too much is outside the image.
+        (start, (f64::from(self.side) * scale).min(size - start))
+    }
+
     /// Resizes `rgbx`, whose fourth bytes have no meaning, to `out`, `side` x `side` pixels.
     pub fn resize(self, resizer: &mut Resizer, rgbx: &[u8], out: &mut [u8]) {
-        let [(left, width), (top, height)] = [0, 1].map(|axis| {
-            let size = f64::from(self.size[axis]);
-            let scale = size / f64::from(self.scaled[axis]);
-            let start = f64::from(self.start[axis]) * scale;
-            // A last bit too much is outside the image.
-            (start, (f64::from(self.side) * scale).min(size - start))
-        });
+        let [(left, width), (top, height)] = [0, 1].map(|axis| self.extent(axis));
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
             .crop(left, top, width, height)
@@ -135,6 +147,11 @@ mod tests {
             middle([1, 65535]),
             ([16, 16 * 65535], [0, (16 * 65535 - 16) / 2])
         );
+        // 21 pixels of 64, without the first 2 and the last 3.
+        let of = 64.0 / 21.0;
+        let kept = [2.0 * of, 0.0, 18.0 * of, 48.0];
+        assert_eq!(resize(16, false).kept([64, 48]), kept);
+        assert_eq!(resize(16, true).kept([64, 48]), [0.0, 0.0, 64.0, 48.0]);
         let window = resize(16, true).window([64, 48]);
         assert_eq!((window.scaled, window.start), ([16, 16], [0, 0]));
     }

@@ -79,6 +79,7 @@ mod hold_out;
 mod image_folder;
 mod index;
 mod names;
+mod pictures;
 mod tar;
 mod tiny_imagenet;
 mod tree;
@@ -89,6 +90,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 pub use error::{Error, Fault, Place, Problem, Problems};
+pub use pictures::{in_folder, read};
 pub use tinyres_format::{Class, Split};
 use tree::{Folder, Tree};
 

@@ -26,6 +26,7 @@ pub struct Cli {
 pub enum Command {
     Train(Box<cmd::train::Args>),
     Eval(cmd::eval::Args),
+    Predict(cmd::predict::Args),
     Export(cmd::export::Args),
     Doctor(cmd::doctor::Args),
 }

@@ -19,6 +19,7 @@ pub mod inputs;
 pub mod model;
 pub mod optim;
 pub mod parity;
+pub mod predict;
 pub mod run;
 pub mod schedule;
 pub mod sizes;

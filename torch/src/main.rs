@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Train(args) => cmd::train::run(*args, &mut ui),
         Command::Eval(args) => cmd::eval::run(args, &mut ui),
+        Command::Predict(args) => cmd::predict::run(args, &mut ui),
         Command::Export(args) => cmd::export::run(args, &mut ui),
         Command::Doctor(args) => cmd::doctor::run(args, &mut ui),
     };

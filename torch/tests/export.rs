@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
 
 use common::{Ear, SIDE, config};
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::{CModule, Device, Tensor};
 use tinyres::event::Event;
 use tinyres_torch::augment::Normalizer;
@@ -21,17 +21,18 @@ use tinyres_torch::train::train;
 const TOLERANCE: f64 = 1e-4;
 const CLASSES: usize = 7;
 
-/// A network after a few steps, so that no tensor of it is as it began.
-fn trained(dir: &Path, flags: &str) -> Checkpoint {
-    let data = common::splits(dir, CLASSES, 60, 10);
+/// A run of a few steps, so that no tensor of its network is as it began.
+fn trained(dir: &Path, flags: &str) -> PathBuf {
+    let data = common::splits(dir, CLASSES, 40, 10);
     let run = dir.join("run");
-    let flags =
-        format!("max_steps = 6\nbatch = 10\nlr = 0.02\nzero_init_residual = false\n{flags}");
+    let flags = format!(
+        "max_steps = 4\nbatch = 10\nlr = 0.02\nprecision = 'f32'\nzero_init_residual = false\n{flags}"
+    );
     let fingerprint = data.train.fingerprint();
     let mut record = Run::create(&run, config(&flags), dir, fingerprint).unwrap();
-    let (ear, stop) = (&mut Ear::default(), AtomicBool::new(false));
-    train(&mut record, None, &data, ear, &stop).unwrap();
-    Checkpoint::load(&Run::weights(&run).unwrap()).unwrap()
+    let stop = AtomicBool::new(false);
+    train(&mut record, None, &data, &mut Ear::default(), &stop).unwrap();
+    run
 }
 
 /// Five images of noise, `u8 [5, 3, SIDE, SIDE]`, and what the network makes of them.
@@ -45,45 +46,9 @@ fn examples(checkpoint: &Checkpoint) -> (Tensor, Tensor) {
     (images, logits)
 }
 
-fn bytes<T: Copy, const N: usize>(tensor: &Tensor, of: impl Fn(T) -> [u8; N]) -> Vec<u8>
-where
-    Vec<T>: TryFrom<Tensor, Error: std::fmt::Debug>,
-{
-    let values = Vec::<T>::try_from(tensor.contiguous().view([-1])).unwrap();
-    values.into_iter().flat_map(of).collect()
-}
-
-/// The largest difference that `consumer` finds; `None`, with a word, where it is not installed.
-fn consume(consumer: &str, dir: &Path) -> Option<f64> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumers.py");
-    let output = Command::new("python3")
-        .arg(script)
-        .arg(consumer)
-        .arg(dir)
-        .output();
-    let Ok(output) = output else {
-        println!("skipped {consumer}: there is no python3");
-        return None;
-    };
-    if output.status.code() == Some(77) {
-        println!(
-            "skipped {consumer}: python3 lacks it here; TINYRES_TORCH=1 tools/test installs it"
-        );
-        return None;
-    }
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{consumer}: {error}");
-    Some(
-        String::from_utf8_lossy(&output.stdout)
-            .trim()
-            .parse()
-            .unwrap(),
-    )
-}
-
-fn runs_where_it_is_for(flags: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let checkpoint = trained(dir.path(), flags);
+/// Exports a network to `dir`, beside what its consumers need to compare.
+fn prepare(dir: &Path, flags: &str) {
+    let checkpoint = Checkpoint::load(&Run::weights(&trained(dir, flags)).unwrap()).unwrap();
     let (images, logits) = examples(&checkpoint);
     let mut ear = Ear::default();
     for (target, name) in [
@@ -94,45 +59,154 @@ fn runs_where_it_is_for(flags: &str) {
         let file = export(&checkpoint, target, &mut ear).unwrap();
         let again = export(&checkpoint, target, &mut ()).unwrap();
         assert!(file == again, "{target}: not the same bytes again");
-        std::fs::write(dir.path().join(name), file).unwrap();
+        std::fs::write(dir.join(name), file).unwrap();
     }
     // The notice ends in the line of Python that torchvision's network needs.
-    let notice = ear.events.iter().find_map(|event| match event {
+    let stem = ear.events.iter().find_map(|event| match event {
         Event::Notice(text) => text.lines().last(),
         _ => None,
     });
-    let about = json!({ "side": SIDE, "classes": CLASSES, "stem": notice.unwrap_or("").trim() });
+    let stem = stem.unwrap_or_default().trim();
+    let about = json!({ "side": SIDE, "classes": CLASSES, "stem": stem });
+    let images_bin = Vec::<u8>::try_from(images.view([-1])).unwrap();
+    let logits_bin = Vec::<f32>::try_from(logits.view([-1])).unwrap();
+    let logits_bin = logits_bin.into_iter().flat_map(f32::to_le_bytes).collect();
     for (name, bytes) in [
         ("about.json", about.to_string().into_bytes()),
-        ("images.bin", bytes(&images, u8::to_le_bytes)),
-        ("logits.bin", bytes(&logits, f32::to_le_bytes)),
+        ("images.bin", images_bin),
+        ("logits.bin", logits_bin),
     ] {
-        std::fs::write(dir.path().join(name), bytes).unwrap();
+        std::fs::write(dir.join(name), bytes).unwrap();
     }
     // What torch.jit.load calls, whether there is a Python or not.
-    let module = CModule::load(dir.path().join("model.pt")).unwrap();
-    let off = (module.forward_ts(&[&images]).unwrap() - &logits)
-        .abs()
-        .max();
-    assert!(off.double_value(&[]) < TOLERANCE, "{off}");
-    for consumer in ["onnxruntime", "torchvision", "torchscript"] {
-        if let Some(off) = consume(consumer, dir.path()) {
-            assert!(off < TOLERANCE, "{consumer}: off by {off:.1e}");
+    let module = CModule::load(dir.join("model.pt")).unwrap();
+    let off = module.forward_ts(&[&images]).unwrap() - &logits;
+    let off = off.abs().max().double_value(&[]);
+    assert!(off < TOLERANCE, "libtorch: off by {off:.1e}");
+}
+
+#[test]
+fn every_export_computes_what_the_network_does_where_it_is_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumers.py"));
+    for (name, flags) in [
+        ("imagenet", "stem = 'imagenet'"),
+        ("half", "stem = 'half'\nnormalize = 'none'"),
+        ("small", "stem = 'small'"),
+    ] {
+        let home = dir.path().join(name);
+        std::fs::create_dir(&home).unwrap();
+        prepare(&home, flags);
+        command.arg(home);
+    }
+    let Ok(output) = command.output() else {
+        println!("skipped: there is no python3");
+        return;
+    };
+    let error = String::from_utf8_lossy(&output.stderr);
+    if error.contains("No module named 'numpy'") {
+        println!("skipped: python3 has no numpy here; tools/test installs one");
+        return;
+    }
+    assert!(output.status.success(), "{error}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 9, "{text}");
+    for line in text.lines() {
+        let [consumer, stem, off] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        match off.parse::<f64>() {
+            Ok(off) => {
+                println!("{consumer}, stem {stem}: off by {off:.1e}");
+                assert!(off < TOLERANCE, "{consumer}, stem {stem}: off by {off:.1e}");
+            }
+            Err(_) => println!(
+                "skipped {consumer}, stem {stem}: python3 lacks it; tools/test installs onnxruntime, \
+                 and with TINYRES_TORCH=1 torch and torchvision"
+            ),
         }
     }
 }
 
-#[test]
-fn the_imagenet_stem() {
-    runs_where_it_is_for("stem = 'imagenet'");
+fn run(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
+    command.current_dir(dir).args(args).output().unwrap()
 }
 
 #[test]
-fn the_half_stem_without_normalisation() {
-    runs_where_it_is_for("stem = 'half'\nnormalize = 'none'");
-}
+fn the_command_says_what_it_wrote_and_refuses_what_it_must() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path();
+    trained(home, "stem = 'half'");
+    let stdout = |args: &[&str]| {
+        let output = run(home, args);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{error}");
+        (String::from_utf8(output.stdout).unwrap(), error)
+    };
 
-#[test]
-fn the_small_stem() {
-    runs_where_it_is_for("stem = 'small'");
+    let (out, err) = stdout(&["export", "run", "--to", "onnx"]);
+    assert!(out.starts_with("run/final.onnx: 44."), "{out}");
+    let said = "ONNX, opset 13; takes images u8 [batch, 3, 32, 32] RGB, gives logits [batch, 7]\n";
+    assert!(out.ends_with(said), "{out}");
+    assert_eq!(err, "");
+    let (out, err) = stdout(&["export", "run", "--to", "safetensors", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["file"], "run/final.torchvision.safetensors");
+    assert_eq!((&json["side"], &json["classes"]), (&32.into(), &7.into()));
+    let written = std::fs::metadata(home.join("run/final.torchvision.safetensors")).unwrap();
+    assert_eq!(json["bytes"], written.len());
+    assert!(err.contains("another stem"), "{err}");
+    assert!(
+        err.contains("model.conv1 = torch.nn.Conv2d(3, 64, 3, stride=2"),
+        "{err}"
+    );
+    let (out, _) = stdout(&[
+        "export",
+        "run/best.safetensors",
+        "--to=torchscript",
+        "-o",
+        "b.pt",
+    ]);
+    assert!(out.starts_with("b.pt: "), "{out}");
+
+    std::fs::write(home.join("noise.safetensors"), "noise").unwrap();
+    for (args, code, part) in [
+        (&["export", "run"][..], 2, "--to <FORMAT>"),
+        (
+            &["export", "run", "--to", "pickle"],
+            2,
+            "expected torchscript, safetensors or onnx",
+        ),
+        (&["export", "nowhere", "--to", "onnx"], 1, "nowhere"),
+        (
+            &["export", "noise.safetensors", "--to", "onnx"],
+            1,
+            "noise.safetensors is",
+        ),
+        (
+            &["export", "run", "--to", "onnx", "-o", "no/x.onnx"],
+            1,
+            "no/x.onnx",
+        ),
+        (
+            &[
+                "export",
+                "run",
+                "--to",
+                "safetensors",
+                "-o",
+                "./run/final.safetensors",
+            ],
+            1,
+            "is what is to be exported",
+        ),
+    ] {
+        let output = run(home, args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+        assert!(error.contains(part), "{args:?}: {error}");
+        assert!(output.stdout.is_empty());
+    }
 }

@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod eval;
 pub mod export;
+pub mod predict;
 pub mod train;
 
 use std::path::{Path, PathBuf};

@@ -84,9 +84,16 @@ impl fmt::Display for Target {
 /// Weights that are not whole, or libtorch's.
 pub fn export(checkpoint: &Checkpoint, to: Target, watch: &mut dyn Observer) -> Result<Vec<u8>> {
     let network = checkpoint.network(tch::Device::Cpu)?;
-    let about = &checkpoint.about;
+    let (about, state) = (&checkpoint.about, network.state()?);
+    let (beyond, state) =
+        (state.into_iter()).partition::<Vec<_>, _>(|(name, _)| name.starts_with(BOX_HEAD));
+    if !beyond.is_empty() {
+        watch.on(&Event::Notice(
+            "the box head is left out: torchvision's network has none".to_owned(),
+        ));
+    }
     match to {
-        Target::TorchScript => torchscript::encode(about, &network),
+        Target::TorchScript => torchscript::encode(about, &network, &state),
         Target::Onnx => onnx::encode(about, &network),
         Target::Safetensors => {
             if let Some(change) = stem_in_torchvision(about.config.stem) {
@@ -95,10 +102,13 @@ pub fn export(checkpoint: &Checkpoint, to: Target, watch: &mut dyn Observer) -> 
                 )));
             }
             let metadata = HashMap::from([(Model::KEY.to_owned(), Model::of(about).json())]);
-            checkpoint::encode(&network.state()?, metadata)
+            checkpoint::encode(&state, metadata)
         }
     }
 }
+
+/// What the names of tensors begin with that are not of the network that torchvision has.
+const BOX_HEAD: &str = "box_head.";
 
 /// What makes `model`, torchvision's resnet18, a network with this stem.
 fn stem_in_torchvision(stem: Stem) -> Option<&'static str> {

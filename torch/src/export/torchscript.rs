@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use tch::Tensor;
+
 use super::graph::{Op, Value, operations};
 use crate::Result;
 use crate::checkpoint::About;
@@ -9,12 +11,16 @@ use crate::ffi::Script;
 use crate::model::{EPSILON, ResNet18, Role, STATISTICS_MOMENTUM};
 
 /// The file, whole.
-pub(super) fn encode(about: &About, network: &ResNet18) -> Result<Vec<u8>> {
+pub(super) fn encode(
+    about: &About,
+    network: &ResNet18,
+    state: &[(String, Tensor)],
+) -> Result<Vec<u8>> {
     let mut script = Script::new("ResNet18")?;
-    for (name, tensor) in network.state()? {
+    for (name, tensor) in state {
         let mut named = network.named().iter();
-        let trained = named.any(|named| named.name == name && named.role != Role::Buffer);
-        script.tensor(&name, &tensor, trained)?;
+        let trained = named.any(|named| named.name == *name && named.role != Role::Buffer);
+        script.tensor(name, tensor, trained)?;
     }
     script.int("side", about.side.into())?;
     let classes = || about.classes.iter();
