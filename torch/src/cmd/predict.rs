@@ -112,13 +112,11 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     heard.end()
 }
 
+/// Files to look at, as they become known.
+type Images = Box<dyn Iterator<Item = io::Result<PathBuf>> + Send>;
+
 /// The pictures that `paths` name, and how many they are, where that is known.
-fn list(
-    paths: Vec<PathBuf>,
-) -> anyhow::Result<(
-    Box<dyn Iterator<Item = io::Result<PathBuf>> + Send>,
-    Option<usize>,
-)> {
+fn list(paths: Vec<PathBuf>) -> anyhow::Result<(Images, Option<usize>)> {
     if paths.iter().any(|path| path == Path::new("-")) {
         ensure!(
             paths.len() == 1,
