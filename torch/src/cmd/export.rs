@@ -61,7 +61,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         file: output,
         to: args.to,
         bytes: file.len(),
-        side: checkpoint.about.side,
+        side: checkpoint.about.position.size,
         classes: checkpoint.about.classes.len(),
     })?;
     Ok(ExitCode::SUCCESS)

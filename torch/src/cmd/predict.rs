@@ -74,7 +74,7 @@ const DRAWN: usize = 1000;
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let checkpoint = Checkpoint::load(&Run::weights(&args.weights)?)?;
-    let side = args.size.unwrap_or(checkpoint.about.side);
+    let side = args.size.unwrap_or(checkpoint.about.position.size);
     let side = NonZeroU32::new(side).context("the network was trained on images of no size")?;
     let (images, total) = list(args.images)?;
     if let Some(threads) = args.threads {

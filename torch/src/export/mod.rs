@@ -149,7 +149,7 @@ impl<'a> Model<'a> {
         Self {
             tinyres: env!("CARGO_PKG_VERSION"),
             stem: about.config.stem,
-            side: about.side,
+            side: about.position.size,
             mean,
             std,
             classes: &about.classes,

@@ -22,7 +22,7 @@ pub(super) fn encode(
         let trained = named.any(|named| named.name == *name && named.role != Role::Buffer);
         script.tensor(name, tensor, trained)?;
     }
-    script.int("side", about.side.into())?;
+    script.int("side", about.position.size.into())?;
     let classes = || about.classes.iter();
     script.strings("class_ids", classes().map(|class| class.id.as_str()))?;
     script.strings("class_names", classes().map(|class| class.name.as_str()))?;

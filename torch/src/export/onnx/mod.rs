@@ -42,7 +42,7 @@ pub(super) fn encode(about: &About, network: &ResNet18) -> Result<Vec<u8>> {
         };
         model.add(op, to)?;
     }
-    let (side, classes) = (about.side.into(), network.spec().classes);
+    let (side, classes) = (about.position.size.into(), network.spec().classes);
     let images = [
         Dim::named("batch"),
         Dim::of(3),
