@@ -17,7 +17,7 @@ use crate::augment::Normalizer;
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Precision};
 use crate::model::ResNet18;
-use crate::{Error, Result};
+use crate::{Error, Result, boxes};
 
 /// How pictures are given to the network, and what is told of them.
 #[derive(Clone, Copy, Debug)]
@@ -195,8 +195,13 @@ impl Predictor {
             let x = self
                 .normalizer
                 .apply(&device::upload(&pixels, self.device)?)?;
-            let logits = self.network.forward(&x, false)?;
-            let probabilities = logits.f_softmax(1, Kind::Double)?;
+            let outputs = self.network.outputs(&x, false)?;
+            let edges = match &outputs.boxes {
+                Some(boxes) => Vec::<Vec<f64>>::try_from(boxes::to_edges(boxes)?)?,
+                None => Vec::new(),
+            };
+            let mut edges = edges.into_iter();
+            let probabilities = outputs.logits.f_softmax(1, Kind::Double)?;
             let most = i64::try_from(options.top.get()).unwrap_or(i64::MAX);
             let most = most.min(probabilities.size()[1]);
             let (probabilities, labels) = probabilities.f_topk(most, 1, true, true)?;
@@ -206,7 +211,7 @@ impl Predictor {
             Ok(rows
                 .map(|(probabilities, labels)| Answer {
                     top: self.guesses(&probabilities, &labels),
-                    edges: None,
+                    edges: edges.next().and_then(|edges| edges.try_into().ok()),
                 })
                 .collect())
         })

@@ -9,28 +9,48 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// The sides that a run trains at, one after the other. Written `32:0.35,48:0.2,64`: pixels, and the
-/// share of the run; the sides without a share divide what the others leave. `full` is the images'
-/// own side from beginning to end.
+/// share of the run; the sides without a share divide what the others leave. `50%` is half of the
+/// images' own side, and `full` that side from beginning to end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sizes {
-    /// A side in pixels, and the share of the run at which its turn is over.
-    turns: Vec<(u32, f64)>,
+    /// A side, and the share of the run at which its turn is over.
+    turns: Vec<(Side, f64)>,
     text: String,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Side {
+    Pixels(u32),
+    /// Of the images' own side.
+    Percent(u32),
+}
+
+/// No side is smaller: the network's maps would be of nothing but padding.
+const SMALLEST: u32 = 8;
 
 impl Sizes {
     /// The side of the images where `share` of the run lies behind, for images of side `full`.
     #[must_use]
     pub fn at(&self, share: f64, full: u32) -> u32 {
         let turn = self.turns.iter().find(|(_, end)| share < *end);
-        turn.or(self.turns.last()).map_or(full, |&(side, _)| side)
+        match turn.or(self.turns.last()) {
+            None => full,
+            Some((Side::Pixels(side), _)) => *side,
+            Some((Side::Percent(percent), _)) => {
+                ((full * percent + 50) / 100).clamp(SMALLEST.min(full), full)
+            }
+        }
     }
 
-    /// The largest side; none for `full`.
+    /// The largest side that is given in pixels.
     #[must_use]
     pub fn largest(&self) -> Option<u32> {
-        self.turns.iter().map(|&(side, _)| side).max()
+        let pixels = self.turns.iter().filter_map(|(side, _)| match side {
+            Side::Pixels(side) => Some(*side),
+            Side::Percent(_) => None,
+        });
+        pixels.max()
     }
 }
 
@@ -38,8 +58,8 @@ impl FromStr for Sizes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str = "expected full, or sides in pixels, each with its share of the run or \
-                                without, as in 32:0.35,48:0.2,64";
+        const EXPECTED: &str = "expected full, or sides in pixels or percent, each with its share of \
+                                the run or without, as in 32:0.35,48:0.2,64 or 50%,100%";
         if text == "full" {
             return Ok(Self {
                 text: text.to_owned(),
@@ -53,9 +73,15 @@ impl FromStr for Sizes {
                 Some((side, share)) => (side, Some(share)),
                 None => (turn, None),
             };
-            let side: u32 = match side.trim().parse() {
-                Ok(side) if side >= 8 => side,
-                Ok(_) => return Err(bad(format!("{side} pixels are below 8"))),
+            let (number, percent) = match side.strip_suffix('%') {
+                Some(number) => (number, true),
+                None => (side, false),
+            };
+            let side = match number.parse() {
+                Ok(number @ 1..=100) if percent => Side::Percent(number),
+                Ok(_) if percent => return Err(bad(format!("{side} is not from 1% to 100%"))),
+                Ok(pixels) if pixels >= SMALLEST => Side::Pixels(pixels),
+                Ok(_) => return Err(bad(format!("{side} pixels are below {SMALLEST}"))),
                 Err(_) => return Err(bad(format!("{side:?} is no number of pixels"))),
             };
             let share = match share.map(str::parse::<f64>) {
@@ -126,6 +152,10 @@ mod tests {
         let thirds: Sizes = "32,48,64".parse().unwrap();
         assert_eq!([0.3, 0.4, 0.7].map(|at| thirds.at(at, 64)), [32, 48, 64]);
         assert_eq!(thirds.largest(), Some(64));
+        let relative: Sizes = "50%:0.35,75%:0.2,100%".parse().unwrap();
+        assert_eq!([0.3, 0.4, 0.7].map(|at| relative.at(at, 64)), [32, 48, 64]);
+        assert_eq!([0.3, 0.4, 0.7].map(|at| relative.at(at, 12)), [8, 9, 12]);
+        assert_eq!(relative.largest(), None);
         let full: Sizes = "full".parse().unwrap();
         assert_eq!((full.at(0.5, 96), full.largest()), (96, None));
     }
@@ -136,6 +166,8 @@ mod tests {
             ("", "no number of pixels"),
             ("32,x", "\"x\""),
             ("4", "below 8"),
+            ("0%", "1% to 100%"),
+            ("101%", "1% to 100%"),
             ("32:0", "no share"),
             ("32:1.5", "no share"),
             ("32:0.5,64:0.4", "make 0.9"),

@@ -137,8 +137,8 @@ struct Flags {
     /// Shift each training image by up to so many pixels, reflecting it at the edge
     #[arg(long, value_name = "PIXELS")]
     shift: Option<u32>,
-    /// Train on smaller images first: sides in pixels, each with its share of the run or without, as
-    /// in 32:0.35,48:0.2,64; or full
+    /// Train on smaller images first: sides in pixels or percent, each with its share of the run or
+    /// without, as in 32:0.35,48:0.2,64 or 50%,100%; or full
     #[arg(long, value_name = "SIZES", value_parser = sizes)]
     sizes: Option<String>,
     /// Erase a rectangle from each training image with this probability (Zhong et al. 2017)
