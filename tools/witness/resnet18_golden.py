@@ -17,18 +17,21 @@ Entry k of the state dict, counted from 0 in its own order, has at flat (row-maj
     biases                      unit(k, i) / 4
     running statistics          as a new BN has them: mean 0, variance 1
 and the batch is
-    images [8, 3, 64, 64]       unit(1000, i)
-    labels [8]                  splitmix64(1001 * 2^32 + i) mod 200
+    images [2, 3, 64, 64]       unit(4085, i)
+    labels [2]                  splitmix64(1001 * 2^32 + i) mod 200
+4085 and so small a batch, because the gradient jumps where a unit before a ReLU is at zero, and rounding
+decides there: of these the nearest is 1.7e-5 deviations of its layer away, far beyond f32's error. 1000
+and a batch of 8 came as near as 2.8e-6, and other kernels than oneDNN's fell on the other side.
 All are rounded to f32; the step is then computed in f64, and its results are rounded to f32.
 
 resnet18.safetensors holds
-    logits [8, 200], loss []    in training mode; mean cross-entropy
+    logits [2, 200], loss []    in training mode; mean cross-entropy
     grad.NAME                   the gradient of each parameter: whole if it has rank 1, otherwise the
                                 64 elements at the flat indices splitmix64((2000 + k) * 2^32 + j) mod length
     grad.norm [62]              each gradient's L2 norm, in state dict order
     grad.projection [62]        each gradient's scalar product with unit(3000 + k, .)
     NAME.running_mean, _var     the statistics after this one forward pass
-    eval.logits [8, 200]        of the same images afterwards, in evaluation mode: the first weights,
+    eval.logits [2, 200]        of the same images afterwards, in evaluation mode: the first weights,
                                 the new statistics
 
 resnet18-keys.txt holds the state dict's names, types and shapes, a line each, in order.
@@ -45,7 +48,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-CLASSES, BATCH, SAMPLES = 200, 8, 64
+CLASSES, BATCH, SAMPLES = 200, 2, 64
 
 
 def splitmix64(key, indices):
@@ -81,7 +84,7 @@ def training_step(dtype):
     net.load_state_dict({name: initial(k, name, state[name]) for name, k in keys.items()})
     net.to(dtype)
 
-    images = unit(1000, BATCH, 3, 64, 64).float().to(dtype)
+    images = unit(4085, BATCH, 3, 64, 64).float().to(dtype)
     labels = torch.from_numpy((splitmix64(1001, np.arange(BATCH)) % CLASSES).astype(np.int64))
 
     logits = net(images)

@@ -19,7 +19,7 @@ use crate::model::{ResNet18, Role, Spec, Stem};
 use crate::{Error, Result, ffi};
 
 const GOLDEN: &[u8] = include_bytes!("../tests/golden/resnet18.safetensors");
-const BATCH: i64 = 8;
+const BATCH: i64 = 2;
 /// Elements of a gradient that are compared one by one.
 const SAMPLES: u64 = 64;
 
@@ -52,11 +52,11 @@ pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<D
         state.push((name, value));
     }
     net.load(&state)?;
-    let labels: Vec<_> = (0..8)
+    let labels: Vec<_> = (0..BATCH.unsigned_abs())
         .map(|i| (splitmix64(1001, i) % 200).cast_signed())
         .collect();
     let labels = Tensor::f_from_slice(&labels)?.f_to_device(device)?;
-    let images = unit(1000, &[BATCH, 3, 64, 64])?.f_to_kind(Kind::Float)?;
+    let images = unit(4085, &[BATCH, 3, 64, 64])?.f_to_kind(Kind::Float)?;
     let images = ffi::channels_last(&images.f_to_device(device)?)?;
 
     let logits = net.forward(&images, true)?;

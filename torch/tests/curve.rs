@@ -25,8 +25,7 @@ use tinyres_torch::run::Run;
 use tinyres_torch::train::{Splits, train};
 
 /// 480 images of four classes in batches of 16: ten epochs of 30 steps.
-const FLAGS: &str =
-    "batch = 16\nepochs = 10\nlr = 0.05\neval_every = 10\ntensorboard = false\nthreads = 2";
+const FLAGS: &str = "batch = 16\nepochs = 10\nlr = 0.05\nsizes = 'full'\nprecision = 'f32'\neval_every = 10\ntensorboard = false\nthreads = 2";
 
 /// What is looked at, and where it must lie.
 const BANDS: [(&str, RangeInclusive<f64>); 4] = [

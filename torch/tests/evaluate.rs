@@ -218,7 +218,7 @@ fn damaged_files_of_weights_are_refused_with_their_name() {
     for (bytes, part) in [
         (&b"not weights at all"[..], "is damaged"),
         (&foreign[..foreign.len() - 1], "is damaged"),
-        (&foreign[..], "does not say that tinyres wrote it"),
+        (&foreign[..], "is not of tinyres"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let error = Checkpoint::load(&path).unwrap_err().to_string();

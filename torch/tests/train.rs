@@ -175,7 +175,10 @@ fn a_run_ends_where_it_is_told_to() {
     let rate = 0.02 * (1.0 - 11.0 / 12.0) / (1.0 - warmup);
     assert!((end["lr"].as_f64().unwrap() - rate).abs() < 1e-12);
 
-    let lines = run("time", "time_budget = '1500ms'\nschedule = 'cosine'");
+    let lines = run(
+        "time",
+        "time_budget = '3s'\nschedule = 'cosine'\nsizes = 'full'",
+    );
     let rates: Vec<_> = lines
         .iter()
         .map(|line| line["lr"].as_f64().unwrap())
