@@ -44,7 +44,7 @@ const BOX_HEAD: &str = "box_head.";
 /// `config` which file it was.
 ///
 /// # Errors
-/// As for [`begin`].
+/// The file cannot be read, or is of another network.
 pub fn settle(config: &mut Config, classes: &[Class]) -> Result<()> {
     if let Some(path) = &config.init {
         let whole = path.canonicalize().map_err(Error::io(path))?;

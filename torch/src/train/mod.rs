@@ -64,7 +64,7 @@ pub enum Outcome {
 /// and saves when `stop` is set.
 ///
 /// # Errors
-/// Those of data, libtorch and the run's directory, and [`Error::NotFinite`].
+/// Those of data, libtorch and the run's directory, and [`Error::NotFinite`](crate::Error::NotFinite).
 pub fn train(
     run: &mut Run,
     from: Option<&Checkpoint>,
