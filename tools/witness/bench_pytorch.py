@@ -56,6 +56,6 @@ for _ in range(args.steps + 2):
     times.append(time.perf_counter() - begin)
 times = sorted(times[2:])
 print(
-    f"PyTorch {torch.__version__}, {args.recipe}, {args.size} pixels, batch {batch}, {args.threads} threads{", compiled" if args.compile else ""}: "
+    f"PyTorch {torch.__version__}, {args.recipe}, {args.size} pixels, batch {batch}, {args.threads} threads{', compiled' if args.compile else ''}: "
     f"{batch * len(times) / sum(times):.1f} img/s, median step {batch / times[len(times) // 2]:.1f} img/s"
 )
