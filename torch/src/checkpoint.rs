@@ -266,6 +266,20 @@ pub(crate) fn encode(
     Ok(serialize(views, Some(metadata))?)
 }
 
+/// Copies into each tensor of `into` the one of that name in `state`.
+pub(crate) fn restore(into: Vec<(String, Tensor)>, state: &[(String, Tensor)]) -> Result<()> {
+    for (name, mut into) in into {
+        let Some((_, from)) = state.iter().find(|(other, _)| *other == name) else {
+            return Err(Error::weights(&name, "is missing"));
+        };
+        if from.size() != into.size() {
+            return Err(Error::weights(&name, "is of another shape"));
+        }
+        into.f_copy_(from)?;
+    }
+    Ok(())
+}
+
 /// Compares a safetensors file of ours with its checksum. A file of others has none.
 pub(crate) fn check(bytes: &[u8]) -> std::result::Result<(), String> {
     let Some(at) = crc_place(bytes) else {

@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use crate::model::{Named, ResNet18};
-use crate::{Error, Result};
+use crate::{Result, checkpoint};
 
 /// What the names of the averages begin with in a checkpoint.
 const PREFIX: &str = "ema/";
@@ -78,18 +78,9 @@ impl Ema {
     /// Takes over a [`state`](Self::state).
     ///
     /// # Errors
-    /// [`Error::Weights`] names the first tensor that is missing or of another shape.
+    /// [`Error::Weights`](crate::Error::Weights) names the first tensor that is missing or of another shape.
     pub fn load(&mut self, state: &[(String, Tensor)]) -> Result<()> {
-        for (name, mut into) in self.state() {
-            let Some((_, from)) = state.iter().find(|(other, _)| *other == name) else {
-                return Err(Error::weights(&name, "is missing"));
-            };
-            if from.size() != into.size() {
-                return Err(Error::weights(&name, "is of another shape"));
-            }
-            into.f_copy_(from)?;
-        }
-        Ok(())
+        checkpoint::restore(self.state(), state)
     }
 }
 

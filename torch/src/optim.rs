@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::{Algorithm, Config};
 use crate::model::{Named, Role};
-use crate::{Error, Result, ffi};
+use crate::{Result, checkpoint, ffi};
 
 /// PyTorch's values.
 const ADAM: ffi::Adam = ffi::Adam {
@@ -187,17 +187,9 @@ impl Optimizer {
     /// Takes over a [`state`](Self::state).
     ///
     /// # Errors
-    /// [`Error::Weights`] names the first tensor that is missing or of another shape.
+    /// [`Error::Weights`](crate::Error::Weights) names the first tensor that is missing or of another shape.
     pub fn load(&mut self, state: &[(String, Tensor)]) -> Result<()> {
-        for (name, mut into) in self.state() {
-            let Some((_, from)) = state.iter().find(|(other, _)| *other == name) else {
-                return Err(Error::weights(&name, "is missing"));
-            };
-            if from.size() != into.size() {
-                return Err(Error::weights(&name, "is of another shape"));
-            }
-            into.f_copy_(from)?;
-        }
+        checkpoint::restore(self.state(), state)?;
         if let Some((first, rest)) = self.groups.split_first_mut() {
             for group in rest {
                 group.steps.f_copy_(&first.steps)?;

@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor};
 
-use super::{BatchNorm, Conv, Maker, Role, zeros};
+use super::Role;
+use super::layers::{BatchNorm, Conv, Maker, zeros};
 use crate::Result;
 
 /// Channels of the map that positions are read from.
