@@ -138,23 +138,23 @@ fn status(field: &str) -> usize {
     value * if words.next().is_some() { 1024 } else { 1 }
 }
 
-fn batches(images: usize, rank: Rank) -> Batches {
+fn batches(images: usize, batch: usize, rank: Rank) -> Batches {
     let order = Order::shuffled(u32::try_from(images).unwrap(), 7, 2);
     Batches::new(
         order,
-        NonZeroUsize::new(BATCH * rank.count.get()).unwrap(),
+        NonZeroUsize::new(batch * rank.count.get()).unwrap(),
         false,
         rank,
     )
 }
 
 /// The first batch as a user gets it: open, shuffle, start the threads, gather.
-fn first_batch(dir: &Path, verify: Verify) -> (Duration, Duration, Vec<u32>) {
+fn first_batch(dir: &Path, verify: Verify, batch: usize) -> (Duration, Duration, Vec<u32>) {
     let began = Instant::now();
     let data = open(dir, verify);
     let opened = began.elapsed();
-    let batches = Arc::new(batches(data.len(), Rank::ONLY));
-    let slots = (0..2).map(|_| slot(BATCH * LEN).unwrap());
+    let batches = Arc::new(batches(data.len(), batch, Rank::ONLY));
+    let slots = (0..2).map(|_| slot(batch * LEN).unwrap());
     let mut prefetch = Prefetch::start(data, batches, 0, slots, 1).unwrap();
     let batch = prefetch.next_batch().unwrap().unwrap();
     (opened, began.elapsed(), batch.images)
@@ -172,10 +172,11 @@ fn a_set_of_any_size() {
     let dir = tempfile::tempdir().unwrap();
     write_set(dir.path(), images, 8192);
 
-    let (mut opened, mut first) = (Duration::MAX, Duration::MAX);
+    let (mut opened, mut first, mut small) = (Duration::MAX, Duration::MAX, Duration::MAX);
     let mut served = Vec::new();
     for _ in 0..5 {
-        let (open, all, images) = first_batch(dir.path(), Verify::Lazy);
+        small = small.min(first_batch(dir.path(), Verify::Lazy, 128).1);
+        let (open, all, images) = first_batch(dir.path(), Verify::Lazy, BATCH);
         (opened, first) = (opened.min(open), first.min(all));
         served = images;
     }
@@ -209,7 +210,7 @@ fn a_set_of_any_size() {
 
     // Each rank cuts its own copy of the order; some, spread over all, are read at every batch.
     let count = NonZeroUsize::new(ranks).unwrap();
-    let rank = |index| batches(images, Rank { index, count });
+    let rank = |index| batches(images, BATCH, Rank { index, count });
     let mut joined = vec![Vec::new(); images.div_ceil(BATCH * ranks)];
     let began = Instant::now();
     let shared = rank(0);
@@ -232,7 +233,7 @@ fn a_set_of_any_size() {
     let ranked = began.elapsed();
 
     println!(
-        "{images} images: open {opened:?}, first batch {first:?}, all labels {labelled:?}; peak {} MB by then, \
+        "{images} images: open {opened:?}, first batch of {BATCH} {first:?}, of 128 {small:?}, all labels {labelled:?}; peak {} MB by then, \
          of which {} MB are memory and the rest pages of the map; \
          order: {per_image} bytes an image, {begun} bytes after the first batch, settled in {settled:?}; \
          {ranks} ranks in {ranked:?}",
@@ -271,7 +272,7 @@ fn until_threads_are(count: usize) {
 fn leaves_nothing_behind(dir: &Path) {
     const SLOTS: usize = 8;
     let data = open(dir, Verify::Lazy);
-    let batches = Arc::new(batches(data.len(), Rank::ONLY));
+    let batches = Arc::new(batches(data.len(), BATCH, Rank::ONLY));
     assert_eq!(threads(), 0);
     // The order takes its memory now, for all batches below.
     assert!(batches.get(4 * SLOTS).is_some());

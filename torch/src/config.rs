@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tch::Device;
 use tinyres::load::Verify;
 use tinyres_format::Digest;
 use toml::{Table, Value};
 
-use crate::device::{DeviceChoice, Placement, Precision};
+use crate::device::{self, DeviceChoice, Placement, Precision};
 use crate::model::{Layer, Spec, Stem};
 use crate::schedule::{Decay, Schedule};
 use crate::sizes::Sizes;
@@ -166,11 +167,13 @@ impl Config {
             Some(path) => read(path)?,
             None => Table::new(),
         };
-        let recipe = flags.get("recipe").or_else(|| set.get("recipe"));
-        let recipe = recipe.and_then(Value::as_str).unwrap_or(DEFAULT_RECIPE);
-        let mut values = Self::recipe(recipe)?;
+        let named = |key| flags.get(key).or_else(|| set.get(key))?.as_str();
+        let recipe = named("recipe").unwrap_or(DEFAULT_RECIPE).to_owned();
+        // What is no device is refused with the other values.
+        let device = named("device").and_then(|device| device.parse().ok());
+        let mut values = Self::recipe(&recipe, device::open(device.unwrap_or_default())?)?;
         values.insert("recipe".into(), recipe.into());
-        values.extend(set);
+        put(&mut values, set);
         if let Some(path) = file {
             // Now, while what is wrong can only have come from the file.
             Self::from_values(values.clone()).map_err(|error| error.in_file(path))?;
@@ -179,21 +182,28 @@ impl Config {
             // The file's was of another one.
             values.remove("init_digest");
         }
-        values.extend(flags);
+        put(&mut values, flags);
         Self::from_values(values)
     }
 
-    /// The values of a recipe.
-    fn recipe(name: &str) -> Result<Table> {
-        let recipes: Table = toml::from_str(RECIPES).map_err(|error| Error::config(&error))?;
-        match recipes.get(name) {
-            Some(Value::Table(values)) => Ok(values.clone()),
-            _ => Err(Error::Value {
+    /// The values of a recipe, as they are for `device`.
+    fn recipe(name: &str, device: Device) -> Result<Table> {
+        let mut recipes: Table = toml::from_str(RECIPES).map_err(|error| Error::config(&error))?;
+        let Some(Value::Table(mut values)) = recipes.remove(name) else {
+            return Err(Error::Value {
                 key: "recipe",
                 got: name.to_owned(),
                 expected: self::recipes().join(" or "),
-            }),
-        }
+            });
+        };
+        let [cpu, cuda] = ["cpu", "cuda"].map(|kind| values.remove(kind));
+        let own = if device.is_cuda() { cuda } else { cpu };
+        values.extend(
+            own.and_then(|own| Table::try_from(own).ok())
+                .into_iter()
+                .flatten(),
+        );
+        Ok(values)
     }
 
     fn from_values(values: Table) -> Result<Self> {
@@ -315,6 +325,16 @@ impl Config {
     }
 }
 
+/// Puts `over` over `values`. Whatever it says of how long the run is, is all that holds of that.
+fn put(values: &mut Table, over: Table) {
+    let length = ["epochs", "max_steps", "time_budget"];
+    if length.iter().any(|key| over.contains_key(*key)) {
+        values.remove("max_steps");
+        values.remove("time_budget");
+    }
+    values.extend(over);
+}
+
 /// Reads a file of values, without the part of a run's `config.toml` that is no configuration.
 fn read(path: &Path) -> Result<Table> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
@@ -376,9 +396,41 @@ mod tests {
     fn every_recipe_is_whole_and_sound() {
         assert!(recipes().len() >= 2);
         for name in recipes() {
-            let config = Config::layered(None, flags(&format!("recipe = '{name}'"))).unwrap();
-            assert_eq!(config.recipe, name);
+            for device in [Device::Cpu, Device::Cuda(0)] {
+                let mut values = Config::recipe(&name, device).unwrap();
+                values.insert("recipe".into(), name.as_str().into());
+                assert_eq!(Config::from_values(values).unwrap().recipe, name);
+            }
         }
+    }
+
+    #[test]
+    fn the_default_recipe_is_an_hour_of_a_cpu_or_thirty_epochs_of_a_gpu() {
+        let on = |device| Config::recipe(DEFAULT_RECIPE, device).unwrap();
+        let (cpu, gpu) = (on(Device::Cpu), on(Device::Cuda(0)));
+        assert_eq!(cpu["time_budget"].as_str(), Some("60m"));
+        assert_eq!(cpu["stem"].as_str(), Some("imagenet"));
+        assert!(!gpu.contains_key("time_budget"));
+        assert_eq!(gpu["epochs"].as_integer(), Some(30));
+        assert_eq!(gpu["stem"].as_str(), Some("small"));
+    }
+
+    #[test]
+    fn what_says_how_long_a_run_is_says_all_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("own.toml");
+        std::fs::write(&path, "max_steps = 9\ndevice = 'cpu'\n").unwrap();
+        let length = |file: Option<&Path>, set| {
+            let config = Config::layered(file, flags(set)).unwrap();
+            let budget = config.time_budget.map(|budget| budget.as_secs());
+            (config.epochs, config.max_steps, budget)
+        };
+        assert_eq!(length(None, "device = 'cpu'"), (30, None, Some(3600)));
+        assert_eq!(length(None, "device = 'cpu'\nepochs = 2"), (2, None, None));
+        assert_eq!(length(Some(&path), ""), (30, Some(9), None));
+        assert_eq!(length(Some(&path), "epochs = 2"), (2, None, None));
+        let both = "time_budget = '5s'\nmax_steps = 3";
+        assert_eq!(length(Some(&path), both), (30, Some(3), Some(5)));
     }
 
     #[test]

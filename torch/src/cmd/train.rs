@@ -25,7 +25,8 @@ use tinyres_torch::train::{Outcome, Splits, check, train};
 /// run's directory gets config.toml (all that decided the run), metrics.jsonl, last.safetensors (the
 /// checkpoint that --resume continues from), best.safetensors and final.safetensors: weights under
 /// torchvision's names, which torchvision.models.resnet18(num_classes=N).load_state_dict takes as
-/// they are; and event files with the figures and a sheet of validation images, for TensorBoard. Ctrl-C finishes the step and saves; a second one stops at once.
+/// they are (with strict=False where there is a box head); and event files with the figures and a sheet
+/// of validation images, for TensorBoard. Ctrl-C finishes the step and saves; a second one stops at once.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -47,8 +48,8 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  tinyres train shards                                   the default recipe
-  tinyres train shards --time-budget 60m                 as good as an hour makes it
+  tinyres train shards                                   as good as an hour of a CPU makes it
+  tinyres train shards --time-budget 12m                 as good as twelve minutes make it
   tinyres train shards --recipe seed --epochs 8          the blog's run
   tinyres train shards --init resnet18.pth --freeze stem,layer1 --new-lr-factor 10
   tinyres train shards --optimizer sgd --lr 0.1 --batch 256 --schedule cosine
@@ -58,10 +59,12 @@ Examples:
 #[derive(clap::Args, Serialize)]
 #[command(next_help_heading = "What decides the run")]
 struct Flags {
-    /// Named set of values that the others go over: default or seed [default: default]
+    /// Named set of values that the others go over: seed is the blog's, default ours, an hour of a CPU or
+    /// 30 epochs of a GPU [default: default]
     #[arg(long, value_name = "NAME", value_parser = recipe)]
     recipe: Option<String>,
-    /// Passes over the training split
+    /// Passes over the training split. This, --time-budget and --max-steps go over all that recipe and file
+    /// say of how long the run is
     #[arg(long, value_name = "N")]
     epochs: Option<u32>,
     /// Images of a step

@@ -160,8 +160,13 @@ impl<'a> Trainer<'a> {
             }
         };
         let (train, val) = (feed(&data.train)?, feed(&data.val)?);
+        let length = match (config.time_budget, config.max_steps) {
+            (Some(budget), _) => humantime::format_duration(budget).to_string(),
+            (None, Some(steps)) => format!("{steps} steps"),
+            (None, None) => format!("{} epochs", config.epochs),
+        };
         watch.on(&Event::Notice(format!(
-            "training on {}, pixels {}",
+            "training for {length} on {}, pixels {}",
             device::describe(device),
             train.placement()
         )));
