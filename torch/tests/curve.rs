@@ -3,7 +3,8 @@
 //!
 //! Seeds 0 to 3 gave 1.51 to 1.55, 0.63 to 0.73, 0.48 to 0.51 and 93.0 to 95.0% on AVX-512; the bands are
 //! about twice as wide. `TINYRES_CURVE_SEED=N` tries another seed, and `TINYRES_CURVE_MUTANTS=all` trainers
-//! with faults, all of which must leave a band.
+//! with faults, all of which must leave a band. Without normalisation a network with batch norm learns as well:
+//! that one is for the tests of inputs.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -140,7 +141,6 @@ fn a_broken_trainer_goes_astray() {
         ("a tenth of the rate", &right, "lr = 0.005"),
         ("ten times the rate", &right, "lr = 0.5"),
         ("no momentum", &right, "momentum = 0.0\nnesterov = false"),
-        ("no normalisation", &right, "normalize = 'none'"),
         ("no augmentation", &right, "flip = false\nshift = 0"),
         ("no label smoothing", &right, "label_smoothing = 0.0"),
         (
