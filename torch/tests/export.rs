@@ -61,9 +61,9 @@ fn prepare(dir: &Path, flags: &str) {
         assert!(file == again, "{target}: not the same bytes again");
         std::fs::write(dir.join(name), file).unwrap();
     }
-    // The notice ends in the line of Python that torchvision's network needs.
+    // That notice ends in the line of Python that torchvision's network needs.
     let stem = ear.events.iter().find_map(|event| match event {
-        Event::Notice(text) => text.lines().last(),
+        Event::Notice(text) if text.contains("load_state_dict") => text.lines().last(),
         _ => None,
     });
     let stem = stem.unwrap_or_default().trim();
@@ -94,6 +94,7 @@ fn every_export_computes_what_the_network_does_where_it_is_for() {
         ("imagenet", "stem = 'imagenet'"),
         ("half", "stem = 'half'\nnormalize = 'none'"),
         ("small", "stem = 'small'"),
+        ("boxes", "stem = 'half'\nboxes = true"),
     ] {
         let home = dir.path().join(name);
         std::fs::create_dir(&home).unwrap();
