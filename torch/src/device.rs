@@ -265,7 +265,10 @@ pub(crate) fn gather_threads(device: Device) -> usize {
 pub(crate) fn describe(device: Device) -> String {
     match device {
         Device::Cuda(index) => DeviceChoice::Cuda(index).to_string(),
-        _ => format!("the CPU, {} threads", crate::threads()),
+        _ => match crate::threads() {
+            1 => "the CPU, 1 thread".to_owned(),
+            threads => format!("the CPU, {threads} threads"),
+        },
     }
 }
 

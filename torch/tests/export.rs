@@ -20,6 +20,15 @@ use tinyres_torch::train::train;
 /// Of logits of about 1.
 const TOLERANCE: f64 = 1e-4;
 const CLASSES: usize = 7;
+/// Each with the flags that make it so.
+const NETWORKS: [(&str, &str); 4] = [
+    ("imagenet", "stem = 'imagenet'"),
+    ("half", "stem = 'half'\nnormalize = 'none'"),
+    ("small", "stem = 'small'"),
+    ("boxes", "stem = 'half'\nboxes = true"),
+];
+/// `consumers.py` has as many.
+const CONSUMERS: usize = 3;
 
 /// A run of a few steps, so that no tensor of its network is as it began.
 fn trained(dir: &Path, flags: &str) -> PathBuf {
@@ -90,12 +99,7 @@ fn every_export_computes_what_the_network_does_where_it_is_for() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("python3");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumers.py"));
-    for (name, flags) in [
-        ("imagenet", "stem = 'imagenet'"),
-        ("half", "stem = 'half'\nnormalize = 'none'"),
-        ("small", "stem = 'small'"),
-        ("boxes", "stem = 'half'\nboxes = true"),
-    ] {
+    for (name, flags) in NETWORKS {
         let home = dir.path().join(name);
         std::fs::create_dir(&home).unwrap();
         prepare(&home, flags);
@@ -112,18 +116,18 @@ fn every_export_computes_what_the_network_does_where_it_is_for() {
     }
     assert!(output.status.success(), "{error}");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.lines().count(), 9, "{text}");
+    assert_eq!(text.lines().count(), NETWORKS.len() * CONSUMERS, "{text}");
     for line in text.lines() {
-        let [consumer, stem, off] = line.split(' ').collect::<Vec<_>>()[..] else {
+        let [consumer, network, off] = line.split(' ').collect::<Vec<_>>()[..] else {
             panic!("{line}");
         };
         match off.parse::<f64>() {
             Ok(off) => {
-                println!("{consumer}, stem {stem}: off by {off:.1e}");
-                assert!(off < TOLERANCE, "{consumer}, stem {stem}: off by {off:.1e}");
+                println!("{consumer}, {network}: off by {off:.1e}");
+                assert!(off < TOLERANCE, "{consumer}, {network}: off by {off:.1e}");
             }
             Err(_) => println!(
-                "skipped {consumer}, stem {stem}: python3 lacks it; tools/test installs onnxruntime, \
+                "skipped {consumer}, {network}: python3 lacks it; tools/test installs onnxruntime, \
                  and with TINYRES_TORCH=1 torch and torchvision"
             ),
         }
