@@ -55,7 +55,11 @@ pub struct Config {
     pub momentum: f64,
     /// Whether SGD looks ahead along its momentum.
     pub nesterov: bool,
-    /// Decay of weights, but not of normalisation and biases.
+    /// What the rate is multiplied by for what Muon trains.
+    pub muon_lr_factor: f64,
+    /// Momentum of Muon.
+    pub muon_momentum: f64,
+    /// Decay of weights, but not of normalisation and biases, nor of what Muon trains.
     pub weight_decay: f64,
     /// The largest norm of all gradients together; 0 for any.
     pub clip_grad: f64,
@@ -143,6 +147,8 @@ pub enum Algorithm {
     Sgd,
     /// Kingma and Ba 2015, with its usual constants.
     Adam,
+    /// Jordan et al. 2024 for convolutions but the first, SGD for the rest.
+    Muon,
 }
 
 /// What is done to pixel values.
@@ -286,6 +292,12 @@ impl Config {
             _ if !share(self.momentum) => bad("momentum", &self.momentum, "0 to below 1"),
             _ if self.nesterov && self.momentum == 0.0 => {
                 bad("nesterov", &true, "false where momentum is 0")
+            }
+            _ if !positive(self.muon_lr_factor) => {
+                bad("muon_lr_factor", &self.muon_lr_factor, "a number above 0")
+            }
+            _ if !share(self.muon_momentum) => {
+                bad("muon_momentum", &self.muon_momentum, "0 to below 1")
             }
             _ if !weight(self.weight_decay) => {
                 bad("weight_decay", &self.weight_decay, "0 or above")
@@ -473,6 +485,8 @@ mod tests {
             ("lr = nan", "lr"),
             ("momentum = 1.0", "momentum"),
             ("momentum = 0.0", "nesterov"),
+            ("muon_lr_factor = 0.0", "muon_lr_factor"),
+            ("muon_momentum = 1.0", "muon_momentum"),
             ("weight_decay = -1.0", "weight_decay"),
             ("clip_grad = -1.0", "clip_grad"),
             ("ema = 1.0", "ema"),

@@ -1,8 +1,11 @@
-//! SGD and Adam by libtorch's fused kernels, with their state where a checkpoint reaches it.
+//! SGD and Adam by libtorch's fused kernels, and Muon, with their state where a checkpoint reaches it.
+
+mod muon;
 
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{Algorithm, Config};
+use crate::device::Precision;
 use crate::model::{Named, Role};
 use crate::{Result, checkpoint, ffi};
 
@@ -14,6 +17,9 @@ const ADAM: ffi::Adam = ffi::Adam {
     weight_decay: 0.0,
 };
 
+/// The weight that sees the pixels themselves: too few inputs for Muon.
+const FIRST: &str = "conv1.weight";
+
 /// What the names of the optimizer's tensors begin with in a checkpoint, where the network's own
 /// names stand as they are.
 const PREFIX: &str = "optimizer/";
@@ -21,33 +27,75 @@ const PREFIX: &str = "optimizer/";
 /// Turns gradients into steps.
 #[derive(Debug)]
 pub struct Optimizer {
-    rule: Rule,
     /// The largest norm of all gradients together; 0 for any.
     clip: f64,
     /// Never empty.
     groups: Vec<Group>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Rule {
     Sgd { momentum: f64, nesterov: bool },
     Adam,
+    Muon { momentum: f64, kind: Kind },
+}
+
+impl Rule {
+    /// What a checkpoint calls the state: the first tensor of each parameter, and the second.
+    fn state(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Sgd { .. } | Self::Muon { .. } => ("momentum", ""),
+            Self::Adam => ("mean", "square"),
+        }
+    }
 }
 
 /// Parameters that are trained alike.
 #[derive(Debug)]
 struct Group {
+    rule: Rule,
     /// What the learning rate is multiplied by.
     lr_factor: f64,
     weight_decay: f64,
     names: Vec<String>,
     params: Vec<Tensor>,
-    /// The momentum for SGD; the running mean of gradients for Adam.
+    /// The momentum for SGD and Muon; the running mean of gradients for Adam.
     first: Vec<Tensor>,
-    /// Nothing for SGD; the running mean of squares for Adam.
+    /// Nothing for SGD and Muon; the running mean of squares for Adam.
     second: Vec<Tensor>,
     /// Steps taken, as the kernel of Adam wants it.
     steps: Tensor,
+}
+
+impl Group {
+    fn new(
+        rule: Rule,
+        lr_factor: f64,
+        weight_decay: f64,
+        members: &[&Named],
+        device: Device,
+    ) -> Result<Self> {
+        let zeros = || -> Result<Vec<Tensor>> {
+            // Of the parameters' own layout: the kernels walk both as flat memory.
+            let zeros = |named: &&Named| Ok(named.tensor.f_detach()?.f_zeros_like()?);
+            members.iter().map(zeros).collect()
+        };
+        Ok(Self {
+            rule,
+            lr_factor,
+            weight_decay,
+            names: members.iter().map(|named| named.name.clone()).collect(),
+            params: (members.iter())
+                .map(|named| named.tensor.shallow_clone())
+                .collect(),
+            first: zeros()?,
+            second: match rule {
+                Rule::Sgd { .. } | Rule::Muon { .. } => Vec::new(),
+                Rule::Adam => zeros()?,
+            },
+            steps: Tensor::f_zeros([0_i64; 0], (Kind::Float, device))?,
+        })
+    }
 }
 
 impl Optimizer {
@@ -57,50 +105,51 @@ impl Optimizer {
     /// # Errors
     /// Where libtorch has no memory for the state.
     pub fn new(config: &Config, named: &[Named], new: &[String]) -> Result<Self> {
+        let device = named.first().map_or(Device::Cpu, |n| n.tensor.device());
         let rule = match config.optimizer {
-            Algorithm::Sgd => Rule::Sgd {
+            Algorithm::Sgd | Algorithm::Muon => Rule::Sgd {
                 momentum: config.momentum,
                 nesterov: config.nesterov,
             },
             Algorithm::Adam => Rule::Adam,
         };
-        let group = |role: Role, weight_decay: f64, fresh: bool| -> Result<Group> {
-            let is_member =
-                |named: &&Named| named.role == role && new.contains(&named.name) == fresh;
-            let members = || named.iter().filter(is_member);
-            let zeros = || -> Result<Vec<Tensor>> {
-                // Of the parameters' own layout: the kernels walk both as flat memory.
-                let zeros = |named: &Named| named.tensor.f_detach()?.f_zeros_like();
-                Ok(members()
-                    .map(zeros)
-                    .collect::<std::result::Result<_, _>>()?)
-            };
-            let device = members()
-                .next()
-                .map_or(Device::Cpu, |named| named.tensor.device());
-            Ok(Group {
-                lr_factor: if fresh { config.new_lr_factor } else { 1.0 },
-                weight_decay,
-                names: members().map(|named| named.name.clone()).collect(),
-                params: members()
-                    .map(|named| named.tensor.shallow_clone())
-                    .collect(),
-                first: zeros()?,
-                second: match rule {
-                    Rule::Sgd { .. } => Vec::new(),
-                    Rule::Adam => zeros()?,
-                },
-                steps: Tensor::f_zeros([0_i64; 0], (Kind::Float, device))?,
-            })
+        let muon = Rule::Muon {
+            momentum: config.muon_momentum,
+            kind: match config.precision.on(device) {
+                Precision::Bf16 => Kind::BFloat16,
+                _ => Kind::Float,
+            },
+        };
+        let is_filter = |named: &Named| {
+            config.optimizer == Algorithm::Muon && named.tensor.dim() == 4 && named.name != FIRST
         };
         let mut groups = Vec::new();
         for fresh in [false, true] {
-            groups.push(group(Role::Weight, config.weight_decay, fresh)?);
-            groups.push(group(Role::Plain, 0.0, fresh)?);
+            let lr_factor = if fresh { config.new_lr_factor } else { 1.0 };
+            for (role, filters, rule, lr_factor, weight_decay) in [
+                (Role::Weight, false, rule, lr_factor, config.weight_decay),
+                (Role::Plain, false, rule, lr_factor, 0.0),
+                (
+                    Role::Weight,
+                    true,
+                    muon,
+                    lr_factor * config.muon_lr_factor,
+                    0.0,
+                ),
+            ] {
+                let is_member = |named: &&Named| {
+                    named.role == role
+                        && is_filter(named) == filters
+                        && new.contains(&named.name) == fresh
+                };
+                let members: Vec<_> = named.iter().filter(is_member).collect();
+                if !members.is_empty() {
+                    groups.push(Group::new(rule, lr_factor, weight_decay, &members, device)?);
+                }
+            }
         }
-        groups.retain(|group| !group.params.is_empty());
         let clip = config.clip_grad;
-        Ok(Self { rule, clip, groups })
+        Ok(Self { clip, groups })
     }
 
     /// Takes one step at `rate` along the gradients, and drops them.
@@ -113,7 +162,7 @@ impl Optimizer {
         }
         for group in &mut self.groups {
             let rate = rate * group.lr_factor;
-            match self.rule {
+            match group.rule {
                 Rule::Sgd { momentum, nesterov } => ffi::sgd(
                     &group.params,
                     &group.first,
@@ -136,6 +185,11 @@ impl Optimizer {
                         rate,
                         how,
                     )?;
+                }
+                Rule::Muon { momentum, kind } => {
+                    for (weight, moving) in group.params.iter().zip(&mut group.first) {
+                        tch::no_grad(|| muon::step(weight, moving, momentum, rate, kind))?;
+                    }
                 }
             }
             group.params.iter().try_for_each(ffi::clear_grad)?;
@@ -163,23 +217,17 @@ impl Optimizer {
     #[must_use]
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = Vec::new();
-        let (first, second) = match self.rule {
-            Rule::Sgd { .. } => ("momentum", ""),
-            Rule::Adam => ("mean", "square"),
-        };
         for group in &self.groups {
+            let (first, second) = group.rule.state();
             for (part, tensors) in [(first, &group.first), (second, &group.second)] {
                 for (name, tensor) in group.names.iter().zip(tensors) {
                     state.push((format!("{PREFIX}{part}/{name}"), tensor.shallow_clone()));
                 }
             }
         }
-        if let Rule::Adam = self.rule {
-            // The groups step together, so one count is enough.
-            state.push((
-                format!("{PREFIX}steps"),
-                self.groups[0].steps.shallow_clone(),
-            ));
+        // The groups step together, so one count is enough.
+        if let Some(Group { steps, .. }) = self.groups.first().filter(|g| g.rule == Rule::Adam) {
+            state.push((format!("{PREFIX}steps"), steps.shallow_clone()));
         }
         state
     }

@@ -246,7 +246,7 @@ fn what_is_wrong_is_named_before_anything_is_written() {
         (
             &["train", "shards"],
             1,
-            "batch is 128, expected at most the 64 images",
+            "batch is 256, expected at most the 64 images",
         ),
         (
             &["train", "shards", "--batch=8", "--device=cuda:77"],

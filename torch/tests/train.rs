@@ -69,6 +69,7 @@ fn a_resumed_run_is_the_unbroken_run_to_the_bit() {
     for (name, own, stops) in [
         ("sgd", "optimizer = 'sgd'", &[1, 4, 8][..]),
         ("adam", "optimizer = 'adam'", &[5]),
+        ("muon", "optimizer = 'muon'\nmax_steps = 4", &[2]),
         ("threads", "threads = 2\nmax_steps = 3", &[2]),
         (
             "mixed",

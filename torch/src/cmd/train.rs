@@ -94,8 +94,8 @@ struct Flags {
     /// Start every block as the identity
     #[arg(long, value_name = "BOOL")]
     zero_init_residual: Option<bool>,
-    /// What turns gradients into steps
-    #[arg(long, value_parser = PossibleValuesParser::new(["sgd", "adam"]))]
+    /// What turns gradients into steps; muon for convolutions, with sgd for the rest
+    #[arg(long, value_parser = PossibleValuesParser::new(["sgd", "adam", "muon"]))]
     optimizer: Option<String>,
     /// Highest learning rate
     #[arg(long, value_name = "RATE")]
@@ -109,7 +109,13 @@ struct Flags {
     /// Nesterov's momentum for SGD
     #[arg(long, value_name = "BOOL")]
     nesterov: Option<bool>,
-    /// Weight decay; not on normalisation and biases
+    /// What the rate is multiplied by for what muon trains
+    #[arg(long, value_name = "FACTOR")]
+    muon_lr_factor: Option<f64>,
+    /// Momentum of muon
+    #[arg(long, value_name = "SHARE")]
+    muon_momentum: Option<f64>,
+    /// Weight decay; not on normalisation and biases, nor on what muon trains
     #[arg(long, value_name = "RATE")]
     weight_decay: Option<f64>,
     /// Scale gradients so that their norm is at most this; 0 for never

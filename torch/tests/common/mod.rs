@@ -133,10 +133,12 @@ pub fn pixels(split: Split, image: usize, label: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A configuration: `flags` over a recipe, on the CPU, and with one thread if they do not say.
+/// A configuration: `flags` over a recipe, on the CPU, and with one thread and the plainest optimizer if they
+/// do not say.
 pub fn config(flags: &str) -> Config {
     let mut table: toml::Table = flags.parse().unwrap();
     table.entry("threads").or_insert(1.into());
+    table.entry("optimizer").or_insert("sgd".into());
     table.insert("device".into(), "cpu".into());
     Config::layered(None, table).unwrap()
 }
