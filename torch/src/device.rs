@@ -196,10 +196,7 @@ pub(crate) fn mixed<T>(
     forward: impl FnOnce(&Tensor) -> Result<T>,
 ) -> Result<T> {
     match (precision.on(images.device()), images.device()) {
-        (Precision::Bf16, Device::Cuda(_)) => {
-            ffi::autocast_bf16()?;
-            tch::autocast(true, || forward(images))
-        }
+        (Precision::Bf16, Device::Cuda(_)) => ffi::autocast_bf16(|| forward(images)),
         (Precision::Bf16, _) => forward(&images.f_to_kind(Kind::BFloat16)?),
         _ => forward(images),
     }

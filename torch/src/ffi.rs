@@ -7,7 +7,7 @@
 
 mod script;
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::path::PathBuf;
 use std::ptr;
 
@@ -27,6 +27,7 @@ struct Event {
 // SAFETY: each signature is the one that `shim.cpp` defines, with `size_t` as `usize`.
 unsafe extern "C" {
     fn tinyres_free(text: *mut c_char);
+    fn tinyres_exit(code: c_int) -> !;
     fn tinyres_version() -> *const c_char;
     fn tinyres_cpu_capability() -> *mut c_char;
     fn tinyres_has_amx() -> bool;
@@ -36,7 +37,7 @@ unsafe extern "C" {
     fn tinyres_can_load(name: *const c_char) -> *mut c_char;
     fn tinyres_free_memory(device: i8, out: *mut usize) -> *mut c_char;
     fn tinyres_allow_tf32(allow: bool) -> *mut c_char;
-    fn tinyres_autocast_bf16() -> *mut c_char;
+    fn tinyres_autocast_bf16(begin: bool) -> *mut c_char;
     fn tinyres_channels_last(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn tinyres_conv2d(
         x: *const C_tensor,
@@ -91,6 +92,13 @@ fn take(text: *mut c_char) -> Option<String> {
 
 fn check(message: *mut c_char) -> Result<()> {
     take(message).map_or(Ok(()), |message| Err(Error::Torch(message)))
+}
+
+/// Ends the process at once, whatever its threads are at. Unlike [`std::process::exit`], which takes CUDA
+/// down beneath a thread that computes with it.
+pub fn exit_at_once(code: u8) -> ! {
+    // SAFETY: runs nothing more of this process.
+    unsafe { tinyres_exit(code.into()) }
 }
 
 /// The version of the libtorch whose headers this was compiled against.
@@ -167,11 +175,20 @@ pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
     check(unsafe { tinyres_allow_tf32(allow) })
 }
 
-/// Makes autocast on CUDA compute in bfloat16, which needs no loss scaling; libtorch's own choice
-/// is float16, which does.
-pub(crate) fn autocast_bf16() -> Result<()> {
-    // SAFETY: sets one thread-local value of libtorch.
-    check(unsafe { tinyres_autocast_bf16() })
+/// Does `work` under autocast on CUDA to bfloat16, which needs no loss scaling; libtorch's own choice,
+/// float16, does.
+pub(crate) fn autocast_bf16<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            // SAFETY: sets thread-local values of libtorch. It cannot fail.
+            take(unsafe { tinyres_autocast_bf16(false) });
+        }
+    }
+    // SAFETY: as above.
+    check(unsafe { tinyres_autocast_bf16(true) })?;
+    let _end = End;
+    work()
 }
 
 /// `tensor`, of four dimensions, with its channels innermost in memory. A copy only where they are

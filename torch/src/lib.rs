@@ -31,7 +31,7 @@ pub mod train;
 pub mod tta;
 
 pub use error::{Error, Result};
-pub use ffi::tune_allocator;
+pub use ffi::{exit_at_once, tune_allocator};
 
 /// Threads that libtorch computes with.
 #[must_use]

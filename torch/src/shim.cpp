@@ -22,6 +22,7 @@
 #include <malloc.h>
 #include <memory>
 #include <string>
+#include <unistd.h>
 #include <vector>
 
 #include "conv.h"
@@ -69,6 +70,9 @@ std::string library_dir() {
 extern "C" {
 
 void tinyres_free(char *text) { free(text); }
+
+// Ends the process without running the destructors of globals, which other threads may be using.
+void tinyres_exit(int code) { _exit(code); }
 
 const char *tinyres_version() { return TORCH_VERSION; }
 
@@ -126,8 +130,17 @@ char *tinyres_allow_tf32(bool allow) {
   });
 }
 
-char *tinyres_autocast_bf16() {
-  return guarded([] { at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16); });
+// Begins or ends autocast to bfloat16 on this thread. By the functions that take a device: those that
+// tch binds print a warning at every call.
+char *tinyres_autocast_bf16(bool begin) {
+  return guarded([&] {
+    at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16);
+    at::autocast::set_autocast_enabled(at::kCUDA, begin);
+    if (begin)
+      at::autocast::increment_nesting();
+    else if (at::autocast::decrement_nesting() == 0)
+      at::autocast::clear_cache();
+  });
 }
 
 char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) {

@@ -14,6 +14,7 @@ use tinyres_format::Split;
 use tinyres_torch::checkpoint::Checkpoint;
 use tinyres_torch::config::{Config, recipes};
 use tinyres_torch::device::{self, DeviceChoice};
+use tinyres_torch::exit_at_once;
 use tinyres_torch::init;
 use tinyres_torch::run::Run;
 use tinyres_torch::sizes::Sizes;
@@ -329,7 +330,7 @@ fn stop_on_signal() -> anyhow::Result<&'static AtomicBool> {
     static STOP: AtomicBool = AtomicBool::new(false);
     ctrlc::set_handler(|| {
         if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(STOPPED.into());
+            exit_at_once(STOPPED);
         }
         eprintln!("\nstopping after this step; once more to stop at once, without saving");
     })
