@@ -12,7 +12,7 @@ mod sets;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use inject::Call;
@@ -65,10 +65,14 @@ impl Fixture {
 
     /// A run of two epochs of two steps, saved after each.
     fn train(&self) -> Command {
+        self.train_for("2")
+    }
+
+    fn train_for(&self, epochs: &str) -> Command {
         if self.run().exists() {
             fs::remove_dir_all(self.run()).unwrap();
         }
-        let mut command = self.tinyres(&["train", "shards", "--output", "run", "--epochs", "2"]);
+        let mut command = self.tinyres(&["train", "shards", "--output", "run", "--epochs", epochs]);
         command.args(["--batch", "16", "--threads", "1", "--device", "cpu"]);
         command
     }
@@ -233,6 +237,63 @@ fn what_cannot_be_written_on_the_way_is_warned_of_twice_and_costs_no_run() {
         drop(before(&run));
         assert_eq!(fixture.check(), Ok("resumed"), "{inject}");
     }
+}
+
+#[test]
+fn events_that_cannot_be_written_cost_no_run() {
+    let fixture = Fixture::new();
+    // Their file has its name from a clock.
+    let of_events =
+        |call: &Call| call.name == "write" && call.path.to_string_lossy().contains("tfevents");
+    let number = 1 + fixture.calls.iter().rposition(of_events).unwrap();
+    let inject = format!("ENOSPC:{number}");
+    let failed = inject::run(&mut fixture.train(), &fixture.run(), &inject);
+    let said = String::from_utf8(failed.output.stderr).unwrap();
+    assert_eq!(failed.output.status.code(), Some(0), "{said}");
+    let tampered: Vec<_> = failed.calls.iter().filter(|call| call.tampered).collect();
+    assert!(tampered.len() == 1 && of_events(tampered[0]));
+    let warned = said.lines().filter(|line| line.starts_with("warning: "));
+    let warned: Vec<_> = warned.collect();
+    assert_eq!(warned.len(), 2, "{said}");
+    for part in [FULL.1, "what TensorBoard shows has gaps"] {
+        assert!(warned[0].contains(part) && warned[1] == warned[0], "{said}");
+    }
+    assert!(fixture.final_weights() == fixture.weights);
+}
+
+#[test]
+fn ctrl_c_saves_and_a_second_one_stops_at_once() {
+    let fixture = Fixture::new();
+    let interrupt = |child: &Child| {
+        let pid = child.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &pid]).status();
+        assert!(sent.unwrap().success());
+    };
+    let steps = || {
+        let figures = fs::read_to_string(fixture.run().join("metrics.jsonl"));
+        figures.map_or(0, |figures| figures.lines().count())
+    };
+    let started = |command: &mut Command| {
+        let before = steps();
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = child.unwrap();
+        while steps() == before {
+            assert_eq!(child.try_wait().unwrap(), None);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child
+    };
+    let mut child = started(&mut fixture.train_for("1000000"));
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let saved = Checkpoint::load(&fixture.run().join(LAST)).unwrap();
+    assert!(saved.about.position.step > 0);
+
+    let mut child = started(&mut fixture.tinyres(&["train", "--resume", "run"]));
+    (0..2).for_each(|_| interrupt(&child));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let kept = Checkpoint::load(&fixture.run().join(LAST)).unwrap();
+    assert!(kept.about.position.step >= saved.about.position.step);
 }
 
 #[test]

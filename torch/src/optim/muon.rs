@@ -14,7 +14,7 @@ const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// Rounds of the iteration.
 const ROUNDS: usize = 3;
 
-/// One step of a convolution's weight `[K, C, R, S]` by its gradient. Large products are of `kind`.
+/// One step of a convolution's weight `[K, C, R, S]` by its gradient. Products are of `kind`, their sums `f32`.
 pub(super) fn step(
     weight: &Tensor,
     momentum: &mut Tensor,
@@ -47,22 +47,29 @@ fn orthogonal(matrix: &Tensor, kind: Kind) -> Result<Tensor> {
     if size[0] > size[1] {
         return Ok(orthogonal(&matrix.f_tr()?, kind)?.f_tr()?);
     }
-    let [a, b, c] = QUINTIC;
+    let product = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
+        let product = a.f_to_kind(kind)?.f_mm(&b.f_to_kind(kind)?)?;
+        Ok(product.f_to_kind(Kind::Float)?)
+    };
     let norm = matrix.f_norm()?.f_add_scalar(1e-7)?;
-    let x = matrix.f_div(&norm)?.f_to_kind(kind)?;
+    let x = matrix.f_div(&norm)?;
     let one = Tensor::f_eye(size[0], (Kind::Float, matrix.device()))?;
-    let mut gram = x.f_mm(&x.f_tr()?)?.f_to_kind(Kind::Float)?;
-    let mut all = one.shallow_clone();
-    for round in 1..=ROUNDS {
-        let square = gram.f_mm(&gram)?;
-        let polynomial = one.f_mul_scalar(a)?.f_add(&gram.f_mul_scalar(b)?)?;
-        let polynomial = polynomial.f_add(&square.f_mul_scalar(c)?)?;
-        all = polynomial.f_mm(&all)?;
-        if round < ROUNDS {
-            gram = polynomial.f_mm(&gram)?.f_mm(&polynomial)?;
-        }
+    let polynomial = |gram: &Tensor| -> Result<Tensor> {
+        let [a, b, c] = QUINTIC;
+        let square = product(gram, gram)?.f_mul_scalar(c)?;
+        Ok(square
+            .f_add(&gram.f_mul_scalar(b)?)?
+            .f_add(&one.f_mul_scalar(a)?)?)
+    };
+    let mut gram = product(&x, &x.f_tr()?)?;
+    let mut round = polynomial(&gram)?;
+    let mut all = round.shallow_clone();
+    for _ in 1..ROUNDS {
+        gram = product(&product(&round, &gram)?, &round)?;
+        round = polynomial(&gram)?;
+        all = product(&round, &all)?;
     }
-    Ok(all.f_to_kind(kind)?.f_mm(&x)?.f_to_kind(Kind::Float)?)
+    product(&all, &x)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "channels are below 2^53")]
