@@ -16,7 +16,7 @@ use super::{Error, Normalization, Result};
 pub enum Verify {
     /// Never.
     Off,
-    /// Each block of 64 images when it is first touched.
+    /// Each block of 16 images when it is first touched.
     #[default]
     Lazy,
     /// All of them, and everything else in the files, when the set is opened.
@@ -278,7 +278,7 @@ impl Dataset {
         }
         let places = images.iter().map(|&image| self.locate(image as usize));
         let places = places.collect::<Result<Vec<_>>>()?;
-        // In a first epoch a batch touches about as many blocks as it has images, some 800 kB each:
+        // In a first epoch a batch touches about as many blocks as it has images, some 200 kB each:
         // too much for one thread.
         verify_all(places.iter().map(|&(member, at)| (member, at..at + 1)))?;
         for ((member, at), out) in places.into_iter().zip(out.chunks_exact_mut(len)) {
