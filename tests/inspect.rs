@@ -216,13 +216,13 @@ fn a_directory() {
     parts                size    share
     header            16.4 kB    5.39%
     images             276 kB   90.87%
-    block checksums      24 B    0.01%
+    block checksums      68 B    0.02%
     labels            1.84 kB    0.61%
     boxes             3.68 kB    1.21%
     name offsets        936 B    0.31%
     names             2.86 kB    0.94%
     metadata          1.20 kB    0.39%
-    padding             804 B    0.26%
+    padding             760 B    0.25%
     "#);
     assert!(report.lines().all(|line| line.len() <= 80));
 }
@@ -248,13 +248,13 @@ fn a_shard_alone() {
     parts                size    share
     header            4.10 kB    6.14%
     images            60.0 kB   89.88%
-    block checksums       4 B    0.01%
+    block checksums      16 B    0.02%
     labels              400 B    0.60%
     boxes               800 B    1.20%
     name offsets        204 B    0.31%
     names               700 B    1.05%
     metadata            326 B    0.49%
-    padding             228 B    0.34%
+    padding             216 B    0.32%
     "#);
 }
 
@@ -333,6 +333,7 @@ fn verify_names_each_damaged_block() {
     let set = Fixture::new();
     set.damage("train-00000.bin", |_| 4096 + 99 * IMAGE);
     set.damage("train-00001.bin", |_| 4096);
+    set.damage("train-00001.bin", |_| 4096 + 16 * IMAGE - 1);
     set.damage("train-00001.bin", |_| 4096 + 50 * IMAGE - 1);
     set.damage("val-00000.bin", |_| 4096 + 64 * IMAGE - 1);
 
@@ -340,9 +341,10 @@ fn verify_names_each_damaged_block() {
     let (report, error) = set.unsound(&["set", "--verify"]);
     let damaged: Vec<_> = section(&report, "verified").lines().skip(1).collect();
     let expected = [
-        "  set/train-00000.bin: images 64-99 (64-99 of train): image block 1 has checksum ",
-        "  set/train-00001.bin: images 0-49 (100-149 of train): image block 0 has checksum ",
-        "  set/val-00000.bin: images 0-63 (0-63 of val): image block 0 has checksum ",
+        "  set/train-00000.bin: images 96-99 (96-99 of train): image block 6 has checksum ",
+        "  set/train-00001.bin: images 0-15 (100-115 of train): image block 0 has checksum ",
+        "  set/train-00001.bin: images 48-49 (148-149 of train): image block 3 has checksum ",
+        "  set/val-00000.bin: images 48-63 (48-63 of val): image block 3 has checksum ",
     ];
     assert_eq!(damaged.len(), expected.len(), "{report}");
     for (damaged, expected) in damaged.iter().zip(expected) {
@@ -355,16 +357,16 @@ fn verify_names_each_damaged_block() {
 
     let (report, _) = set.unsound(&["set/train-00001.bin", "--verify"]);
     assert!(
-        report.contains("  set/train-00001.bin: images 0-49: image block 0"),
+        report.contains("  set/train-00001.bin: images 48-49: image block 3"),
         "{report}"
     );
-    let found = &set.json(&["set", "--verify"])["verification"]["damaged"][1];
+    let found = &set.json(&["set", "--verify"])["verification"]["damaged"][2];
     assert_eq!(found["path"], "set/train-00001.bin");
     assert_eq!(
         (&found["block"], &found["images"]["end"]),
-        (&0.into(), &50.into())
+        (&3.into(), &50.into())
     );
-    assert_eq!(found["in_split"]["start"], 100);
+    assert_eq!(found["in_split"]["start"], 148);
 }
 
 /// Wherever it is: header, metadata, pixels, columns, checksums, padding.

@@ -121,6 +121,6 @@ fn a_shard_written_to_while_it_is_open_is_found_out() {
         .unwrap();
     file.write_all_at(&[0xaa; 100], 4096 + 20 * 3072).unwrap();
     let error = pixels(&data).unwrap_err().to_string();
-    let expected = "train-00001.bin: image block 0 has checksum";
+    let expected = "train-00001.bin: image block 1 has checksum";
     assert!(error.contains(expected), "{error}");
 }

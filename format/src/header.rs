@@ -8,7 +8,7 @@ use crate::{Error, Part, Result};
 /// The length of the header page, and where the images begin.
 pub const PAGE: usize = 4096;
 /// Images under one checksum.
-pub const BLOCK_IMAGES: usize = 64;
+pub const BLOCK_IMAGES: usize = 16;
 /// The newest shard version that this build reads, and the one that it writes.
 pub const VERSION: u32 = 1;
 /// What every shard begins with: a byte that is not ASCII, `TRS`, then the line ends that a
@@ -242,7 +242,7 @@ impl Header {
         }
         for (field, value, only, expected) in [
             ("dtype", self.dtype, DTYPE_U8, "0 (u8)"),
-            ("block_images", self.block_images, 64, "64"),
+            ("block_images", self.block_images, 16, "16"),
             ("section_count", self.section_count, 7, "7"),
         ] {
             if value.get() != only {

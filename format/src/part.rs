@@ -4,7 +4,7 @@
 pub enum Part {
     /// The header page.
     Header,
-    /// One block of 64 images.
+    /// One block of 16 images.
     Block(u64),
     /// All images.
     Images,

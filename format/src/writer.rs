@@ -236,9 +236,9 @@ impl Writer {
         header.channels = self.shape.channels.into();
         header.height = self.shape.height.into();
         header.width = self.shape.width.into();
-        header.block_images = 64.into();
+        header.block_images = 16.into();
         header.section_count = 7.into();
-        const { assert!(BLOCK_IMAGES == 64 && Part::SECTIONS.len() == 7) };
+        const { assert!(BLOCK_IMAGES == 16 && Part::SECTIONS.len() == 7) };
         let crc = crc32fast::hash(&bytemuck::bytes_of(&header)[..PAGE - 4]);
         header.header_crc = crc.into();
 

@@ -145,7 +145,7 @@ fn header_fields() {
 fn extents() {
     // One image less or more than the sections were written for.
     assert_error!(
-        |b| put(b, 24, &[65]),
+        |b| put(b, 24, &[17]),
         Error::Extent {
             part: Part::Images,
             what: "has length",
@@ -153,7 +153,7 @@ fn extents() {
         }
     );
     assert_error!(
-        |b| put(b, 24, &[67]),
+        |b| put(b, 24, &[19]),
         Error::Extent {
             part: Part::Images,
             ..
@@ -209,7 +209,7 @@ fn extents() {
 
 #[test]
 fn bytes_between_sections() {
-    let labels_end = section(2) + 8 * 66;
+    let labels_end = section(2) + 8 * 18;
     assert!(labels_end < section(3));
     assert_error!(|b| b[labels_end] = 1, Error::Reserved { offset, got: 1 } if *offset == labels_end as u64);
 }
@@ -257,8 +257,8 @@ fn columns() {
         }
     );
     assert_error!(
-        |b| put(b, offset(66), &[0, 0, 0, 0]),
-        Error::Name { image: 65, .. }
+        |b| put(b, offset(18), &[0, 0, 0, 0]),
+        Error::Name { image: 17, .. }
     );
     assert_error!(
         |b| put(b, offset(0), &[1, 0, 0, 0]),
@@ -306,7 +306,7 @@ fn metadata() {
 #[test]
 fn checksums_name_the_part() {
     let mut bytes = GOLDEN.to_vec();
-    bytes[4096 + 64 * 30] ^= 1;
+    bytes[4096 + 16 * 30] ^= 1;
     let shard = Shard::new(&bytes[..]).unwrap();
     shard.verify_columns().unwrap();
     shard.verify_block(0).unwrap();

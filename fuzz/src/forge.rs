@@ -18,7 +18,7 @@ pub fn shard(count: usize, [height, width]: [u32; 2], sections: [&[u8]; 7]) -> V
         (32, 3),
         (36, height),
         (40, width),
-        (48, 64),
+        (48, 16),
         (52, 7),
     ] {
         put(&mut file, at, &field.to_le_bytes());
@@ -70,7 +70,7 @@ pub fn mend(file: &mut [u8]) {
 pub fn block_len(file: &[u8]) -> Option<usize> {
     [32, 36, 40]
         .into_iter()
-        .try_fold(64, |size: usize, at| size.checked_mul(number(file, at, 4)?))
+        .try_fold(16, |size: usize, at| size.checked_mul(number(file, at, 4)?))
 }
 
 /// Overwrites as much of `value` as the file has room for.

@@ -77,7 +77,7 @@ fn touch(shard: &Shard<&[u8]>) {
         assert_eq!(shard.name(image).is_some(), image < len);
         assert!(image >= len || Shard::<&[u8]>::block_of(image) < shard.blocks());
     }
-    for block in [shard.blocks(), u64::MAX / 64, u64::MAX] {
+    for block in [shard.blocks(), u64::MAX / 16, u64::MAX] {
         assert!(shard.part(Part::Block(block)).is_empty());
         assert!(shard.verify_block(block).is_err());
     }
@@ -140,7 +140,7 @@ pub fn draw(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         None
     };
     let (height, width) = (u.int_in_range(1..=3)?, u.int_in_range(1..=3)?);
-    let most = if seldom(u)? { 130 } else { 3 }; // images: a block holds 64
+    let most = if seldom(u)? { 34 } else { 3 }; // images: a block holds 16
     let count = u.int_in_range(0..=most)?;
     let classes = u.int_in_range(0..=3)?;
 
@@ -169,7 +169,7 @@ pub fn draw(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         u.int_in_range(0..=count)?,
         classes.join(","),
     );
-    let block_crcs = vec![0; 4 * count.div_ceil(64)];
+    let block_crcs = vec![0; 4 * count.div_ceil(16)];
     let sections = [
         &images,
         &block_crcs,

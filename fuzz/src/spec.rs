@@ -27,12 +27,12 @@ pub fn read(file: &[u8]) -> Result<Contents<'_>, &'static str> {
     must((1..=65_535).contains(&height), "height")?;
     must((1..=65_535).contains(&width), "width")?;
     let fixed = [44, 48, 52].map(|at| number(at, 4));
-    must(fixed == [0, 64, 7], "dtype, block_images, section_count")?;
+    must(fixed == [0, 16, 7], "dtype, block_images, section_count")?;
     must(zero(56, 64) && zero(232, 4092), "reserved")?;
     must(number(4092, 4) == crc(&file[..4092]), "header_crc")?;
 
     let image = channels * height * width;
-    let (blocks, exact) = (count.div_ceil(64), Some);
+    let (blocks, exact) = (count.div_ceil(16), Some);
     let lens = [
         exact(count * image),
         exact(blocks * 4),
@@ -61,7 +61,7 @@ pub fn read(file: &[u8]) -> Result<Contents<'_>, &'static str> {
     must(end == file.len(), "the end of the metadata")?;
 
     let [images, block_crcs, labels, boxes, offsets, names, metadata] = sections;
-    for (block, expected) in images.chunks(64 * size(image)).zip(block_crcs.chunks(4)) {
+    for (block, expected) in images.chunks(16 * size(image)).zip(block_crcs.chunks(4)) {
         must(crc(block) == uint(expected), "block crc")?;
     }
     must(metadata.len() <= 16 << 20, "length of the metadata")?;

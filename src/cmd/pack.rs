@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(long)]
     force: bool,
     /// Compress the shards for moving and keeping, at a level from 1 (fast) to 22 (small); `tinyres
-    /// expand` makes them raw again. Takes about 40 MB of memory more, at level 19 about 30 MB for
+    /// expand` makes them raw again. Takes about 40 MB of memory more, at level 19 about 6 MB for
     /// each thread
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "3", value_parser = level)]
     zstd: Option<Level>,

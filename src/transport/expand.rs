@@ -15,7 +15,7 @@ use crate::event::{Event, Observer};
 use crate::scratch::{STAGING, Scratch};
 
 /// Blocks that are expanded between two reports of progress.
-const STEP: usize = 64;
+const STEP: usize = 256;
 
 /// Expands the set in the directory `input`, or the one transport file there.
 ///

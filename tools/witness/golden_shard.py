@@ -10,7 +10,7 @@ import struct
 import sys
 import zlib
 
-COUNT, C, H, W = 66, 3, 2, 5
+COUNT, C, H, W = 18, 3, 2, 5
 
 
 def pixel(i, c, y, x):
@@ -48,7 +48,7 @@ images = [
     bytes(pixel(i, c, y, x) for c in range(C) for y in range(H) for x in range(W))
     for i in range(COUNT)
 ]
-blocks = [b"".join(images[at : at + 64]) for at in range(0, COUNT, 64)]
+blocks = [b"".join(images[at : at + 16]) for at in range(0, COUNT, 16)]
 names = [name(i).encode() for i in range(COUNT)]
 ends = [sum(map(len, names[:i])) for i in range(COUNT + 1)]
 sections = [
@@ -67,7 +67,7 @@ for i, section in enumerate(sections):
     body = body.ljust(offset - 4096, b"\0") + section
     table += struct.pack("<QQII", offset, len(section), zlib.crc32(section) if i else 0, 0)
 head = b"\x89TRS\r\n\x1a\n" + struct.pack(
-    "<2I2Q6I8x", 1, 0, 4096 + len(body), COUNT, C, H, W, 0, 64, len(sections)
+    "<2I2Q6I8x", 1, 0, 4096 + len(body), COUNT, C, H, W, 0, 16, len(sections)
 )
 page = (head + table).ljust(4092, b"\0")
 with open(sys.argv[1], "wb") as file:

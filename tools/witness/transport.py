@@ -12,11 +12,11 @@ import sys
 
 import zstandard
 
-PAGE, BLOCK = 4096, 64
+PAGE, BLOCK = 4096, 16
 
 
 def parts(raw):
-    """Header page, blocks of 64 images, and the rest of a raw shard."""
+    """Header page, blocks of 16 images, and the rest of a raw shard."""
     count, c, h, w = struct.unpack_from("<QIII", raw, 24)
     end, block = PAGE + count * c * h * w, BLOCK * c * h * w
     blocks = [raw[at : min(at + block, end)] for at in range(PAGE, end, block)]

@@ -192,7 +192,7 @@ impl<R: ReadAt> Shard<Zstd<R>> {
         })
     }
 
-    /// The pixels of a block, `u8 [n, channels, height, width]` with n at most 64, compared with
+    /// The pixels of a block, `u8 [n, channels, height, width]` with n at most 16, compared with
     /// their checksum.
     ///
     /// # Errors
