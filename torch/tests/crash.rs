@@ -10,6 +10,7 @@ mod inject;
 mod sets;
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -269,28 +270,36 @@ fn ctrl_c_saves_and_a_second_one_stops_at_once() {
         let sent = Command::new("kill").args(["-INT", &pid]).status();
         assert!(sent.unwrap().success());
     };
-    let steps = || {
-        let figures = fs::read_to_string(fixture.run().join("metrics.jsonl"));
-        figures.map_or(0, |figures| figures.lines().count())
-    };
-    let started = |command: &mut Command| {
-        let before = steps();
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let mut child = child.unwrap();
-        while steps() == before {
-            assert_eq!(child.try_wait().unwrap(), None);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        child
-    };
-    let mut child = started(&mut fixture.train_for("1000000"));
+    let mut child = fixture.train_for("1000000");
+    let mut child = child
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !fs::metadata(fixture.run().join("metrics.jsonl")).is_ok_and(|file| file.len() > 0) {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::sleep(Duration::from_millis(1));
+    }
     interrupt(&child);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let saved = Checkpoint::load(&fixture.run().join(LAST)).unwrap();
     assert!(saved.about.position.step > 0);
 
-    let mut child = started(&mut fixture.tinyres(&["train", "--resume", "run"]));
-    (0..2).for_each(|_| interrupt(&child));
+    // It cannot end in good order: that would be to print how far it came, which nobody reads.
+    let (unread, mut full) = std::io::pipe().unwrap();
+    full.write_all(&[0; 1 << 16]).unwrap();
+    let mut child = fixture.tinyres(&["train", "--resume", "run"]);
+    let mut child = child.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    for heard in ["training for", "stopping after this step"] {
+        assert!(said.any(|line| line.unwrap().starts_with(heard)), "{heard}");
+        interrupt(&child);
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(unread);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let kept = Checkpoint::load(&fixture.run().join(LAST)).unwrap();
     assert!(kept.about.position.step >= saved.about.position.step);
