@@ -146,7 +146,7 @@ fn main() -> anyhow::Result<()> {
         seconds.push(begin.elapsed().as_secs_f64());
     }
     let report = serde_json::json!({
-        "images": images, "checksum": checksum, "seconds": seconds[1..],
+        "images": images, "checksum": checksum, "first_epoch": seconds[0], "seconds": seconds[1..],
     });
     writeln!(out, "{report}")?;
     Ok(())
