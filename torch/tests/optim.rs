@@ -71,6 +71,12 @@ const ALGORITHMS: [(&str, [f32; 9]); 4] = [
     ),
 ];
 
+/// The same filters in the memory of `[K, R, S, C]`.
+fn channels_last(filters: &Tensor) -> Tensor {
+    let last = filters.permute([0, 2, 3, 1]).contiguous();
+    last.permute([0, 3, 1, 2])
+}
+
 fn parameters() -> Vec<Named> {
     let named = |name: &str, tensor: Tensor, role| Named {
         name: name.to_owned(),
@@ -86,7 +92,7 @@ fn parameters() -> Vec<Named> {
         named("running_mean", arange(3), Role::Buffer),
         named(
             "filter",
-            ((arange(24) - 10.0) / 12.0).view([4, 3, 1, 2]),
+            channels_last(&((arange(24) - 10.0) / 12.0).view([4, 3, 1, 2])),
             Role::Weight,
         ),
     ]
@@ -108,7 +114,7 @@ fn step(s: u8, optimizer: &mut Optimizer, named: &[Named]) {
 }
 
 fn values(named: &[Named]) -> Vec<f32> {
-    let flat = |named: &Named| Vec::<f32>::try_from(named.tensor.detach().view([-1])).unwrap();
+    let flat = |named: &Named| Vec::<f32>::try_from(named.tensor.detach().reshape([-1])).unwrap();
     named.iter().flat_map(flat).collect()
 }
 

@@ -14,7 +14,12 @@ const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// Rounds of the iteration.
 const ROUNDS: usize = 3;
 
-/// One step of a convolution's weight `[K, C, R, S]` by its gradient. Products are of `kind`, their sums `f32`.
+/// One step of a convolution's weight `[K, C, R, S]`, channels last, by its gradient, which is used up.
+/// Products are of `kind`.
+///
+/// With the millions of weights there are, each walk through them counts. So the momentum is a running mean,
+/// which is the sum of the gradients but for a factor that the direction does not see; and a filter is a
+/// row of the matrix in the order of memory, as the order of columns makes no difference.
 pub(super) fn step(
     weight: &Tensor,
     momentum: &mut Tensor,
@@ -22,54 +27,50 @@ pub(super) fn step(
     rate: f64,
     kind: Kind,
 ) -> Result<()> {
-    let grad = weight.f_grad()?;
-    let _ = momentum.f_mul_scalar_(share)?.f_add_(&grad)?;
-    let ahead = grad.f_add(&momentum.f_mul_scalar(share)?)?;
-
     let outputs = weight.size()[0];
-    let direction = orthogonal(&ahead.f_reshape([outputs, -1])?, kind)?;
-    let step = direction.f_reshape(weight.size())?.f_mul_scalar(-rate)?;
-    let mut weight = weight.f_detach()?;
-    let norm = weight
-        .f_norm()?
-        .f_reciprocal()?
-        .f_mul_scalar(real(outputs).sqrt())?;
-    let _ = weight.f_mul_(&norm)?.f_add_(&step)?;
+    let in_memory = |tensor: &Tensor| tensor.f_permute([0, 2, 3, 1]);
+    let mut grad = weight.f_grad()?;
+    let _ = momentum.f_lerp_(&grad, 1.0 - share)?;
+    let ahead = in_memory(&grad.f_lerp_(momentum, share)?)?.f_reshape([outputs, -1])?;
+    let step = orthogonal(&ahead.f_to_kind(kind)?, -rate)?;
+
+    let weight = in_memory(&weight.f_detach()?)?.f_view([outputs, -1])?;
+    let norm = weight.f_norm()?.f_reciprocal()?;
+    let norm = norm.f_mul_scalar(real(outputs).sqrt())?;
+    let _ = step.f_addcmul_out(&weight, &weight, &norm)?;
     Ok(())
 }
 
-/// `matrix`, `f32`, with its singular values made about 1.
+/// `matrix` with its singular values made about `length`.
 ///
-/// Each round takes X to (aI + bA + cA²)X, where A = XXᵀ. That polynomial is multiplied up by itself,
-/// since A is the smaller: only the first product and the last are of the matrix's full size.
-fn orthogonal(matrix: &Tensor, kind: Kind) -> Result<Tensor> {
+/// Each round takes X, the matrix over its norm, to (aI + bA + cA²)X, where A = XXᵀ. That polynomial is
+/// multiplied up by itself, since A is the smaller: only the first product and the last are of the matrix's
+/// full size.
+fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
     let size = matrix.size();
     if size[0] > size[1] {
-        return Ok(orthogonal(&matrix.f_tr()?, kind)?.f_tr()?);
+        return Ok(orthogonal(&matrix.f_tr()?, length)?.f_tr()?);
     }
-    let product = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
-        let product = a.f_to_kind(kind)?.f_mm(&b.f_to_kind(kind)?)?;
-        Ok(product.f_to_kind(Kind::Float)?)
-    };
-    let norm = matrix.f_norm()?.f_add_scalar(1e-7)?;
-    let x = matrix.f_div(&norm)?;
-    let one = Tensor::f_eye(size[0], (Kind::Float, matrix.device()))?;
     let polynomial = |gram: &Tensor| -> Result<Tensor> {
         let [a, b, c] = QUINTIC;
-        let square = product(gram, gram)?.f_mul_scalar(c)?;
-        Ok(square
-            .f_add(&gram.f_mul_scalar(b)?)?
-            .f_add(&one.f_mul_scalar(a)?)?)
+        let linear = gram.f_mul_scalar(b)?;
+        let sum = linear.f_addmm(&gram.f_mul_scalar(c)?, gram)?;
+        let _ = sum.f_diagonal(0, 0, 1)?.f_add_scalar_(a)?;
+        Ok(sum)
     };
-    let mut gram = product(&x, &x.f_tr()?)?;
+    let gram = matrix.f_mm(&matrix.f_tr()?)?;
+    // The sum of the squares is what stands on its diagonal. Nothing is divided by the norm of no gradient.
+    let squares = gram.f_diagonal(0, 0, 1)?.f_sum(Kind::Float)?;
+    let squares = squares.f_add_scalar(1e-14)?;
+    let mut gram = gram.f_div(&squares)?;
     let mut round = polynomial(&gram)?;
-    let mut all = round.shallow_clone();
+    let mut all = round.f_mul(&squares.f_rsqrt()?.f_mul_scalar(length)?)?;
     for _ in 1..ROUNDS {
-        gram = product(&product(&round, &gram)?, &round)?;
+        gram = round.f_mm(&gram)?.f_mm(&round)?;
         round = polynomial(&gram)?;
-        all = product(&round, &all)?;
+        all = round.f_mm(&all)?;
     }
-    product(&all, &x)
+    Ok(all.f_mm(matrix)?)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "channels are below 2^53")]
@@ -101,7 +102,7 @@ mod tests {
                 .matmul(&Tensor::from_slice(&values).diag(0))
                 .matmul(&v.tr());
             for (kind, most) in [(Kind::Float, 1e-5), (Kind::BFloat16, 6e-2)] {
-                let got = orthogonal(&matrix, kind).unwrap();
+                let got = orthogonal(&matrix.to_kind(kind), 1.0).unwrap();
                 let off = (got - &want).norm() / want.norm();
                 let off = off.double_value(&[]);
                 assert!(off < most, "{rows} x {columns} in {kind:?}: {off:.1e}");
