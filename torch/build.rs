@@ -5,7 +5,15 @@ use std::{env, path::Path};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    for file in ["guarded.h", "shim.cpp", "conv.h", "conv.cpp", "script.cpp"] {
+    for file in [
+        "guarded.h",
+        "shim.cpp",
+        "conv.h",
+        "conv.cpp",
+        "norm.h",
+        "norm.cpp",
+        "script.cpp",
+    ] {
         println!("cargo:rerun-if-changed=src/{file}");
     }
     if env::var_os("CARGO_FEATURE_TORCH").is_none() {
@@ -22,7 +30,14 @@ fn main() {
                 .to_str()
                 .expect("torch-sys printed this path as text"),
         )
-        .files(["src/shim.cpp", "src/conv.cpp", "src/script.cpp"])
+        // Of a debug build, too: it has kernels.
+        .opt_level(3)
+        .files([
+            "src/shim.cpp",
+            "src/conv.cpp",
+            "src/norm.cpp",
+            "src/script.cpp",
+        ])
         .compile("tinyres_shim");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
 }

@@ -46,6 +46,15 @@ unsafe extern "C" {
         pad: i64,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    fn tinyres_batch_norm(
+        x: *const C_tensor,
+        norm: *const *const C_tensor,
+        shortcut: *const C_tensor,
+        relu: bool,
+        momentum: f64,
+        eps: f64,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
     fn tinyres_pin(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn tinyres_clear_grad(tensor: *const C_tensor) -> *mut c_char;
     fn tinyres_storage_users(tensor: *const C_tensor) -> usize;
@@ -209,6 +218,38 @@ pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, stride: i64, pad: i64) -> Resu
     let (x, weight) = (x.as_ptr(), weight.as_ptr());
     // SAFETY: both tensors are live, and the shim writes one pointer to `out`.
     check(unsafe { tinyres_conv2d(x, weight, stride, pad, &raw mut out) })?;
+    // SAFETY: as in `channels_last`.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// `x`, `[N, C, H, W]`, channels last, on the CPU, normalised by the statistics of the batch; plus `shortcut`;
+/// and, where `relu`, through a ReLU, all in one walk (`norm.cpp`). `norm` is weight, bias, running mean and
+/// running variance, `f32 [C]`: the last two take the batch's share `momentum`. Of the kind of `x`, `f32` or
+/// bfloat16.
+pub(crate) fn batch_norm(
+    x: &Tensor,
+    norm: [&Tensor; 4],
+    shortcut: Option<&Tensor>,
+    relu: bool,
+    momentum: f64,
+    eps: f64,
+) -> Result<Tensor> {
+    let mut out = ptr::null_mut();
+    let norm = norm.map(Tensor::as_ptr);
+    let shortcut = shortcut.map_or(ptr::null(), Tensor::as_ptr);
+    // SAFETY: all tensors are live, `norm` is the four that the shim reads, it takes a `shortcut` of null,
+    // and it writes one pointer to `out`.
+    check(unsafe {
+        tinyres_batch_norm(
+            x.as_ptr(),
+            norm.as_ptr(),
+            shortcut,
+            relu,
+            momentum,
+            eps,
+            &raw mut out,
+        )
+    })?;
     // SAFETY: as in `channels_last`.
     Ok(unsafe { Tensor::from_ptr(out) })
 }

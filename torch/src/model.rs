@@ -307,7 +307,7 @@ impl ResNet18 {
         }
         let trains = |layer| train && !self.frozen.contains(&layer);
         let mut x = self.conv1.forward(images)?;
-        x = self.bn1.forward(&x, trains(Layer::Stem))?.f_relu_()?;
+        x = self.bn1.forward_relu(&x, None, trains(Layer::Stem))?;
         if self.spec.stem == Stem::Imagenet {
             x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         }

@@ -21,11 +21,13 @@
 #include <dlfcn.h>
 #include <malloc.h>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unistd.h>
 #include <vector>
 
 #include "conv.h"
+#include "norm.h"
 
 namespace {
 
@@ -150,6 +152,16 @@ char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) {
 char *tinyres_conv2d(const at::Tensor *x, const at::Tensor *weight, int64_t stride, int64_t pad,
                      at::Tensor **out) {
   return guarded([&] { *out = new at::Tensor(tinyres::conv2d(*x, *weight, stride, pad)); });
+}
+
+// `norm` is weight, bias, running mean and running variance; `shortcut` may be null.
+char *tinyres_batch_norm(const at::Tensor *x, const at::Tensor *const *norm, const at::Tensor *shortcut,
+                         bool relu, double momentum, double eps, at::Tensor **out) {
+  return guarded([&] {
+    const auto beside = shortcut ? std::optional(*shortcut) : std::nullopt;
+    *out = new at::Tensor(tinyres::batch_norm(*x, *norm[0], *norm[1], *norm[2], *norm[3], beside, relu,
+                                              momentum, eps));
+  });
 }
 
 // A copy in page-locked memory. tch's pin_memory passes a device, which libtorch warns about.

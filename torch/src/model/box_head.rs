@@ -56,9 +56,9 @@ impl BoxHead {
 
     /// Boxes `f32 [B, 4]`: centre, width and height, of feature maps `[B, inputs, h, w]`.
     pub(super) fn forward(&self, features: &Tensor, train: bool) -> Result<Tensor> {
-        let mut map = self.norm.forward(&self.conv.forward(features)?, train)?;
+        let map = self.conv.forward(features)?;
+        let map = self.norm.forward_relu(&map, None, train)?;
         let cells = map
-            .f_relu_()?
             .f_adaptive_avg_pool2d([GRID, GRID])?
             .f_flatten(1, -1)?
             .f_mul_scalar(SCALE)?;

@@ -34,7 +34,37 @@ pub(super) struct BatchNorm {
 }
 
 impl BatchNorm {
+    /// `x` normalised.
     pub(super) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        match train && x.device() == Device::Cpu {
+            true => self.in_one_walk(x, None, false),
+            false => self.by_libtorch(x, train),
+        }
+    }
+
+    /// `x` normalised, plus `shortcut`, through a ReLU.
+    pub(super) fn forward_relu(
+        &self,
+        x: &Tensor,
+        shortcut: Option<&Tensor>,
+        train: bool,
+    ) -> Result<Tensor> {
+        if train && x.device() == Device::Cpu {
+            return self.in_one_walk(x, shortcut, true);
+        }
+        let mut y = self.by_libtorch(x, train)?;
+        if let Some(shortcut) = shortcut {
+            let _ = y.f_add_(shortcut)?;
+        }
+        Ok(y.f_relu_()?)
+    }
+
+    fn in_one_walk(&self, x: &Tensor, shortcut: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+        let norm = [&self.weight, &self.bias, &self.mean, &self.variance];
+        ffi::batch_norm(x, norm, shortcut, relu, STATISTICS_MOMENTUM, EPSILON)
+    }
+
+    fn by_libtorch(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         Ok(x.f_batch_norm(
             Some(&self.weight),
             Some(&self.bias),
@@ -65,10 +95,9 @@ impl Block {
         };
         let inner = self
             .bn1
-            .forward(&self.conv1.forward(x)?, train)?
-            .f_relu_()?;
-        let mut out = self.bn2.forward(&self.conv2.forward(&inner)?, train)?;
-        Ok(out.f_add_(&shortcut)?.f_relu_()?)
+            .forward_relu(&self.conv1.forward(x)?, None, train)?;
+        let inner = self.conv2.forward(&inner)?;
+        self.bn2.forward_relu(&inner, Some(&shortcut), train)
     }
 }
 
@@ -175,4 +204,124 @@ pub(super) fn zeros(dims: &[i64]) -> Result<Tensor> {
 #[expect(clippy::cast_precision_loss, reason = "fans are below 2^53")]
 fn real(fan: i64) -> f64 {
     fan as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A normalisation's tensors, its input and a shortcut.
+    fn leaves(n: i64, c: i64, h: i64, w: i64, kind: Kind) -> [Tensor; 6] {
+        let random = |dims: &[i64]| Tensor::randn(dims, (Kind::Float, Device::Cpu));
+        // Far from 0, where sums of squares lose most.
+        let x = random(&[n, c, h, w]) * 2 + random(&[1, c, 1, 1]) * 20;
+        let maps =
+            [x, random(&[n, c, h, w])].map(|t| ffi::channels_last(&t).unwrap().to_kind(kind));
+        let [x, shortcut] = maps;
+        let variance = random(&[c]).square();
+        [
+            x,
+            shortcut,
+            random(&[c]),
+            random(&[c]),
+            random(&[c]),
+            variance,
+        ]
+    }
+
+    /// Output, gradients of input, shortcut, weight and bias, and the running statistics, as `f64`.
+    fn passes(
+        leaves: &[Tensor; 6],
+        kinds: [Kind; 2],
+        (shortcut, relu): (bool, bool),
+        pull: &Tensor,
+        by: impl Fn(&BatchNorm, &Tensor, Option<&Tensor>) -> Tensor,
+    ) -> Vec<Tensor> {
+        let [maps, channels] = kinds;
+        let leaf = |at: usize, kind, trained| {
+            let copy = tch::no_grad(|| leaves[at].to_kind(kind).copy());
+            copy.set_requires_grad(trained)
+        };
+        let (x, beside) = (leaf(0, maps, true), leaf(1, maps, true));
+        let norm = BatchNorm {
+            weight: leaf(2, channels, true),
+            bias: leaf(3, channels, true),
+            mean: leaf(4, channels, false),
+            variance: leaf(5, channels, false),
+        };
+        let y = by(&norm, &x, shortcut.then_some(&beside));
+        (y.to_kind(Kind::Double) * pull)
+            .sum(Kind::Double)
+            .backward();
+        assert_eq!(y.kind(), maps, "shortcut {shortcut}, ReLU {relu}");
+        let mut passes = vec![y.detach(), x.grad(), norm.weight.grad(), norm.bias.grad()];
+        passes.extend([norm.mean, norm.variance]);
+        if shortcut {
+            passes.push(beside.grad());
+        }
+        passes.iter().map(|t| t.to_kind(Kind::Double)).collect()
+    }
+
+    #[test]
+    fn a_normalisation_in_one_walk_is_libtorchs_in_f64() {
+        tch::manual_seed(1);
+        for (n, c, h, w) in [(8, 3, 1, 1), (6, 64, 4, 4), (5, 17, 9, 7), (3, 128, 16, 16)] {
+            for (kind, most) in [(Kind::Float, 2e-5), (Kind::BFloat16, 1e-2)] {
+                let leaves = leaves(n, c, h, w, kind);
+                let pull = Tensor::randn_like(&leaves[0]).to_kind(Kind::Double);
+                for how in [(false, false), (false, true), (true, true)] {
+                    let (_, relu) = how;
+                    let ours = passes(
+                        &leaves,
+                        [kind, Kind::Float],
+                        how,
+                        &pull,
+                        |norm, x, beside| norm.in_one_walk(x, beside, relu).unwrap(),
+                    );
+                    let theirs = [Kind::Double; 2];
+                    let theirs = passes(&leaves, theirs, how, &pull, |norm, x, beside| {
+                        let mut y = norm.by_libtorch(x, true).unwrap();
+                        if let Some(beside) = beside {
+                            y += beside;
+                        }
+                        if relu { y.relu() } else { y }
+                    });
+                    for (pass, (got, want)) in ours.iter().zip(&theirs).enumerate() {
+                        let off = (want - got).norm() / want.norm();
+                        let off = off.double_value(&[]);
+                        assert!(
+                            off < most,
+                            "{pass} of {n}x{c}x{h}x{w} in {kind:?}, {how:?}: {off:.1e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so() {
+        let leaves = leaves(4, 3, 2, 2, Kind::Float);
+        let _ = leaves[0].get(1).get(2).fill_(f64::NAN);
+        let [x, _, weight, bias, mean, variance] = leaves;
+        let norm = BatchNorm {
+            weight,
+            bias,
+            mean,
+            variance,
+        };
+        let y = norm.in_one_walk(&x, None, true).unwrap();
+        let lost = y
+            .isnan()
+            .sum_dim_intlist([0, 2, 3].as_slice(), false, Kind::Int64);
+        assert_eq!(Vec::<i64>::try_from(lost).unwrap(), [0, 0, 16]);
+        assert!(
+            norm.in_one_walk(
+                &x.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1),
+                None,
+                true
+            )
+            .is_err()
+        );
+    }
 }
