@@ -12,6 +12,8 @@ fn main() {
         "conv.cpp",
         "norm.h",
         "norm.cpp",
+        "parallel.h",
+        "parallel.cpp",
         "script.cpp",
     ] {
         println!("cargo:rerun-if-changed=src/{file}");
@@ -36,6 +38,7 @@ fn main() {
             "src/shim.cpp",
             "src/conv.cpp",
             "src/norm.cpp",
+            "src/parallel.cpp",
             "src/script.cpp",
         ])
         .compile("tinyres_shim");

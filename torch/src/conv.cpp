@@ -5,7 +5,6 @@
 //
 // All maps are channels last: [N, H, W, C] in memory, and weights [K, R, S, C].
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/convolution.h>
@@ -21,6 +20,7 @@
 #include <utility>
 
 #include "conv.h"
+#include "parallel.h"
 
 namespace {
 
@@ -112,10 +112,9 @@ Tensor columns(const Tensor &x, const Shape &a) {
   const size_t item = x.element_size();
   const auto *from = static_cast<const char *>(x.const_data_ptr());
   auto *const to = static_cast<char *>(out.mutable_data_ptr());
-  at::parallel_for(0, a.n * a.oh, /*grain_size=*/1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t image = i / a.oh, y = i % a.oh;
-      char *at = to + item * i * a.ow * a.r * a.s * a.c;
+  tinyres::in_parallel(a.n, [&](int64_t image) {
+    for (int64_t y = 0; y < a.oh; y++) {
+      char *at = to + item * (image * a.oh + y) * a.ow * a.r * a.s * a.c;
       for (int64_t column = 0; column < a.ow; column++) {
         const auto [left, right] = inside(column, a.s, a.w, a);
         for (int64_t r = 0; r < a.r; r++, at += item * a.s * a.c) {

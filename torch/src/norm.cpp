@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "norm.h"
+#include "parallel.h"
 
 // Compiled for each width of vectors, of which the widest that the processor has is taken.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -120,11 +121,9 @@ FOR_EACH_WIDTH void differentiate(const T *__restrict grad, const T *__restrict 
 // Calls `work` for a part of the rows on each thread: its number, its first row and how many.
 template <class Work> void in_parts(int64_t rows, Work work) {
   const int64_t parts = at::get_num_threads();
-  at::parallel_for(0, parts, /*grain_size=*/1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; part++) {
-      const int64_t first = rows * part / parts;
-      work(part, first, rows * (part + 1) / parts - first);
-    }
+  tinyres::in_parallel(parts, [&](int64_t part) {
+    const int64_t first = rows * part / parts;
+    work(part, first, rows * (part + 1) / parts - first);
   });
 }
 
