@@ -44,7 +44,8 @@ impl Rule {
     /// What a checkpoint calls the state: the first tensor of each parameter, and the second.
     fn state(self) -> (&'static str, &'static str) {
         match self {
-            Self::Sgd { .. } | Self::Muon { .. } => ("momentum", ""),
+            Self::Sgd { .. } => ("momentum", ""),
+            Self::Muon { .. } => ("mean", ""),
             Self::Adam => ("mean", "square"),
         }
     }
@@ -59,7 +60,7 @@ struct Group {
     weight_decay: f64,
     names: Vec<String>,
     params: Vec<Tensor>,
-    /// The momentum for SGD and Muon; the running mean of gradients for Adam.
+    /// The momentum for SGD; the running mean of gradients for Adam and Muon.
     first: Vec<Tensor>,
     /// Nothing for SGD and Muon; the running mean of squares for Adam.
     second: Vec<Tensor>,

@@ -17,12 +17,12 @@ const ROUNDS: usize = 3;
 /// One step of a convolution's weight `[K, C, R, S]`, channels last, by its gradient, which is used up.
 /// Products are of `kind`.
 ///
-/// With the millions of weights there are, each walk through them counts. So the momentum is a running mean,
+/// With the millions of weights there are, each walk through them counts. So the momentum is a running `mean`,
 /// which is the sum of the gradients but for a factor that the direction does not see; and a filter is a
 /// row of the matrix in the order of memory, as the order of columns makes no difference.
 pub(super) fn step(
     weight: &Tensor,
-    momentum: &mut Tensor,
+    mean: &mut Tensor,
     share: f64,
     rate: f64,
     kind: Kind,
@@ -30,8 +30,8 @@ pub(super) fn step(
     let outputs = weight.size()[0];
     let in_memory = |tensor: &Tensor| tensor.f_permute([0, 2, 3, 1]);
     let mut grad = weight.f_grad()?;
-    let _ = momentum.f_lerp_(&grad, 1.0 - share)?;
-    let ahead = in_memory(&grad.f_lerp_(momentum, share)?)?.f_reshape([outputs, -1])?;
+    let _ = mean.f_lerp_(&grad, 1.0 - share)?;
+    let ahead = in_memory(&grad.f_lerp_(mean, share)?)?.f_reshape([outputs, -1])?;
     let step = orthogonal(&ahead.f_to_kind(kind)?, -rate)?;
 
     let weight = in_memory(&weight.f_detach()?)?.f_view([outputs, -1])?;
