@@ -12,11 +12,8 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <optional>
-#include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "norm.h"
@@ -205,15 +202,16 @@ struct Normalization : torch::autograd::Function<Normalization> {
       const T *from = x.const_data_ptr<T>();
       const T *beside = shortcut ? shortcut->const_data_ptr<T>() : nullptr;
       T *const to = y.mutable_data_ptr<T>();
-      const auto walk = beside ? (relu ? normalize<T, true, true> : normalize<T, true, false>)
-                               : (relu ? normalize<T, false, true> : normalize<T, false, false>);
+      const auto walk = beside ? normalize<T, true, true>
+                        : relu ? normalize<T, false, true>
+                               : normalize<T, false, false>;
       in_parts(a.rows, [&](int64_t, int64_t first, int64_t count) {
         const int64_t at = first * a.channels;
         walk(from + at, beside ? beside + at : nullptr, to + at, count, a.channels, line.scale.data(),
              line.shift.data());
       });
     });
-    context->save_for_backward({x, weight, bias, shape, relu && shortcut ? y : Tensor()});
+    context->save_for_backward({x, weight, bias, shape, shortcut ? y : Tensor()});
     context->saved_data["relu"] = relu;
     return y;
   }
@@ -277,9 +275,9 @@ Tensor tinyres::batch_norm(const Tensor &x, const Tensor &weight, const Tensor &
   for (const Tensor *each : {&weight, &bias, &mean, &variance})
     TORCH_CHECK(each->is_contiguous() && each->numel() == a.channels && each->scalar_type() == at::kFloat,
                 "batch normalisation of ", x.sizes(), " by ", each->scalar_type(), " ", each->sizes());
-  TORCH_CHECK(!shortcut ||
-                  (shortcut->sizes() == x.sizes() && shortcut->scalar_type() == x.scalar_type()),
-              "a shortcut of another kind than ", x.sizes());
+  TORCH_CHECK(!shortcut || (relu && shortcut->sizes() == x.sizes() &&
+                            shortcut->scalar_type() == x.scalar_type()),
+              "a shortcut without a ReLU, or of another kind than ", x.sizes());
   const Tensor maps = x.contiguous(at::MemoryFormat::ChannelsLast);
   const auto batch = statistics(maps);
   const Tensor shape = at::empty({2, a.channels}, weight.options().requires_grad(false));
