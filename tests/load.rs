@@ -410,6 +410,20 @@ fn floats_are_the_pixels_scaled_and_channels_last() {
             );
         }
     }
+    // So large a batch is written past the caches, images as they lie on 16 bytes or not. Places before
+    // it and behind it are not touched.
+    let many = images.repeat(14_500);
+    assert!(4 * many.len() * LEN > 16 << 20);
+    for before in [0, 1, 4] {
+        let mut memory = slot(4 * (before + many.len() * LEN + 1)).unwrap();
+        let numbers: &mut [f32] = bytemuck::cast_slice_mut(&mut memory);
+        numbers.fill(-9.0);
+        let (end, own) = numbers[before..].split_last_mut().unwrap();
+        data.gather_f32(&many, &normalization, own).unwrap();
+        assert!(own.chunks_exact(out.len()).all(|own| own == out));
+        assert_eq!(*end, -9.0);
+        assert!(numbers[..before].iter().all(|&number| number == -9.0));
+    }
     let mut short = vec![0.0; 3 * LEN];
     assert!(matches!(
         data.gather_f32(&images, &normalization, &mut short),

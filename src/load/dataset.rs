@@ -8,6 +8,7 @@ use tinyres_format::{
     BLOCK_IMAGES, Class, Digest, Manifest, Map, Part, Sections, Shape, Shard, Split, SplitEntry,
 };
 
+use super::normalize::PAST_CACHES;
 use super::{Error, Normalization, Result};
 
 /// Pixels that the kernel is asked to read before they are checked for a batch, in bytes: all that one
@@ -262,7 +263,9 @@ impl Dataset {
         normalization: &Normalization,
         out: &mut [f32],
     ) -> Result<()> {
-        self.gather_with(images, out, |out, pixels| normalization.apply(pixels, out))
+        let past_caches = size_of_val(out) >= PAST_CACHES;
+        let take = |out: &mut [f32], pixels: &[u8]| normalization.apply(pixels, out, past_caches);
+        self.gather_with(images, out, take)
     }
 
     fn gather_with<T>(

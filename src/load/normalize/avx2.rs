@@ -1,0 +1,97 @@
+//! [`Normalization`] on processors with AVX2: eight pixels at a time, to the bit as the portable loop.
+
+use std::arch::x86_64::{
+    __m128, __m256, _mm_cvtsi64_si128, _mm_sfence, _mm_stream_ps, _mm256_add_ps, _mm256_blend_ps,
+    _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extractf128_ps,
+    _mm256_mul_ps, _mm256_permutevar8x32_ps, _mm256_set1_ps, _mm256_setr_epi32,
+};
+
+use super::Normalization;
+
+/// Converts as many pixels as fill whole registers, and returns how many: none where the processor has
+/// no AVX2. Writes past the caches if that is wanted and `out` lies on 16 bytes.
+pub(super) fn apply(
+    how: &Normalization,
+    planes: [&[u8]; 3],
+    out: &mut [f32],
+    past_caches: bool,
+) -> usize {
+    if !is_x86_feature_detected!("avx2") {
+        return 0;
+    }
+    #[expect(unsafe_code, reason = "the compiler does not know this processor")]
+    // SAFETY: it has AVX2, which is all that the two ask for.
+    unsafe {
+        if past_caches && is_aligned(out) {
+            convert::<true>(how, planes, out);
+        } else {
+            convert::<false>(how, planes, out);
+        }
+    }
+    planes[0].len() / 8 * 8
+}
+
+fn is_aligned(out: &[f32]) -> bool {
+    out.as_ptr().cast::<__m128>().is_aligned()
+}
+
+/// Converts the first pixels, in whole eights. With `STREAM`, `out` must lie on 16 bytes.
+#[target_feature(enable = "avx2")]
+fn convert<const STREAM: bool>(how: &Normalization, planes: [&[u8]; 3], out: &mut [f32]) {
+    assert!(!STREAM || is_aligned(out), "a place on 16 bytes");
+    // Of the eight numbers of a channel one goes to every third place of the 24 that leave together, so
+    // no two to the same place of a register: one permutation a channel puts each where it belongs.
+    let places = [
+        _mm256_setr_epi32(0, 3, 6, 1, 4, 7, 2, 5),
+        _mm256_setr_epi32(5, 0, 3, 6, 1, 4, 7, 2),
+        _mm256_setr_epi32(2, 5, 0, 3, 6, 1, 4, 7),
+    ];
+    let scale = how.scale.map(|scale| _mm256_set1_ps(scale));
+    let offset = how.offset.map(|offset| _mm256_set1_ps(offset));
+    let numbers = |channel: usize, pixels: &[u8; 8]| {
+        let pixels = _mm_cvtsi64_si128(i64::from_le_bytes(*pixels));
+        let pixels = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(pixels));
+        let scaled = _mm256_mul_ps(pixels, scale[channel]);
+        let numbers = _mm256_add_ps(scaled, offset[channel]);
+        _mm256_permutevar8x32_ps(numbers, places[channel])
+    };
+    let [red, green, blue] = planes.map(|plane| plane.as_chunks().0);
+    let eights = out.as_chunks_mut::<24>().0.iter_mut();
+    for (((out, red), green), blue) in eights.zip(red).zip(green).zip(blue) {
+        let (r, g, b) = (numbers(0, red), numbers(1, green), numbers(2, blue));
+        let thirds = [
+            _mm256_blend_ps::<0b0010_0100>(_mm256_blend_ps::<0b1001_0010>(r, g), b),
+            _mm256_blend_ps::<0b0100_1001>(_mm256_blend_ps::<0b0010_0100>(r, g), b),
+            _mm256_blend_ps::<0b1001_0010>(_mm256_blend_ps::<0b0100_1001>(r, g), b),
+        ];
+        for (out, third) in out.as_chunks_mut().0.iter_mut().zip(thirds) {
+            if STREAM {
+                stream(out, third);
+            } else {
+                *out = bytemuck::cast(third);
+            }
+        }
+    }
+    if STREAM {
+        // What was written past the caches is there for others only behind this.
+        _mm_sfence();
+    }
+}
+
+/// Writes past the caches to `out`, which lies on 16 bytes. Before anyone reads it, this thread must pass
+/// a fence.
+#[target_feature(enable = "avx2")]
+fn stream(out: &mut [f32; 8], numbers: __m256) {
+    let halves = [
+        _mm256_castps256_ps128(numbers),
+        _mm256_extractf128_ps::<1>(numbers),
+    ];
+    for (out, half) in out.as_chunks_mut::<4>().0.iter_mut().zip(halves) {
+        #[expect(unsafe_code, reason = "no safe function writes past the caches")]
+        // SAFETY: `out` is ours alone and has room for four numbers. `convert`, which alone calls this,
+        // has seen that it lies on 16 bytes, and passes the fence before it returns and so ends its loan.
+        unsafe {
+            _mm_stream_ps(out.as_mut_ptr(), half);
+        }
+    }
+}
