@@ -253,7 +253,8 @@ impl Dataset {
     }
 
     /// As [`gather`](Self::gather), but converts what it copies: the pixels of `images` to `f32`
-    /// by `normalization`, channels last, `f32 [n, H, W, C]`.
+    /// by `normalization`, channels last, `f32 [n, H, W, C]`. From 16 MiB on they are written past the
+    /// caches, if `out` lies on 16 bytes and an image's numbers fill whole times 16.
     ///
     /// # Errors
     /// As for [`gather`](Self::gather); `out` is to have as many numbers as the images have bytes.
