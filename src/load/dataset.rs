@@ -254,7 +254,7 @@ impl Dataset {
 
     /// As [`gather`](Self::gather), but converts what it copies: the pixels of `images` to `f32`
     /// by `normalization`, channels last, `f32 [n, H, W, C]`. From 16 MiB on they are written past the
-    /// caches, if `out` lies on 16 bytes and an image's numbers fill whole times 16.
+    /// caches, those of an image whose place in `out` lies on 16 bytes.
     ///
     /// # Errors
     /// As for [`gather`](Self::gather); `out` is to have as many numbers as the images have bytes.

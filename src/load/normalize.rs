@@ -58,3 +58,26 @@ impl Normalization {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pixel_is_the_same_with_and_without_vectors() {
+        let how = Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+        // Each value in each channel, at different places of a register, and three pixels that fill none.
+        let planar: Vec<u8> = (0..=255).cycle().take(3 * 259).collect();
+        let (red, others) = planar.split_at(259);
+        let (green, blue) = others.split_at(259);
+        let mut portable = vec![0.0; planar.len()];
+        how.apply_portably([red, green, blue], &mut portable);
+        let last = f32::from(planar[3 * 259 - 1]) * how.scale[2] + how.offset[2];
+        assert_eq!(portable.last(), Some(&last));
+        for past_caches in [false, true] {
+            let mut out = vec![0.0; planar.len()];
+            how.apply(&planar, &mut out, past_caches);
+            assert_eq!(out, portable);
+        }
+    }
+}

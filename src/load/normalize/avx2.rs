@@ -1,7 +1,7 @@
 //! [`Normalization`] on processors with AVX2: eight pixels at a time, to the bit as the portable loop.
 
 use std::arch::x86_64::{
-    __m128, __m256, _mm_cvtsi64_si128, _mm_sfence, _mm_stream_ps, _mm256_add_ps, _mm256_blend_ps,
+    __m128, _mm_cvtsi64_si128, _mm_sfence, _mm_stream_ps, _mm256_add_ps, _mm256_blend_ps,
     _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extractf128_ps,
     _mm256_mul_ps, _mm256_permutevar8x32_ps, _mm256_set1_ps, _mm256_setr_epi32,
 };
@@ -20,25 +20,19 @@ pub(super) fn apply(
         return 0;
     }
     #[expect(unsafe_code, reason = "the compiler does not know this processor")]
-    // SAFETY: it has AVX2, which is all that the two ask for.
+    // SAFETY: it has AVX2, which is all that this asks for.
     unsafe {
-        if past_caches && is_aligned(out) {
-            convert::<true>(how, planes, out);
-        } else {
-            convert::<false>(how, planes, out);
-        }
+        convert(how, planes, out, past_caches);
     }
     planes[0].len() / 8 * 8
 }
 
-fn is_aligned(out: &[f32]) -> bool {
-    out.as_ptr().cast::<__m128>().is_aligned()
-}
-
-/// Converts the first pixels, in whole eights. With `STREAM`, `out` must lie on 16 bytes.
+/// Converts the first pixels, in whole eights.
 #[target_feature(enable = "avx2")]
-fn convert<const STREAM: bool>(how: &Normalization, planes: [&[u8]; 3], out: &mut [f32]) {
-    assert!(!STREAM || is_aligned(out), "a place on 16 bytes");
+fn convert(how: &Normalization, planes: [&[u8]; 3], out: &mut [f32], past_caches: bool) {
+    // Numbers are written past the caches by sixteen bytes, each four on a boundary of their own. 24 to a
+    // round, all of them are where the first is.
+    let stream = past_caches && out.as_ptr().cast::<__m128>().is_aligned();
     // Of the eight numbers of a channel one goes to every third place of the 24 that leave together, so
     // no two to the same place of a register: one permutation a channel puts each where it belongs.
     let places = [
@@ -64,34 +58,26 @@ fn convert<const STREAM: bool>(how: &Normalization, planes: [&[u8]; 3], out: &mu
             _mm256_blend_ps::<0b0100_1001>(_mm256_blend_ps::<0b0010_0100>(r, g), b),
             _mm256_blend_ps::<0b1001_0010>(_mm256_blend_ps::<0b0100_1001>(r, g), b),
         ];
-        for (out, third) in out.as_chunks_mut().0.iter_mut().zip(thirds) {
-            if STREAM {
-                stream(out, third);
-            } else {
+        for (out, third) in out.as_chunks_mut::<8>().0.iter_mut().zip(thirds) {
+            if !stream {
                 *out = bytemuck::cast(third);
+                continue;
+            }
+            let halves = [
+                _mm256_castps256_ps128(third),
+                _mm256_extractf128_ps::<1>(third),
+            ];
+            for (out, half) in out.as_chunks_mut::<4>().0.iter_mut().zip(halves) {
+                #[expect(unsafe_code, reason = "no safe function writes past the caches")]
+                // SAFETY: `out` is ours alone, has room for four numbers and lies on 16 bytes. The fence
+                // below is passed before our caller, or anyone else, can read it.
+                unsafe {
+                    _mm_stream_ps(out.as_mut_ptr(), half);
+                }
             }
         }
     }
-    if STREAM {
-        // What was written past the caches is there for others only behind this.
+    if stream {
         _mm_sfence();
-    }
-}
-
-/// Writes past the caches to `out`, which lies on 16 bytes. Before anyone reads it, this thread must pass
-/// a fence.
-#[target_feature(enable = "avx2")]
-fn stream(out: &mut [f32; 8], numbers: __m256) {
-    let halves = [
-        _mm256_castps256_ps128(numbers),
-        _mm256_extractf128_ps::<1>(numbers),
-    ];
-    for (out, half) in out.as_chunks_mut::<4>().0.iter_mut().zip(halves) {
-        #[expect(unsafe_code, reason = "no safe function writes past the caches")]
-        // SAFETY: `out` is ours alone and has room for four numbers. `convert`, which alone calls this,
-        // has seen that it lies on 16 bytes, and passes the fence before it returns and so ends its loan.
-        unsafe {
-            _mm_stream_ps(out.as_mut_ptr(), half);
-        }
     }
 }
