@@ -43,7 +43,7 @@ pub struct Args {
     /// Images in a shard
     #[arg(long, value_name = "N", default_value = "8192")]
     shard_images: NonZeroU32,
-    /// Decoding threads [default: one a core]
+    /// Decoding threads [default: one a core]; with fewer, another writes what they decoded
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     /// Leave out images that cannot be decoded, and record them, instead of failing

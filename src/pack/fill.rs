@@ -1,6 +1,9 @@
+use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tinyres_format::{PAGE, Run, Shape, Writer};
@@ -27,11 +30,33 @@ pub(super) type Outcome = std::result::Result<Decoded, Bad>;
 pub(super) struct Worker<'a> {
     reader: Reader<'a>,
     decoder: Decoder,
-    pixels: Vec<u8>,
 }
 
-/// Images that one thread decoded.
+/// A shard's images while threads decode and write them.
+struct Filling<'a> {
+    shape: Shape,
+    writer: &'a Writer,
+    /// The images, in pieces of `per_piece`.
+    pieces: Vec<&'a [&'a Item]>,
+    per_piece: usize,
+    /// The piece that nobody has begun.
+    next: AtomicUsize,
+    /// Images decoded of which `advance` has not been told.
+    images: AtomicU64,
+    /// Memory of pieces that are written: new memory has to be cleared first.
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Images that one thread decoded, and that are to be written.
 struct Piece {
+    index: usize,
+    pixels: Vec<u8>,
+    outcomes: Vec<Outcome>,
+}
+
+/// Images at their place in the shard; nowhere if one of them is bad.
+struct Done {
+    index: usize,
     run: Option<Run>,
     outcomes: Vec<Outcome>,
 }
@@ -41,7 +66,6 @@ impl<'a> Worker<'a> {
         Self {
             reader: source.reader(),
             decoder: Decoder::new(resize),
-            pixels: Vec::new(),
         }
     }
 
@@ -68,16 +92,15 @@ impl<'a> Worker<'a> {
         Ok(1)
     }
 
-    /// Decodes `items` and writes them from image `first` on, if none of them is bad.
+    /// Decodes `items`, one after the other, to `pixels`.
     fn decode(
         &mut self,
         shape: Shape,
-        writer: &Writer,
-        first: usize,
         items: &[&Item],
-    ) -> Result<Piece> {
+        pixels: &mut Vec<u8>,
+    ) -> Result<Vec<Outcome>> {
         let len = shape.image_len();
-        let room = paged(&mut self.pixels, items.len() * len);
+        let room = paged(pixels, items.len() * len);
         self.reader.load(items);
         let mut outcomes = Vec::with_capacity(items.len());
         for (item, pixels) in items.iter().zip(room.chunks_exact_mut(len)) {
@@ -86,12 +109,7 @@ impl<'a> Worker<'a> {
                 Err(error) => Err(damage(error)?),
             });
         }
-        let run = if outcomes.iter().all(Outcome::is_ok) {
-            Some(writer.write_at(first as u64, room)?)
-        } else {
-            None
-        };
-        Ok(Piece { run, outcomes })
+        Ok(outcomes)
     }
 }
 
@@ -103,9 +121,62 @@ fn paged(memory: &mut Vec<u8>, len: usize) -> &mut [u8] {
     &mut memory[start..start + len]
 }
 
+impl Filling<'_> {
+    /// Decodes piece after piece and hands them to `writing`. What nobody takes at once, it writes.
+    fn decode(&self, worker: &mut Worker<'_>, writing: &SyncSender<Piece>) -> Result<Vec<Done>> {
+        let mut done = Vec::new();
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(items) = self.pieces.get(index) else {
+                return Ok(done);
+            };
+            let mut pixels = self.spare().pop().unwrap_or_default();
+            let outcomes = worker.decode(self.shape, items, &mut pixels)?;
+            let piece = Piece {
+                index,
+                pixels,
+                outcomes,
+            };
+            match writing.try_send(piece) {
+                Ok(()) => {}
+                Err(TrySendError::Full(piece) | TrySendError::Disconnected(piece)) => {
+                    done.push(self.write(piece)?);
+                }
+            }
+            self.images.fetch_add(items.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn write(&self, mut piece: Piece) -> Result<Done> {
+        let len = piece.outcomes.len() * self.shape.image_len();
+        let pixels = paged(&mut piece.pixels, len);
+        let first = (piece.index * self.per_piece) as u64;
+        let whole = piece.outcomes.iter().all(Outcome::is_ok);
+        let run = whole.then(|| self.writer.write_at(first, pixels));
+        let run = run.transpose()?;
+        self.spare().push(piece.pixels);
+        Ok(Done {
+            index: piece.index,
+            run,
+            outcomes: piece.outcomes,
+        })
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets no thread begin another piece.
+    fn stop(&self) {
+        self.next.fetch_max(self.pieces.len(), Ordering::Relaxed);
+    }
+}
+
 /// Decodes `items`, a thread for each of `workers`, and writes each image at its place in `writer`.
 /// They become the shard's images, unless one of them is bad. `advance` is told of each number of
 /// images that is done.
+///
+/// Writing takes a tenth of the time of decoding. One more thread does it if that leaves it a core.
 pub(super) fn fill(
     workers: &mut [Worker<'_>],
     shape: Shape,
@@ -114,57 +185,57 @@ pub(super) fn fill(
     mut advance: impl FnMut(u64),
 ) -> Result<Vec<Outcome>> {
     let per_piece = (PIECE / shape.image_len()).clamp(1, PIECE_IMAGES);
-    let pieces: Vec<&[&Item]> = items.chunks(per_piece).collect();
-    let (next, images) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let filling = Filling {
+        shape,
+        writer,
+        pieces: items.chunks(per_piece).collect(),
+        per_piece,
+        next: AtomicUsize::new(0),
+        images: AtomicU64::new(0),
+        spare: Mutex::default(),
+    };
+    let cores = available_parallelism().map_or(1, NonZeroUsize::get);
     // Nothing is sent: what counts is that each thread drops its end.
     let (working, ended) = mpsc::channel::<()>();
     let mut done = std::thread::scope(|scope| {
-        let (writer, pieces, next, images) = (&*writer, &pieces, &next, &images);
-        let work = |worker: &mut Worker<'_>| {
-            let mut done = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(items) = pieces.get(index) else {
-                    return Ok(done);
-                };
-                match worker.decode(shape, writer, index * per_piece, items) {
-                    Ok(piece) => done.push((index, piece)),
-                    Err(error) => {
-                        next.fetch_max(pieces.len(), Ordering::Relaxed); // The others may stop, too.
-                        return Err(error);
-                    }
-                }
-                images.fetch_add(items.len() as u64, Ordering::Relaxed);
-            }
-        };
-        let threads: Vec<_> = (workers.iter_mut())
-            .map(|worker| {
-                let working = working.clone();
-                scope.spawn(move || {
-                    let _working = working;
-                    work(worker)
-                })
-            })
-            .collect();
-        drop(working);
-        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(TICK) {
-            advance(images.swap(0, Ordering::Relaxed));
+        let filling = &filling;
+        let (writing, decoded) = mpsc::sync_channel(1);
+        let mut threads = Vec::new();
+        if cores > workers.len() {
+            threads.push(scope.spawn(move || {
+                let done = decoded.iter().map(|piece| filling.write(piece)).collect();
+                Result::inspect_err(done, |_| filling.stop())
+            }));
+        } else {
+            drop(decoded); // So that nobody can send what nobody would write.
         }
-        let mut done = Vec::with_capacity(pieces.len());
+        threads.extend(workers.iter_mut().map(|worker| {
+            let (working, writing) = (working.clone(), writing.clone());
+            scope.spawn(move || {
+                let _working = working;
+                let done = filling.decode(worker, &writing);
+                done.inspect_err(|_| filling.stop())
+            })
+        }));
+        drop((working, writing));
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(TICK) {
+            advance(filling.images.swap(0, Ordering::Relaxed));
+        }
+        let mut done = Vec::with_capacity(filling.pieces.len());
         for thread in threads {
             done.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic))?);
         }
-        advance(images.swap(0, Ordering::Relaxed));
+        advance(filling.images.swap(0, Ordering::Relaxed));
         Ok::<_, Error>(done)
     })?;
-    done.sort_unstable_by_key(|(index, _)| *index);
-    let whole = done.iter().all(|(_, piece)| piece.run.is_some());
+    done.sort_unstable_by_key(|done| done.index);
+    let whole = done.iter().all(|done| done.run.is_some());
     let mut outcomes = Vec::with_capacity(items.len());
-    for (_, piece) in done {
-        if let Some(run) = piece.run.filter(|_| whole) {
+    for done in done {
+        if let Some(run) = done.run.filter(|_| whole) {
             writer.push(run)?;
         }
-        outcomes.extend(piece.outcomes);
+        outcomes.extend(done.outcomes);
     }
     Ok(outcomes)
 }

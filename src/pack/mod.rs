@@ -46,7 +46,8 @@ pub struct Config {
     pub shard_images: NonZeroU32,
     /// What to resize images to. Where there is none, all must be squares of one size: the first's.
     pub resize: Option<Resize>,
-    /// Decoding threads; 0 for one a core. The shards do not depend on it.
+    /// Decoding threads; 0 for one a core. With fewer, another thread writes what they decoded. The
+    /// shards do not depend on it.
     pub threads: usize,
     /// Leave out images that cannot be decoded, and record them, instead of failing.
     pub skip_bad: bool,
