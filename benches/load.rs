@@ -1,8 +1,10 @@
-//! Batches against their limits, each measured in the same run: a bare loop that copies the same
+//! Batches against their limits, by turns: a bare loop that copies the same
 //! records from the same map with as many threads, the same with a conversion to `f32` behind it,
 //! and for checksums a read of the same memory.
 //!
 //! Reads the packed set that TINYRES_SHARDS names, or else packs a synthetic one of 11,000 images.
+
+mod turns;
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -19,6 +21,7 @@ use tinyres::load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Resu
 use tinyres::pack;
 use tinyres::source::Source;
 use tinyres_format::{Map, PAGE, Shard, Split, shards_in};
+use turns::{by_turns, time};
 
 const BATCH: usize = 512;
 
@@ -150,20 +153,20 @@ fn random(criterion: &mut Criterion, shards: &Path) {
     group.sample_size(20).throughput(throughput(images, &data));
     for threads in [1, 2] {
         let mut own = slots(threads, BATCH * len);
-        group.bench_function(format!("limit: copy loop, {threads} threads"), |bench| {
-            bench.iter(|| bare(&order, &mut own, |images, out| copy(&records, images, out)));
-        });
-        group.bench_function(format!("prefetch, {threads} threads"), |bench| {
-            bench.iter_batched(
-                || slots(threads + 1, BATCH * len),
-                |slots| {
-                    epoch(&data, slots, threads, |data, images, out| {
-                        data.gather(images, out)
-                    })
-                },
-                BatchSize::PerIteration,
-            );
-        });
+        by_turns(
+            &mut group,
+            &format!("prefetch, {threads} threads"),
+            images,
+            ("bare copy loop", || {
+                time(|| bare(&order, &mut own, |images, out| copy(&records, images, out)))
+            }),
+            || {
+                let slots = slots(threads + 1, BATCH * len);
+                let gather =
+                    |data: &Dataset, images: &[u32], out: &mut MmapMut| data.gather(images, out);
+                time(|| epoch(&data, slots, threads, gather))
+            },
+        );
     }
     let mut out = slot(BATCH * len + PAGE).expect("memory");
     for (what, from) in [("on a page", 0), ("16 bytes behind", 16)] {
@@ -198,33 +201,28 @@ fn random(criterion: &mut Criterion, shards: &Path) {
             .into_iter()
             .zip(slots(threads, 4 * BATCH * len))
             .collect();
-        group.bench_function(
-            format!("limit: copy loop, then convert, {threads} threads"),
-            |bench| {
-                bench.iter(|| {
-                    bare(&order, &mut own, |images, (bytes, floats)| {
-                        copy(&records, images, bytes);
-                        let floats: &mut [f32] = cast_slice_mut(floats);
-                        for (bytes, floats) in
-                            bytes.chunks_exact(len).zip(floats.chunks_exact_mut(len))
-                        {
-                            convert(&normalization, bytes, floats);
-                        }
-                    });
-                });
+        let convert_all = |images: &[u32], (bytes, floats): &mut (MmapMut, MmapMut)| {
+            copy(&records, images, bytes);
+            let floats: &mut [f32] = cast_slice_mut(floats);
+            for (bytes, floats) in bytes.chunks_exact(len).zip(floats.chunks_exact_mut(len)) {
+                convert(&normalization, bytes, floats);
+            }
+        };
+        by_turns(
+            &mut group,
+            &format!("prefetch, {threads} threads"),
+            images,
+            ("copy loop, then convert", || {
+                time(|| bare(&order, &mut own, convert_all))
+            }),
+            || {
+                let slots = slots(threads + 1, 4 * BATCH * len);
+                let gather = move |data: &Dataset, images: &[u32], out: &mut MmapMut| {
+                    data.gather_f32(images, &normalization, cast_slice_mut(out))
+                };
+                time(|| epoch(&data, slots, threads, gather))
             },
         );
-        group.bench_function(format!("prefetch, {threads} threads"), |bench| {
-            bench.iter_batched(
-                || slots(threads + 1, 4 * BATCH * len),
-                |slots| {
-                    epoch(&data, slots, threads, move |data, images, out| {
-                        data.gather_f32(images, &normalization, cast_slice_mut(out))
-                    })
-                },
-                BatchSize::PerIteration,
-            );
-        });
     }
     group.finish();
 }
@@ -280,15 +278,24 @@ fn checksums(criterion: &mut Criterion, shards: &Path) {
     let inspect = || Set::open(shards, map).expect("a packed set");
     let verify = |set: &Set<Map>| assert!(set.verify(&mut ()).damaged.is_empty());
     let (mapped, set) = (map_all(), inspect());
+    let images = mapped.iter().map(|shard| shard.len()).sum();
     let bytes = mapped.iter().map(|shard| shard.images().len() as u64).sum();
     let mut group = criterion.benchmark_group("every pixel, all threads");
     group.sample_size(20).throughput(Throughput::Bytes(bytes));
-    group.bench_function("limit: read", |bench| bench.iter(|| read_all(&mapped)));
-    group.bench_function("verify", |bench| bench.iter(|| verify(&set)));
-    group.bench_function("limit: map and read", |bench| {
-        bench.iter(|| read_all(&map_all()))
-    });
-    group.bench_function("map and verify", |bench| bench.iter(|| verify(&inspect())));
+    by_turns(
+        &mut group,
+        "verify",
+        images,
+        ("reading", || time(|| read_all(&mapped))),
+        || time(|| verify(&set)),
+    );
+    by_turns(
+        &mut group,
+        "map and verify",
+        images,
+        ("mapping and reading", || time(|| read_all(&map_all()))),
+        || time(|| verify(&inspect())),
+    );
     group.finish();
 }
 

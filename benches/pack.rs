@@ -1,19 +1,19 @@
 //! Packing against its limit: decoding the same JPEGs from memory, on as many threads, and nothing else.
 //!
-//! The speed of a busy machine drifts from one benchmark to the next. So the ratio of the two is that of
-//! rounds that do both, by turns; its median over the rounds is printed after each `pack`.
-//!
 //! Reads the set that TINYRES_REAL_DATA names, or else a synthetic one of 11,000 images: from a zip
 //! and from a tree, both in the page cache. Shards go to the temporary directory (TMPDIR).
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+mod turns;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use tinyres::pack::{Config, pack};
 use tinyres::source::Source;
 use turbojpeg::{Decompressor, Image, PixelFormat};
+use turns::{by_turns, time};
 
 fn packing(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -49,9 +49,6 @@ fn packing(criterion: &mut Criterion) {
             .num_threads(threads)
             .build()
             .expect("threads");
-        group.bench_function(BenchmarkId::new("decode only", threads), |bench| {
-            bench.iter(|| pool.install(|| decode(&jpegs)));
-        });
         let config = Config {
             output: dir.path().join("shards"),
             shard_images: 8192.try_into().expect("not zero"),
@@ -63,36 +60,21 @@ fn packing(criterion: &mut Criterion) {
         };
         // To a directory that is not there: freeing the pages of an old set is no part of packing.
         let clear = || drop(std::fs::remove_dir_all(&config.output));
-        let mut ratios = Vec::new();
-        group.bench_function(BenchmarkId::new("pack", threads), |bench| {
-            bench.iter_custom(|rounds| {
-                let mut packing = Duration::ZERO;
-                for _ in 0..rounds {
-                    let limit = time(|| pool.install(|| decode(&jpegs)));
-                    clear();
-                    let took = time(|| pack(&source, &config, &mut ()).expect("a set"));
-                    ratios.push(limit.div_duration_f64(took));
-                    packing += took;
-                }
-                packing
-            });
-        });
+        by_turns(
+            &mut group,
+            &format!("pack, {threads} threads"),
+            jpegs.len(),
+            ("decoding alone", || {
+                time(|| pool.install(|| decode(&jpegs)))
+            }),
+            || {
+                clear();
+                time(|| pack(&source, &config, &mut ()).expect("a set"))
+            },
+        );
         clear();
-        ratios.sort_by(f64::total_cmp);
-        if let Some(median) = ratios.get(ratios.len() / 2) {
-            let rounds = ratios.len();
-            println!(
-                "pack/{threads}: {median:.2} of decoding alone, the median of {rounds} rounds"
-            );
-        }
     }
     group.finish();
-}
-
-fn time<T>(work: impl FnOnce() -> T) -> Duration {
-    let began = Instant::now();
-    work();
-    began.elapsed()
 }
 
 /// Pixels as the decoder makes them, to memory that is used again at once.

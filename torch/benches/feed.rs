@@ -18,6 +18,10 @@ use tinyres_torch::feed::Feed;
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "../../benches/turns/mod.rs"]
+mod turns;
+
+use turns::{by_turns, time};
 
 const BATCH: usize = 512;
 
@@ -53,22 +57,27 @@ fn feeding(criterion: &mut Criterion) {
     let all = Tensor::from_slice(&all).view([-1, sides[0], sides[1], sides[2]]);
     let ids: Vec<i64> = order().get(0..images).map(i64::from).collect();
     let ids = Tensor::from_slice(&ids).view([-1, 512]);
-    group.bench_function("limit: index_select", |bench| {
-        bench.iter(|| {
-            for row in 0..ids.size()[0] {
-                drop(black_box(all.index_select(0, &ids.select(0, row))));
-            }
-        });
-    });
     let feed = Feed::new(Arc::clone(&data), Device::Cpu, Placement::Resident).expect("memory");
-    group.bench_function("pass", |bench| {
-        bench.iter(|| {
-            let mut pass = feed.pass(order(), batch, true, 0).expect("a pass");
-            while let Some(done) = pass.next_batch(|batch| Ok(black_box(batch).at)) {
-                done.expect("a batch");
-            }
-        });
-    });
+    by_turns(
+        &mut group,
+        "pass",
+        images,
+        ("index_select alone", || {
+            time(|| {
+                for row in 0..ids.size()[0] {
+                    drop(black_box(all.index_select(0, &ids.select(0, row))));
+                }
+            })
+        }),
+        || {
+            time(|| {
+                let mut pass = feed.pass(order(), batch, true, 0).expect("a pass");
+                while let Some(done) = pass.next_batch(|batch| Ok(black_box(batch).at)) {
+                    done.expect("a batch");
+                }
+            })
+        },
+    );
     group.finish();
 
     let mut group = criterion.benchmark_group("a batch of 512 to floats");
