@@ -122,7 +122,7 @@ static int judge(const char *call, int kind, const char *path, const char *to) {
 
 static int judge_fd(const char *call, int kind, int fd) {
     /* A handler of signals writes to stderr, on a stack that may not have room for a path. */
-    if (fd <= STDERR_FILENO)
+    if (fd == STDERR_FILENO)
         return PROCEED;
     char path[PATH_MAX];
     return judge(call, kind, whole(fd, NULL, path), "");
