@@ -125,10 +125,10 @@ impl fmt::Display for Report {
         }
         let kept: usize = self.splits.iter().map(|split| split.kept).sum();
         if kept > 0 {
-            let shards = if kept == 1 { "shard" } else { "shards" };
+            let s = if kept == 1 { "" } else { "s" };
             writeln!(
                 f,
-                "kept {} {shards} of an interrupted pack",
+                "kept {} shard{s} of an interrupted pack",
                 Count(kept as u64)
             )?;
         }
