@@ -17,9 +17,9 @@ use tinyres_format::{Shape, Split};
 use tinyres_torch::run::Run;
 use tinyres_torch::train::{Splits, train};
 
-/// As CIFAR-10 has them, and as Imagenette is often resized.
+/// As CIFAR-10 has them, and as Imagenette is resized.
 #[test]
-fn sets_of_32_and_of_128_pixels_pack_and_train() {
+fn sets_of_32_128_and_160_pixels_pack_and_train() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("set");
     let drawn = sample::Config {
@@ -32,7 +32,7 @@ fn sets_of_32_and_of_128_pixels_pack_and_train() {
     };
     sample::write(&tree, &drawn, &mut ()).unwrap();
     let source = Source::open(&tree).unwrap();
-    for side in [32, 128] {
+    for side in [32, 128, 160] {
         let shards = dir.path().join(format!("shards-{side}"));
         let packed = Config {
             output: shards.clone(),
