@@ -300,6 +300,15 @@ fn network(stem: Stem, boxes: bool) -> ResNet18 {
     ResNet18::new(spec, 3, Device::Cpu).unwrap()
 }
 
+/// Two images of noise, `f32 [2, 3, side, side]`. Not by libtorch: its generator is the whole process's,
+/// and other tests are drawing networks from it.
+fn noise(side: i64) -> Tensor {
+    let draws = Draws::new(0, Stream::Sample, 0);
+    let value = |at| f32::from(u8::try_from(draws.below(at, 256)).unwrap()) / 255.0;
+    let values: Vec<f32> = (0..6 * side.unsigned_abs().pow(2)).map(value).collect();
+    Tensor::from_slice(&values).view([2, 3, side, side])
+}
+
 #[test]
 fn the_head_changes_nothing_else() {
     let (plain, boxed) = (
@@ -310,7 +319,7 @@ fn the_head_changes_nothing_else() {
     assert_eq!(state[..plain_state.len()], plain_state);
     let added = &state[plain_state.len()..];
     assert!(added.iter().all(|(name, _)| name.starts_with("box_head.")));
-    let images = Tensor::rand([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+    let images = noise(64);
     let outputs = plain.outputs(&images, false).unwrap();
     assert!(outputs.boxes.is_none());
     let logits = boxed.outputs(&images, false).unwrap().logits;
@@ -337,7 +346,7 @@ fn the_head_starts_at_the_mean_box_for_any_size_of_map() {
         let mean = [0.5, 0.625, 0.75, 0.25];
         net.start_boxes_at(mean).unwrap();
         assert_eq!(net.mean_box().unwrap(), Some(mean));
-        let images = Tensor::rand([2, 3, side, side], (Kind::Float, Device::Cpu));
+        let images = noise(side);
         let boxes = net.outputs(&images, true).unwrap().boxes.unwrap();
         assert_eq!(boxes.size(), [2, 4]);
         for (got, expected) in numbers(&boxes.detach())
@@ -397,7 +406,7 @@ fn run(dir: &Path, name: &str, flags: &str, data: &Splits) -> Vec<Epoch> {
 fn boxes_are_learnt_and_scored() {
     const SEVEN: NonZeroUsize = NonZeroUsize::new(7).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let data = quarters(dir.path(), 140, 40);
+    let data = quarters(dir.path(), 280, 40);
     let flags = "boxes = true\nprecision = 'f32'\nepochs = 8\nbatch = 16\nlr = 0.05\nshift = 2";
     let epochs = run(dir.path(), "run", flags, &data);
     let scores: Vec<_> = epochs
@@ -464,9 +473,9 @@ fn boxes_are_learnt_and_scored() {
 
         said.compare(net.mean_box().unwrap().unwrap());
         let best = said.baselines[2].score.mean_iou;
-        assert!(mean > best + 0.05, "{scores:#?} {:#?}", said.baselines);
+        assert!(mean > best + 0.3, "{scores:#?} {:#?}", said.baselines);
     }
-    assert!(scores[7].mean_iou > scores[0].mean_iou + 0.1, "{scores:#?}");
+    assert!(scores[7].mean_iou > scores[0].mean_iou + 0.3, "{scores:#?}");
 }
 
 #[test]
