@@ -17,10 +17,10 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use memmap2::MmapMut;
 use rayon::prelude::*;
 use tinyres::inspect::Set;
-use tinyres::load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Result, Verify, slot};
 use tinyres::pack;
 use tinyres::source::Source;
 use tinyres_format::{Map, PAGE, Shard, Split, shards_in};
+use tinyres_load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Result, Verify, slot};
 use turns::{by_turns, time};
 
 const BATCH: usize = 512;

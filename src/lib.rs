@@ -6,7 +6,6 @@
 mod beside;
 pub mod event;
 pub mod inspect;
-pub mod load;
 pub mod pack;
 pub mod sample;
 mod scratch;

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::files;
 use packing::{Fixture, Seen, Task, tinyres};
-use tinyres::load::{Dataset, Draws, Stream, Verify};
-use tinyres_format::{MANIFEST, Shard, Split, shards_in};
+use tinyres_format::{Draws, MANIFEST, Shard, Split, Stream, shards_in};
+use tinyres_load::{Dataset, Verify};
 
 /// Kills it before each of its calls in turn, with nothing there or an older set.
 fn killed_before_any_call(task: Task, over: bool) {
@@ -106,7 +106,7 @@ fn readers_agree(fixture: &Fixture, seen: Seen) -> Result<(), String> {
 }
 
 /// Opens a split, checks all of it, and returns its pixels.
-fn open(fixture: &Fixture, split: Split) -> tinyres::load::Result<Vec<u8>> {
+fn open(fixture: &Fixture, split: Split) -> tinyres_load::Result<Vec<u8>> {
     #[expect(
         unsafe_code,
         reason = "pack replaces shards by renaming others over them"

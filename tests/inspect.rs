@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 use common::{failure, tinyres};
 use serde_json::Value;
 use tinyres::inspect::Set;
-use tinyres::load::{Draws, Stream};
 use tinyres_format::{
-    Class, Columns, Digest, Manifest, Metadata, Refused, Shape, Shard, ShardEntry, Split,
-    SplitEntry, Writer,
+    Class, Columns, Digest, Draws, Manifest, Metadata, Refused, Shape, Shard, ShardEntry, Split,
+    SplitEntry, Stream, Writer,
 };
 
 const SIDE: usize = 20;

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use sets::{KIND, Kind, WRONG, write};
-use tinyres::load::{Dataset, Result, Verify};
 use tinyres_format::Split;
+use tinyres_load::{Dataset, Result, Verify};
 
 #[expect(unsafe_code, reason = "what is not cut causes no fault")]
 fn open(dir: &Path) -> Result<Dataset> {

@@ -16,7 +16,7 @@ fn main() {
         "parallel.cpp",
         "script.cpp",
     ] {
-        println!("cargo:rerun-if-changed=src/{file}");
+        println!("cargo:rerun-if-changed=src/libtorch/{file}");
     }
     if env::var_os("CARGO_FEATURE_TORCH").is_none() {
         return;
@@ -35,11 +35,11 @@ fn main() {
         // Of a debug build, too: it has kernels.
         .opt_level(3)
         .files([
-            "src/shim.cpp",
-            "src/conv.cpp",
-            "src/norm.cpp",
-            "src/parallel.cpp",
-            "src/script.cpp",
+            "src/libtorch/shim.cpp",
+            "src/libtorch/conv.cpp",
+            "src/libtorch/norm.cpp",
+            "src/libtorch/parallel.cpp",
+            "src/libtorch/script.cpp",
         ])
         .compile("tinyres_shim");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");

@@ -13,8 +13,8 @@ use std::time::Instant;
 use bytemuck::{cast_slice, cast_slice_mut};
 use clap::Parser;
 use memmap2::MmapMut;
-use tinyres::load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Result, Verify, slot};
 use tinyres_format::Split;
+use tinyres_load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Result, Verify, slot};
 
 // Of ImageNet's training images.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];

@@ -1,5 +1,6 @@
 #![doc = include_str!("../SPEC.md")]
 
+mod draws;
 mod error;
 mod header;
 mod le;
@@ -12,6 +13,7 @@ mod shard;
 pub mod transport;
 mod writer;
 
+pub use draws::{Draws, Stream};
 pub use error::{Error, Result};
 pub use header::{BLOCK_IMAGES, MAGIC, PAGE, Shape, VERSION};
 pub use le::{Le32, Le64, LeI32, LeI64};

@@ -1,7 +1,7 @@
 use std::num::NonZeroUsize;
 
 use arbitrary::{Result, Unstructured};
-use tinyres::load::{Batches, Order, Rank};
+use tinyres_load::{Batches, Order, Rank};
 
 /// Any seed, length, batch size and number of ranks: the order is that of `SPEC.md`, section 7, and
 /// the ranks' slices join to it.

@@ -3,11 +3,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tinyres_format::{Class, LeI32, Shape, Split};
 
 use super::{Error, Member, Result, Set};
-use crate::load::{Draws, Stream};
 use crate::text::Count;
+use tinyres_format::{Class, Draws, LeI32, Shape, Split, Stream};
 
 /// One image and what is known of it.
 #[derive(Clone, Debug, Serialize)]

@@ -18,12 +18,12 @@ use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
 use crate::event::{Event, Observer};
-use crate::load::{Draws, Stream};
 use crate::text::{Bytes, Count};
 use class::Class;
 pub use class::MAX_CLASSES;
 use directory::Draft;
 use scene::{Bounds, Scene};
+use tinyres_format::{Draws, Stream};
 
 /// Width and height of every picture, in pixels.
 const SIDE: usize = 64;

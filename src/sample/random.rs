@@ -1,4 +1,4 @@
-use crate::load::Draws;
+use tinyres_format::Draws;
 
 /// Draws read one after the other.
 pub(super) struct Random {

@@ -5,7 +5,7 @@ use std::fmt;
 use super::SIDE;
 use super::class::{Class, Row, Shape, Texture};
 use super::random::Random;
-use crate::load::Draws;
+use tinyres_format::Draws;
 
 /// Pixels between two nodes of the ground's lattice.
 const CELL: usize = 8;
@@ -263,8 +263,8 @@ fn pixel(at: f32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use crate::load::Stream;
     use sha2::{Digest as _, Sha256};
+    use tinyres_format::Stream;
 
     use super::super::class::MAX_CLASSES;
     use super::*;

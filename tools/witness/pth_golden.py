@@ -1,6 +1,6 @@
 """Files of torch.save for torch/tests/init.rs.
 
-    pth_golden.py [OUT]        OUT defaults to torch/tests/golden, beside this script's tools/
+    pth_golden.py [OUT]        OUT defaults to torch/golden, beside this script's tools/
 
 resnet18.pth    the state dict of torchvision's resnet18 (1000 classes), to keep it small with tensor k,
                 counted from 0 in its own order, all of one value, (k + 1) / 128, in a storage of one
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-OUT = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2] / "torch/tests/golden")
+OUT = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[2] / "torch/golden")
 
 state = torchvision.models.resnet18().state_dict()
 for k, (name, tensor) in enumerate(state.items()):

@@ -1,6 +1,6 @@
 """One training step of torchvision's ResNet18, as golden files for torch/tests.
 
-    resnet18_golden.py [OUT]        OUT defaults to torch/tests/golden, beside this script's tools/
+    resnet18_golden.py [OUT]        OUT defaults to torch/golden, beside this script's tools/
 
 To keep 11 million weights out of git, weights and inputs follow from a formula. In 64-bit integers
 that wrap, and then in exact f64 arithmetic:
@@ -112,7 +112,7 @@ def relative(got, want):
     return ((got - want).norm() / want.norm()).item()
 
 
-def main(out=Path(__file__).parents[2] / "torch/tests/golden"):
+def main(out=Path(__file__).parents[2] / "torch/golden"):
     golden, state = training_step(torch.float64)
     save_file(golden, Path(out) / "resnet18.safetensors")
     lines = [

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tch::{Device, Kind, Tensor};
-use tinyres::load::{Dataset, Draws, Order, Stream, Verify};
-use tinyres_format::Split;
-use tinyres_torch::augment::{Augment, Normalizer};
+use tinyres_format::{Draws, Split, Stream};
+use tinyres_load::{Dataset, Order, Verify};
 use tinyres_torch::config::Normalize;
-use tinyres_torch::device::Placement;
-use tinyres_torch::feed::Feed;
+use tinyres_torch::input::augment::{Augment, Normalizer};
+use tinyres_torch::input::feed::Feed;
+use tinyres_torch::libtorch::device::Placement;
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -46,7 +46,7 @@ pub enum Error {
     },
     /// The data cannot be read.
     #[error(transparent)]
-    Load(#[from] tinyres::load::Error),
+    Load(#[from] tinyres_load::Error),
     /// There is no memory for the batches.
     #[error("no memory for batches: {0}")]
     Memory(String),

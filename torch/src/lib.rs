@@ -1,45 +1,28 @@
-//! Trains ResNet18 from tinyres shards with libtorch.
+//! Trains ResNet18 from tinyres shards with libtorch. Nothing here prints; the binary does.
 //!
-//! The parts: [`config`] and its recipes decide a run, [`model`], [`schedule`], [`optim`] and
-//! [`augment`] carry it out. Nothing here prints; the binary does.
+//! The rooms, each of which imports only those before it:
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`libtorch`] | the boundary: the C++ shim and kernels, devices, precision |
+//! | [`net`] | ResNet18, its box head, the boxes' geometry and loss |
+//! | [`config`] | what decides a run: recipes, learning-rate schedule, image sizes |
+//! | [`input`] | from shards to what the network takes: feeds, augmentation, normalisation |
+//! | [`run`] | a run's directory: configuration, metrics, checkpoints, event files |
+//! | [`infer`] | what trained weights are used for: evaluation, prediction, export |
+//! | [`train`] | initial weights, optimizers, the training loop |
+//! | [`doctor`] | checks that devices and loader compute alike |
 #![cfg(feature = "torch")]
 
-pub mod augment;
-pub mod boxes;
-pub mod checkpoint;
 pub mod config;
-pub mod device;
 pub mod doctor;
-pub mod ema;
 mod error;
-pub mod evaluate;
-pub mod export;
-pub mod feed;
-#[expect(unsafe_code, reason = "the one place where libtorch is called by hand")]
-mod ffi;
-pub mod init;
-pub mod inputs;
-pub mod model;
-pub mod optim;
-pub mod parity;
-pub mod predict;
+pub mod infer;
+pub mod input;
+pub mod libtorch;
+pub mod net;
 pub mod run;
-pub mod schedule;
-pub mod sizes;
-pub mod tensorboard;
 pub mod train;
-pub mod tta;
 
 pub use error::{Error, Result};
-pub use ffi::{exit_at_once, tune_allocator};
-
-/// Threads that libtorch computes with.
-#[must_use]
-pub fn threads() -> usize {
-    usize::try_from(tch::get_num_threads()).unwrap_or(1)
-}
-
-/// Sets the threads that libtorch computes with.
-pub fn set_threads(threads: usize) {
-    tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-}
+pub use libtorch::{exit_at_once, set_threads, threads, tune_allocator};

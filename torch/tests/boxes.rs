@@ -13,18 +13,17 @@ use std::sync::atomic::AtomicBool;
 use common::{Ear, SIDE, config};
 use tch::{Device, Kind, Tensor};
 use tinyres::event::{Epoch, Event};
-use tinyres::load::{Draws, Stream};
-use tinyres_format::Split;
-use tinyres_torch::augment::Augment;
-use tinyres_torch::boxes::{self, Weights, edges, giou, iou, overlap, to_centres, to_edges};
-use tinyres_torch::checkpoint::Checkpoint;
-use tinyres_torch::device::Placement;
-use tinyres_torch::evaluate::evaluate;
-use tinyres_torch::feed::{Batch, Feed};
-use tinyres_torch::model::{ResNet18, Spec, Stem};
+use tinyres_format::{Draws, Split, Stream};
+use tinyres_torch::infer::evaluate::evaluate;
+use tinyres_torch::infer::tta::Tta;
+use tinyres_torch::input::augment::Augment;
+use tinyres_torch::input::feed::{Batch, Feed};
+use tinyres_torch::libtorch::device::Placement;
+use tinyres_torch::net::boxes::{self, Weights, edges, giou, iou, overlap, to_centres, to_edges};
+use tinyres_torch::net::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
+use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::train::{Splits, train};
-use tinyres_torch::tta::Tta;
 
 /// A box of inclusive pixels in a square of `side`, drawn from `draws`.
 fn random_box(draws: Draws, side: u64) -> [i32; 4] {

@@ -17,8 +17,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use inject::Call;
-use tinyres::load::{Draws, Stream};
-use tinyres_torch::checkpoint::Checkpoint;
+use tinyres_format::{Draws, Stream};
+use tinyres_torch::run::checkpoint::Checkpoint;
 
 const LAST: &str = "last.safetensors";
 

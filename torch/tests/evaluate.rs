@@ -11,17 +11,17 @@ use common::{Ear, config};
 use tch::{Device, Kind, Tensor};
 use tinyres::event::Event;
 use tinyres_torch::Error;
-use tinyres_torch::augment::Normalizer;
-use tinyres_torch::checkpoint::Checkpoint;
 use tinyres_torch::config::Normalize;
-use tinyres_torch::device::Placement;
-use tinyres_torch::evaluate::evaluate;
-use tinyres_torch::feed::Feed;
-use tinyres_torch::inputs::Inputs;
-use tinyres_torch::model::{ResNet18, Spec, Stem};
+use tinyres_torch::infer::evaluate::evaluate;
+use tinyres_torch::infer::tta::Tta;
+use tinyres_torch::input::augment::Normalizer;
+use tinyres_torch::input::feed::Feed;
+use tinyres_torch::input::inputs::Inputs;
+use tinyres_torch::libtorch::device::Placement;
+use tinyres_torch::net::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
+use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::train::train;
-use tinyres_torch::tta::Tta;
 
 const SEVEN: NonZeroUsize = NonZeroUsize::new(7).unwrap();
 

@@ -11,10 +11,10 @@ use common::{Ear, SIDE, config};
 use serde_json::{Value, json};
 use tch::{CModule, Device, Tensor};
 use tinyres::event::Event;
-use tinyres_torch::augment::Normalizer;
-use tinyres_torch::checkpoint::Checkpoint;
-use tinyres_torch::export::{Target, export};
+use tinyres_torch::infer::export::{Target, export};
+use tinyres_torch::input::augment::Normalizer;
 use tinyres_torch::run::Run;
+use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::train::train;
 
 /// Of logits of about 1.

@@ -13,15 +13,15 @@ use tch::{Device, Kind, Tensor};
 use tinyres::event::Event;
 use tinyres_format::{Class, Digest};
 use tinyres_torch::Error;
-use tinyres_torch::checkpoint::Checkpoint;
-use tinyres_torch::init::{self, Init};
-use tinyres_torch::model::{ResNet18, Spec, Stem};
+use tinyres_torch::net::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
+use tinyres_torch::run::checkpoint::Checkpoint;
+use tinyres_torch::train::init::{self, Init};
 use tinyres_torch::train::{Splits, train};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
+        .join("golden")
         .join(name)
 }
 

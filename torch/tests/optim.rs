@@ -5,8 +5,8 @@
 mod common;
 
 use tch::{Kind, Tensor};
-use tinyres_torch::model::{Named, Role};
-use tinyres_torch::optim::Optimizer;
+use tinyres_torch::net::{Named, Role};
+use tinyres_torch::train::optim::Optimizer;
 
 const SGD: [f32; 9] = [
     -0.1836366,

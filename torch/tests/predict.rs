@@ -14,9 +14,9 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use tinyres::{pack, source::Source};
 use tinyres_format::Split;
-use tinyres_torch::augment::Normalizer;
-use tinyres_torch::checkpoint::Checkpoint;
+use tinyres_torch::input::augment::Normalizer;
 use tinyres_torch::run::Run;
+use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::train::train;
 
 const CLASSES: usize = 6;

@@ -2,11 +2,11 @@
 #![cfg(feature = "torch")]
 
 use tch::{Device, Kind, Tensor};
-use tinyres_torch::device::Precision;
-use tinyres_torch::model::{ResNet18, Spec, Stem};
-use tinyres_torch::parity::{Deviation, against_torchvision};
+use tinyres_torch::doctor::parity::{Deviation, against_torchvision};
+use tinyres_torch::libtorch::device::Precision;
+use tinyres_torch::net::{ResNet18, Spec, Stem};
 
-const KEYS: &str = include_str!("golden/resnet18-keys.txt");
+const KEYS: &str = include_str!("../golden/resnet18-keys.txt");
 /// Of f32 against f64; torchvision's own f32 is off by a tenth of it.
 const TOLERANCE: f64 = 1e-4;
 const SPEC: Spec = Spec {

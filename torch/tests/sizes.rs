@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 
 use common::{Ear, config};
 use tinyres::event::Event;
-use tinyres::load::{Dataset, Verify};
 use tinyres::pack::{Config, Resize, pack};
 use tinyres::sample;
 use tinyres::source::Source;
 use tinyres_format::{Shape, Split};
+use tinyres_load::{Dataset, Verify};
 use tinyres_torch::run::Run;
 use tinyres_torch::train::{Splits, train};
 

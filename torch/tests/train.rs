@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{Ear, config};
 use tinyres::event::{Epoch, Event};
-use tinyres::load::Order;
+use tinyres_load::Order;
 use tinyres_torch::Error;
 use tinyres_torch::run::Run;
 use tinyres_torch::train::{Outcome, Splits, train};

@@ -2,11 +2,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tinyres::load::{Draws, Stream, Verify};
 use tinyres::ui::Ui;
 use tinyres_format::{
-    Class, Columns, Digest, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry, Writer,
+    Class, Columns, Digest, Draws, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry,
+    Stream, Writer,
 };
+use tinyres_load::Verify;
 use tinyres_torch::doctor::examine;
 
 /// Say what libtorch finds on this machine, and check that it computes alike everywhere

@@ -3,15 +3,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tinyres::load::Verify;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
-use tinyres_torch::checkpoint::Checkpoint;
-use tinyres_torch::device::{self, DeviceChoice, Placement, Precision};
-use tinyres_torch::evaluate::evaluate;
-use tinyres_torch::feed::Feed;
+use tinyres_load::Verify;
+use tinyres_torch::infer::evaluate::evaluate;
+use tinyres_torch::infer::tta::Tta;
+use tinyres_torch::input::feed::Feed;
+use tinyres_torch::libtorch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::run::Run;
-use tinyres_torch::tta::Tta;
+use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// Score trained weights on a split
 ///

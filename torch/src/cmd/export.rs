@@ -7,9 +7,9 @@ use serde::Serialize;
 use tinyres::text::Bytes;
 use tinyres::ui::Ui;
 use tinyres_format::publish;
-use tinyres_torch::checkpoint::Checkpoint;
-use tinyres_torch::export::{OPSET, Target, export};
+use tinyres_torch::infer::export::{OPSET, Target, export};
 use tinyres_torch::run::Run;
+use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// Write a trained network in the format of another tool
 ///

@@ -8,10 +8,10 @@ pub mod train;
 
 use std::path::{Path, PathBuf};
 
-use tinyres::load::{self, Dataset, Verify};
 use tinyres::transport;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
+use tinyres_load::{Dataset, Verify};
 
 /// What the help of each command that maps shards says of them.
 pub const MAPPED: &str = "\
@@ -25,7 +25,7 @@ pub fn ready(shards: &Path, ui: &mut Ui) -> transport::Result<PathBuf> {
 
 /// Opens a split of a directory of raw shards.
 #[expect(unsafe_code, reason = "the command's help states the rule of the map")]
-pub fn open(dir: &Path, split: Split, verify: Verify) -> load::Result<Dataset> {
+pub fn open(dir: &Path, split: Split, verify: Verify) -> tinyres_load::Result<Dataset> {
     // SAFETY: that nobody writes to or truncates the shards is the rule that `--help` gives whoever
     // calls the command; nothing in tinyres does.
     unsafe { Dataset::open(dir, split, verify) }

@@ -16,10 +16,10 @@ use tinyres::source::{self, Problems};
 use tinyres::text::Count;
 use tinyres::ui::Ui;
 use tinyres_format::{Refused, publish};
-use tinyres_torch::checkpoint::Checkpoint;
-use tinyres_torch::device::{self, DeviceChoice, Precision};
-use tinyres_torch::predict::{Drawing, Options, Picture, Prediction, Predictor};
+use tinyres_torch::infer::predict::{Drawing, Options, Picture, Prediction, Predictor};
+use tinyres_torch::libtorch::device::{self, DeviceChoice, Precision};
 use tinyres_torch::run::Run;
+use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// Say what pictures show
 ///

@@ -8,16 +8,16 @@ use anyhow::{Context, ensure};
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use tinyres::event::{Event, Observer, Score};
-use tinyres::load::Verify;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
-use tinyres_torch::checkpoint::Checkpoint;
+use tinyres_load::Verify;
+use tinyres_torch::config::sizes::Sizes;
 use tinyres_torch::config::{Config, recipes};
-use tinyres_torch::device::{self, DeviceChoice};
 use tinyres_torch::exit_at_once;
-use tinyres_torch::init;
+use tinyres_torch::libtorch::device::{self, DeviceChoice};
 use tinyres_torch::run::Run;
-use tinyres_torch::sizes::Sizes;
+use tinyres_torch::run::checkpoint::Checkpoint;
+use tinyres_torch::train::init;
 use tinyres_torch::train::{Outcome, Splits, check, train};
 
 /// Train ResNet18 from shards

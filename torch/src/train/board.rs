@@ -6,9 +6,10 @@ use tinyres_format::Split;
 
 use super::Trainer;
 use super::trust::Output;
-use crate::feed::Batch;
-use crate::tensorboard::EventFile;
-use crate::{Error, Result, device};
+use crate::input::feed::Batch;
+use crate::libtorch::device;
+use crate::run::tensorboard::EventFile;
+use crate::{Error, Result};
 
 /// Images of the sheet, at most.
 const SHOWN: usize = 64;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use tinyres::load::Dataset;
+use tinyres_load::Dataset;
 
 use crate::config::Config;
-use crate::feed::expect_labels;
-use crate::{Error, Result, boxes, device};
+use crate::input::feed::expect_labels;
+use crate::libtorch::device;
+use crate::net::boxes;
+use crate::{Error, Result};
 
 /// The splits of a data set that training takes.
 #[derive(Clone, Debug)]

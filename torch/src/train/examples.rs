@@ -1,13 +1,13 @@
 //! What the network learns from: batches changed in all ways that the configuration asks for.
 
 use tch::{Device, Tensor};
-use tinyres::load::{Draws, Stream};
+use tinyres_format::{Draws, Stream};
 
 use crate::Result;
-use crate::augment::{Erasing, Mix, Mixed};
 use crate::config::Config;
-use crate::feed::Batch;
-use crate::inputs::Inputs;
+use crate::input::augment::{Erasing, Mix, Mixed};
+use crate::input::feed::Batch;
+use crate::input::inputs::Inputs;
 
 /// A batch as the network takes it, and what it is to make of it.
 pub(super) struct Examples {

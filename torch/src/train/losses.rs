@@ -2,7 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{Result, device};
+use crate::Result;
+use crate::libtorch::device;
 
 /// Losses of the latest steps, kept on the device until somebody looks.
 pub(super) struct Losses {

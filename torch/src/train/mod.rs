@@ -2,9 +2,12 @@
 
 mod board;
 mod data;
+pub mod ema;
 mod examples;
+pub mod init;
 mod losses;
 mod objective;
+pub mod optim;
 mod trust;
 
 use std::num::NonZeroUsize;
@@ -16,22 +19,25 @@ use std::time::{Duration, Instant};
 
 use tch::{Device, Tensor};
 use tinyres::event::{Epoch, Event, Observer, Score, Step};
-use tinyres::load::{Dataset, Draws, Order, Stream};
+use tinyres_format::{Draws, Stream};
+use tinyres_load::{Dataset, Order};
 
-use crate::augment::Augment;
-use crate::checkpoint::{About, Checkpoint, Position};
+use crate::Result;
 use crate::config::Config;
-use crate::ema::Ema;
-use crate::evaluate::evaluate;
-use crate::feed::{Batch, Feed};
-use crate::inputs::{Inputs, scaled};
-use crate::model::ResNet18;
-use crate::optim::Optimizer;
+use crate::config::schedule::{Schedule, share_of_steps};
+use crate::infer::evaluate::evaluate;
+use crate::infer::tta::Tta;
+use crate::input::augment::Augment;
+use crate::input::feed::{Batch, Feed};
+use crate::input::inputs::{Inputs, scaled};
+use crate::libtorch::device;
+use crate::net::ResNet18;
+use crate::net::boxes;
 use crate::run::Run;
-use crate::schedule::{Schedule, share_of_steps};
-use crate::tensorboard::EventFile;
-use crate::tta::Tta;
-use crate::{Result, boxes, device, init};
+use crate::run::checkpoint::{About, Checkpoint, Position};
+use crate::run::tensorboard::EventFile;
+use crate::train::ema::Ema;
+use crate::train::optim::Optimizer;
 
 pub use data::{Splits, check};
 

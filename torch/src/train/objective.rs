@@ -3,10 +3,11 @@
 use tch::{Reduction, Tensor};
 
 use super::examples::Examples;
-use crate::augment::partners;
+use crate::Result;
 use crate::config::Config;
-use crate::model::Outputs;
-use crate::{Result, boxes};
+use crate::input::augment::partners;
+use crate::net::Outputs;
+use crate::net::boxes;
 
 /// The cross-entropy of the class, and the loss of the box where the network predicts one.
 pub(super) struct Objective {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use tinyres::event::{Event, Observer};
-use tinyres::load::{Batches, Order, Rank};
+use tinyres_load::{Batches, Order, Rank};
 
 use super::{Trainer, batch_size};
 use crate::{Error, Result};

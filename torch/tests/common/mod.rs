@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tinyres::event::{Event, Observer};
-use tinyres::load::{Dataset, Draws, Stream, Verify};
 use tinyres_format::{
-    Class, Columns, Digest, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry, Writer,
+    Class, Columns, Digest, Draws, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry,
+    Stream, Writer,
 };
+use tinyres_load::{Dataset, Verify};
 use tinyres_torch::config::Config;
 use tinyres_torch::train::Splits;
 

@@ -1,0 +1,331 @@
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use tinyres_format::{Draws, Stream};
+
+/// An order of images, each once.
+///
+/// A shuffle is carried out only as far as the order is asked for. It takes four bytes an image,
+/// and of these only the pages that it has touched.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The image at each place, XOR the place: zero, as fresh memory is, where nothing has moved.
+    images: Vec<u32>,
+    /// The draws of the shuffle and the number of its steps that are done, if it is one.
+    shuffle: Option<(Draws, usize)>,
+}
+
+impl Order {
+    /// All numbers below `len` once each, in an order that `(seed, epoch)` alone decides by the rule
+    /// in section 7 of the format's `SPEC.md`.
+    #[must_use]
+    pub fn shuffled(len: u32, seed: u64, epoch: u64) -> Self {
+        Self {
+            shuffle: Some((Draws::new(seed, Stream::Order, epoch), 0)),
+            ..Self::sequential(len)
+        }
+    }
+
+    /// All numbers below `len`, from 0 on.
+    #[must_use]
+    pub fn sequential(len: u32) -> Self {
+        Self {
+            images: vec![0; len as usize],
+            shuffle: None,
+        }
+    }
+
+    /// How many images there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// The images at `places`, of which those past the last are left out. The first call that
+    /// reaches a place pays for all places before it, some ten nanoseconds each.
+    pub fn get(&mut self, places: Range<usize>) -> impl ExactSizeIterator<Item = u32> {
+        let len = self.len();
+        let end = places.end.min(len);
+        let places = places.start.min(end)..end;
+        if let Some((draws, done)) = &mut self.shuffle {
+            for place in *done..places.end {
+                let ahead = draws.below(place as u64, (len - place) as u64);
+                let other = place + usize::try_from(ahead).expect("below a usize");
+                // Both values move by as much as their places differ.
+                let apart = number(place) ^ number(other);
+                self.images.swap(place, other);
+                self.images[place] ^= apart;
+                self.images[other] ^= apart;
+            }
+            *done = places.end.max(*done);
+        }
+        let start = places.start;
+        (self.images[places].iter().enumerate()).map(move |(at, image)| image ^ number(start + at))
+    }
+}
+
+/// A place as the number that it is in the file order.
+fn number(place: usize) -> u32 {
+    u32::try_from(place).expect("an order has at most 2^32 - 1 places")
+}
+
+/// A process's place among those that train together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// Its place, from 0.
+    pub index: usize,
+    /// How many there are.
+    pub count: NonZeroUsize,
+}
+
+impl Rank {
+    /// The only process.
+    pub const ONLY: Self = Self {
+        index: 0,
+        count: NonZeroUsize::MIN,
+    };
+
+    /// This rank's part of a global batch of `len` images: the ranks' parts join to the whole, and
+    /// their sizes differ by one at most.
+    fn slice(self, len: usize) -> Range<usize> {
+        let bound = |rank: usize| {
+            let (share, rest) = (len / self.count, len % self.count);
+            share * rank + rest.min(rank)
+        };
+        bound(self.index)..bound(self.index + 1)
+    }
+}
+
+/// An epoch's order cut into batches. A position in an epoch is the number of a batch.
+#[derive(Debug)]
+pub struct Batches {
+    order: Mutex<Order>,
+    images: usize,
+    batch: NonZeroUsize,
+    drop_last: bool,
+    rank: Rank,
+}
+
+impl Batches {
+    /// Cuts `order` into global batches of `batch` images, of which `rank` sees its slice. A last,
+    /// smaller batch is left out by all ranks if `drop_last`.
+    #[must_use]
+    pub fn new(order: Order, batch: NonZeroUsize, drop_last: bool, rank: Rank) -> Self {
+        Self {
+            images: order.len(),
+            order: Mutex::new(order),
+            batch,
+            drop_last,
+            rank,
+        }
+    }
+
+    /// How many batches there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        if self.drop_last {
+            self.images / self.batch
+        } else {
+            self.images.div_ceil(self.batch.get())
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The places in the order of this rank's images of global batch `index`; `None` past the last.
+    #[must_use]
+    pub fn places(&self, index: usize) -> Option<Range<usize>> {
+        if index >= self.len() {
+            return None;
+        }
+        let start = index * self.batch.get();
+        let end = self.images.min(start + self.batch.get());
+        let own = self.rank.slice(end - start);
+        Some(start + own.start..start + own.end)
+    }
+
+    /// The largest number of images that this rank gets in one batch.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.places(0).map_or(0, |places| places.len())
+    }
+
+    /// This rank's images of global batch `index`; `None` past the last.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Vec<u32>> {
+        let places = self.places(index)?;
+        // A panic in the midst of a step could leave an image out; there is nothing there to panic.
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(order.get(places).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn nonzero(n: usize) -> NonZeroUsize {
+        NonZeroUsize::new(n).expect("not zero")
+    }
+
+    /// The rule of SPEC.md written once more, without the types of this module.
+    fn naive(len: u32, seed: u64, epoch: u64) -> Vec<u32> {
+        let mix = |z: u64| {
+            let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            z ^ (z >> 31)
+        };
+        let golden = 0x9E37_79B9_7F4A_7C15u64;
+        let key = [seed, 0, epoch]
+            .iter()
+            .fold(0, |k: u64, w| mix((k ^ w).wrapping_add(golden)));
+        let mut order: Vec<u32> = (0..len).collect();
+        for i in 0..u64::from(len) {
+            let u = mix(key.wrapping_add((i + 1).wrapping_mul(golden)));
+            let j = u128::from(i) + ((u128::from(u) * u128::from(u64::from(len) - i)) >> 64);
+            order.swap(
+                usize::try_from(i).expect("small"),
+                usize::try_from(j).expect("small"),
+            );
+        }
+        order
+    }
+
+    fn shuffled(len: u32, seed: u64, epoch: u64) -> Vec<u32> {
+        Order::shuffled(len, seed, epoch)
+            .get(0..len as usize)
+            .collect()
+    }
+
+    /// As a few lines of Python, written from SPEC.md alone, have them. Not to change: runs resume by it.
+    #[test]
+    fn orders_that_never_change() {
+        assert_eq!(shuffled(12, 0, 0), [1, 0, 8, 9, 6, 10, 7, 3, 4, 2, 11, 5]);
+        assert_eq!(shuffled(12, 1, 2), [6, 4, 10, 8, 9, 2, 0, 1, 3, 7, 11, 5]);
+        let long = shuffled(100_000, 7, 3);
+        assert_eq!(long[..6], [46_923, 50_325, 2184, 66_329, 89_408, 23_092]);
+        assert_eq!(long[99_997..], [84_733, 76_420, 70_913]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_epoch_takes_each_image_once(len in 0u32..5000, seed: u64, epoch in 0u64..1000) {
+            let order = shuffled(len, seed, epoch);
+            prop_assert_eq!(&order, &naive(len, seed, epoch));
+            let mut sorted = order;
+            sorted.sort_unstable();
+            prop_assert!(sorted.into_iter().eq(0..len));
+        }
+
+        /// Whatever was asked for before.
+        #[test]
+        fn an_order_is_the_same_from_any_place(
+            len in 0u32..600, seed: u64, asked in prop::collection::vec((0usize..700, 0usize..90), 1..20),
+        ) {
+            let whole = naive(len, seed, 3);
+            let mut order = Order::shuffled(len, seed, 3);
+            for (start, count) in asked {
+                let got: Vec<u32> = order.get(start..start + count).collect();
+                let end = whole.len().min(start + count);
+                prop_assert_eq!(&got[..], whole.get(start..end).unwrap_or_default());
+            }
+            prop_assert!(Order::sequential(len).get(0..len as usize).eq(0..len));
+        }
+
+        /// Also where they come to it in any order: each rank, from whatever position it resumes.
+        #[test]
+        fn ranks_join_to_the_global_batch(
+            len in 0u32..500, batch in 1usize..70, count in 1usize..9, drop_last: bool, seed: u64,
+            first in 0usize..10,
+        ) {
+            let of = |rank| Batches::new(Order::shuffled(len, seed, 0), nonzero(batch), drop_last, rank);
+            let all = of(Rank::ONLY);
+            let ranks: Vec<Batches> =
+                (0..count).map(|index| of(Rank { index, count: nonzero(count) })).collect();
+            let order = naive(len, seed, 0);
+            for at in first..all.len() {
+                let own: Vec<Vec<u32>> = ranks.iter().filter_map(|rank| rank.get(at)).collect();
+                prop_assert_eq!(own.len(), count);
+                prop_assert!(own.iter().zip(&ranks).all(|(own, rank)| own.len() <= rank.most()));
+                let joined = own.concat();
+                prop_assert_eq!(&joined[..], &order[at * batch..order.len().min((at + 1) * batch)]);
+                prop_assert_eq!(Some(joined.clone()), all.get(at));
+                prop_assert!(joined.len() == batch || (at + 1 == all.len() && !drop_last));
+            }
+            for batches in ranks.iter().chain([&all]) {
+                prop_assert_eq!(batches.len(), all.len());
+                prop_assert!(batches.get(all.len()).is_none());
+            }
+            let served: usize = (0..all.len()).filter_map(|at| all.get(at)).map(|batch| batch.len()).sum();
+            prop_assert_eq!(served, if drop_last { order.len() / batch * batch } else { order.len() });
+        }
+    }
+
+    /// Spearman's correlation of two orders of the numbers below `a.len()`.
+    fn correlation(a: &[u32], b: impl IntoIterator<Item = f64>) -> f64 {
+        let b: Vec<f64> = b.into_iter().collect();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let a: Vec<f64> = a.iter().copied().map(f64::from).collect();
+        let (mean_a, mean_b) = (mean(&a), mean(&b));
+        let (mut product, mut square_a, mut square_b) = (0.0, 0.0, 0.0);
+        for (a, b) in a.iter().zip(&b) {
+            let (a, b) = (a - mean_a, b - mean_b);
+            (product, square_a, square_b) = (product + a * b, square_a + a * a, square_b + b * b);
+        }
+        product / (square_a * square_b).sqrt()
+    }
+
+    /// Correlations of 50,000 are within 4 standard deviations, which are 1 / sqrt(n), of 0: between
+    /// epochs, between seeds, between an image and its place, and between its class and its place
+    /// where, as in a packed set, each class is a run of images.
+    #[test]
+    fn orders_do_not_resemble_each_other_nor_the_file() {
+        const N: u32 = 50_000;
+        let bound = 4.0 / f64::from(N).sqrt();
+        let runs = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (u64::MAX, 0)];
+        let orders = runs.map(|(seed, epoch)| shuffled(N, seed, epoch));
+        for (at, a) in orders.iter().enumerate() {
+            let places = correlation(a, (0..N).map(f64::from));
+            let class = correlation(
+                &(0..N).collect::<Vec<_>>(),
+                a.iter().map(|image| f64::from(image / 250)),
+            );
+            assert!(
+                places.abs() < bound && class.abs() < bound,
+                "{places} {class}"
+            );
+            for b in &orders[at + 1..] {
+                let orders = correlation(a, b.iter().copied().map(f64::from));
+                assert!(orders.abs() < bound, "{orders}");
+            }
+        }
+    }
+
+    /// All 24 orders of four images come equally often: chi-square of 23 degrees of freedom stays
+    /// below 49.7, which it would pass once in a thousand times.
+    #[test]
+    fn every_order_is_as_likely() {
+        let mut times = std::collections::BTreeMap::new();
+        for seed in 0..24_000 {
+            *times.entry(shuffled(4, seed, 0)).or_insert(0.0) += 1.0;
+        }
+        assert_eq!(times.len(), 24);
+        let square: f64 = times
+            .values()
+            .map(|times: &f64| (times - 1000.0).powi(2) / 1000.0)
+            .sum();
+        assert!(square < 49.7, "{square}");
+    }
+}

@@ -1,0 +1,605 @@
+//! The loader against a naive twin that reads whole files.
+
+use std::collections::HashSet;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tinyres_format::{
+    Class, Columns, Digest, MANIFEST, Manifest, Metadata, Part, Shape, Shard, ShardEntry, Split,
+    SplitEntry, Writer,
+};
+use tinyres_load::{Batches, Dataset, Error, Normalization, Order, Prefetch, Rank, Verify, slot};
+
+const SHAPE: Shape = Shape::rgb(5);
+const LEN: usize = SHAPE.image_len();
+
+/// The pixels of image `image` of the split: no two images share a byte sequence.
+fn pixels(image: usize) -> Vec<u8> {
+    let byte = |at: usize| u8::try_from((image * 31 + at * (image % 7 + 1)) % 251).unwrap();
+    (0..LEN).map(byte).collect()
+}
+
+/// Writes a train split with so many images in each of its shards.
+fn write_set(dir: &Path, shards: &[usize]) {
+    let classes: Vec<Class> = (0..3)
+        .map(|id| Class {
+            id: format!("n{id}"),
+            name: format!("class {id}"),
+        })
+        .collect();
+    let mut first = 0;
+    let mut entries = Vec::new();
+    for (index, &images) in shards.iter().enumerate() {
+        let file = Split::Train.shard_name(index);
+        let mut writer = Writer::create(&dir.join(&file), SHAPE).unwrap();
+        let all = first..first + images;
+        writer
+            .append(&all.clone().flat_map(pixels).collect::<Vec<_>>())
+            .unwrap();
+        let columns = Columns {
+            labels: all
+                .clone()
+                .map(|image| i64::try_from(image % 3).unwrap())
+                .collect(),
+            boxes: all
+                .clone()
+                .map(|image| [0, 0, i32::try_from(image % 5).unwrap(), 4])
+                .collect(),
+            names: all.map(|image| format!("train/{image}.JPEG")).collect(),
+        };
+        let metadata = Metadata {
+            creator: "test".into(),
+            fingerprint: Digest::of(b"set"),
+            split: Split::Train,
+            shard: u32::try_from(index).unwrap(),
+            shards: u32::try_from(shards.len()).unwrap(),
+            grey: 0,
+            refused: vec![],
+            classes: classes.clone(),
+        };
+        let shard = writer.finish(&columns, &metadata).unwrap();
+        entries.push(ShardEntry {
+            file,
+            images: shard.images,
+            bytes: shard.bytes,
+            digest: shard.digest,
+        });
+        first += images;
+    }
+    let split = SplitEntry {
+        split: Split::Train,
+        images: first as u64,
+        shards: entries,
+    };
+    Manifest::new("test".into(), Digest::of(b"set"), SHAPE, 3, vec![split])
+        .save(dir)
+        .unwrap();
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the tests write to no shard while a data set is open"
+)]
+fn open(dir: &Path, split: Split, verify: Verify) -> Result<Dataset, Error> {
+    // SAFETY: see above.
+    unsafe { Dataset::open(dir, split, verify) }
+}
+
+fn set(shards: &[usize]) -> (tempfile::TempDir, Arc<Dataset>) {
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), shards);
+    let data = open(dir.path(), Split::Train, Verify::Lazy).unwrap();
+    (dir, Arc::new(data))
+}
+
+fn batches(data: &Dataset, batch: usize, seed: u64) -> Arc<Batches> {
+    cut(data, batch, seed, false, Rank::ONLY)
+}
+
+fn cut(data: &Dataset, batch: usize, seed: u64, drop_last: bool, rank: Rank) -> Arc<Batches> {
+    let order = Order::shuffled(u32::try_from(data.len()).unwrap(), seed, 0);
+    let batch = NonZeroUsize::new(batch).unwrap();
+    Arc::new(Batches::new(order, batch, drop_last, rank))
+}
+
+fn slots(data: &Dataset, batches: &Batches, count: usize) -> Vec<memmap2::MmapMut> {
+    (0..count)
+        .map(|_| slot((batches.most() * data.shape().image_len()).max(1)).unwrap())
+        .collect()
+}
+
+#[test]
+fn many_shards_are_one_list() {
+    let (_dir, data) = set(&[70, 0, 1, 130]);
+    assert_eq!(
+        (data.len(), data.shape(), data.split()),
+        (201, SHAPE, Split::Train)
+    );
+    assert_eq!(data.classes().len(), 3);
+    let order = [200, 0, 69, 70, 71, 70, 199];
+    let mut out = vec![0; order.len() * LEN];
+    data.gather(&order, &mut out).unwrap();
+    for (&image, got) in order.iter().zip(out.chunks_exact(LEN)) {
+        assert_eq!(got, pixels(image as usize));
+        assert_eq!(
+            data.name(image as usize).unwrap(),
+            format!("train/{image}.JPEG")
+        );
+        assert_eq!(data.label(image as usize).unwrap(), i64::from(image % 3));
+        assert_eq!(
+            i64::from(data.bbox(image as usize).unwrap()[2]),
+            i64::from(image % 5)
+        );
+    }
+    assert!(matches!(
+        data.gather(&[201], &mut out[..LEN]),
+        Err(Error::NoImage {
+            image: 201,
+            len: 201
+        })
+    ));
+    assert!(matches!(
+        data.gather(&[0], &mut out[..LEN - 1]),
+        Err(Error::Slot { .. })
+    ));
+    assert!(data.name(201).is_err());
+}
+
+/// Where the kernel says that the file is mapped.
+fn maps_of(path: &Path) -> Vec<std::ops::Range<usize>> {
+    let path = path.canonicalize().unwrap();
+    fs::read_to_string("/proc/self/maps")
+        .unwrap()
+        .lines()
+        .filter(|line| line.ends_with(path.to_str().unwrap()))
+        .map(|line| {
+            let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+            usize::from_str_radix(start, 16).unwrap()..usize::from_str_radix(end, 16).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn sequential_batches_are_views_of_the_map() {
+    let (dir, data) = set(&[70, 33]);
+    let mut next = 0;
+    for (images, view) in data.sequential(32) {
+        let view = view.unwrap();
+        assert_eq!(images.start, next);
+        next = images.end;
+        assert_eq!(view, images.clone().flat_map(pixels).collect::<Vec<_>>());
+        let (shard, first) = if images.start < 70 { (0, 0) } else { (1, 70) };
+        let maps = maps_of(&dir.path().join(Split::Train.shard_name(shard)));
+        let offset = 4096 + (images.start - first) * LEN;
+        let address = view.as_ptr().addr();
+        assert!(
+            maps.iter().any(|map| map.start + offset == address),
+            "{images:?} was copied"
+        );
+    }
+    assert_eq!(next, 103);
+}
+
+#[test]
+fn damage_is_met_where_it_is_touched() {
+    let (dir, data) = set(&[200]);
+    drop(data);
+    let path = dir.path().join("train-00000.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096 + 130 * LEN] ^= 4;
+    fs::write(&path, bytes).unwrap();
+    let mut out = vec![0; LEN];
+    let data = open(dir.path(), Split::Train, Verify::Lazy).unwrap();
+    for image in [0, 63, 127, 144] {
+        data.gather(&[image], &mut out).unwrap();
+    }
+    // Every image of block 8, each time.
+    for image in [128, 130, 143, 143] {
+        let error = data.gather(&[image], &mut out).unwrap_err().to_string();
+        assert!(
+            error.contains("train-00000.bin: image block 8 has checksum"),
+            "{error}"
+        );
+    }
+    let views: Vec<bool> = data.sequential(64).map(|(_, view)| view.is_ok()).collect();
+    assert_eq!(views, [true, true, false, true]);
+    let off = open(dir.path(), Split::Train, Verify::Off).unwrap();
+    off.gather(&[130], &mut out).unwrap();
+    let full = open(dir.path(), Split::Train, Verify::Full)
+        .unwrap_err()
+        .to_string();
+    assert!(full.contains("image block 8"), "{full}");
+
+    let data = Arc::new(data);
+    let batches = batches(&data, 50, 1);
+    let mut prefetch = Prefetch::start(
+        data.clone(),
+        batches.clone(),
+        0,
+        slots(&data, &batches, 4),
+        2,
+    )
+    .unwrap();
+    let results: Vec<bool> = std::iter::from_fn(|| prefetch.next_batch())
+        .map(|batch| batch.is_ok())
+        .collect();
+    assert_eq!(
+        results.iter().filter(|ok| !**ok).count(),
+        1,
+        "the error ends the epoch: {results:?}"
+    );
+    assert!(!results.last().unwrap());
+}
+
+#[test]
+fn sets_that_are_not_whole_are_refused() {
+    let refused = |change: &dyn Fn(&Path), says: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        write_set(dir.path(), &[70, 70]);
+        change(dir.path());
+        let error = open(dir.path(), Split::Train, Verify::Lazy)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(says), "{error}");
+    };
+    let shard = |dir: &Path, index| dir.join(Split::Train.shard_name(index));
+    refused(
+        &|dir| fs::remove_file(dir.join(MANIFEST)).unwrap(),
+        "pack is unfinished",
+    );
+    refused(
+        &|dir| fs::remove_file(shard(dir, 1)).unwrap(),
+        "train-00001.bin: No such file",
+    );
+    refused(
+        &|dir| assert!(fs::copy(shard(dir, 0), shard(dir, 1)).is_ok()),
+        "train-00001.bin: the shard's index is 0",
+    );
+    refused(
+        &|dir| {
+            let bytes = fs::read(shard(dir, 0)).unwrap();
+            fs::write(shard(dir, 0), &bytes[..bytes.len() - 1]).unwrap();
+        },
+        "train-00000.bin: file is",
+    );
+    refused(
+        &|dir| {
+            let other = tempfile::tempdir().unwrap();
+            write_set(other.path(), &[71, 69]);
+            fs::copy(shard(other.path(), 0), shard(dir, 0)).unwrap();
+        },
+        "train-00000.bin: the number of images is 71",
+    );
+    refused(
+        &|dir| {
+            let file = fs::File::options().write(true).open(shard(dir, 1));
+            file.unwrap().set_len(20_000).unwrap();
+        },
+        "train-00001.bin: file is 20000 bytes long",
+    );
+    refused(
+        &|dir| {
+            let mut bytes = fs::read(shard(dir, 1)).unwrap();
+            bytes[100] ^= 1;
+            fs::write(shard(dir, 1), bytes).unwrap();
+        },
+        "train-00001.bin: header has checksum",
+    );
+    refused(
+        &|dir| {
+            // A manifest that contradicts a shard, whose start in the split it would move.
+            let mut manifest = Manifest::load(dir).unwrap();
+            manifest.splits[0].shards[0].images = 69;
+            manifest.splits[0].shards[1].images = 71;
+            manifest.save(dir).unwrap();
+        },
+        "train-00000.bin: the number of images is 70, but dataset.json says 69",
+    );
+    refused(
+        &|dir| {
+            let mut manifest = Manifest::load(dir).unwrap();
+            manifest.shape = Shape::rgb(6);
+            manifest.save(dir).unwrap();
+        },
+        "train-00000.bin: the image shape is 3x5x5, but dataset.json says 3x6x6",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), &[3]);
+    let error = open(dir.path(), Split::Val, Verify::Lazy)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no val split here, only train"), "{error}");
+}
+
+#[test]
+fn damaged_columns_are_met_where_they_are_touched() {
+    type Touch = fn(&Dataset, usize) -> Result<(), Error>;
+    let touches: [(&str, Touch); 5] = [
+        ("labels", |data, image| data.label(image).map(drop)),
+        ("labels", |data, _| data.labels().map(drop)),
+        ("boxes", |data, image| data.bbox(image).map(drop)),
+        ("names", |data, image| data.name(image).map(drop)),
+        ("block checksums", |data, image| {
+            data.gather(&[u32::try_from(image).unwrap()], &mut [0; LEN])
+        }),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    write_set(dir.path(), &[70, 70]);
+    let path = dir.path().join("train-00001.bin");
+    let whole = fs::read(&path).unwrap();
+    let shard = Shard::new(&whole[..]).unwrap();
+    let column = |part| shard.part(part).as_ptr().addr() - whole.as_ptr().addr();
+    for (damaged, part) in [
+        ("labels", Part::Labels),
+        ("boxes", Part::Boxes),
+        ("names", Part::Names),
+        ("block checksums", Part::BlockCrcs),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[column(part)] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let data = open(dir.path(), Split::Train, Verify::Lazy).unwrap();
+        for (touched, touch) in touches {
+            // Again, since what fails once must not pass for checked.
+            for _ in 0..2 {
+                match touch(&data, 75) {
+                    Ok(()) => assert_ne!(touched, damaged),
+                    Err(error) => {
+                        assert_eq!(touched, damaged);
+                        let says = format!("train-00001.bin: {damaged} has checksum");
+                        assert!(error.to_string().contains(&says), "{error}");
+                    }
+                }
+            }
+        }
+        // The other shard is as good as ever.
+        assert_eq!(data.label(69).unwrap(), 0);
+        assert_eq!(data.name(69).unwrap(), "train/69.JPEG");
+        let full = open(dir.path(), Split::Train, Verify::Full).unwrap_err();
+        assert!(
+            full.to_string()
+                .contains(&format!("{damaged} has checksum")),
+            "{full}"
+        );
+    }
+    // The bytes between sections belong to the one behind them.
+    let mut bytes = whole.clone();
+    bytes[column(Part::Boxes) - 1] = 1;
+    fs::write(&path, bytes).unwrap();
+    let data = open(dir.path(), Split::Train, Verify::Lazy).unwrap();
+    assert!(data.label(75).is_ok());
+    let error = data.bbox(75).unwrap_err().to_string();
+    assert!(error.contains("reserved byte"), "{error}");
+}
+
+#[test]
+fn labels_of_a_split_are_those_of_its_images() {
+    let (_dir, data) = set(&[70, 0, 1, 130]);
+    let labels = data.labels().unwrap();
+    assert_eq!(labels.len(), 201);
+    for (image, label) in labels.into_iter().enumerate() {
+        assert_eq!(label, data.label(image).unwrap());
+    }
+    assert!(matches!(data.label(201), Err(Error::NoImage { .. })));
+    assert!(matches!(data.bbox(201), Err(Error::NoImage { .. })));
+}
+
+#[test]
+fn floats_are_the_pixels_scaled_and_channels_last() {
+    let (_dir, data) = set(&[70, 33]);
+    let (mean, deviation) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let normalization = Normalization::new(mean, deviation);
+    let images = [102, 0, 69, 70];
+    let mut out = vec![0.0; images.len() * LEN];
+    data.gather_f32(&images, &normalization, &mut out).unwrap();
+    for (&image, got) in images.iter().zip(out.chunks_exact(LEN)) {
+        let planar = pixels(image as usize);
+        for (at, &got) in got.iter().enumerate() {
+            let (place, channel) = (at / 3, at % 3);
+            let pixel = planar[channel * 25 + place];
+            let exact = (f64::from(pixel) / 255.0 - mean[channel]) / deviation[channel];
+            assert!((f64::from(got) - exact).abs() < 1e-6, "{got}, not {exact}");
+            // To the bit, a product and a sum rounded one after the other.
+            let product = f32::from(pixel) * normalization.scale[channel];
+            assert_eq!(
+                got.to_bits(),
+                (product + normalization.offset[channel]).to_bits()
+            );
+        }
+    }
+    // So large a batch is written past the caches, images as they lie on 16 bytes or not. Places before
+    // it and behind it are not touched.
+    let many = images.repeat(14_500);
+    assert!(4 * many.len() * LEN > 16 << 20);
+    for before in [0, 1, 4] {
+        let mut memory = slot(4 * (before + many.len() * LEN + 1)).unwrap();
+        let numbers: &mut [f32] = bytemuck::cast_slice_mut(&mut memory);
+        numbers.fill(-9.0);
+        let (end, own) = numbers[before..].split_last_mut().unwrap();
+        data.gather_f32(&many, &normalization, own).unwrap();
+        assert!(own.chunks_exact(out.len()).all(|own| own == out));
+        assert_eq!(*end, -9.0);
+        assert!(numbers[..before].iter().all(|&number| number == -9.0));
+    }
+    let mut short = vec![0.0; 3 * LEN];
+    assert!(matches!(
+        data.gather_f32(&images, &normalization, &mut short),
+        Err(Error::Slot {
+            got: 900,
+            expected: 1200
+        })
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// The same batches whatever the threads and slots, for each of several ranks, stopped anywhere and
+    /// resumed with other threads; and what was handed out stays as it was.
+    #[test]
+    fn prefetch_serves_the_order(
+        images in 1usize..300, batch in 1usize..80, threads in (1usize..5, 1usize..5), count in 1usize..5,
+        ranks in 1usize..4, drop_last: bool, seed: u64, stop in 0usize..8, keep: bool,
+    ) {
+        let (_dir, data) = set(&[images / 3, images - images / 3]);
+        let order: Vec<u32> = Order::shuffled(u32::try_from(images).unwrap(), seed, 0).get(0..images).collect();
+        let mut served = vec![Vec::new(); images.div_ceil(batch)];
+        for index in 0..ranks {
+            let rank = Rank { index, count: NonZeroUsize::new(ranks).unwrap() };
+            let batches = cut(&data, batch, seed, drop_last, rank);
+            let mut kept = Vec::new();
+            let mut next = 0;
+            for (threads, end) in [(threads.0, stop), (threads.1, usize::MAX)] {
+                let count = if keep { batches.len().max(1) } else { count };
+                let slots = slots(&data, &batches, count);
+                let mut prefetch =
+                    Prefetch::start(data.clone(), batches.clone(), next, slots, threads).unwrap();
+                while next < end && let Some(got) = prefetch.next_batch() {
+                    let got = got.unwrap();
+                    prop_assert_eq!(got.index, next);
+                    let expected: Vec<u8> = got.images.iter().flat_map(|&image| pixels(image as usize)).collect();
+                    prop_assert_eq!(&got.slot[..expected.len()], &expected[..]);
+                    served[next].extend(got.images);
+                    next += 1;
+                    if keep {
+                        kept.push((got.slot, expected));
+                    } else {
+                        prefetch.give_back(got.slot);
+                    }
+                }
+            }
+            prop_assert_eq!(next, batches.len());
+            for (slot, expected) in kept {
+                prop_assert_eq!(&slot[..expected.len()], &expected[..]);
+            }
+        }
+        let whole = if drop_last { images / batch * batch } else { images };
+        prop_assert_eq!(served.concat(), &order[..whole]);
+    }
+}
+
+/// A slot that tells when it is dropped, and panics at its use if asked to.
+struct Watched {
+    bytes: Vec<u8>,
+    panics: bool,
+    _alive: Arc<()>,
+}
+
+impl AsMut<[u8]> for Watched {
+    fn as_mut(&mut self) -> &mut [u8] {
+        assert!(!self.panics, "a panic on purpose");
+        &mut self.bytes
+    }
+}
+
+fn watched(alive: &Arc<()>, data: &Dataset, panics: bool) -> Watched {
+    Watched {
+        bytes: vec![0; 10 * data.shape().image_len()],
+        panics,
+        _alive: alive.clone(),
+    }
+}
+
+#[test]
+fn prefetch_ends_when_dropped_and_never_hangs() {
+    let (_dir, data) = set(&[100]);
+    let batches = batches(&data, 10, 3);
+    let alive = Arc::new(());
+    let make = |count: usize, panics: bool| {
+        let slots: Vec<_> = (0..count).map(|_| watched(&alive, &data, panics)).collect();
+        Prefetch::start(data.clone(), batches.clone(), 0, slots, 3).unwrap()
+    };
+    // Dropped in the middle, with batches waiting, and at once.
+    for taken in [0, 1, 4] {
+        let mut prefetch = make(4, false);
+        for _ in 0..taken {
+            prefetch.next_batch().unwrap().unwrap();
+        }
+        drop(prefetch);
+        assert_eq!(Arc::strong_count(&alive), 1, "all slots are freed");
+        assert_eq!(Arc::strong_count(&data), 1, "all threads have ended");
+    }
+    let mut held = make(2, false);
+    let mine: Vec<_> = (0..2)
+        .map(|_| held.next_batch().unwrap().unwrap())
+        .collect();
+    assert!(matches!(held.next_batch(), Some(Err(Error::NoSlot))));
+    mine.into_iter()
+        .for_each(|batch| held.give_back(batch.slot));
+    assert!(held.next_batch().unwrap().is_ok());
+    let mut panicking = make(2, true);
+    assert!(matches!(
+        panicking.next_batch(),
+        Some(Err(Error::Panicked { batch: 0 }))
+    ));
+    assert!(panicking.next_batch().is_none());
+    let mut small = Prefetch::start(data.clone(), batches.clone(), 0, [vec![0; 9]], 1).unwrap();
+    assert!(matches!(
+        small.next_batch(),
+        Some(Err(Error::Slot { got: 9, .. }))
+    ));
+    drop((held, panicking, small));
+    assert_eq!(Arc::strong_count(&data), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever fails first ends the epoch: each batch before it comes, then its error, then nothing.
+    #[test]
+    fn a_failure_in_a_thread_is_an_error_of_its_batch(
+        fails in 0usize..12, panics: bool, threads in 1usize..5, count in 1usize..5,
+    ) {
+        let (_dir, data) = set(&[100]);
+        let batches = batches(&data, 10, 3);
+        let fatal = batches.get(fails).map(|images| images[0]);
+        let fill = move |images: &[u32], _: &mut u8| {
+            if Some(images[0]) != fatal {
+                return Ok(());
+            }
+            assert!(!panics, "a panic on purpose");
+            Err(Error::NoSlot)
+        };
+        let mut prefetch = Prefetch::with(fill, batches, 0, vec![0; count], threads).unwrap();
+        let mut good = 0;
+        while let Some(batch) = prefetch.next_batch() {
+            match batch {
+                Ok(batch) => {
+                    good += 1;
+                    prefetch.give_back(batch.slot);
+                }
+                Err(Error::Panicked { batch }) => prop_assert!(panics && batch == fails),
+                Err(error) => prop_assert!(!panics && matches!(error, Error::NoSlot), "{error}"),
+            }
+        }
+        prop_assert_eq!(good, fails.min(10));
+    }
+}
+
+#[test]
+fn an_epoch_takes_every_image_once() {
+    let (_dir, data) = set(&[64, 65, 66]);
+    let batches = batches(&data, 17, 9);
+    let mut prefetch = Prefetch::start(
+        data.clone(),
+        batches.clone(),
+        0,
+        slots(&data, &batches, 3),
+        2,
+    )
+    .unwrap();
+    let mut seen = HashSet::new();
+    while let Some(batch) = prefetch.next_batch() {
+        let batch = batch.unwrap();
+        seen.extend(
+            batch.slot[..batch.images.len() * LEN]
+                .chunks_exact(LEN)
+                .map(<[u8]>::to_vec),
+        );
+        prefetch.give_back(batch.slot);
+    }
+    assert_eq!(seen.len(), 195);
+}

@@ -1,0 +1,105 @@
+//! TorchScript: a module that `torch.jit.load` runs, with its parameters under torchvision's names.
+
+use std::fmt::Write;
+
+use tch::Tensor;
+
+use super::graph::{Op, Value, operations};
+use crate::Result;
+use crate::libtorch::ffi::Script;
+use crate::net::{EPSILON, ResNet18, Role, STATISTICS_MOMENTUM};
+use crate::run::checkpoint::About;
+
+/// The file, whole.
+pub(super) fn encode(
+    about: &About,
+    network: &ResNet18,
+    state: &[(String, Tensor)],
+) -> Result<Vec<u8>> {
+    let mut script = Script::new("ResNet18")?;
+    for (name, tensor) in state {
+        let mut named = network.named().iter();
+        let trained = named.any(|named| named.name == *name && named.role != Role::Buffer);
+        script.tensor(name, tensor, trained)?;
+    }
+    script.int("side", about.position.size.into())?;
+    let classes = || about.classes.iter();
+    script.strings("class_ids", classes().map(|class| class.id.as_str()))?;
+    script.strings("class_names", classes().map(|class| class.name.as_str()))?;
+    script.save(&forward(about, network))
+}
+
+/// The text of the module's `forward`.
+fn forward(about: &About, network: &ResNet18) -> String {
+    let mut code = "\
+def forward(self, images: Tensor) -> Tensor:
+    x0 = images.float()
+    if not images.is_floating_point():
+        x0 = x0 / 255.0
+"
+    .to_owned();
+    let (mean, deviation) = about.config.normalize.statistics();
+    // Channel by channel: a tensor of constants would have to follow the module to its device.
+    let channels: Vec<_> = (0..3)
+        .map(|c| format!("(x0[:, {c}] - {:?}) / {:?}", mean[c], deviation[c]))
+        .collect();
+    line(
+        &mut code,
+        0,
+        &format!("torch.stack([{}], 1)", channels.join(", ")),
+    );
+    let ops = operations(network);
+    for (at, op) in ops.iter().enumerate() {
+        line(&mut code, at + 1, &expression(op));
+    }
+    let _ = writeln!(code, "    return x{}", ops.len());
+    code
+}
+
+fn line(code: &mut String, value: Value, expression: &str) {
+    let _ = writeln!(code, "    x{value} = {expression}");
+}
+
+fn expression(op: &Op) -> String {
+    match op {
+        Op::Conv {
+            conv,
+            norm,
+            stride,
+            pad,
+            of,
+        } => {
+            let [weight, scale, bias, mean, variance] = [
+                (conv, "weight"),
+                (norm, "weight"),
+                (norm, "bias"),
+                (norm, "running_mean"),
+                (norm, "running_var"),
+            ]
+            .map(|(module, name)| format!("{}.{name}", place(module)));
+            format!(
+                "torch.batch_norm(torch.conv2d(x{of}, {weight}, None, [{stride}, {stride}], [{pad}, {pad}]), \
+                 {scale}, {bias}, {mean}, {variance}, self.training, {STATISTICS_MOMENTUM:?}, {EPSILON:?}, True)"
+            )
+        }
+        Op::Relu(of) => format!("torch.relu(x{of})"),
+        Op::MaxPool(of) => format!("torch.max_pool2d(x{of}, [3, 3], [2, 2], [1, 1])"),
+        Op::Add(a, b) => format!("x{a} + x{b}"),
+        Op::Mean(of) => format!("torch.flatten(torch.adaptive_avg_pool2d(x{of}, [1, 1]), 1)"),
+        Op::Linear(name, of) => {
+            let module = place(name);
+            format!("torch.linear(x{of}, {module}.weight, {module}.bias)")
+        }
+    }
+}
+
+/// How code names a submodule: `layer1.0.conv1` is no name, since a number is none.
+fn place(path: &str) -> String {
+    path.split('.').fold("self".to_owned(), |module, name| {
+        if name.starts_with(|first: char| first.is_ascii_digit()) {
+            format!("getattr({module}, {name:?})")
+        } else {
+            format!("{module}.{name}")
+        }
+    })
+}

@@ -1,0 +1,7 @@
+//! What trained weights are used for: evaluation on a split, prediction of pictures, export to other
+//! tools. Nothing here trains.
+
+pub mod evaluate;
+pub mod export;
+pub mod predict;
+pub mod tta;

@@ -1,0 +1,307 @@
+//! From `u8` pixels to what the network takes, a whole batch at a time, on its device.
+
+mod erasing;
+mod mix;
+
+pub use erasing::Erasing;
+pub use mix::{Mix, Mixed, partners};
+
+use std::ops::Range;
+
+use tch::{Device, Kind, Tensor};
+use tinyres_format::Draws;
+use tinyres_load::Normalization;
+
+use crate::Result;
+use crate::config::Normalize;
+use crate::libtorch::device;
+use crate::libtorch::ffi;
+
+/// ImageNet's mean and deviation of each channel, as torchvision's models expect them.
+const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
+
+impl Normalize {
+    /// Mean and deviation of each channel to normalise by, with 255 taken as 1.
+    pub(crate) fn statistics(self) -> ([f64; 3], [f64; 3]) {
+        match self {
+            Self::Imagenet => (MEAN, DEVIATION),
+            Self::None => ([0.0; 3], [1.0; 3]),
+        }
+    }
+}
+
+/// Turns pixels into floating point: `x = pixel * scale + offset` for each channel.
+#[derive(Debug)]
+pub struct Normalizer {
+    scale: Tensor,
+    offset: Tensor,
+}
+
+impl Normalizer {
+    /// For tensors on `device`.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn new(normalize: Normalize, device: Device) -> Result<Self> {
+        let (mean, deviation) = normalize.statistics();
+        let by = Normalization::new(mean, deviation);
+        let constant = |values: [f32; 3]| -> Result<Tensor> {
+            let values = Tensor::f_from_slice(&values)?;
+            Ok(values.f_view([1, 3, 1, 1])?.f_to_device(device)?)
+        };
+        Ok(Self {
+            scale: constant(by.scale)?,
+            offset: constant(by.offset)?,
+        })
+    }
+
+    /// `pixels`, `u8 [B, 3, H, W]`, as `f32`, channels last.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn apply(&self, pixels: &Tensor) -> Result<Tensor> {
+        // Still bytes where the layout changes: a quarter of the traffic.
+        let mut x = ffi::channels_last(pixels)?.f_to_kind(Kind::Float)?;
+        Ok(x.f_mul_(&self.scale)?.f_add_(&self.offset)?)
+    }
+}
+
+/// What is done to the training images of one epoch: some are mirrored, and each is shifted by up
+/// to so many pixels, with what the edge uncovers filled by reflection.
+#[derive(Debug)]
+pub struct Augment {
+    /// For each image of the epoch, in its order: a row of `rows`, and one of `columns`.
+    moves: (Tensor, Tensor),
+    /// `[shifts, H]`: for each row of the result the place of its source row in the plane.
+    rows: Tensor,
+    /// `[2 * shifts, W]`: the source column, mirrored in the second half.
+    columns: Tensor,
+}
+
+impl Augment {
+    /// The moves of `images`, each drawn from the image's own `draws` of the epoch, so that an
+    /// image's moves do not depend on its batch: draw 0 mirrors it, draw 1 moves it down, and draw 2
+    /// to the right. Nothing (`None`) where nothing would move.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn new(
+        flip: bool,
+        shift: u32,
+        draws: Draws,
+        images: &[u32],
+        (height, width): (u32, u32),
+        device: Device,
+    ) -> Result<Option<Self>> {
+        if !flip && shift == 0 {
+            return Ok(None);
+        }
+        let shifts = 2 * u64::from(shift) + 1;
+        let mut moves = (Vec::new(), Vec::new());
+        for &image in images {
+            let draws = draws.of(u64::from(image));
+            let mirrored = u64::from(flip) * draws.below(0, 2);
+            let (down, right) = (draws.below(1, shifts), draws.below(2, shifts));
+            moves.0.push(down.cast_signed());
+            moves.1.push((mirrored * shifts + right).cast_signed());
+        }
+        let (height, width, shift) = (i64::from(height), i64::from(width), i64::from(shift));
+        let table = |side: i64, mirror: bool, stride: i64| {
+            (-shift..=shift).flat_map(move |by| {
+                (0..side).map(move |at| {
+                    let from = reflect(at - by, side);
+                    stride * if mirror { side - 1 - from } else { from }
+                })
+            })
+        };
+        let on_device = |values: Vec<i64>| device::upload(&Tensor::f_from_slice(&values)?, device);
+        let rows = table(height, false, width).collect();
+        let columns = table(width, false, 1)
+            .chain(table(width, true, 1))
+            .collect();
+        Ok(Some(Self {
+            moves: (on_device(moves.0)?, on_device(moves.1)?),
+            rows: on_device(rows)?.f_view([-1, height])?,
+            columns: on_device(columns)?.f_view([-1, width])?,
+        }))
+    }
+
+    /// Moves `pixels`, `u8 [B, 3, H, W]`, which are those of the images `at` of the epoch, by one
+    /// gather.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn apply(&self, pixels: &Tensor, at: &Range<i64>) -> Result<Tensor> {
+        let (b, c, h, w) = pixels.size4()?;
+        let pick = |moves: &Tensor, table: &Tensor| -> Result<Tensor> {
+            Ok(table.f_index_select(0, &moves.f_narrow(0, at.start, b)?)?)
+        };
+        let rows = pick(&self.moves.0, &self.rows)?.f_unsqueeze(2)?;
+        let columns = pick(&self.moves.1, &self.columns)?.f_unsqueeze(1)?;
+        let places = (rows.f_add(&columns)?)
+            .f_view([b, h * w, 1])?
+            .f_expand([b, h * w, c], false)?;
+        let planes = pixels.f_view([b, c, h * w])?.f_transpose(1, 2)?;
+        // [B, H * W, C]: channels come out last by themselves.
+        let moved = planes.f_gather(1, &places, false)?;
+        Ok(moved.f_view([b, h, w, c])?.f_permute([0, 3, 1, 2])?)
+    }
+
+    /// Moves `boxes`, edges `f32 [B, 4]` in shares of the sides, along with the pixels of the images
+    /// `at` of the epoch. They end where the image does; one that has left it has no area any more.
+    ///
+    /// # Errors
+    /// Only where libtorch fails.
+    pub fn move_boxes(&self, boxes: &Tensor, at: &Range<i64>) -> Result<Tensor> {
+        let pick = |moves: &Tensor| moves.f_narrow(0, at.start, at.end - at.start);
+        let ((shifts, height), (_, width)) = (self.rows.size2()?, self.columns.size2()?);
+        let share = |shifted: &Tensor, side: i64| {
+            // The middle one of the shifts is none.
+            let pixels = shifted.f_to_kind(Kind::Float)?.f_sub_scalar(shifts / 2)?;
+            pixels.f_div_scalar(side)
+        };
+        let (rows, columns) = (pick(&self.moves.0)?, pick(&self.moves.1)?);
+        let down = share(&rows, height)?;
+        let right = share(&columns.f_remainder(shifts)?, width)?;
+        // Mirroring puts x0 at 1 - x1 and x1 at 1 - x0: both move by 1 - x0 - x1.
+        let mirrored = columns.f_ge(shifts)?.f_to_kind(Kind::Float)?;
+        let sum = boxes.f_select(1, 0)?.f_add(&boxes.f_select(1, 2)?)?;
+        let right = right.f_add(&mirrored.f_mul(&sum.f_neg()?.f_add_scalar(1)?)?)?;
+        let moves = Tensor::f_stack(&[&right, &down, &right, &down], 1)?;
+        Ok(boxes.f_add(&moves)?.f_clamp(0, 1)?)
+    }
+}
+
+/// `at`, mirrored back at the edges of `0..side`. The edge itself is not repeated.
+fn reflect(at: i64, side: i64) -> i64 {
+    let last = side - 1;
+    last - (last - at.abs()).abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tinyres_format::Stream;
+
+    const SIDES: (u32, u32) = (6, 8);
+
+    fn draws() -> Draws {
+        Draws::new(7, Stream::Augment, 3)
+    }
+
+    /// Pixels of images, all different, as nested vectors: `[image][channel][row][column]`.
+    fn pixels(images: usize) -> (Vec<u8>, Tensor) {
+        let (h, w) = SIDES;
+        let len = images * 3 * (h * w) as usize;
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 151 % 251).to_le_bytes()[0]).collect();
+        let dims = [i64::try_from(images).unwrap(), 3, h.into(), w.into()];
+        let tensor = Tensor::from_slice(&bytes).view(dims);
+        (bytes, tensor)
+    }
+
+    /// The same, image by image and pixel by pixel.
+    fn naive(bytes: &[u8], ids: &[u32], flip: bool, shift: i64) -> Vec<u8> {
+        let (h, w) = (i64::from(SIDES.0), i64::from(SIDES.1));
+        let mut out = Vec::new();
+        for (n, &id) in ids.iter().enumerate() {
+            let own = draws().of(u64::from(id));
+            let range = u64::try_from(2 * shift + 1).unwrap();
+            let mirrored = flip && own.below(0, 2) == 1;
+            let down = i64::try_from(own.below(1, range)).unwrap() - shift;
+            let right = i64::try_from(own.below(2, range)).unwrap() - shift;
+            for c in 0..3 {
+                for y in 0..h {
+                    for x in 0..w {
+                        let (mut from_y, mut from_x) = (y - down, x - right);
+                        while !(0..h).contains(&from_y) {
+                            from_y = if from_y < 0 {
+                                -from_y
+                            } else {
+                                2 * (h - 1) - from_y
+                            };
+                        }
+                        while !(0..w).contains(&from_x) {
+                            from_x = if from_x < 0 {
+                                -from_x
+                            } else {
+                                2 * (w - 1) - from_x
+                            };
+                        }
+                        if mirrored {
+                            from_x = w - 1 - from_x;
+                        }
+                        let n = i64::try_from(n).unwrap();
+                        let at = ((n * 3 + c) * h + from_y) * w + from_x;
+                        out.push(bytes[usize::try_from(at).unwrap()]);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_batch_moves_as_each_of_its_images_would_alone() {
+        let ids: Vec<u32> = (0..40).map(|i| i * 7 % 40).collect();
+        let (bytes, tensor) = pixels(40);
+        for (flip, shift) in [(true, 0), (false, 3), (true, 4)] {
+            let augment = Augment::new(flip, shift, draws(), &ids, SIDES, Device::Cpu)
+                .unwrap()
+                .unwrap();
+            let expected = naive(&bytes, &ids, flip, shift.into());
+            assert_ne!(expected, bytes);
+            // In two batches, so that the second one's place counts.
+            let mut got = Vec::new();
+            for (start, end) in [(0, 16), (16, 40)] {
+                let batch = tensor.narrow(0, start, end - start);
+                let moved = augment.apply(&batch, &(start..end)).unwrap();
+                assert_eq!(moved.stride()[1], 1);
+                got.extend(Vec::<u8>::try_from(moved.contiguous().view([-1])).unwrap());
+            }
+            assert_eq!(got, expected, "flip {flip}, shift {shift}");
+        }
+    }
+
+    #[test]
+    fn half_are_mirrored_and_all_shifts_occur() {
+        let ids: Vec<u32> = (0..2000).collect();
+        let augment = Augment::new(true, 2, draws(), &ids, SIDES, Device::Cpu)
+            .unwrap()
+            .unwrap();
+        let columns = Vec::<i64>::try_from(&augment.moves.1).unwrap();
+        let mirrored = columns.iter().filter(|&&column| column >= 5).count();
+        assert!((900..1100).contains(&mirrored), "{mirrored}");
+        for shift in 0..10 {
+            let times = columns.iter().filter(|&&column| column == shift).count();
+            assert!((150..250).contains(&times), "{shift}: {times}");
+        }
+    }
+
+    #[test]
+    fn pixels_are_normalised_by_channel() {
+        let (bytes, tensor) = pixels(2);
+        for (normalize, mean, deviation) in [
+            (Normalize::None, [0.0; 3], [1.0; 3]),
+            (
+                Normalize::Imagenet,
+                [0.485, 0.456, 0.406],
+                [0.229, 0.224, 0.225],
+            ),
+        ] {
+            let x = Normalizer::new(normalize, Device::Cpu).unwrap();
+            let x = x.apply(&tensor).unwrap();
+            assert_eq!(x.stride()[1], 1);
+            let got = Vec::<f32>::try_from(x.contiguous().view([-1])).unwrap();
+            let plane = (SIDES.0 * SIDES.1) as usize;
+            for (at, (&got, &byte)) in got.iter().zip(&bytes).enumerate() {
+                let c = at / plane % 3;
+                let expected = (f64::from(byte) / 255.0 - mean[c]) / deviation[c];
+                assert!(
+                    (f64::from(got) - expected).abs() < 1e-6,
+                    "{got}, expected {expected}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Batches of a split on the device that trains, from wherever its pixels are kept.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use memmap2::MmapMut;
+use tch::{Device, Tensor};
+use tinyres_load::{Batches, Dataset, Order, Prefetch, Rank, slot};
+
+use crate::libtorch::device::{self, Placement};
+use crate::libtorch::ffi::{self, InFlight, Pinned};
+use crate::net::boxes;
+use crate::{Error, Result};
+
+/// Batches that are gathered ahead. Of pinned ones, some are on their way to the device.
+const SLOTS: usize = 4;
+
+/// One split, ready to be asked for batches.
+#[derive(Debug)]
+pub struct Feed {
+    data: Arc<Dataset>,
+    device: Device,
+    placement: Placement,
+    labels: Tensor,
+    /// Edges of all boxes, where they were asked for.
+    boxes: Option<Tensor>,
+    /// All pixels, where they are resident.
+    resident: Option<Tensor>,
+}
+
+/// A batch on the device.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// `u8 [B, C, H, W]`.
+    pub pixels: &'a Tensor,
+    /// `i64 [B]`.
+    pub labels: Tensor,
+    /// Edges `f32 [B, 4]`, four zeros for an image without a box; where the feed has boxes.
+    pub boxes: Option<Tensor>,
+    /// Its images' places in the order of the pass.
+    pub at: Range<i64>,
+}
+
+impl Feed {
+    /// Places the pixels of `data` for `device`.
+    ///
+    /// # Errors
+    /// [`Error::Unlabelled`] names an image without a label; or the placement is not possible.
+    pub fn new(data: Arc<Dataset>, device: Device, placement: Placement) -> Result<Self> {
+        let labels = expect_labels(&data)?;
+        let bytes = data.len() * data.shape().image_len();
+        let placement = device::place(placement, device, bytes)?;
+        let labels = device::upload(&Tensor::f_from_slice(&labels)?, device)?;
+        let resident = match placement {
+            Placement::Resident => Some(all_pixels(&data, device)?),
+            _ => None,
+        };
+        Ok(Self {
+            data,
+            device,
+            placement,
+            labels,
+            boxes: None,
+            resident,
+        })
+    }
+
+    /// The same, with the images' boxes.
+    ///
+    /// # Errors
+    /// The boxes of a shard are not as they were written.
+    pub fn with_boxes(mut self) -> Result<Self> {
+        let edges = boxes::of(&self.data)?.into_flattened();
+        let edges = Tensor::f_from_slice(&edges)?.f_view([-1, 4])?;
+        self.boxes = Some(device::upload(&edges, self.device)?);
+        Ok(self)
+    }
+
+    /// Where the pixels are; never [`Placement::Auto`].
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// The split.
+    #[must_use]
+    pub fn data(&self) -> &Dataset {
+        &self.data
+    }
+
+    /// Begins a pass over the images of `order`, `batch` at a time, at batch number `first`.
+    ///
+    /// # Errors
+    /// No memory or no thread for it.
+    pub fn pass(
+        &self,
+        order: Order,
+        batch: NonZeroUsize,
+        drop_last: bool,
+        first: usize,
+    ) -> Result<Pass<'_>> {
+        let batches = Arc::new(Batches::new(order, batch, drop_last, Rank::ONLY));
+        let images: Vec<u32> = (first..batches.len())
+            .filter_map(|index| batches.get(index))
+            .flatten()
+            .collect();
+        let ids: Vec<i64> = images.iter().map(|&image| image.into()).collect();
+        let slot_len = batches.most() * self.data.shape().image_len();
+        let source = match (self.placement, &self.resident) {
+            (_, Some(pixels)) => Source::Resident(pixels),
+            (Placement::Pinned, None) => {
+                let slots = (0..SLOTS).map(|_| Pinned::new(slot_len));
+                let slots = slots.collect::<Result<Vec<_>>>()?;
+                Source::Pinned(self.prefetch(&batches, first, slots)?, VecDeque::new())
+            }
+            _ => {
+                let slots = (0..SLOTS).map(|_| slot(slot_len.max(1)));
+                let slots = slots.collect::<std::io::Result<Vec<_>>>();
+                let slots = slots.map_err(|error| Error::Memory(error.to_string()))?;
+                Source::Mapped(self.prefetch(&batches, first, slots)?)
+            }
+        };
+        Ok(Pass {
+            feed: self,
+            next: first,
+            at: 0,
+            order: device::upload(&Tensor::f_from_slice(&ids)?, self.device)?,
+            images,
+            batches,
+            source,
+        })
+    }
+
+    fn prefetch<S: AsMut<[u8]> + Send + 'static>(
+        &self,
+        batches: &Arc<Batches>,
+        first: usize,
+        slots: Vec<S>,
+    ) -> Result<Prefetch<S>> {
+        let threads = device::gather_threads(self.device);
+        let (data, batches) = (Arc::clone(&self.data), Arc::clone(batches));
+        Ok(Prefetch::start(data, batches, first, slots, threads)?)
+    }
+
+    /// Calls `work` with the whole split in file order, about `batch` images at a time, the last,
+    /// smaller batch included. Where the pixels are mapped, batches are views of the map.
+    ///
+    /// # Errors
+    /// Those of the data, and those of `work`.
+    pub fn in_order(
+        &self,
+        batch: NonZeroUsize,
+        mut work: impl FnMut(Batch<'_>) -> Result<()>,
+    ) -> Result<()> {
+        if self.placement != Placement::Mapped {
+            let images = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
+            let mut pass = self.pass(Order::sequential(images), batch, false, 0)?;
+            while let Some(done) = pass.next_batch(&mut work) {
+                done?;
+            }
+            return Ok(());
+        }
+        for (images, bytes) in self.data.sequential(batch.get()) {
+            let (start, count) = (index(images.start), index(images.len()));
+            let labels = self.labels.f_narrow(0, start, count)?;
+            let boxes = self.boxes.as_ref();
+            let boxes = boxes.map(|all| all.f_narrow(0, start, count)).transpose()?;
+            ffi::lend(bytes?, &self.dims(count), |pixels| {
+                work(Batch {
+                    pixels,
+                    labels,
+                    boxes,
+                    at: start..start + count,
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The shape of `count` images.
+    fn dims(&self, count: i64) -> [i64; 4] {
+        let shape = self.data.shape();
+        [
+            count,
+            shape.channels.into(),
+            shape.height.into(),
+            shape.width.into(),
+        ]
+    }
+}
+
+/// A pass over images in a given order.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    feed: &'a Feed,
+    batches: Arc<Batches>,
+    images: Vec<u32>,
+    /// `images` on the device.
+    order: Tensor,
+    /// Number of the next batch.
+    next: usize,
+    /// Place of its first image in `images`.
+    at: i64,
+    source: Source<'a>,
+}
+
+#[derive(Debug)]
+enum Source<'a> {
+    Mapped(Prefetch<MmapMut>),
+    Pinned(Prefetch<Pinned>, VecDeque<InFlight>),
+    Resident(&'a Tensor),
+}
+
+impl Pass<'_> {
+    /// The images of all batches that this pass began with, in order.
+    #[must_use]
+    pub fn images(&self) -> &[u32] {
+        &self.images
+    }
+
+    /// Calls `work` with the next batch; `None` after the last.
+    pub fn next_batch<T>(
+        &mut self,
+        work: impl FnOnce(Batch<'_>) -> Result<T>,
+    ) -> Option<Result<T>> {
+        let count = index(self.batches.places(self.next)?.len());
+        let at = self.at..self.at + count;
+        self.next += 1;
+        self.at = at.end;
+        Some(self.give(at, work))
+    }
+
+    fn give<T>(&mut self, at: Range<i64>, work: impl FnOnce(Batch<'_>) -> Result<T>) -> Result<T> {
+        let count = at.end - at.start;
+        let ids = self.order.f_narrow(0, at.start, count)?;
+        let labels = self.feed.labels.f_index_select(0, &ids)?;
+        let boxes = self.feed.boxes.as_ref();
+        let boxes = boxes.map(|all| all.f_index_select(0, &ids)).transpose()?;
+        let dims = self.feed.dims(count);
+        let bytes = usize::try_from(dims.iter().product::<i64>()).unwrap_or(usize::MAX);
+        match &mut self.source {
+            Source::Mapped(prefetch) => {
+                let Some(batch) = prefetch.next_batch() else {
+                    return Err(Error::Exhausted);
+                };
+                let slot = batch?.slot;
+                let done = ffi::lend(&slot[..bytes], &dims, |pixels| {
+                    work(Batch {
+                        pixels,
+                        labels,
+                        boxes,
+                        at,
+                    })
+                });
+                prefetch.give_back(slot);
+                done
+            }
+            Source::Pinned(prefetch, flying) => {
+                // One slot at least must be left for the threads to fill.
+                while let Some(oldest) = flying.front()
+                    && (flying.len() >= SLOTS - 1 || oldest.landed()?)
+                {
+                    if let Some(oldest) = flying.pop_front() {
+                        prefetch.give_back(oldest.reclaim()?);
+                    }
+                }
+                let Some(batch) = prefetch.next_batch() else {
+                    return Err(Error::Exhausted);
+                };
+                let (pixels, landing) = batch?.slot.upload(&dims, self.feed.device)?;
+                flying.push_back(landing);
+                work(Batch {
+                    pixels: &pixels,
+                    labels,
+                    boxes,
+                    at,
+                })
+            }
+            Source::Resident(pixels) => work(Batch {
+                pixels: &pixels.f_index_select(0, &ids)?,
+                labels,
+                boxes,
+                at,
+            }),
+        }
+    }
+
+    /// How long this has waited for pixels.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        match &self.source {
+            Source::Mapped(prefetch) => prefetch.waited(),
+            Source::Pinned(prefetch, _) => prefetch.waited(),
+            Source::Resident(_) => Duration::ZERO,
+        }
+    }
+}
+
+/// The label of each image of a split in which none lacks one.
+pub(crate) fn expect_labels(data: &Dataset) -> Result<Vec<i64>> {
+    let labels = data.labels()?;
+    match labels.iter().position(|&label| label < 0) {
+        None => Ok(labels),
+        Some(image) => Err(Error::Unlabelled {
+            split: data.split(),
+            image,
+            name: data.name(image)?.to_owned(),
+        }),
+    }
+}
+
+/// Every pixel of `data` on `device`, `u8 [N, C, H, W]`.
+fn all_pixels(data: &Dataset, device: Device) -> Result<Tensor> {
+    /// Images of one copy, to bound what is on the way.
+    const CHUNK: usize = 8192;
+    let shape = data.shape();
+    let (c, h, w) = (
+        shape.channels.into(),
+        shape.height.into(),
+        shape.width.into(),
+    );
+    let all = Tensor::f_empty([index(data.len()), c, h, w], (tch::Kind::Uint8, device))?;
+    for (images, bytes) in data.sequential(CHUNK) {
+        let (start, count) = (index(images.start), index(images.len()));
+        let mut into = all.f_narrow(0, start, count)?;
+        ffi::lend(
+            bytes?,
+            &[count, c, h, w],
+            |pixels| Ok(into.f_copy_(pixels)?),
+        )?;
+    }
+    Ok(all)
+}
+
+/// A place or a count as libtorch takes it.
+fn index(index: usize) -> i64 {
+    i64::try_from(index).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,330 @@
+//! What the network is made of, and how it is drawn.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Named, Role};
+use crate::Result;
+use crate::libtorch::ffi;
+
+/// Share of the newest batch in the running statistics.
+pub(crate) const STATISTICS_MOMENTUM: f64 = 0.1;
+pub(crate) const EPSILON: f64 = 1e-5;
+#[derive(Debug)]
+pub(super) struct Conv {
+    weight: Tensor,
+    stride: i64,
+}
+
+impl Conv {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let pad = self.weight.size()[2] / 2;
+        if self.weight.device() == Device::Cpu {
+            return ffi::conv2d(x, &self.weight, self.stride, pad);
+        }
+        let (stride, pad) = ([self.stride; 2], [pad; 2]);
+        Ok(x.f_conv2d(&self.weight, None::<&Tensor>, stride, pad, [1, 1], 1)?)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct BatchNorm {
+    pub(super) weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+}
+
+impl BatchNorm {
+    /// `x` normalised.
+    pub(super) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        match train && x.device() == Device::Cpu {
+            true => self.in_one_walk(x, None, false),
+            false => self.by_libtorch(x, train),
+        }
+    }
+
+    /// `x` normalised, plus `shortcut`, through a ReLU.
+    pub(super) fn forward_relu(
+        &self,
+        x: &Tensor,
+        shortcut: Option<&Tensor>,
+        train: bool,
+    ) -> Result<Tensor> {
+        if train && x.device() == Device::Cpu {
+            return self.in_one_walk(x, shortcut, true);
+        }
+        let mut y = self.by_libtorch(x, train)?;
+        if let Some(shortcut) = shortcut {
+            let _ = y.f_add_(shortcut)?;
+        }
+        Ok(y.f_relu_()?)
+    }
+
+    fn in_one_walk(&self, x: &Tensor, shortcut: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+        let norm = [&self.weight, &self.bias, &self.mean, &self.variance];
+        ffi::batch_norm(x, norm, shortcut, relu, STATISTICS_MOMENTUM, EPSILON)
+    }
+
+    fn by_libtorch(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        Ok(x.f_batch_norm(
+            Some(&self.weight),
+            Some(&self.bias),
+            Some(&self.mean),
+            Some(&self.variance),
+            train,
+            STATISTICS_MOMENTUM,
+            EPSILON,
+            true,
+        )?)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Block {
+    conv1: Conv,
+    bn1: BatchNorm,
+    conv2: Conv,
+    pub(super) bn2: BatchNorm,
+    downsample: Option<(Conv, BatchNorm)>,
+}
+
+impl Block {
+    pub(super) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let shortcut = match &self.downsample {
+            Some((conv, bn)) => bn.forward(&conv.forward(x)?, train)?,
+            None => x.shallow_clone(),
+        };
+        let inner = self
+            .bn1
+            .forward_relu(&self.conv1.forward(x)?, None, train)?;
+        let inner = self.conv2.forward(&inner)?;
+        self.bn2.forward_relu(&inner, Some(&shortcut), train)
+    }
+}
+
+/// Makes tensors with torchvision's initial values, and keeps the list of them.
+pub(super) struct Maker {
+    pub(super) named: Vec<Named>,
+    device: Device,
+}
+
+impl Maker {
+    pub(super) fn new(device: Device) -> Self {
+        Self {
+            named: Vec::new(),
+            device,
+        }
+    }
+
+    /// Moves a freshly drawn tensor to its device and layout, and lists it.
+    pub(super) fn add(&mut self, name: String, drawn: &Tensor, role: Role) -> Result<Tensor> {
+        let mut tensor = drawn.f_to_device(self.device)?;
+        if tensor.dim() == 4 {
+            tensor = ffi::channels_last(&tensor)?;
+        }
+        let tensor = tensor.f_set_requires_grad(role != Role::Buffer)?;
+        self.named.push(Named {
+            name,
+            tensor: tensor.shallow_clone(),
+            role,
+        });
+        Ok(tensor)
+    }
+
+    pub(super) fn conv(
+        &mut self,
+        name: &str,
+        inputs: i64,
+        outputs: i64,
+        size: i64,
+        stride: i64,
+    ) -> Result<Conv> {
+        // Kaiming's normal distribution for a ReLU, by the fan out.
+        let deviation = (2.0 / real(outputs * size * size)).sqrt();
+        let drawn = zeros(&[outputs, inputs, size, size])?.f_normal_(0.0, deviation)?;
+        let weight = self.add(format!("{name}.weight"), &drawn, Role::Weight)?;
+        Ok(Conv { weight, stride })
+    }
+
+    pub(super) fn batch_norm(&mut self, name: &str, channels: i64) -> Result<BatchNorm> {
+        let mut constant = |part: &str, value: f64, role| {
+            let drawn = zeros(&[channels])?.f_fill_(value)?;
+            self.add(format!("{name}.{part}"), &drawn, role)
+        };
+        Ok(BatchNorm {
+            weight: constant("weight", 1.0, Role::Plain)?,
+            bias: constant("bias", 0.0, Role::Plain)?,
+            mean: constant("running_mean", 0.0, Role::Buffer)?,
+            variance: constant("running_var", 1.0, Role::Buffer)?,
+        })
+    }
+
+    pub(super) fn block(
+        &mut self,
+        name: &str,
+        inputs: i64,
+        outputs: i64,
+        stride: i64,
+    ) -> Result<Block> {
+        Ok(Block {
+            conv1: self.conv(&format!("{name}.conv1"), inputs, outputs, 3, stride)?,
+            bn1: self.batch_norm(&format!("{name}.bn1"), outputs)?,
+            conv2: self.conv(&format!("{name}.conv2"), outputs, outputs, 3, 1)?,
+            bn2: self.batch_norm(&format!("{name}.bn2"), outputs)?,
+            downsample: match stride {
+                1 => None,
+                _ => Some((
+                    self.conv(&format!("{name}.downsample.0"), inputs, outputs, 1, stride)?,
+                    self.batch_norm(&format!("{name}.downsample.1"), outputs)?,
+                )),
+            },
+        })
+    }
+
+    pub(super) fn linear(
+        &mut self,
+        name: &str,
+        inputs: i64,
+        outputs: i64,
+    ) -> Result<(Tensor, Tensor)> {
+        let bound = 1.0 / real(inputs).sqrt();
+        let weight = zeros(&[outputs, inputs])?.f_uniform_(-bound, bound)?;
+        let bias = zeros(&[outputs])?.f_uniform_(-bound, bound)?;
+        Ok((
+            self.add(format!("{name}.weight"), &weight, Role::Weight)?,
+            self.add(format!("{name}.bias"), &bias, Role::Plain)?,
+        ))
+    }
+}
+
+pub(super) fn zeros(dims: &[i64]) -> Result<Tensor> {
+    Ok(Tensor::f_zeros(dims, (Kind::Float, Device::Cpu))?)
+}
+
+/// A fan, which is far below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "fans are below 2^53")]
+fn real(fan: i64) -> f64 {
+    fan as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A normalisation's tensors, its input and a shortcut.
+    fn leaves(n: i64, c: i64, h: i64, w: i64, kind: Kind) -> [Tensor; 6] {
+        let random = |dims: &[i64]| Tensor::randn(dims, (Kind::Float, Device::Cpu));
+        // Far from 0, where sums of squares lose most.
+        let x = random(&[n, c, h, w]) * 2 + random(&[1, c, 1, 1]) * 20;
+        let maps =
+            [x, random(&[n, c, h, w])].map(|t| ffi::channels_last(&t).unwrap().to_kind(kind));
+        let [x, shortcut] = maps;
+        let variance = random(&[c]).square();
+        [
+            x,
+            shortcut,
+            random(&[c]),
+            random(&[c]),
+            random(&[c]),
+            variance,
+        ]
+    }
+
+    /// Output, gradients of input, shortcut, weight and bias, and the running statistics, as `f64`.
+    fn passes(
+        leaves: &[Tensor; 6],
+        kinds: [Kind; 2],
+        (shortcut, relu): (bool, bool),
+        pull: &Tensor,
+        by: impl Fn(&BatchNorm, &Tensor, Option<&Tensor>) -> Tensor,
+    ) -> Vec<Tensor> {
+        let [maps, channels] = kinds;
+        let leaf = |at: usize, kind, trained| {
+            let copy = tch::no_grad(|| leaves[at].to_kind(kind).copy());
+            copy.set_requires_grad(trained)
+        };
+        let (x, beside) = (leaf(0, maps, true), leaf(1, maps, true));
+        let norm = BatchNorm {
+            weight: leaf(2, channels, true),
+            bias: leaf(3, channels, true),
+            mean: leaf(4, channels, false),
+            variance: leaf(5, channels, false),
+        };
+        let y = by(&norm, &x, shortcut.then_some(&beside));
+        (y.to_kind(Kind::Double) * pull)
+            .sum(Kind::Double)
+            .backward();
+        assert_eq!(y.kind(), maps, "shortcut {shortcut}, ReLU {relu}");
+        let mut passes = vec![y.detach(), x.grad(), norm.weight.grad(), norm.bias.grad()];
+        passes.extend([norm.mean, norm.variance]);
+        if shortcut {
+            passes.push(beside.grad());
+        }
+        passes.iter().map(|t| t.to_kind(Kind::Double)).collect()
+    }
+
+    #[test]
+    fn a_normalisation_in_one_walk_is_libtorchs_in_f64() {
+        tch::manual_seed(1);
+        for (n, c, h, w) in [(8, 3, 2, 1), (6, 64, 4, 4), (5, 17, 9, 7), (3, 128, 16, 16)] {
+            for (kind, most) in [(Kind::Float, 2e-5), (Kind::BFloat16, 1e-2)] {
+                let leaves = leaves(n, c, h, w, kind);
+                let pull = Tensor::randn_like(&leaves[0]).to_kind(Kind::Double);
+                for how in [(false, false), (false, true), (true, true)] {
+                    let (shortcut, relu) = how;
+                    let theirs = |pull: &Tensor, relu: bool| {
+                        let how = (shortcut, relu);
+                        passes(&leaves, [Kind::Double; 2], how, pull, |norm, x, beside| {
+                            let mut y = norm.by_libtorch(x, true).unwrap();
+                            if let Some(beside) = beside {
+                                y += beside;
+                            }
+                            if relu { y.relu() } else { y }
+                        })
+                    };
+                    // Nothing is asked where rounding decides whether the ReLU lets it through.
+                    let pull = &pull * theirs(&pull, false)[0].abs().gt(1e-3);
+                    let ours = [kind, Kind::Float];
+                    let ours = passes(&leaves, ours, how, &pull, |norm, x, beside| {
+                        norm.in_one_walk(x, beside, relu).unwrap()
+                    });
+                    let theirs = theirs(&pull, relu);
+                    for (pass, (got, want)) in ours.iter().zip(&theirs).enumerate() {
+                        let norm = |t: &Tensor| t.norm().double_value(&[]);
+                        let (off, size) = (norm(&(want - got)), norm(want));
+                        assert!(
+                            off <= most * size,
+                            "{pass} of {n}x{c}x{h}x{w} in {kind:?}, {how:?}: {off:.1e} of {size:.1e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so() {
+        let leaves = leaves(4, 3, 2, 2, Kind::Float);
+        let _ = leaves[0].get(1).get(2).fill_(f64::NAN);
+        let [x, _, weight, bias, mean, variance] = leaves;
+        let norm = BatchNorm {
+            weight,
+            bias,
+            mean,
+            variance,
+        };
+        let y = norm.in_one_walk(&x, None, true).unwrap();
+        let lost = y
+            .isnan()
+            .sum_dim_intlist([0, 2, 3].as_slice(), false, Kind::Int64);
+        assert_eq!(Vec::<i64>::try_from(lost).unwrap(), [0, 0, 16]);
+        assert!(
+            norm.in_one_walk(
+                &x.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1),
+                None,
+                true
+            )
+            .is_err()
+        );
+    }
+}

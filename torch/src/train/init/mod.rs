@@ -1,0 +1,279 @@
+//! Weights that a training starts from: torchvision's, or those of an earlier run.
+
+mod pickle;
+mod pth;
+
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
+use tch::{Device, Kind, Tensor};
+use tinyres::event::{Event, Observer};
+use tinyres_format::{Class, Digest};
+
+use crate::config::Config;
+use crate::net::{BATCHES_TRACKED, ResNet18, Stem};
+use crate::run::checkpoint::{self, About};
+use crate::{Error, Result};
+
+/// A network's tensors, from a file.
+#[derive(Debug)]
+pub struct Init {
+    path: PathBuf,
+    digest: Digest,
+    tensors: Vec<(String, Tensor)>,
+    /// What a file of ours says of itself.
+    about: Option<About>,
+}
+
+/// What a network got from a file, and what it did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Names of the parameters that keep their initial values.
+    pub new: Vec<String>,
+    /// The same for people: which layers, and why.
+    pub why: Vec<String>,
+}
+
+/// What `torch.nn.DataParallel` and its kin put before every name.
+const WRAPPED: &str = "module.";
+/// What the names of the tensors of the head for boxes begin with.
+const BOX_HEAD: &str = "box_head.";
+
+/// Reads the file that `config` names, so that a fault is known before a run is begun, and records in
+/// `config` which file it was.
+///
+/// # Errors
+/// The file cannot be read, or is of another network.
+pub fn settle(config: &mut Config, classes: &[Class]) -> Result<()> {
+    if let Some(path) = &config.init {
+        let whole = path.canonicalize().map_err(Error::io(path))?;
+        let spec = config.spec(classes.len());
+        let init = Init::expected(config, path)?;
+        init.give(&mut ResNet18::new(spec, 0, Device::Cpu)?, classes)?;
+        config.init_digest = Some(init.digest);
+        config.init = Some(whole);
+    }
+    Ok(())
+}
+
+/// Gives `network` the weights of the file that `config` names, if it names one, and says which
+/// parameters keep their initial values then.
+///
+/// # Errors
+/// The file cannot be read, is not the one that was recorded, or is of another network.
+pub(crate) fn begin(
+    config: &Config,
+    network: &mut ResNet18,
+    classes: &[Class],
+    watch: &mut dyn Observer,
+) -> Result<Vec<String>> {
+    let Some(path) = &config.init else {
+        return Ok(Vec::new());
+    };
+    let taken = Init::expected(config, path)?.give(network, classes)?;
+    let mut notice = format!("starting from {}", path.display());
+    if !taken.why.is_empty() {
+        notice += &format!("; new: {}", taken.why.join("; "));
+    }
+    watch.on(&Event::Notice(notice));
+    Ok(taken.new)
+}
+
+impl Init {
+    /// Reads `path`, which must be the file that `config` recorded, if it has.
+    fn expected(config: &Config, path: &Path) -> Result<Self> {
+        let init = Self::read(path)?;
+        match config.init_digest {
+            Some(digest) if digest != init.digest => Err(Error::Checkpoint {
+                path: path.to_path_buf(),
+                what: format!(
+                    "has SHA-256 {}, but the run was begun with a file of {digest}: put that one back, or begin another run",
+                    init.digest
+                ),
+            }),
+            _ => Ok(init),
+        }
+    }
+
+    /// Reads the network's tensors from `path`: a safetensors file, of ours or others, or a state dict
+    /// that `torch.save` wrote. Nothing that a file of the latter kind names is imported or run.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] says what is wrong with the file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let bad = |what| Error::Checkpoint {
+            path: path.to_path_buf(),
+            what,
+        };
+        let (mut tensors, about) = if pth::is_one(&bytes) {
+            (pth::read(&bytes).map_err(bad)?, None)
+        } else {
+            checkpoint::check(&bytes).map_err(bad)?;
+            // Of another version only the tensors are of use.
+            let about = checkpoint::about(&bytes).ok().flatten();
+            (safetensors(&bytes).map_err(bad)?, about)
+        };
+        if tensors.iter().all(|(name, _)| name.starts_with(WRAPPED)) {
+            for (name, _) in &mut tensors {
+                name.drain(..WRAPPED.len());
+            }
+        }
+        for (name, tensor) in &tensors {
+            if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+                return Err(bad(format!("has a {name} with values that are not finite")));
+            }
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            digest: Digest::of(&bytes),
+            tensors,
+            about,
+        })
+    }
+
+    /// What the file holds, by name; of a file of ours without the optimizer's state.
+    pub fn tensors(&self) -> &[(String, Tensor)] {
+        &self.tensors
+    }
+
+    /// Of the file's bytes.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Gives `network`, whose outputs mean `classes`, all tensors that it has in common with the file.
+    /// The classifier is left as it is where the file's is of other classes, a head for boxes where the
+    /// file has none.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] where the file is of another stem or another network.
+    pub fn give(&self, network: &mut ResNet18, classes: &[Class]) -> Result<Taken> {
+        let bad = |what| Error::Checkpoint {
+            path: self.path.clone(),
+            what,
+        };
+        let mut state = network.state()?;
+        self.expect_stem(network.spec().stem, &state).map_err(bad)?;
+        let known = |name: &String| state.iter().any(|(own, _)| own == name);
+        let unknown = |name: &&String| !known(name) && !name.starts_with(BOX_HEAD);
+        if let Some(name) = self.tensors.iter().map(|(name, _)| name).find(unknown) {
+            return Err(bad(format!("holds {name}, which a ResNet18 has not")));
+        }
+        let mut taken = Taken::default();
+        let of_classifier = |name: &str| name.starts_with("fc.");
+        let why_new = self.other_classes(classes);
+        if let Some(why) = &why_new {
+            taken.why.push(format!("fc, since {why}"));
+        }
+        let head = self
+            .tensors
+            .iter()
+            .any(|(name, _)| name.starts_with(BOX_HEAD));
+        if !head && state.iter().any(|(name, _)| name.starts_with(BOX_HEAD)) {
+            taken.why.push("box_head, which it has not".into());
+        }
+        for (name, into) in &mut state {
+            let found = self.tensors.iter().find(|(other, _)| other == name);
+            let keep = match found {
+                _ if of_classifier(name) && why_new.is_some() => true,
+                None if name.starts_with(BOX_HEAD) && !head => true,
+                // PyTorch before 0.4.1 did not count them, and nothing depends on it.
+                None if name.ends_with(BATCHES_TRACKED) => continue,
+                None => return Err(bad(format!("has no {name}: it is not of a ResNet18"))),
+                Some(_) => false,
+            };
+            match found {
+                Some((_, from)) if !keep => {
+                    if from.size() != into.size() {
+                        let (got, expected) = (from.size(), into.size());
+                        return Err(bad(format!(
+                            "has a {name} of shape {got:?}, expected {expected:?}: it is of another network"
+                        )));
+                    }
+                    *into = from.shallow_clone();
+                }
+                _ => taken.new.push(name.clone()),
+            }
+        }
+        network.load(&state)?;
+        Ok(taken)
+    }
+
+    /// Why the file's classifier is of no use for `classes`.
+    fn other_classes(&self, classes: &[Class]) -> Option<String> {
+        let own = self.tensors.iter().find(|(name, _)| name == "fc.weight");
+        let own = own.and_then(|(_, weight)| weight.size().first().copied());
+        let outputs = own.map_or(0, i64::unsigned_abs);
+        if outputs != classes.len() as u64 {
+            let classes = classes.len();
+            return Some(format!("it has {outputs} classes, and the data {classes}"));
+        }
+        let about = self.about.as_ref()?;
+        let ids = |classes: &[Class]| -> Vec<_> {
+            classes.iter().map(|class| class.id.clone()).collect()
+        };
+        (ids(&about.classes) != ids(classes))
+            .then(|| "its classes are not those of the data".into())
+    }
+
+    fn expect_stem(
+        &self,
+        stem: Stem,
+        state: &[(String, Tensor)],
+    ) -> std::result::Result<(), String> {
+        const FIRST: &str = "conv1.weight";
+        let shape = |state: &[(String, Tensor)]| {
+            let first = state.iter().find(|(name, _)| name == FIRST);
+            first.map(|(_, weight)| weight.size())
+        };
+        let (Some(got), Some(expected)) = (shape(&self.tensors), shape(state)) else {
+            return Err(format!("has no {FIRST}: it is not of a ResNet18"));
+        };
+        let said = self.about.as_ref().map(|about| about.config.stem);
+        let fits = match (said, &got[..]) {
+            (Some(stem), _) => vec![stem],
+            (None, [.., 7, 7]) => vec![Stem::Imagenet],
+            (None, [.., 3, 3]) => vec![Stem::Half, Stem::Small],
+            _ => Vec::new(),
+        };
+        if fits.contains(&stem) || (fits.is_empty() && got == expected) {
+            return Ok(());
+        }
+        let flags: Vec<_> = fits.iter().map(|fit| format!("--stem {fit}")).collect();
+        let remedy = match flags.is_empty() {
+            true => "it is not of a ResNet18 of tinyres".to_owned(),
+            false => format!("train with {}", flags.join(" or ")),
+        };
+        Err(format!(
+            "has a {FIRST} of shape {got:?}, but stem {stem} has {expected:?}: {remedy}"
+        ))
+    }
+}
+
+/// The tensors of a safetensors file, without those of an optimizer, whose names have a slash.
+fn safetensors(bytes: &[u8]) -> std::result::Result<Vec<(String, Tensor)>, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| {
+        format!("is neither a safetensors file nor one of torch.save, or is damaged: {error}")
+    })?;
+    let mut found = Vec::new();
+    for (name, view) in file.iter().filter(|(name, _)| !name.contains('/')) {
+        let kind = match view.dtype() {
+            Dtype::F32 => Kind::Float,
+            Dtype::F64 => Kind::Double,
+            Dtype::F16 => Kind::Half,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::I64 => Kind::Int64,
+            other => return Err(format!("holds {name} as {other:?}, which no ResNet18 has")),
+        };
+        let dims: Vec<i64> = (view.shape().iter())
+            .map(|&side| i64::try_from(side).unwrap_or(i64::MAX))
+            .collect();
+        // safetensors has checked that the bytes are as many as shape and type ask for.
+        let tensor = Tensor::f_from_data_size(view.data(), &dims, kind);
+        found.push((name.to_owned(), tensor.map_err(|error| error.to_string())?));
+    }
+    Ok(found)
+}
