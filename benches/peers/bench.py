@@ -133,7 +133,7 @@ class Bench:
         if peer.script:
             command = [sys.executable, HERE / peer.script, "epochs", src, dtype]
         else:
-            command = [self.args.target / "examples/epoch", src, dtype, *self.threads()]
+            command = [self.args.target / "tinyres-peers", src, dtype, *self.threads()]
         process = Process(command + ["--check"] * check, self.environment(peer))
         process.report()
         first = process.elapsed()

@@ -1,8 +1,8 @@
-//! Epochs of random batches from a packed set, timed: tinyres in the comparison of this directory.
+//! Times epochs of random batches from a packed set: tinyres's part of the comparison in this directory.
 //!
-//!     cargo run --release --example epoch -- shards u8 --check
+//!     cargo run --release -p tinyres-peers -- shards u8 --check
 //!
-//! Reports as `peer.py` does: a line when the first batch is there, and one at the end.
+//! Reports as `peer.py` does: a line of JSON when the first batch is there, and one at the end.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
