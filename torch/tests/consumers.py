@@ -8,9 +8,13 @@ where the consumer is not installed.
 import importlib.util
 import json
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
+
+sys.dont_write_bytecode = True
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 
 
 class Case:
@@ -64,17 +68,33 @@ def torchscript(case):
 
 
 def torchvision(case):
+    """By examples/torchvision_load.py, and with the stem that `tinyres export` says to give the network."""
     import torch
-    from safetensors import safe_open
     from safetensors.torch import load_file
 
-    model, path = case.resnet18(), case.home / "model.safetensors"
-    model.load_state_dict(load_file(path), strict=True)
-    with safe_open(path, "pt") as file:
-        said = json.loads(file.metadata()["model"])
+    path = case.home / "model.safetensors"
+    sys.path.insert(0, str(EXAMPLES))
+    from torchvision_load import load
+
+    model, said = load(path)
+    told = case.resnet18()
+    told.load_state_dict(load_file(path), strict=True)
     mean, std = (torch.tensor(said[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
-        return [model((torch.from_numpy(case.images) / 255 - mean) / std)]
+        outputs = [network((torch.from_numpy(case.images) / 255 - mean) / std) for network in (model, told)]
+    classify(case, path, said["classes"][int(outputs[0][0].argmax())]["name"])
+    return outputs
+
+
+def classify(case, weights, expected):
+    """The example as a user runs it gives the class of the first image."""
+    from PIL import Image
+
+    image = case.home / "image.png"
+    Image.fromarray(case.images[0].transpose(1, 2, 0)).save(image)
+    command = [sys.executable, EXAMPLES / "torchvision_load.py", weights, image]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert f"{image} {expected} " in printed, (printed, expected)
 
 
 for consumer, needs in [
