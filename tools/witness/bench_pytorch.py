@@ -1,16 +1,17 @@
-"""Images per second of PyTorch's own training step, to set beside `tinyres train`.
+"""Measures the images per second of PyTorch's own training step, to compare with `tinyres train`.
 
     bench_pytorch.py [--recipe default|seed] [--stem imagenet|small] [--batch N] [--size PIXELS] [--threads N]
                      [--steps N] [--compile] [--cuda]
 
-torchvision's ResNet18 in eager mode (or compiled) and channels_last, with the recipe's loss and SGD or Adam. Images
-are one batch of noise that lies in memory as the network takes it: no loading, no augmentation and no
-normalisation, so PyTorch is spared what tinyres's figure includes. On a GPU it computes as tinyres does: bfloat16 by
-autocast, cuDNN's fastest kernels, and no look at the loss before ten steps are queued. Beside it:
+torchvision's ResNet18 in eager mode (or compiled) and channels_last, with the recipe's loss and SGD or Adam. The images
+are one batch of noise that lies in memory as floats: no loading, no augmentation and no normalisation, all of which
+tinyres's figure includes. On a GPU it computes as tinyres does: bfloat16 by autocast, cuDNN's fastest kernels, and no
+loss is read before ten steps are queued. Compare it with:
 
     tinyres train SHARDS --recipe RECIPE --optimizer sgd --batch N --sizes PIXELS --threads N --max-steps N --json | head -n 1
 
-Prints the rate over all steps but the first two (on a GPU, twenty), and of the median step (on a GPU, the median of ten).
+Prints the rate over all steps except the first two (on a GPU, twenty), and that of the median step (on a GPU, of the
+median group of ten steps).
 """
 
 import argparse

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes format/tests/golden/train-00001.bin from format/SPEC.md alone, with the standard library.
 
-A second writer, which shares no code with the crate: its tests demand the same bytes.
+It shares no code with the format crate, whose tests demand the same bytes.
 
     python3 tools/witness/golden_shard.py format/tests/golden/train-00001.bin
 """

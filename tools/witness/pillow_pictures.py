@@ -1,4 +1,4 @@
-"""Small pictures of every kind, and what Pillow and torchvision make of them.
+"""Writes small pictures of every kind, and what Pillow and torchvision make of them.
 
     pillow_pictures.py [tests/golden/pictures]
 
@@ -30,7 +30,7 @@ OUT = Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden/pictures")
 
 
 def scene(width, height, seed=0):
-    """A smooth picture with edges, of which no two rows, columns or mirror images are equal."""
+    """A smooth picture with edges; no two of its rows, columns or mirror images are equal."""
     y, x = np.mgrid[:height, :width]
     red = 255 * x / width
     green = 255 * y / height
@@ -81,7 +81,7 @@ def exact(root):
     (exifs / "broken.jpg").write_bytes(broken)
     picture.save(exifs / "6.png", exif=exif(6))
     png(exifs / "late-3.png", 8, 2, [row.tobytes() for row in scene(16, 16)], after=[(b"eXIf", exif(3)[6:])])
-    # A name that is wrong about its kind.
+    # The name has the extension of another format.
     (exifs / "in-truth-a-png.jpg").write_bytes((exifs / "6.png").read_bytes())
 
     colors = np.random.default_rng(7).integers(0, 256, (256, 3), dtype=np.uint8).tobytes()
@@ -124,7 +124,7 @@ def refused(root):
     picture = Image.fromarray(scene(16, 16))
     root.mkdir(parents=True)
     for kind in ("gif", "webp", "bmp", "tiff", "ppm"):
-        # Names that hide what they are.
+        # Other formats under the extension of a JPEG.
         picture.save(root / f"{kind}.jpg", format=kind)
     png(root / "grey16.png", 16, 0, samples(16, 16, 1))
     picture.convert("CMYK").save(root / "cmyk.jpg")
@@ -159,7 +159,7 @@ def pictures(root):
 
 
 def folders():
-    """Names that sort in other ways than bytes, nested ones, and other files."""
+    """Files whose names sort differently as text and as bytes, nested folders, and files that are not images."""
     files = [
         "b/1.jpg", "b/10.JPG", "b/2.jpeg", "b/x/3.png", "b/x-y/4.png", "b/x/a/5.webp", "b/x.jpg",
         "B/1.bmp", "a b/ü.jpg", "a b/z.jpg", "a b/notes.txt", "é/1.PNG", "z/deep/er/1.tif",

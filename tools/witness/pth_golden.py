@@ -48,7 +48,7 @@ kinds = {
 }
 gpu = values.clone()
 kinds["cuda"] = gpu
-# There is no GPU here: this is what one would make torch.save write.
+# Without a GPU: writes what torch.save writes for a tensor on one.
 of_gpu = gpu.untyped_storage().data_ptr()
 torch.serialization.register_package(
     0, lambda storage: "cuda:0" if storage.data_ptr() == of_gpu else None, lambda storage, location: None
