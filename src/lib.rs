@@ -3,7 +3,7 @@
 //! The binaries are thin: `tinyres` parses arguments and prints, `tinyres-torch` trains. This
 //! library prints nothing but through [`ui`], which is theirs.
 
-mod beside;
+mod background;
 pub mod event;
 pub mod inspect;
 pub mod pack;

@@ -1,13 +1,16 @@
+//! A locked directory for unfinished files, inside the directory that they are meant for.
+
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Where the shards of a set wait, inside its directory, until all of them are there.
+/// Name of the directory that holds the shards of a set, inside the set's directory, until all of
+/// them are finished.
 pub(crate) const STAGING: &str = ".packing";
 
-/// A directory that one process fills, under a lock that ends with the process, and that is gone
-/// when this is dropped. A killed process leaves it, and what was in it, to the next one.
+/// A directory that one process writes to. Its lock ends with the process. Dropping this removes the
+/// directory; a killed process leaves it, and the files in it, to the next one.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -15,8 +18,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Creates the directory at `path` with its parents, or takes over the one that is there;
-    /// `None` where another process fills it.
+    /// Creates the directory at `path` with its parents, or takes over one that is there. `None` if
+    /// another process holds its lock.
     pub(crate) fn create(path: PathBuf) -> io::Result<Option<Self>> {
         loop {
             fs::create_dir_all(&path)?;
@@ -26,7 +29,7 @@ impl Scratch {
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            // Whoever held the lock may have removed the directory between our open and our lock.
+            // The previous holder may have removed the directory between our open and our lock.
             match fs::metadata(&path) {
                 Ok(there) if there.ino() == lock.metadata()?.ino() => {
                     return Ok(Some(Self { path, _lock: lock }));
@@ -38,7 +41,7 @@ impl Scratch {
         }
     }
 
-    /// Removes what a killed process left in it.
+    /// Removes everything that a killed process left in it.
     pub(crate) fn clear(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
@@ -58,8 +61,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Gone already where it was renamed. Nothing can be done about a failure here, and the next
-        // process begins with what is left.
+        // A failure is ignored: the next process takes over the directory.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -1,3 +1,5 @@
+//! Compression of finished shards to their transport form, and its report.
+
 use std::fmt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -11,25 +13,26 @@ use super::Result;
 use crate::text::Bytes;
 use crate::transport::{self, ratio};
 
-/// Turns finished shards into their transport form, on threads of its own.
+/// Compresses finished shards on a thread pool of its own.
 pub(super) struct Compressor {
     level: Level,
     pool: rayon::ThreadPool,
     sum: Mutex<Compression>,
 }
 
-/// What compressing took and gave.
+/// Cost and gain of compression.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Compression {
     /// Level of zstd.
     pub level: i32,
-    /// Bytes of the transport form, all shards together.
+    /// Bytes of all compressed shards.
     pub bytes: u64,
-    /// How many times shorter that is than the raw shards.
+    /// Length of the raw shards divided by that of the compressed ones.
     pub ratio: Option<f64>,
-    /// Raw bytes that were compressed: without shards that an interrupted pack had finished.
+    /// Raw bytes that were compressed, without shards kept of a killed pack.
     pub compressed: u64,
-    /// Time that it took, forcing it to the disk included, most of it beside decoding.
+    /// Seconds of compression, including forcing the files to the disk. Most of it happens while other
+    /// images are decoded.
     pub seconds: f64,
 }
 
@@ -43,8 +46,8 @@ impl Compressor {
         })
     }
 
-    /// Publishes the transport form of `raw` at `to`, and drops the raw one, which is never forced to
-    /// the disk. Says what that would have been published as.
+    /// Publishes the compressed form of `raw` at `to`. The raw file is never forced to the disk, and
+    /// removed once `raw` is dropped. Returns the entry that publishing it would have returned.
     pub fn replace(&self, raw: &Sealed, to: &Path) -> Result<Published> {
         let began = Instant::now();
         let write = || transport::write_file(raw.file(), to, self.level);
@@ -59,12 +62,12 @@ impl Compressor {
         Ok(published)
     }
 
-    /// Counts a shard that an interrupted pack had compressed to `bytes` bytes.
+    /// Counts a shard of `bytes` compressed bytes, kept of a killed pack.
     pub fn keep(&self, bytes: u64) {
         self.count(|sum| sum.bytes += bytes);
     }
 
-    /// What was compressed of a set with `raw` bytes.
+    /// The report for a set of `raw` bytes.
     pub fn report(self, raw: u64) -> Compression {
         let sum = self
             .sum

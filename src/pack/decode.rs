@@ -1,76 +1,29 @@
+//! Decoding of one JPEG or PNG to planar RGB, upright and resized. Reads and writes no file.
+
 use fast_image_resize::Resizer;
 use tinyres_format::Shape;
 use turbojpeg::{Decompressor, Image, PixelFormat};
 
-use super::frame::Frame;
+use super::jpeg::JpegHeader;
+use super::limits::check_size;
 use super::orientation::Orientation;
 use super::png::Png;
-use super::resize::Resize;
+use super::{ImageError, Resize};
 
-/// Most pixels of an image, and of what it is while it is resized: 32 Mi, 128 MiB in memory. What a
-/// header states is compared with this before anything is allocated.
-pub const MAX_PIXELS: u64 = 1 << 25;
-
-/// Why an image cannot be packed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Bad {
-    /// The decoder has given up on it: damaged, or cut short.
-    #[error("undecodable: {0}")]
-    Undecodable(String),
-    /// Its first bytes are those of no JPEG or PNG, whatever its name says.
-    #[error("{found}, expected a JPEG or PNG image")]
-    Kind {
-        /// What they are those of.
-        found: &'static str,
-    },
-    /// Its size is not that of the shards, and it is not to be resized.
-    #[error("{}x{} pixels, expected {}x{} as the first image has; --size resizes all of them", got[0], got[1], expected[0], expected[1])]
-    Size {
-        /// Width and height found.
-        got: [u32; 2],
-        /// Width and height that every image of the set must have.
-        expected: [u32; 2],
-    },
-    /// It has more than [`MAX_PIXELS`], or would have while it is resized.
-    #[error("{}x{} pixels: too large, at most {MAX_PIXELS} pixels can be decoded, and the longer side times --size may be no more", got[0], got[1])]
-    TooLarge {
-        /// Width and height found.
-        got: [u32; 2],
-    },
-    /// Four colour components, which have no single meaning in RGB.
-    #[error("CMYK colours: convert it to RGB first")]
-    Cmyk,
-    /// Greys of 16 bits, which Pillow's `convert("RGB")` cuts off at 255.
-    #[error("greys of 16 bits: convert it to 8 bits first")]
-    Grey16,
-    /// Its box ends past its pixels.
-    #[error("box {got:?} is not inside {}x{} pixels", size[0], size[1])]
-    Box {
-        /// x0, y0, x1, y1 found.
-        got: [i32; 4],
-        /// Width and height of the image.
-        size: [u32; 2],
-    },
-    /// Its bytes could not be read as they were written.
-    #[error("unreadable: {0}")]
-    Unreadable(String),
-}
-
-/// What is known of an image once it is decoded.
+/// Facts about a decoded image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Width and height in pixels, once it is upright and before it is resized.
+    /// Width and height in pixels, upright, before the resize.
     pub size: [u32; 2],
-    /// Whether it had no colours, and has three equal channels now.
+    /// True if the image was greyscale: its three channels are equal.
     pub grey: bool,
-    /// Its box, if it has one of which something is left.
+    /// Box in inclusive pixels of the result; `None` without one, or if the resize cut it off.
     pub bbox: Option<[i32; 4]>,
 }
 
-/// Turns encoded images into planar RGB. The pixels are those of Pillow's `convert("RGB")` after
-/// `exif_transpose`: of a JPEG by the same library, with the same integer inverse transform and the
-/// same upsampling. Images of the right size are left as they are; others are resized, if they may.
+/// Decodes images to planar RGB. The pixels are those of Pillow's `convert("RGB")` after
+/// `exif_transpose`: JPEGs are decoded by the same library, with the same integer inverse transform
+/// and the same upsampling. Images of another size than the shards' are resized, if that was asked for.
 pub struct Decoder {
     resize: Option<Resize>,
     pixels: Vec<u8>,
@@ -79,7 +32,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// One that brings images to the size that `resize` says, if it is there.
+    /// Creates a decoder that resizes images as `resize` says; without it, never.
     #[must_use]
     pub fn new(resize: Option<Resize>) -> Self {
         Self {
@@ -90,24 +43,24 @@ impl Decoder {
         }
     }
 
-    /// Decodes `bytes` to `out`, `u8 [3, height, width]`, which has the length of `shape`. A box must lie
-    /// inside the image, of which it tells before that is turned upright or resized.
+    /// Decodes `bytes` to `out`, `u8 [3, height, width]` of the size of `shape`. `bbox` is in inclusive
+    /// pixels of the stored image (before it is turned upright or resized) and must lie inside it.
     ///
     /// # Errors
-    /// Why it is no image that can be used; what is in `out` then has no meaning.
+    /// Why the image cannot be packed; `out` then has no meaning.
     pub fn decode(
         &mut self,
         bytes: &[u8],
         bbox: Option<[i32; 4]>,
         shape: Shape,
         out: &mut [u8],
-    ) -> Result<Decoded, Bad> {
+    ) -> Result<Decoded, ImageError> {
         let (rgbx, size, grey, orientation) = match kind(bytes)? {
             Kind::Jpeg => {
-                let (mut turbo, frame) = frame(bytes)?;
-                admit(frame.size, bbox, shape, self.resize)?;
-                let [width, height] = frame.size.map(|length| length as usize);
-                // A word for each pixel: as quick to decode to as three bytes, and quicker to take apart.
+                let (mut turbo, header) = jpeg(bytes)?;
+                check(header.size, bbox, shape, self.resize)?;
+                let [width, height] = header.size.map(|length| length as usize);
+                // Four bytes a pixel: decoding is as fast as to three, splitting channels is faster.
                 let rgbx = cached(&mut self.pixels, 4 * width * height);
                 let image = Image {
                     pixels: &mut *rgbx,
@@ -117,14 +70,14 @@ impl Decoder {
                     format: PixelFormat::RGBX,
                 };
                 turbo.decompress(bytes, image).map_err(undecodable)?;
-                let orientation = frame.exif.map(Orientation::of_exif);
+                let orientation = header.exif.map(Orientation::of_exif);
                 let orientation = orientation.unwrap_or(Orientation::UPRIGHT);
-                (&*rgbx, frame.size, frame.components == 1, orientation)
+                (&*rgbx, header.size, header.components == 1, orientation)
             }
             Kind::Png => {
                 let png = Png::open(bytes)?;
                 let (size, grey) = (png.size(), png.is_grey());
-                admit(size, bbox, shape, self.resize)?;
+                check(size, bbox, shape, self.resize)?;
                 let orientation = png.decode(&mut self.samples, &mut self.pixels)?;
                 (&self.pixels[..], size, grey, orientation)
             }
@@ -134,18 +87,18 @@ impl Decoder {
         Ok(Decoded { size, grey, bbox })
     }
 
-    /// Width and height of the image that `bytes` hold, as it is stored; only its header is read.
-    pub(super) fn size(&self, bytes: &[u8]) -> Result<[u32; 2], Bad> {
+    /// Width and height of the image in `bytes`, as stored. Reads only its header.
+    pub(super) fn size(&self, bytes: &[u8]) -> Result<[u32; 2], ImageError> {
         let size = match kind(bytes)? {
-            Kind::Jpeg => frame(bytes)?.1.size,
+            Kind::Jpeg => jpeg(bytes)?.1.size,
             Kind::Png => Png::open(bytes)?.size(),
         };
-        bounded(size, self.resize)?;
+        check_size(size, self.resize)?;
         Ok(size)
     }
 }
 
-/// Memory for the images between the decoder and the shard.
+/// Memory for the image between decoding and the shard, used again for each.
 #[derive(Default)]
 struct Canvas {
     upright: Vec<[u8; 4]>,
@@ -154,8 +107,8 @@ struct Canvas {
 }
 
 impl Canvas {
-    /// Turns `rgbx`, an image of `size`, upright, resizes it if it is to be, and writes it to `out`.
-    /// Returns what becomes of its box.
+    /// Turns `rgbx`, an image of `size`, upright, resizes it where needed, and writes it to `out`.
+    /// Returns the box in pixels of the result.
     fn place<'a>(
         &'a mut self,
         mut rgbx: &'a [u8],
@@ -175,10 +128,10 @@ impl Canvas {
         if let Some(resize) = resize
             && size != [resize.side.get(); 2]
         {
-            let window = resize.window(size);
-            bbox = bbox.and_then(|bbox| window.bbox(bbox));
+            let crop = resize.crop(size);
+            bbox = bbox.and_then(|bbox| crop.bbox(bbox));
             self.resized.resize(out.len() / 3 * 4, 0);
-            window.resize(&mut self.resizer, rgbx, &mut self.resized);
+            crop.resize(&mut self.resizer, rgbx, &mut self.resized);
             rgbx = &self.resized;
         }
         planar(rgbx, out);
@@ -186,14 +139,14 @@ impl Canvas {
     }
 }
 
-/// The kinds of files that are decoded.
+/// File formats that can be decoded.
 enum Kind {
     Jpeg,
     Png,
 }
 
-/// What the first bytes of a file tell, which its name may not.
-fn kind(bytes: &[u8]) -> Result<Kind, Bad> {
+/// Tells the format of a file by its first bytes. Its name does not count.
+fn kind(bytes: &[u8]) -> Result<Kind, ImageError> {
     let found = match bytes {
         [0xff, 0xd8, 0xff, ..] => return Ok(Kind::Jpeg),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => return Ok(Kind::Png),
@@ -220,75 +173,64 @@ fn kind(bytes: &[u8]) -> Result<Kind, Bad> {
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF, HEIF or video file",
         _ => "no kind of image known here",
     };
-    Err(Bad::Kind { found })
+    Err(ImageError::Kind { found })
 }
 
-/// Whether an image of `size`, width and height, can be packed, as far as its header tells.
-fn admit(
+/// Checks what the header tells: that an image of `size`, width and height, can be packed.
+fn check(
     size: [u32; 2],
     bbox: Option<[i32; 4]>,
     shape: Shape,
     resize: Option<Resize>,
-) -> Result<(), Bad> {
-    bounded(size, resize)?;
-    // The shards' images are squares: for this it does not matter which side is upright.
+) -> Result<(), ImageError> {
+    check_size(size, resize)?;
+    // Shards hold squares, so it does not matter here which side is upright.
     let expected = [shape.width, shape.height];
     if resize.is_none() && size != expected {
         let got = size;
-        return Err(Bad::Size { got, expected });
+        return Err(ImageError::Size { got, expected });
     }
     match bbox {
         Some(got @ [_, _, x1, y1])
             if i64::from(x1) >= size[0].into() || i64::from(y1) >= size[1].into() =>
         {
-            Err(Bad::Box { got, size })
+            Err(ImageError::Box { got, size })
         }
         _ => Ok(()),
     }
 }
 
-/// Whether an image of `size` has no more pixels than there is memory for, as it is and halfway
-/// through a resize: as wide as the result then, and as high as the image.
-pub(super) fn bounded(size: [u32; 2], resize: Option<Resize>) -> Result<(), Bad> {
-    let [width, height] = size.map(u64::from);
-    let side = resize.map_or(1, |resize| resize.side.get().into());
-    if (width * height).max(side * width.max(height)) > MAX_PIXELS {
-        return Err(Bad::TooLarge { got: size });
-    }
-    Ok(())
-}
-
-/// A decompressor for `jpeg`, and what its header says.
+/// A decompressor for the JPEG in `bytes`, and its header.
 ///
-/// A new one for each image, which takes 1% of the time of decoding: one that is used again keeps the
-/// tables of the image before, and what it makes of an image that lacks some would depend on that.
-fn frame(jpeg: &[u8]) -> Result<(Decompressor, Frame<'_>), Bad> {
+/// Every image gets a new decompressor, which takes 1% of the time of decoding. A reused one would
+/// keep the tables of the previous image, and an image that lacks tables would depend on them.
+fn jpeg(bytes: &[u8]) -> Result<(Decompressor, JpegHeader<'_>), ImageError> {
     let mut turbo = Decompressor::new().map_err(undecodable)?;
-    let frame = Frame::read(&mut turbo, jpeg).map_err(undecodable)?;
-    match frame.components {
-        4 => Err(Bad::Cmyk),
-        _ => Ok((turbo, frame)),
+    let header = JpegHeader::read(&mut turbo, bytes).map_err(undecodable)?;
+    match header.components {
+        4 => Err(ImageError::Cmyk),
+        _ => Ok((turbo, header)),
     }
 }
 
-fn undecodable(error: turbojpeg::Error) -> Bad {
+fn undecodable(error: turbojpeg::Error) -> ImageError {
     match error {
-        turbojpeg::Error::TurboJpegError(reason) => Bad::Undecodable(reason),
-        other => Bad::Undecodable(other.to_string()),
+        turbojpeg::Error::TurboJpegError(reason) => ImageError::Undecodable(reason),
+        other => ImageError::Undecodable(other.to_string()),
     }
 }
 
-/// `len` bytes of `memory` that libjpeg-turbo leaves in the cache: to what is aligned for its vector
-/// registers of 32 bytes it writes past the cache, and decoding takes 1.5 times as long.
+/// `len` bytes of `memory`, deliberately not aligned to 32 bytes. libjpeg-turbo writes aligned rows
+/// with non-temporal stores, which miss the cache and make decoding take 1.5 times as long.
 fn cached(memory: &mut Vec<u8>, len: usize) -> &mut [u8] {
     memory.resize(len + 48, 0);
     let start = memory.as_ptr().align_offset(32) + 16;
     &mut memory[start..start + len]
 }
 
-/// `[height, width, 4]`, the fourth of no meaning, to `[3, height, width]`.
+/// Converts `[height, width, 4]`, whose fourth channel has no meaning, to `[3, height, width]`.
 fn planar(rgbx: &[u8], out: &mut [u8]) {
-    /// Pixels that fill a vector register of each channel.
+    /// Pixels of one step: a vector register for each channel.
     const LANES: usize = 16;
     let (pixels, _) = rgbx.as_chunks::<4>();
     let (red, rest) = out.split_at_mut(pixels.len());
@@ -298,7 +240,7 @@ fn planar(rgbx: &[u8], out: &mut [u8]) {
     let (greens, last_green) = green.as_chunks_mut::<LANES>();
     let (blues, last_blue) = blue.as_chunks_mut::<LANES>();
     for (((group, red), green), blue) in groups.iter().zip(reds).zip(greens).zip(blues) {
-        // Words, not bytes: these shifts and narrowings are what compiles to vector instructions.
+        // Shifting and narrowing 32-bit words compiles to vector instructions; picking bytes does not.
         let words = group.map(u32::from_le_bytes);
         *red = words.map(|word| word.to_le_bytes()[0]);
         *green = words.map(|word| word.to_le_bytes()[1]);
@@ -325,8 +267,8 @@ mod tests {
         include_bytes!("../../tests/golden/pictures/exact/png/palette4.png"),
     ];
 
-    /// Makes the checksums of a PNG's chunks right, so that what they hold is looked at.
-    fn mend(png: &mut [u8]) {
+    /// Corrects the checksums of a PNG's chunks, so that the decoder reads their damaged contents.
+    fn fix_checksums(png: &mut [u8]) {
         let mut at = 8;
         while let Some(&[a, b, c, d]) = png.get(at..at + 4) {
             let end = at + 8 + u32::from_be_bytes([a, b, c, d]) as usize;
@@ -343,7 +285,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn no_damage_makes_it_panic(
+        fn damaged_images_do_not_panic(
             picture in prop::sample::select(&PICTURES[..]),
             at: prop::sample::Index,
             garbage in prop::collection::vec(any::<u8>(), 0..8),
@@ -354,7 +296,7 @@ mod tests {
             let at = at.index(bytes.len());
             let length = garbage.len().min(bytes.len() - at);
             bytes[at..at + length].copy_from_slice(&garbage[..length]);
-            mend(&mut bytes);
+            fix_checksums(&mut bytes);
             let side = resize.map_or(16, |(side, _)| side);
             let resize = resize.map(|(side, squash)| Resize {
                 side: NonZeroU32::new(side).unwrap(),
@@ -366,7 +308,7 @@ mod tests {
                 let _ = decoder.size(bytes);
                 let _ = decoder.decode(bytes, Some([0, 3, 15, 15]), shape, &mut out);
             }
-            // Whatever that left behind does not show in the next image.
+            // State left by a damaged image does not change the next one.
             let bbox = Some([0, 3, 15, 15]);
             let again = decoder.decode(picture, bbox, shape, &mut out);
             let mut fresh = vec![0; out.len()];

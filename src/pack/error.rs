@@ -1,23 +1,26 @@
+//! Errors of packing: why one image, or the whole set, cannot be packed.
+
 use std::path::PathBuf;
 
 use tinyres_format::Refused;
 
+use super::limits::MAX_PIXELS;
 use crate::source::{self, Problems};
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a set was not packed. Nothing has been published then.
+/// Why a set was not packed. Nothing was published.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Images that cannot be packed, all of them.
+    /// Every image that cannot be packed.
     #[error("nothing was packed: {}\nmend or remove them, or leave them out with --skip-bad", .images)]
-    Bad {
-        /// Which, and why.
-        images: Problems<BadImage>,
+    BadImages {
+        /// The name of each image, and why it cannot be packed.
+        images: Problems<Refused>,
     },
-    /// The first image is no square, and nothing is to be resized.
+    /// The first image is not a square, and images are not to be resized.
     #[error("{image}: {}x{} pixels; images that are not all squares of one size must be resized: \
              --size 64, say, keeps the middle square of each, and --squash all of it", size[0], size[1])]
     NotSquare {
@@ -31,7 +34,7 @@ pub enum Error {
     Occupied {
         /// The directory.
         output: PathBuf,
-        /// What it holds.
+        /// The set there, or how it differs from the one to be packed.
         holds: String,
     },
     /// Another process packs to the same directory.
@@ -40,18 +43,18 @@ pub enum Error {
         /// The directory.
         output: PathBuf,
     },
-    /// The output could not be created, or the shards in it not be replaced.
+    /// The output could not be created or replaced.
     #[error("{}: {reason}", path.display())]
     Output {
         /// The file or directory.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's reason.
         reason: std::io::Error,
     },
-    /// More shards than their number in a shard can count.
+    /// More shards in a split than the `u32` in a shard's metadata can number.
     #[error("{shards} shards are too many: put more images into each with --shard-images")]
     TooManyShards {
-        /// How many there would be.
+        /// Number of shards.
         shards: usize,
     },
     /// The threads that compress could not be started.
@@ -65,12 +68,48 @@ pub enum Error {
     Format(#[from] tinyres_format::Error),
 }
 
-/// An image that cannot be packed, with its name in the source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadImage(pub Refused);
-
-impl std::fmt::Display for BadImage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.0.name, self.0.reason)
-    }
+/// Why an image cannot be packed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The decoder gave up: the image is damaged or cut short.
+    #[error("undecodable: {0}")]
+    Undecodable(String),
+    /// The first bytes are not those of a JPEG or PNG, whatever the name says.
+    #[error("{found}, expected a JPEG or PNG image")]
+    Kind {
+        /// Kind of file that begins like this.
+        found: &'static str,
+    },
+    /// The size is not that of the shards, and images are not to be resized.
+    #[error("{}x{} pixels, expected {}x{} as the first image has; --size resizes all of them", got[0], got[1], expected[0], expected[1])]
+    Size {
+        /// Width and height found.
+        got: [u32; 2],
+        /// Width and height that every image of the set must have.
+        expected: [u32; 2],
+    },
+    /// The image, or the intermediate image of its resize, has more than [`MAX_PIXELS`].
+    #[error("{}x{} pixels: too large, at most {MAX_PIXELS} pixels can be decoded, and the longer side times --size may be no more", got[0], got[1])]
+    TooLarge {
+        /// Width and height found.
+        got: [u32; 2],
+    },
+    /// Four colour components, which have no single meaning in RGB.
+    #[error("CMYK colours: convert it to RGB first")]
+    Cmyk,
+    /// Greys of 16 bits, which Pillow's `convert("RGB")` cuts off at 255.
+    #[error("greys of 16 bits: convert it to 8 bits first")]
+    Grey16,
+    /// The box ends outside the image.
+    #[error("box {got:?} is not inside {}x{} pixels", size[0], size[1])]
+    Box {
+        /// x0, y0, x1, y1 found.
+        got: [i32; 4],
+        /// Width and height of the image.
+        size: [u32; 2],
+    },
+    /// The bytes read are not the bytes that were once written.
+    #[error("unreadable: {0}")]
+    Unreadable(String),
 }

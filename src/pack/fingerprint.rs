@@ -1,3 +1,5 @@
+//! Fingerprint of a set: the SHA-256 of its listing and settings. It does not cover the pixels.
+
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 
@@ -7,7 +9,8 @@ use tinyres_format::{Digest, Shape};
 use super::Resize;
 use crate::source::Source;
 
-/// Identifies the set that `source` packs to: the rule is in section 6 of the format's `SPEC.md`.
+/// Fingerprint of the set that `source` is packed to, by the rule in section 6 of the format's
+/// `SPEC.md`.
 #[must_use]
 pub fn fingerprint(
     source: &Source,
@@ -47,7 +50,8 @@ pub fn fingerprint(
     Digest::from(<[u8; 32]>::from(lines.hash.finalize()))
 }
 
-/// Lines of fields separated by tabs, hashed by the page: to hash each field takes twice as long.
+/// Lines of fields separated by tabs. They are hashed 4 KiB at a time: hashing each field takes twice
+/// as long.
 #[derive(Default)]
 struct Lines {
     text: String,

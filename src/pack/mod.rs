@@ -1,15 +1,20 @@
-//! From JPEGs and PNGs to shards: decoded in parallel, written in source order, published as a whole.
+//! Packing: images of a source become shards. They are decoded in parallel, written in source order and
+//! published as a whole. Reading sources and the shard format itself are other modules' work.
 
 mod compress;
 mod decode;
+mod decode_shard;
 mod error;
-mod fill;
+mod existing;
 mod fingerprint;
-mod frame;
+mod finished;
+mod jpeg;
+mod limits;
 mod orientation;
 mod png;
 mod report;
 mod resize;
+mod resume;
 mod staging;
 
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -23,30 +28,33 @@ use tinyres_format::{
     SplitEntry, Writer,
 };
 
-use crate::beside::Beside;
+use crate::background::BackgroundJob;
 use crate::event::{Event, Observer};
 use crate::source::{Item, Problems, Source};
 
 pub use compress::Compression;
 use compress::Compressor;
-pub use decode::{Bad, Decoded, Decoder, MAX_PIXELS};
-pub use error::{BadImage, Error, Result};
-use fill::{Outcome, Worker, fill};
+pub use decode::{Decoded, Decoder};
+use decode_shard::{ImageReader, ImageResult, decode_shard};
+pub use error::{Error, ImageError, Result};
+use existing::existing;
 pub use fingerprint::fingerprint;
+pub use limits::MAX_PIXELS;
 pub use report::{Report, SplitReport};
 pub use resize::Resize;
+use resume::{Resume, Sources};
 use staging::Staging;
 
-/// What to pack, and how.
+/// Settings of a pack.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Directory of the shards, created if missing.
     pub output: PathBuf,
-    /// Images in a shard; the last of a split has fewer.
+    /// Images in a shard; the last shard of a split may have fewer.
     pub shard_images: NonZeroU32,
-    /// What to resize images to. Where there is none, all must be squares of one size: the first's.
+    /// Size to resize images to. Without it, all images must be squares of the size of the first.
     pub resize: Option<Resize>,
-    /// Decoding threads; 0 for one a core. With fewer, another thread writes what they decoded. The
+    /// Decoding threads; 0 for one a core. If a core is left, another thread writes decoded images. The
     /// shards do not depend on it.
     pub threads: usize,
     /// Leave out images that cannot be decoded, and record them, instead of failing.
@@ -59,46 +67,58 @@ pub struct Config {
 
 /// Packs `source` to `config.output`.
 ///
-/// Where a pack of the same source was killed, the shards that it finished are kept.
+/// If exactly this set is there already, writes nothing and says so in the report. Keeps the shards that a
+/// killed pack finished, if the files that they were made of are still the same.
 ///
 /// # Errors
-/// The first thing that keeps the set from being written, or all images that cannot be packed.
-/// Then nothing has been published: what was in `output` is still there.
+/// The first failure, or every image that cannot be packed. Nothing has been published then: an older
+/// set in `output` is still there.
 pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Result<Report> {
     let began = Instant::now();
-    let staging = Staging::begin(&config.output, config.force, config.zstd)?;
-    if staging.resumes() {
-        watch.on(&Event::Notice(format!(
-            "{}: going on where an interrupted pack ended; what it finished is checked and kept",
-            config.output.display()
-        )));
-    }
     let threads = threads(config.threads);
-    let mut workers: Vec<Worker> = (0..threads)
-        .map(|_| Worker::new(source, config.resize))
+    let mut readers: Vec<ImageReader> = (0..threads)
+        .map(|_| ImageReader::new(source, config.resize))
         .collect();
     let side = match config.resize {
         Some(resize) => resize.side.get(),
         None => {
             let items = source.splits.iter().flat_map(|(_, items)| items);
-            workers[0].side(items)?
+            readers[0].side(items)?
         }
     };
     let shape = Shape::rgb(side);
+    let plan = Plan {
+        source,
+        config,
+        shape,
+        fingerprint: LazyLock::new(Box::new(move || {
+            fingerprint(source, shape, config.resize, config.shard_images)
+        })),
+    };
+    if let Some(report) = plan.unchanged(began, watch)? {
+        return Ok(report);
+    }
+    let staging = Staging::begin(&config.output)?;
+    // Another pack may have finished before this one got the lock.
+    if let Some(report) = plan.unchanged(began, watch)? {
+        return Ok(report);
+    }
+    let resume = Resume::begin(&staging, config.zstd)?;
+    if resume.found {
+        watch.on(&Event::Notice(format!(
+            "{}: resuming a killed pack; its shards are kept if they are whole and their source files unchanged",
+            config.output.display()
+        )));
+    }
     let compressor = config
         .zstd
         .map(|level| Compressor::new(level, threads))
         .transpose()?;
-    let fingerprint: Fingerprint<'_> = LazyLock::new(Box::new(move || {
-        fingerprint(source, shape, config.resize, config.shard_images)
-    }));
     let mut packer = Packer {
-        source,
-        shape,
-        fingerprint: &fingerprint,
-        skip_bad: config.skip_bad,
+        plan: &plan,
         staging: &staging,
-        workers,
+        resume: &resume,
+        readers,
         compressor: compressor.as_ref(),
         refused: Vec::new(),
     };
@@ -110,8 +130,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
             unit: "img",
             total: items.len() as u64,
         });
-        let shards = items.chunks(config.shard_images.get() as usize).collect();
-        let (entry, report) = packer.pack_split(*split, shards, watch)?;
+        let (entry, report) = packer.pack_split(*split, items, watch)?;
         watch.on(&Event::End);
         splits.push(entry);
         reports.push(report);
@@ -119,12 +138,10 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
     let refused = packer.refused;
     if !config.skip_bad && !refused.is_empty() {
         let mut images = Problems::default();
-        refused
-            .into_iter()
-            .for_each(|image| images.push(BadImage(image)));
-        return Err(Error::Bad { images });
+        refused.into_iter().for_each(|image| images.push(image));
+        return Err(Error::BadImages { images });
     }
-    let fingerprint = *fingerprint;
+    let fingerprint = *plan.fingerprint;
     let mut manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
     manifest.transport = config.zstd.map(|_| Form::Zstd);
     staging.publish(&manifest)?;
@@ -138,16 +155,17 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         }),
         splits: reports,
         refused,
+        unchanged: false,
         seconds: began.elapsed().as_secs_f64(),
     })
 }
 
-/// What wrote the shards: the only mark of it that they carry.
+/// Name and version of the program, as shards and manifest record it.
 fn creator() -> String {
     concat!("tinyres ", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
-/// As many as asked for, or one for each core: at least one.
+/// The number of threads asked for; one for each core if 0 are.
 fn threads(asked: usize) -> usize {
     match asked {
         0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
@@ -155,25 +173,53 @@ fn threads(asked: usize) -> usize {
     }
 }
 
-/// Computed when the first shard is finished, beside the decoding of the second: it takes the time of
-/// decoding a few hundred images.
-type Fingerprint<'a> = LazyLock<Digest, Box<dyn FnOnce() -> Digest + Send + 'a>>;
-
-/// What all splits of a set share.
-struct Packer<'a, 'f> {
+/// The set to be packed.
+struct Plan<'a> {
     source: &'a Source,
+    config: &'a Config,
     shape: Shape,
-    fingerprint: &'a Fingerprint<'f>,
-    skip_bad: bool,
-    staging: &'a Staging,
-    workers: Vec<Worker<'a>>,
-    compressor: Option<&'a Compressor>,
+    /// Computed when first needed: when the first shard is finished, while the second is decoded. It
+    /// takes the time of decoding a few hundred images.
+    fingerprint: LazyLock<Digest, Box<dyn FnOnce() -> Digest + Send + 'a>>,
+}
+
+impl Plan<'_> {
+    /// The report if exactly this set is in the output directory, and need not be replaced.
+    fn unchanged(&self, began: Instant, watch: &mut dyn Observer) -> Result<Option<Report>> {
+        if self.config.force {
+            return Ok(None);
+        }
+        let report = existing(self)?.map(|report| Report {
+            seconds: began.elapsed().as_secs_f64(),
+            ..report
+        });
+        if report.is_some() {
+            watch.on(&Event::Notice(format!(
+                "{}: holds exactly this set already; nothing was written (--force packs it again)",
+                self.config.output.display()
+            )));
+        }
+        Ok(report)
+    }
+
+    fn shard_images(&self) -> usize {
+        self.config.shard_images.get() as usize
+    }
+}
+
+/// State of a pack from split to split.
+struct Packer<'p, 'a> {
+    plan: &'p Plan<'a>,
+    staging: &'p Staging,
+    resume: &'p Resume,
+    readers: Vec<ImageReader<'a>>,
+    compressor: Option<&'p Compressor>,
     /// Bad images of the splits so far.
     refused: Vec<Refused>,
 }
 
-/// A shard whose images are written.
-struct Filled<'a> {
+/// A shard whose images are in the file, and the facts that its columns and metadata need.
+struct DecodedShard<'a> {
     writer: Writer,
     items: Vec<&'a Item>,
     images: Vec<Decoded>,
@@ -185,59 +231,63 @@ impl Packer<'_, '_> {
     fn pack_split(
         &mut self,
         split: Split,
-        shards: Vec<&[Item]>,
+        items: &[Item],
         watch: &mut dyn Observer,
     ) -> Result<(SplitEntry, SplitReport)> {
+        let (plan, resume) = (self.plan, self.resume);
         let mut entry = SplitEntry {
             split,
             images: 0,
             shards: Vec::new(),
         };
-        let mut report = SplitReport::new(split, self.source.classes.len());
+        let mut report = SplitReport::new(split, plan.source.classes.len());
+        let shards = items.chunks(plan.shard_images());
         let count = number(shards.len())?;
         let mut done = 0;
         std::thread::scope(|scope| -> Result<()> {
-            let mut finishing = Beside::<Result<ShardEntry>>::new(scope);
-            for (index, items) in shards.iter().enumerate() {
+            let mut finishing = BackgroundJob::<Result<ShardEntry>>::new(scope);
+            for (index, items) in shards.enumerate() {
                 let file = split.shard_name(index);
-                let (source, fingerprint, shard) = (self.source, self.fingerprint, number(index)?);
+                let shard = number(index)?;
                 let metadata = move |grey, refused| Metadata {
                     creator: creator(),
-                    fingerprint: **fingerprint,
+                    fingerprint: *plan.fingerprint,
                     split,
                     shard,
                     shards: count,
                     grey,
                     refused,
-                    classes: source.classes.clone(),
+                    classes: plan.source.classes.clone(),
                 };
-                if let Some(kept) = self.staging.kept(&file, metadata, source, items)
-                    && (self.skip_bad || kept.refused.is_empty())
+                let sources = Sources::of(plan.source, items);
+                if let Some(kept) = resume.finished(&file, &sources, metadata)
+                    && (plan.config.skip_bad || kept.metadata().refused.is_empty())
                 {
                     done += items.len() as u64;
                     watch.on(&Event::Advance { done });
-                    report.count(kept.labels, kept.grey, kept.refused.len());
+                    let Metadata { grey, refused, .. } = kept.metadata();
+                    report.count(kept.labels(), *grey, refused.len());
                     report.kept += 1;
-                    self.refused.extend(kept.refused);
-                    entry.shards.extend(finishing.wait().transpose()?);
+                    self.refused.extend_from_slice(refused);
                     if let Some(compressor) = self.compressor {
-                        compressor.keep(kept.compressed);
+                        compressor.keep(kept.compressed_len());
                     }
-                    entry.shards.push(kept.entry);
+                    entry.shards.extend(finishing.wait().transpose()?);
+                    entry.shards.push(kept.entry(file));
                     continue;
                 }
-                let filled = self.fill(&file, items, |images| {
+                let decoded = self.decode_good(&file, items, |images| {
                     done += images;
                     watch.on(&Event::Advance { done });
                 })?;
-                let Some(filled) = filled else { continue };
-                let labels = filled.items.iter().map(label);
-                report.count(labels, filled.grey, filled.refused.len());
+                let Some(decoded) = decoded else { continue };
+                let labels = decoded.items.iter().map(label);
+                report.count(labels, decoded.grey, decoded.refused.len());
                 entry.shards.extend(finishing.wait().transpose()?);
-                self.refused.extend_from_slice(&filled.refused);
+                self.refused.extend_from_slice(&decoded.refused);
                 let (staging, compressor) = (self.staging, self.compressor);
-                finishing.begin(move || {
-                    let shard = filled.seal(metadata)?;
+                finishing.start(move || {
+                    let shard = decoded.seal(metadata)?;
                     let published = match compressor {
                         None => shard.publish()?,
                         Some(compressor) => {
@@ -245,12 +295,14 @@ impl Packer<'_, '_> {
                             compressor.replace(&shard, &to)?
                         }
                     };
-                    Ok(ShardEntry {
+                    let entry = ShardEntry {
                         file,
                         images: published.images,
                         bytes: published.bytes,
                         digest: published.digest,
-                    })
+                    };
+                    resume.record(&entry, &sources)?;
+                    Ok(entry)
                 });
             }
             entry.shards.extend(finishing.wait().transpose()?);
@@ -261,27 +313,28 @@ impl Packer<'_, '_> {
         Ok((entry, report))
     }
 
-    /// Begins the shard `file` with the images of `items`; without the bad ones, or if these are not to
-    /// be left out, not at all.
-    fn fill<'a>(
+    /// Decodes `items` to the new shard `file`. Leaves out bad images if the settings say so; otherwise
+    /// a bad image yields no shard.
+    fn decode_good<'a>(
         &mut self,
         file: &str,
         items: &'a [Item],
         mut advance: impl FnMut(u64),
-    ) -> Result<Option<Filled<'a>>> {
+    ) -> Result<Option<DecodedShard<'a>>> {
+        let shape = self.plan.shape;
         let mut items: Vec<&Item> = items.iter().collect();
         let mut refused = Vec::new();
         loop {
-            let mut writer = Writer::create(&self.staging.path(file), self.shape)?;
+            let mut writer = Writer::create(&self.staging.path(file), shape)?;
             let advance = |images| {
                 if refused.is_empty() {
                     advance(images);
                 }
             };
-            let outcomes = fill(&mut self.workers, self.shape, &mut writer, &items, advance)?;
-            if outcomes.iter().all(Outcome::is_ok) {
-                let images: Vec<Decoded> = outcomes.into_iter().flatten().collect();
-                return Ok(Some(Filled {
+            let images = decode_shard(&mut self.readers, shape, &mut writer, &items, advance)?;
+            if images.iter().all(ImageResult::is_ok) {
+                let images: Vec<Decoded> = images.into_iter().flatten().collect();
+                return Ok(Some(DecodedShard {
                     writer,
                     items,
                     grey: images.iter().filter(|image| image.grey).count() as u64,
@@ -289,19 +342,19 @@ impl Packer<'_, '_> {
                     refused,
                 }));
             }
-            // What follows a bad image moves up: once more, without it.
+            // The images after a bad one move up: decode the shard again without it.
             let mut good = Vec::new();
-            for (item, outcome) in items.into_iter().zip(outcomes) {
-                match outcome {
+            for (item, image) in items.into_iter().zip(images) {
+                match image {
                     Ok(_) => good.push(item),
-                    Err(bad) => refused.push(Refused {
+                    Err(error) => refused.push(Refused {
                         name: item.name.clone(),
-                        reason: bad.to_string(),
+                        reason: error.to_string(),
                     }),
                 }
             }
             items = good;
-            if !self.skip_bad {
+            if !self.plan.config.skip_bad {
                 self.refused.extend(refused);
                 return Ok(None);
             }
@@ -309,11 +362,13 @@ impl Packer<'_, '_> {
     }
 }
 
+/// Class of an item as the labels column holds it: -1 without one.
 fn label(item: &&Item) -> i64 {
     item.label.map_or(-1, i64::from)
 }
 
-impl Filled<'_> {
+impl DecodedShard<'_> {
+    /// Writes columns and metadata, which complete the file.
     fn seal(self, metadata: impl FnOnce(u64, Vec<Refused>) -> Metadata) -> Result<Sealed> {
         let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
         let columns = Columns {
@@ -326,6 +381,7 @@ impl Filled<'_> {
     }
 }
 
+/// A number of shards as the metadata holds it.
 fn number(shards: usize) -> Result<u32> {
     u32::try_from(shards).map_err(|_| Error::TooManyShards { shards })
 }

@@ -1,6 +1,6 @@
-//! How a camera was held, as EXIF tells it: the same as Pillow's `ImageOps.exif_transpose` makes of it.
+//! EXIF orientation: turns stored pixels and boxes upright, as Pillow's `ImageOps.exif_transpose` does.
 
-/// What turns the stored pixels upright: first the two mirrors, then the exchange of the axes.
+/// Transform from stored to upright pixels: first the two mirrors, then the transpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Orientation {
     mirror_x: bool,
@@ -15,7 +15,7 @@ impl Orientation {
         transpose: false,
     };
 
-    /// Orientation that the EXIF data `tiff` states. What cannot be read states none.
+    /// Orientation stated by the EXIF data `tiff`; upright if that cannot be read.
     pub fn of_exif(tiff: &[u8]) -> Self {
         let exif = exif::Reader::new().read_raw(tiff.to_vec()).ok();
         let value = exif.and_then(|exif| {
@@ -39,7 +39,7 @@ impl Orientation {
         }
     }
 
-    /// Width and height of an image of `size`, once it is upright.
+    /// Width and height of the upright image whose stored size is `size`.
     pub fn size(self, [width, height]: [u32; 2]) -> [u32; 2] {
         if self.transpose {
             [height, width]
@@ -48,9 +48,9 @@ impl Orientation {
         }
     }
 
-    /// The box, in inclusive pixels, of an image of `size`, once that is upright.
+    /// The box, in inclusive pixels of a stored image of `size`, in pixels of the upright image.
     pub fn bbox(self, size: [u32; 2], [x0, y0, x1, y1]: [i32; 4]) -> [i32; 4] {
-        // Saturates for no image that a box of `i32` lies inside of.
+        // Never saturates: the box lies inside the image, and its sides are `i32`.
         let [width, height] = size.map(|length| i32::try_from(length).unwrap_or(i32::MAX));
         let mirror = |mirrored, length: i32, [first, last]: [i32; 2]| {
             if mirrored {
@@ -68,7 +68,7 @@ impl Orientation {
         }
     }
 
-    /// Writes the `width` pixels a row of `stored` to `upright`.
+    /// Writes the pixels of `stored`, `width` a row, to `upright`.
     pub fn turn(self, stored: &[[u8; 4]], width: usize, upright: &mut Vec<[u8; 4]>) {
         let height = stored.len() / width;
         let pixel = |x: usize, y: usize| {
@@ -89,7 +89,7 @@ impl Orientation {
 mod tests {
     use super::*;
 
-    /// EXIF of nothing but an orientation, in the order of bytes of either maker.
+    /// EXIF data that holds only an orientation, in either byte order.
     fn exif(value: u16, big: bool) -> Vec<u8> {
         let short = |n: u16| {
             if big {
@@ -121,7 +121,7 @@ mod tests {
         parts.concat()
     }
 
-    /// A box is turned as the pixels that it holds are.
+    /// The turned box holds the same pixels as before.
     #[test]
     fn boxes_turn_with_their_pixels() {
         let [width, height] = [7, 5];
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_orientation_is_upright() {
+    fn invalid_orientation_is_upright() {
         for value in [0, 1, 9, u16::MAX] {
             assert_eq!(
                 Orientation::of_exif(&exif(value, true)),

@@ -1,27 +1,29 @@
+//! Decoding of a PNG to RGBX pixels, and its header.
+
 use std::io::Cursor;
 
 use png::{BitDepth, ColorType, Decoder, DecodingError, Reader, Transformations};
 
-use super::Bad;
-use super::decode::bounded;
+use super::ImageError;
+use super::limits::check_size;
 use super::orientation::Orientation;
 
 /// A PNG whose header has been read.
 pub(super) struct Png<'a>(Reader<Cursor<&'a [u8]>>);
 
 impl<'a> Png<'a> {
-    pub fn open(bytes: &'a [u8]) -> Result<Self, Bad> {
+    pub fn open(bytes: &'a [u8]) -> Result<Self, ImageError> {
         let mut decoder = Decoder::new(Cursor::new(bytes));
         decoder.set_ignore_text_chunk(true);
         decoder.set_ignore_iccp_chunk(true);
-        // Palettes to colours, fewer bits than 8 and more to 8: of 16, the upper ones.
+        // Palettes become colours, and samples 8 bits: of 16 bits, the upper 8.
         decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
         let header = decoder.read_header_info().map_err(undecodable)?;
-        bounded([header.width, header.height], None)?;
+        check_size([header.width, header.height], None)?;
         let reader = decoder.read_info().map_err(undecodable)?;
         let info = reader.info();
         if (info.color_type, info.bit_depth) == (ColorType::Grayscale, BitDepth::Sixteen) {
-            return Err(Bad::Grey16);
+            return Err(ImageError::Grey16);
         }
         Ok(Self(reader))
     }
@@ -31,20 +33,25 @@ impl<'a> Png<'a> {
         [self.0.info().width, self.0.info().height]
     }
 
-    /// Whether it has no colours, with or without transparency.
+    /// True for greyscale, with or without transparency.
     pub fn is_grey(&self) -> bool {
         let color = self.0.info().color_type;
         matches!(color, ColorType::Grayscale | ColorType::GrayscaleAlpha)
     }
 
-    /// Decodes to `rgbx`, which is made to fit and whose fourth bytes have no meaning: transparency is
-    /// dropped, as Pillow's `convert("RGB")` does.
-    pub fn decode(mut self, samples: &mut Vec<u8>, rgbx: &mut Vec<u8>) -> Result<Orientation, Bad> {
-        let too_large = || Bad::Undecodable("more pixels than memory has addresses".to_owned());
+    /// Decodes to `rgbx`, which is resized to fit. Every fourth byte has no meaning: transparency is
+    /// dropped, as Pillow's `convert("RGB")` does. Returns the EXIF orientation.
+    pub fn decode(
+        mut self,
+        samples: &mut Vec<u8>,
+        rgbx: &mut Vec<u8>,
+    ) -> Result<Orientation, ImageError> {
+        let too_large =
+            || ImageError::Undecodable("more pixels than memory has addresses".to_owned());
         let len = self.0.output_buffer_size().ok_or_else(too_large)?;
         samples.resize(len, 0);
         let info = self.0.next_frame(samples).map_err(undecodable)?;
-        // What lies behind the pixels may be EXIF, or missing.
+        // EXIF data may follow the pixels; the end of the file may be missing.
         self.0.finish().map_err(undecodable)?;
         rgbx.clear();
         match info.color_type {
@@ -62,8 +69,8 @@ impl<'a> Png<'a> {
             }
         }
         if [info.width, info.height] != self.size() {
-            return Err(Bad::Undecodable(
-                "its first frame has another size than it".to_owned(),
+            return Err(ImageError::Undecodable(
+                "its first frame and its header differ in size".to_owned(),
             ));
         }
         let exif = self.0.info().exif_metadata.as_deref();
@@ -71,6 +78,6 @@ impl<'a> Png<'a> {
     }
 }
 
-fn undecodable(error: DecodingError) -> Bad {
-    Bad::Undecodable(error.to_string())
+fn undecodable(error: DecodingError) -> ImageError {
+    ImageError::Undecodable(error.to_string())
 }

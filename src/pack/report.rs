@@ -1,3 +1,5 @@
+//! Report of a pack, as text for people and as JSON.
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -7,7 +9,7 @@ use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry};
 use super::Compression;
 use crate::text::{Bytes, Count};
 
-/// What was packed, in how much time.
+/// Result of a pack.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Directory of the shards.
@@ -22,30 +24,32 @@ pub struct Report {
     pub splits: Vec<SplitReport>,
     /// Images that were left out.
     pub refused: Vec<Refused>,
-    /// What compressing took and gave, where the shards are in their transport form.
+    /// Cost and gain of compression, if shards were compressed.
     pub zstd: Option<Compression>,
-    /// Time from the source being open to the set being published.
+    /// True if exactly this set was there already, and nothing was written.
+    pub unchanged: bool,
+    /// Seconds from the opened source to the published set.
     pub seconds: f64,
 }
 
-/// What was packed of one split.
+/// Result of packing one split.
 #[derive(Clone, Debug, Serialize)]
 pub struct SplitReport {
-    /// Which one.
+    /// The split.
     pub split: Split,
     /// Images packed.
     pub images: u64,
-    /// Of them, greyscale in the source.
+    /// Packed images that are greyscale in the source.
     pub grey: u64,
     /// Images left out.
     pub refused: u64,
     /// Packed images of each class, in label order.
     pub per_class: Vec<u64>,
-    /// Shards of it.
+    /// Number of shards.
     pub shards: usize,
-    /// Shards among them that an interrupted pack had finished.
+    /// Shards that were kept of a killed pack.
     pub kept: usize,
-    /// Their length in bytes.
+    /// Length of all shards in bytes, raw.
     pub bytes: u64,
 }
 
@@ -82,7 +86,7 @@ impl SplitReport {
         }
     }
 
-    /// Takes from the manifest what it says of the shards.
+    /// Takes the totals of the shards from the manifest.
     pub(super) fn close(&mut self, entry: &SplitEntry) {
         self.images = entry.images;
         self.shards = entry.shards.len();
@@ -126,28 +130,26 @@ impl fmt::Display for Report {
         let kept: usize = self.splits.iter().map(|split| split.kept).sum();
         if kept > 0 {
             let s = if kept == 1 { "" } else { "s" };
-            writeln!(
-                f,
-                "kept {} shard{s} of an interrupted pack",
-                Count(kept as u64)
-            )?;
+            writeln!(f, "kept {} shard{s} of a killed pack", Count(kept as u64))?;
         }
         if let Some(zstd) = &self.zstd {
             writeln!(f, "{zstd}")?;
         }
         let bytes = self.splits.iter().map(|split| split.bytes).sum();
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
-        let rate = self.images() as f64 / self.seconds;
         write!(
             f,
-            "{} images of {} and {} classes, {} in {:.2} s: {} images/s\n{}",
+            "{} images of {} and {} classes, {}",
             Count(self.images()),
             self.shape,
             self.classes,
             Bytes(bytes),
-            self.seconds,
-            Count::rounded(rate),
-            self.output.display(),
-        )
+        )?;
+        if self.unchanged {
+            write!(f, ", were packed already: nothing was written")?;
+        } else {
+            let rate = Count::rounded(self.images() as f64 / self.seconds);
+            write!(f, " in {:.2} s: {rate} images/s", self.seconds)?;
+        }
+        write!(f, "\n{}", self.output.display())
     }
 }

@@ -1,46 +1,49 @@
+//! Resizing of an image to the square that the shards hold, and of its box.
+
 use std::num::NonZeroU32;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-/// To what size images are brought, and how.
+/// Size that images are resized to, and how.
 ///
 /// Each output pixel is the mean of the area that it covers in the image, weighted by a triangle:
-/// Pillow's `BILINEAR`, the filter of torchvision's `Resize`, from which the pixels differ by 1 level
-/// at most. Smaller images are enlarged by the same filter. An image that has the size already is
-/// left alone.
+/// Pillow's `BILINEAR`, the filter of torchvision's `Resize`. Pixels differ from torchvision's by 1
+/// level at most. Smaller images are enlarged by the same filter. An image that already has the size
+/// is not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resize {
-    /// Width and height to bring them to, in pixels.
+    /// Width and height of the result, in pixels.
     pub side: NonZeroU32,
-    /// Stretch the whole image to it. Otherwise the shorter side is brought to it and the middle of
-    /// the longer one kept, as torchvision's `Resize(side)` and `CenterCrop(side)` do.
+    /// Stretch the whole image to the result. Otherwise resize the shorter side and keep the middle
+    /// of the longer one, as torchvision's `Resize(side)` and `CenterCrop(side)` do.
     pub squash: bool,
 }
 
-/// The part of a scaled image that is kept, all in pixels.
+/// Square that is kept of a scaled image. All lengths are in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
+pub(super) struct Crop {
     side: u32,
-    /// Width and height of the image, and what it is scaled to.
+    /// Width and height of the image.
     size: [u32; 2],
+    /// Width and height that it is scaled to.
     scaled: [u32; 2],
-    /// Where in the scaled image the kept square begins.
+    /// Left and top edge of the square in the scaled image.
     start: [u32; 2],
 }
 
 impl Resize {
-    /// The part of an image of `size`, width and height, that is kept: its left, top, right and bottom
-    /// edge, in pixels of the image.
+    /// Left, top, right and bottom edge of the part that is kept of an image of `size`, width and
+    /// height; in pixels of the image.
     #[must_use]
     pub fn kept(self, size: [u32; 2]) -> [f64; 4] {
-        let window = self.window(size);
-        let [(left, width), (top, height)] = [0, 1].map(|axis| window.extent(axis));
+        let crop = self.crop(size);
+        let [(left, width), (top, height)] = [0, 1].map(|axis| crop.extent(axis));
         [left, top, left + width, top + height]
     }
 
-    /// What is kept of an image of `size`, width and height, neither of them 0.
-    pub(super) fn window(self, size: [u32; 2]) -> Window {
+    /// The crop of an image of `size`, width and height, neither of them 0.
+    pub(super) fn crop(self, size: [u32; 2]) -> Crop {
         let side = self.side.get();
         let shorter = size[0].min(size[1]);
         let scale = |length: u32| {
@@ -53,10 +56,10 @@ impl Resize {
         let scaled = size.map(scale);
         let start = scaled.map(|length| {
             let half = (length - side) / 2;
-            // Python's `round` takes a half to the even number.
+            // Python's `round` rounds a half to the even number.
             half + (length - side) % 2 * (half % 2)
         });
-        Window {
+        Crop {
             side,
             size,
             scaled,
@@ -65,9 +68,9 @@ impl Resize {
     }
 }
 
-impl Window {
-    /// The part of a box, in inclusive pixels of the image, that is kept: every pixel that it touches.
-    /// None where it lies outside.
+impl Crop {
+    /// The box, in inclusive pixels of the image, as inclusive pixels of the result: every pixel that
+    /// it touches. `None` if it lies outside the crop.
     pub fn bbox(self, [x0, y0, x1, y1]: [i32; 4]) -> Option<[i32; 4]> {
         let [x0, x1] = self.span(0, x0, x1)?;
         let [y0, y1] = self.span(1, y0, y1)?;
@@ -87,16 +90,16 @@ impl Window {
         Some([clip(from)?, clip(to)?])
     }
 
-    /// Where the kept square begins in the image along an axis, and how long it is there.
+    /// Start and length of the square along an axis, in pixels of the image.
     fn extent(self, axis: usize) -> (f64, f64) {
         let size = f64::from(self.size[axis]);
         let scale = size / f64::from(self.scaled[axis]);
         let start = f64::from(self.start[axis]) * scale;
-        // A last bit too much is outside the image.
+        // Rounding may exceed the image by the last bit, which the resizer refuses.
         (start, (f64::from(self.side) * scale).min(size - start))
     }
 
-    /// Resizes `rgbx`, whose fourth bytes have no meaning, to `out`, `side` x `side` pixels.
+    /// Resizes `rgbx` to `out`, `side` x `side` pixels. Every fourth byte has no meaning.
     pub fn resize(self, resizer: &mut Resizer, rgbx: &[u8], out: &mut [u8]) {
         let [(left, width), (top, height)] = [0, 1].map(|axis| self.extent(axis));
         let options = ResizeOptions::new()
@@ -109,7 +112,7 @@ impl Window {
         let mut result = result.expect("the caller has made room for side x side pixels");
         resizer
             .resize(&image, &mut result, &options)
-            .expect("the window lies in the image, and both have the same kind of pixels");
+            .expect("the crop lies in the image, and both have the same kind of pixels");
     }
 }
 
@@ -132,10 +135,10 @@ mod tests {
     /// torchvision: `int(side * long / short)`, then `int(round((long - side) / 2.0))`, which rounds a
     /// half to the even number.
     #[test]
-    fn the_middle_is_that_of_torchvision() {
+    fn crop_is_that_of_torchvision() {
         let middle = |size| {
-            let window = resize(16, false).window(size);
-            (window.scaled, window.start)
+            let crop = resize(16, false).crop(size);
+            (crop.scaled, crop.start)
         };
         assert_eq!(middle([64, 48]), ([21, 16], [2, 0]));
         assert_eq!(middle([48, 64]), ([16, 21], [0, 2]));
@@ -152,13 +155,13 @@ mod tests {
         let kept = [2.0 * of, 0.0, 18.0 * of, 48.0];
         assert_eq!(resize(16, false).kept([64, 48]), kept);
         assert_eq!(resize(16, true).kept([64, 48]), [0.0, 0.0, 64.0, 48.0]);
-        let window = resize(16, true).window([64, 48]);
-        assert_eq!((window.scaled, window.start), ([16, 16], [0, 0]));
+        let crop = resize(16, true).crop([64, 48]);
+        assert_eq!((crop.scaled, crop.start), ([16, 16], [0, 0]));
     }
 
     proptest! {
         #[test]
-        fn a_box_is_all_pixels_that_it_touches(
+        fn resized_box_covers_every_pixel_that_it_touches(
             size in [1..200_u32, 1..200],
             side in 1..40_u32,
             squash: bool,
@@ -168,13 +171,13 @@ mod tests {
             let [a, b, c, d] = corners;
             let (a, b, c, d) = (a % w, b % h, c % w, d % h);
             let bbox = [a.min(c), b.min(d), a.max(c), b.max(d)];
-            let window = resize(side, squash).window(size);
+            let crop = resize(side, squash).crop(size);
             // Pixel `at` of the result covers this much of the image, times `scaled`.
             let touched = |axis: usize| {
-                let (scaled, size) = (u64::from(window.scaled[axis]), u64::from(size[axis]));
+                let (scaled, size) = (u64::from(crop.scaled[axis]), u64::from(size[axis]));
                 let [first, last] = [bbox[axis], bbox[axis + 2]].map(|at| at as u64);
                 (0..u64::from(side)).filter(move |at| {
-                    let from = (at + u64::from(window.start[axis])) * size;
+                    let from = (at + u64::from(crop.start[axis])) * size;
                     from < (last + 1) * scaled && from + size > first * scaled
                 })
             };
@@ -182,15 +185,15 @@ mod tests {
             let expected = ends(0)
                 .zip(ends(1))
                 .map(|([x0, x1], [y0, y1])| [x0, y0, x1, y1].map(|at| i32::try_from(at).unwrap()));
-            prop_assert_eq!(window.bbox(bbox), expected);
+            prop_assert_eq!(crop.bbox(bbox), expected);
         }
 
-        /// Nothing that `bounded` lets pass makes the resizer refuse, and no pixel is left as it was.
+        /// The resizer accepts every size that `check_size` accepts, and writes every pixel.
         #[test]
         fn any_size_can_be_resized(size in [1..300_u32, 1..300], side in 1..100_u32, squash: bool) {
             let rgbx = vec![77; (size[0] * size[1] * 4) as usize];
             let mut out = vec![1; (side * side * 4) as usize];
-            resize(side, squash).window(size).resize(&mut Resizer::new(), &rgbx, &mut out);
+            resize(side, squash).crop(size).resize(&mut Resizer::new(), &rgbx, &mut out);
             prop_assert!(out.iter().all(|&level| level == 77));
         }
     }

@@ -80,6 +80,7 @@ mod image_folder;
 mod index;
 mod names;
 mod pictures;
+mod stamp;
 mod tar;
 mod tiny_imagenet;
 mod tree;
@@ -88,10 +89,10 @@ mod zip;
 
 use std::io;
 use std::path::Path;
-use std::time::SystemTime;
 
 pub use error::{Error, Fault, Place, Problem, Problems};
 pub use pictures::{in_folder, read};
+pub use stamp::Stamp;
 pub use tinyres_format::{Class, Split};
 use tree::{Folder, Memory, Tree};
 
@@ -167,12 +168,12 @@ impl Source {
         }
     }
 
-    /// When the file that holds `item` was last written to: the image itself, or its archive.
+    /// Stamp of the file that holds `item`: the image as it is now, or its archive as it was opened.
     ///
     /// # Errors
     /// Those of the operating system.
-    pub fn modified(&self, item: &Item) -> io::Result<SystemTime> {
-        self.tree.modified(&item.name)
+    pub fn stamp(&self, item: &Item) -> io::Result<Stamp> {
+        self.tree.stamp(&item.name)
     }
 }
 

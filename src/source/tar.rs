@@ -2,13 +2,12 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use ::tar::{Archive, EntryType};
 
 use super::index::Index;
 use super::window::Window;
-use super::{Error, Fault, MAX_FILE, Problem, Problems};
+use super::{Error, Fault, MAX_FILE, Problem, Problems, Stamp};
 
 /// A tar whose headers have been read once, past the data. Files are read by position, so that
 /// threads share the tar without a lock. A tar has checksums of its headers, but none of its data.
@@ -16,6 +15,7 @@ use super::{Error, Fault, MAX_FILE, Problem, Problems};
 pub(super) struct Tar {
     pub path: PathBuf,
     pub index: Index<Entry>,
+    pub stamp: Stamp,
     file: File,
 }
 
@@ -57,6 +57,7 @@ impl Tar {
             reason,
         };
         let file = File::open(path).map_err(open)?;
+        let stamp = Stamp::of(&file.metadata().map_err(open)?);
         let mut index = Index::new();
         let mut archive = Archive::new(Headers {
             reader: BufReader::new(&file),
@@ -78,6 +79,7 @@ impl Tar {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 index,
+                stamp,
                 file,
             }),
             Err(reason) => Err(Error::Tar {
@@ -98,10 +100,6 @@ impl Tar {
     pub fn load(&self, places: impl Iterator<Item = usize>, window: &mut Window) {
         let entries = places.filter_map(|place| self.entry(place).ok());
         window.load_all(&self.file, entries.map(Entry::extent));
-    }
-
-    pub fn modified(&self) -> io::Result<SystemTime> {
-        self.file.metadata()?.modified()
     }
 
     /// Finds a file that can be read, with no more bytes than are worth reading.

@@ -1,13 +1,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::dir::Dir;
 use super::tar::Tar;
 use super::window::Window;
 use super::zip::Zip;
-use super::{Error, Fault, Problem, Problems};
+use super::{Error, Fault, Problem, Problems, Stamp};
 
 /// Named bytes in folders, in a directory, a zip or a tar. Paths are relative to the tree's root,
 /// separated by `/`; the root's own is empty.
@@ -140,12 +139,12 @@ impl Tree {
         }
     }
 
-    /// When `file`, or what it is stored in, was last written to.
-    pub fn modified(&self, file: &str) -> io::Result<SystemTime> {
+    /// Stamp of `file` now, or of the archive as it was opened.
+    pub fn stamp(&self, file: &str) -> io::Result<Stamp> {
         match self {
-            Self::Dir(dir) => fs::metadata(dir.path(file))?.modified(),
-            Self::Zip(zip) => zip.modified(),
-            Self::Tar(tar) => tar.modified(),
+            Self::Dir(dir) => Ok(Stamp::of(&fs::metadata(dir.path(file))?)),
+            Self::Zip(zip) => Ok(zip.stamp),
+            Self::Tar(tar) => Ok(tar.stamp),
         }
     }
 

@@ -4,7 +4,6 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use ::zip::read::ZipFileEntry;
 use ::zip::result::ZipError;
@@ -14,7 +13,7 @@ use flate2::bufread::DeflateDecoder;
 use super::index::Index;
 use super::names::is_junk;
 use super::window::Window;
-use super::{Error, Fault, MAX_FILE, Problem, Problems};
+use super::{Error, Fault, MAX_FILE, Problem, Problems, Stamp};
 
 /// A zip whose directory has been read once. Entries are read by position, so that threads share
 /// the file without a lock.
@@ -22,6 +21,7 @@ use super::{Error, Fault, MAX_FILE, Problem, Problems};
 pub(super) struct Zip {
     pub path: PathBuf,
     pub index: Index<Entry>,
+    pub stamp: Stamp,
     file: File,
     len: u64,
 }
@@ -68,7 +68,8 @@ impl Zip {
             },
         };
         let file = File::open(path).map_err(open)?;
-        let len = file.metadata().map_err(open)?.len();
+        let metadata = file.metadata().map_err(open)?;
+        let (stamp, len) = (Stamp::of(&metadata), metadata.len());
         let archive = ZipArchive::new(BufReader::with_capacity(1 << 16, &file)).map_err(damaged)?;
 
         let mut index = Index::new();
@@ -99,13 +100,10 @@ impl Zip {
         Ok(Self {
             path: path.to_owned(),
             index,
+            stamp,
             file,
             len,
         })
-    }
-
-    pub fn modified(&self) -> io::Result<SystemTime> {
-        self.file.metadata()?.modified()
     }
 
     pub fn read<'a>(

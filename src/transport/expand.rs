@@ -10,7 +10,7 @@ use tinyres_format::{MANIFEST, Manifest, ZstdShard};
 
 use super::report::ratio;
 use super::{Error, Report, Result};
-use crate::beside::Beside;
+use crate::background::BackgroundJob;
 use crate::event::{Event, Observer};
 use crate::scratch::{STAGING, Scratch};
 
@@ -147,7 +147,7 @@ impl<'a> Work<'a> {
             total: images,
         });
         std::thread::scope(|scope| -> Result<()> {
-            let mut finishing = Beside::<Result<()>>::new(scope);
+            let mut finishing = BackgroundJob::<Result<()>>::new(scope);
             let mut before = 0;
             for entry in &manifest.splits {
                 for (index, listed) in entry.shards.iter().enumerate() {
@@ -163,7 +163,7 @@ impl<'a> Work<'a> {
                         .map_err(|error| error.at(&path))?;
                     before += listed.images;
                     finishing.wait().transpose()?;
-                    finishing.begin(move || draft.publish().map_err(refused(&to)));
+                    finishing.start(move || draft.publish().map_err(refused(&to)));
                 }
             }
             finishing.wait().unwrap_or(Ok(()))

@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use tinyres::event::{Event, Observer};
 use tinyres::inspect::{self, Panel};
-use tinyres::pack::{Bad, BadImage, Resize};
+use tinyres::pack::{ImageError, Resize};
 use tinyres::source::{self, Problems};
 use tinyres::text::Count;
 use tinyres::ui::Ui;
@@ -149,7 +149,7 @@ fn list(paths: Vec<PathBuf>) -> anyhow::Result<(Images, Option<usize>)> {
 #[derive(Default)]
 struct Heard {
     count: usize,
-    bad: Problems<BadImage>,
+    bad: Problems<Refused>,
     /// Each with its caption.
     drawings: Vec<(Drawing, String)>,
 }
@@ -164,10 +164,10 @@ impl Heard {
                     self.drawings.push((drawing, caption(prediction)));
                 }
             }
-            Err(bad) => self.bad.push(BadImage(Refused {
+            Err(bad) => self.bad.push(Refused {
                 name: name.clone(),
                 reason: bad.to_string(),
-            })),
+            }),
         }
         ui.on(&Event::Advance {
             done: self.count as u64,
@@ -235,8 +235,8 @@ struct Problem {
     error: String,
 }
 
-impl From<Bad> for Problem {
-    fn from(bad: Bad) -> Self {
+impl From<ImageError> for Problem {
+    fn from(bad: ImageError) -> Self {
         let error = bad.to_string();
         Self { error }
     }

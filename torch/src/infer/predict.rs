@@ -9,7 +9,7 @@ use std::thread;
 
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
-use tinyres::pack::{Bad, Decoder, Resize};
+use tinyres::pack::{Decoder, ImageError, Resize};
 use tinyres::source;
 use tinyres_format::{Class, Shape};
 
@@ -41,7 +41,7 @@ pub struct Picture {
     /// Its file.
     pub image: PathBuf,
     /// What the network says, or why it could not be asked.
-    pub found: std::result::Result<Prediction, Bad>,
+    pub found: std::result::Result<Prediction, ImageError>,
 }
 
 /// What the network says of one picture.
@@ -243,7 +243,7 @@ struct Answer {
 /// A picture as it comes from the threads that decode.
 struct View {
     image: PathBuf,
-    seen: std::result::Result<Seen, Bad>,
+    seen: std::result::Result<Seen, ImageError>,
 }
 
 /// What is shown to the network.
@@ -321,9 +321,9 @@ impl Worker {
         View { image, seen }
     }
 
-    fn see(&mut self, index: usize, image: &Path) -> std::result::Result<Seen, Bad> {
+    fn see(&mut self, index: usize, image: &Path) -> std::result::Result<Seen, ImageError> {
         source::read(image, &mut self.encoded)
-            .map_err(|fault| Bad::Unreadable(fault.to_string()))?;
+            .map_err(|fault| ImageError::Unreadable(fault.to_string()))?;
         let decode = |decoder: &mut Decoder, shape: Shape| {
             let mut pixels = vec![0; shape.image_len()];
             let decoded = decoder.decode(&self.encoded, None, shape, &mut pixels)?;

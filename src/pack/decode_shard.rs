@@ -1,0 +1,253 @@
+//! Decoding of the images of one shard: in parallel, in chunks, each written at its place in the file.
+//!
+//! The file does not depend on the number of threads, nor on which thread decodes what. Columns,
+//! metadata and publishing are left to the caller.
+
+use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tinyres_format::{Run, Shape, Writer};
+
+use super::decode::{Decoded, Decoder};
+use super::{Error, ImageError, Resize, Result};
+use crate::source::{self, Fault, Item, Reader, Source};
+
+/// Maximum bytes of pixels in a chunk: enough that threads seldom compete for the file, and few enough
+/// to stay in a core's cache until they are written. Measured: 384 KiB packs 5 to 15% faster than
+/// 96 KiB and than 1 MiB.
+const CHUNK_BYTES: usize = 384 << 10;
+/// Maximum images in a chunk, so that small images, too, are divided evenly among threads.
+const CHUNK_IMAGES: usize = 64;
+
+/// Time between two reports of progress. Reporting every chunk would take as long as decoding one
+/// image in fifty, because each report wakes the observing thread.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A decoded image, or why it cannot be packed.
+pub(super) type ImageResult = std::result::Result<Decoded, ImageError>;
+
+/// Reads and decodes images, one after the other. Each decoding thread has one.
+pub(super) struct ImageReader<'a> {
+    reader: Reader<'a>,
+    decoder: Decoder,
+}
+
+impl<'a> ImageReader<'a> {
+    pub fn new(source: &'a Source, resize: Option<Resize>) -> Self {
+        Self {
+            reader: source.reader(),
+            decoder: Decoder::new(resize),
+        }
+    }
+
+    /// Side of the first readable image of `items`, which must be a square. 1 if none is readable:
+    /// then packing reports all of them as bad, whatever the side.
+    pub fn side<'b>(&mut self, items: impl Iterator<Item = &'b Item>) -> Result<u32> {
+        for item in items {
+            let encoded = match self.reader.read(item) {
+                Ok(encoded) => encoded,
+                Err(error) => {
+                    image_error(error)?;
+                    continue;
+                }
+            };
+            match self.decoder.size(encoded) {
+                Ok([width, height]) if width == height => return Ok(width),
+                Ok(size) => {
+                    let image = item.name.clone();
+                    return Err(Error::NotSquare { image, size });
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(1)
+    }
+
+    /// Decodes `items` to `pixels`, `u8 [items, 3, height, width]`.
+    fn decode(
+        &mut self,
+        shape: Shape,
+        items: &[&Item],
+        pixels: &mut Vec<u8>,
+    ) -> Result<Vec<ImageResult>> {
+        let len = shape.image_len();
+        pixels.resize(items.len() * len, 0);
+        self.reader.load(items);
+        let mut images = Vec::with_capacity(items.len());
+        for (item, pixels) in items.iter().zip(pixels.chunks_exact_mut(len)) {
+            images.push(match self.reader.read(item) {
+                Ok(encoded) => self.decoder.decode(encoded, item.bbox, shape, pixels),
+                Err(error) => Err(image_error(error)?),
+            });
+        }
+        Ok(images)
+    }
+}
+
+/// State that the threads share while they decode and write the images of one shard.
+struct ShardJob<'a> {
+    shape: Shape,
+    writer: &'a Writer,
+    /// Items of each chunk; all but the last have `chunk_len`.
+    chunks: Vec<&'a [&'a Item]>,
+    chunk_len: usize,
+    /// Index of the first chunk that no thread has begun.
+    next: AtomicUsize,
+    /// Images decoded since the last report of progress.
+    images: AtomicU64,
+    /// Buffers of written chunks, to use again: the kernel has to clear new memory first.
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Consecutive images that one thread decoded and that are still to be written.
+struct Chunk {
+    index: usize,
+    pixels: Vec<u8>,
+    images: Vec<ImageResult>,
+}
+
+/// A chunk whose pixels are in the file. A chunk with a bad image is not written.
+struct WrittenChunk {
+    index: usize,
+    written: Option<Run>,
+    images: Vec<ImageResult>,
+}
+
+impl ShardJob<'_> {
+    /// Decodes chunks until none is left and sends them to `to_writer`. Writes a chunk itself if the
+    /// writing thread is busy, or if there is none.
+    fn decode(
+        &self,
+        reader: &mut ImageReader<'_>,
+        to_writer: &SyncSender<Chunk>,
+    ) -> Result<Vec<WrittenChunk>> {
+        let mut written = Vec::new();
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(items) = self.chunks.get(index) else {
+                return Ok(written);
+            };
+            let mut pixels = self.spare().pop().unwrap_or_default();
+            let images = reader.decode(self.shape, items, &mut pixels)?;
+            let chunk = Chunk {
+                index,
+                pixels,
+                images,
+            };
+            match to_writer.try_send(chunk) {
+                Ok(()) => {}
+                Err(TrySendError::Full(chunk) | TrySendError::Disconnected(chunk)) => {
+                    written.push(self.write(chunk)?);
+                }
+            }
+            self.images.fetch_add(items.len() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn write(&self, chunk: Chunk) -> Result<WrittenChunk> {
+        let first = (chunk.index * self.chunk_len) as u64;
+        let good = chunk.images.iter().all(ImageResult::is_ok);
+        let written = good.then(|| self.writer.write_at(first, &chunk.pixels));
+        let written = written.transpose()?;
+        self.spare().push(chunk.pixels);
+        Ok(WrittenChunk {
+            index: chunk.index,
+            written,
+            images: chunk.images,
+        })
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps all threads from beginning another chunk.
+    fn stop(&self) {
+        self.next.fetch_max(self.chunks.len(), Ordering::Relaxed);
+    }
+}
+
+/// Decodes `items` with a thread for each of `readers`, and writes each image at its place in
+/// `writer`. If all images are good, they become the shard's images; otherwise the shard gets none.
+/// Returns a result for each item, in order. Calls `advance` with the number of images done since the
+/// last call.
+///
+/// Writing takes a tenth of the time of decoding. If a core is left, another thread does it.
+pub(super) fn decode_shard(
+    readers: &mut [ImageReader<'_>],
+    shape: Shape,
+    writer: &mut Writer,
+    items: &[&Item],
+    mut advance: impl FnMut(u64),
+) -> Result<Vec<ImageResult>> {
+    let chunk_len = (CHUNK_BYTES / shape.image_len()).clamp(1, CHUNK_IMAGES);
+    let job = ShardJob {
+        shape,
+        writer,
+        chunks: items.chunks(chunk_len).collect(),
+        chunk_len,
+        next: AtomicUsize::new(0),
+        images: AtomicU64::new(0),
+        spare: Mutex::default(),
+    };
+    let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    // Carries no message: it disconnects when the last decoding thread drops its end.
+    let (working, ended) = mpsc::channel::<()>();
+    let mut chunks = std::thread::scope(|scope| {
+        let job = &job;
+        let (to_writer, decoded) = mpsc::sync_channel(1);
+        let mut threads = Vec::new();
+        if cores > readers.len() {
+            threads.push(scope.spawn(move || {
+                let written = decoded.iter().map(|chunk| job.write(chunk)).collect();
+                Result::inspect_err(written, |_| job.stop())
+            }));
+        } else {
+            drop(decoded); // Disconnects the channel: decoding threads write their own chunks.
+        }
+        threads.extend(readers.iter_mut().map(|reader| {
+            let (working, to_writer) = (working.clone(), to_writer.clone());
+            scope.spawn(move || {
+                let _working = working;
+                let written = job.decode(reader, &to_writer);
+                written.inspect_err(|_| job.stop())
+            })
+        }));
+        drop((working, to_writer));
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(TICK) {
+            advance(job.images.swap(0, Ordering::Relaxed));
+        }
+        let mut chunks = Vec::with_capacity(job.chunks.len());
+        for thread in threads {
+            chunks.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        advance(job.images.swap(0, Ordering::Relaxed));
+        Ok::<_, Error>(chunks)
+    })?;
+    chunks.sort_unstable_by_key(|chunk| chunk.index);
+    let good = chunks.iter().all(|chunk| chunk.written.is_some());
+    let mut images = Vec::with_capacity(items.len());
+    for chunk in chunks {
+        if let Some(written) = chunk.written.filter(|_| good) {
+            writer.push(written)?;
+        }
+        images.extend(chunk.images);
+    }
+    Ok(images)
+}
+
+/// Damaged bytes are the fault of the image. Any other failure to read ends the pack.
+fn image_error(error: source::Error) -> Result<ImageError> {
+    match error {
+        source::Error::Read {
+            fault: fault @ (Fault::Entry { .. } | Fault::Checksum { .. }),
+            ..
+        } => Ok(ImageError::Unreadable(fault.to_string())),
+        error => Err(error.into()),
+    }
+}

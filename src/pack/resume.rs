@@ -1,0 +1,114 @@
+//! Resuming a killed pack: which of its finished shards need not be packed again.
+//!
+//! A shard is kept only if it was made of the same bytes by the same settings. The proof is a record
+//! next to each finished shard: a digest of the shard, of the form that it was written in, and of a
+//! [`Stamp`](crate::source::Stamp) of every source file, taken before the file was read.
+
+use std::fs;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use tinyres_format::transport::{Level, SUFFIX};
+use tinyres_format::{Digest, MANIFEST, Metadata, Refused, ShardEntry};
+
+use super::Result;
+use super::finished::FinishedShard;
+use super::staging::{Staging, output_error};
+use crate::source::{Item, Source};
+
+/// Suffix of a record's name, after the name of its shard.
+const RECORD: &str = ".sources";
+
+/// The shards that a killed pack left, and the records for the next one.
+pub(super) struct Resume {
+    inner: PathBuf,
+    zstd: Option<Level>,
+    /// True if there is a record of a shard in the form asked for.
+    pub found: bool,
+}
+
+impl Resume {
+    /// Looks for shards that a killed pack left in `staging`; removes other files from there.
+    pub fn begin(staging: &Staging, zstd: Option<Level>) -> Result<Self> {
+        let inner = staging.inner().path().to_owned();
+        let suffix = match zstd {
+            None => format!(".bin{RECORD}"),
+            Some(_) => format!(".bin{SUFFIX}{RECORD}"),
+        };
+        let mut found = false;
+        for entry in fs::read_dir(&inner).map_err(output_error(&inner))? {
+            let name = entry.map_err(output_error(&inner))?.file_name();
+            let Some(record) = name.to_str().filter(|name| name.ends_with(&suffix)) else {
+                continue;
+            };
+            found = true;
+            let shard = record.trim_end_matches(RECORD);
+            if !staging.output().join(MANIFEST).exists() {
+                // Killed while it moved its shards out: they stay there, too, until the set is
+                // published. A shard that cannot be linked is packed again.
+                let _ = fs::hard_link(staging.output().join(shard), inner.join(shard));
+            }
+        }
+        if !found {
+            staging.inner().clear().map_err(output_error(&inner))?;
+        }
+        Ok(Self { inner, zstd, found })
+    }
+
+    /// Shard `file` of a killed pack, if it is whole and packing it again would give the same bytes.
+    /// `sources` are those of its items. `expected` is the metadata for a number of grey images and the
+    /// images left out, which are known only after decoding.
+    pub fn finished(
+        &self,
+        file: &str,
+        sources: &Sources,
+        expected: impl FnOnce(u64, Vec<Refused>) -> Metadata,
+    ) -> Option<FinishedShard> {
+        let sources = sources.0?;
+        let name = self.name(file);
+        let record = fs::read_to_string(self.inner.join(name.clone() + RECORD)).ok()?;
+        let shard = FinishedShard::open(&self.inner.join(name), self.zstd.is_some()).ok()?;
+        let metadata = shard.metadata();
+        let same = record == self.record_of(&shard.entry(String::new()), sources)
+            && *metadata == expected(metadata.grey, metadata.refused.clone());
+        (same && shard.verify().is_ok()).then_some(shard)
+    }
+
+    /// Records that the finished shard `entry` was made of `sources`. It need not be forced to the disk:
+    /// a lost record costs only time, and a kept shard is verified.
+    pub fn record(&self, entry: &ShardEntry, sources: &Sources) -> Result<()> {
+        let Some(sources) = sources.0 else {
+            return Ok(());
+        };
+        let path = self.inner.join(self.name(&entry.file) + RECORD);
+        fs::write(&path, self.record_of(entry, sources)).map_err(output_error(&path))
+    }
+
+    fn name(&self, file: &str) -> String {
+        match self.zstd {
+            None => file.to_owned(),
+            Some(_) => file.to_owned() + SUFFIX,
+        }
+    }
+
+    fn record_of(&self, entry: &ShardEntry, sources: Digest) -> String {
+        let level = self.zstd.map_or(0, Level::get);
+        let shard = entry.digest;
+        Digest::of(format!("zstd {level}\n{shard}\n{sources}\n").as_bytes()).to_string()
+    }
+}
+
+/// Digest of the stamps of a shard's items. `None` if one of them could not be read, or changed too
+/// recently to tell it from a later change.
+pub(super) struct Sources(Option<Digest>);
+
+impl Sources {
+    /// Takes the stamps of `items`. Do so before reading the items: a file that changes afterwards then
+    /// has another stamp.
+    pub fn of(source: &Source, items: &[Item]) -> Self {
+        let stamp = |item| source.stamp(item).ok().filter(|stamp| stamp.is_settled());
+        let bytes = |item| stamp(item).map(|stamp| stamp.to_bytes());
+        let stamps: Option<Vec<[u8; 56]>> = items.par_iter().map(bytes).collect();
+        Self(stamps.map(|stamps| Digest::of(stamps.as_flattened())))
+    }
+}
