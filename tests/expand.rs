@@ -158,67 +158,6 @@ fn packing_over_the_other_form_leaves_one_form() {
     );
 }
 
-/// What a killed pack had compressed is kept where it would be the same again.
-#[test]
-fn an_interrupted_pack_goes_on() {
-    let sets = Sets::new();
-    let packed = files(&sets.path("packed"));
-    for (began, level, kept) in [
-        ("zstd 3", "3", 2),
-        ("zstd 4", "3", 0),
-        ("", "3", 0),
-        ("zstd 3", "4", 0),
-    ] {
-        let inner = sets.path("killed/.packing");
-        fs::create_dir_all(&inner).unwrap();
-        fs::write(inner.join("began"), began).unwrap();
-        for shard in ["train-00001.bin.zst", "test-00002.bin.zst"] {
-            fs::write(inner.join(shard), &packed[shard]).unwrap();
-        }
-        // Damaged, and so packed anew.
-        fs::write(
-            inner.join("train-00000.bin.zst"),
-            &packed["train-00000.bin.zst"],
-        )
-        .unwrap();
-        flip(&inner.join("train-00000.bin.zst"), 5000);
-        let mut command = tinyres();
-        command.current_dir(sets.dir.path());
-        command.args(
-            [
-                "pack",
-                "set",
-                "--shard-images",
-                "4",
-                "-o",
-                "killed",
-                "--zstd",
-            ]
-            .map(|arg| {
-                if arg == "--zstd" {
-                    format!("--zstd={level}")
-                } else {
-                    arg.to_owned()
-                }
-            }),
-        );
-        let report = json(&mut command);
-        let sum: u64 = (0..3)
-            .map(|split| report["splits"][split]["kept"].as_u64().unwrap())
-            .sum();
-        assert_eq!(sum, kept, "{began}, {level}");
-        let there = files(&sets.path("killed"));
-        assert_eq!(there == packed, level == "3", "{began}, {level}");
-        let len: usize = there
-            .iter()
-            .filter(|(name, _)| name.ends_with(".zst"))
-            .map(|(_, bytes)| bytes.len())
-            .sum();
-        assert_eq!(report["zstd"]["bytes"], len);
-        fs::remove_dir_all(sets.path("killed")).unwrap();
-    }
-}
-
 #[test]
 fn one_file_expands_beside_itself() {
     let sets = Sets::new();

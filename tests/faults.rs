@@ -1,5 +1,4 @@
-//! `tinyres pack` and `expand` where the system fails them: every call on the output directory is made to
-//! fail in turn.
+//! `tinyres pack` and `expand` when the system fails: each call on the output directory fails in turn.
 
 mod common;
 #[path = "common/inject.rs"]
@@ -71,8 +70,8 @@ impl Sweep {
     }
 }
 
-/// Whether the call may fail and all be well: it puts away what is of no use any more, for which expand
-/// looks into it, or finds what can be used again.
+/// True if the call may fail and the command succeed: it removes a file that is no longer needed (expand
+/// opens it first), or finds one to use again.
 fn is_needless(call: &Call) -> bool {
     let mut parts = call.path.components();
     let useless = parts.any(|part| part.as_os_str() == ".packing")
@@ -107,17 +106,17 @@ fn sweeps(error: (&'static str, &'static str)) {
 }
 
 #[test]
-fn on_a_full_disk_it_leaves_no_set_or_the_older_one() {
+fn pack_on_a_full_disk_leaves_no_set_or_the_older_one() {
     sweeps(FULL);
 }
 
 #[test]
-fn on_a_broken_disk_it_leaves_no_set_or_the_older_one() {
+fn pack_on_a_broken_disk_leaves_no_set_or_the_older_one() {
     sweeps(BROKEN);
 }
 
 #[test]
-fn so_it_does_of_the_transport_form() {
+fn pack_zstd_and_expand_leave_no_set_or_the_older_one() {
     for task in [Task::PackZstd, Task::Expand] {
         let fixture = Fixture::small(task);
         for (error, for_good) in [(BROKEN, false), (FULL, true)] {
@@ -132,7 +131,7 @@ fn so_it_does_of_the_transport_form() {
 }
 
 #[test]
-fn interrupted_calls_and_short_writes_are_not_noticed() {
+fn interrupted_calls_and_short_writes_change_nothing() {
     for task in [Task::Pack, Task::PackZstd, Task::Expand] {
         let fixture = Fixture::small(task);
         let out = fixture.out();
@@ -226,7 +225,7 @@ fn everything_is_on_the_disk_before_it_is_named() {
 
 /// Cuts a shard as soon as others are mapped after it, and looks at all of it then.
 #[test]
-fn a_shard_cut_while_it_is_looked_at_is_named() {
+fn shard_cut_while_it_is_inspected_is_named() {
     let fixture = Fixture::small(Task::Pack);
     for (number, args) in [(2, &["--verify"][..]), (2, &["--image", "0"]), (3, &[])] {
         fixture.begin(true);

@@ -459,7 +459,14 @@ fn kept(set: &Path, out: &Path, flags: &[&str]) -> u64 {
     assert!(!out.join(".packing").exists());
     let whole = tempfile::tempdir().unwrap();
     run(whole.path());
-    assert!(files(out) == files(whole.path()), "another set");
+    let there = files(out);
+    assert!(there == files(whole.path()), "another set");
+    let compressed = there.iter().filter(|(name, _)| name.ends_with(".zst"));
+    let compressed: usize = compressed.map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!(
+        report["zstd"]["bytes"].as_u64().unwrap_or(0),
+        compressed as u64
+    );
     let splits = report["splits"].as_array().unwrap();
     splits
         .iter()
@@ -551,10 +558,23 @@ fn damaged_or_foreign_shards_are_not_kept() {
         fs::remove_dir_all(&other).unwrap();
     };
     assert_eq!(again(&other), 2);
-    // Compressed at another level.
+    // Compressed, one of them damaged; compressed at another level; in another form.
     let out = dir.path().join("out");
     kill_after_train(&set, &out, &["--zstd"]);
-    assert_eq!(kept(&set, &out, &["--zstd=5"]), 0);
+    let damaged = out.join(".packing/train-00001.bin.zst");
+    let mut bytes = fs::read(&damaged).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(damaged, bytes).unwrap();
+    assert_eq!(kept(&set, &out, &["--zstd"]), 2);
+    for [first, second] in [
+        ["--zstd", "--zstd=5"],
+        ["--threads=1", "--zstd"],
+        ["--zstd", "--threads=1"],
+    ] {
+        fs::remove_dir_all(&out).unwrap();
+        kill_after_train(&set, &out, &[first]);
+        assert_eq!(kept(&set, &out, &[second]), 0, "{first}, then {second}");
+    }
 }
 
 /// The bytes of the source decide, whatever the dates of its files.

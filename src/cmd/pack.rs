@@ -1,22 +1,31 @@
+//! `tinyres pack`: its flags, and how they become settings of [`pack`].
+
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use clap::CommandFactory;
+use clap::Args as _;
 use clap::error::ErrorKind;
 use tinyres::pack::{self, Config, Resize};
 use tinyres::source::{self, Source};
 use tinyres::ui::Ui;
 use tinyres_format::transport::Level;
 
-use crate::cli::Cli;
-
 /// Pack a directory, zip or tar of labelled images into shards
 ///
 /// Takes the layout of Tiny ImageNet (wnids.txt, train/WNID/images/, boxes and all) or class folders
 /// (train/CLASS/*.jpg, val/CLASS/*.jpg, or CLASS/*.jpg alone), JPEG and PNG. Archives are read
 /// without unpacking them. The shards hold every pixel as Pillow decodes it, turned upright where
-/// EXIF says so, and their bytes do not depend on the number of threads. Nothing appears in the
-/// output directory until all of it is there.
+/// EXIF says so, and their bytes do not depend on the number of threads.
+///
+/// The set appears in the output directory once all of it is written. A killed pack leaves no set;
+/// the same command resumes it and keeps every finished shard whose source files have not changed
+/// since, by identity, length, modification and change time. Nobody else may write to the output
+/// directory meanwhile.
+///
+/// If exactly this set is there already, pack writes nothing and succeeds: the fingerprint (names,
+/// labels, boxes, sizes, resize, images in a shard), the version of tinyres and the form (raw or
+/// compressed) are the same, all shards are whole, and no source file was changed after its shard was
+/// written. Pixels are not compared. Another set, or a damaged one, is replaced only with --force.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -25,36 +34,36 @@ pub struct Args {
     /// Directory for the shards, created if missing
     #[arg(short, long, value_name = "DIR", default_value = "shards")]
     output: PathBuf,
-    /// Resize to this width and height: the shorter side to it, and of the longer one the middle
+    /// Resize to this width and height: resize the shorter side, keep the middle of the longer one
     ///
     /// Each pixel becomes the mean of the area that it covers, weighted by a triangle, as torchvision's
-    /// Resize and CenterCrop do; smaller images are enlarged. Boxes follow. Without this, all images
-    /// must be squares of one size, and keep every pixel.
+    /// Resize and CenterCrop do. Smaller images are enlarged. Boxes are resized, too. Without this flag,
+    /// all images must be squares of one size, and keep every pixel.
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     size: Option<u32>,
     /// With --size: stretch the whole image instead of keeping its middle
     #[arg(long, requires = "size")]
     squash: bool,
-    /// Take this part of train as val, each image by its name: 0.1 takes about a tenth
+    /// Hold out this fraction of train as val, chosen by a hash of each name: 0.1 takes about a tenth
     ///
-    /// An image's place follows from its own name alone, so that it stays where others are added.
-    #[arg(long, value_name = "PART", value_parser = part)]
+    /// The choice depends on an image's own name alone, so images that are added later move no other.
+    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
     val_fraction: Option<f64>,
     /// Images in a shard
     #[arg(long, value_name = "N", default_value = "8192")]
     shard_images: NonZeroU32,
-    /// Decoding threads [default: one a core]; with fewer, another writes what they decoded
+    /// Decoding threads [default: one a core]; if fewer than the cores, one more thread writes
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
     /// Leave out images that cannot be decoded, and record them, instead of failing
     #[arg(long)]
     skip_bad: bool,
-    /// Replace a finished set in the output directory
+    /// Replace a finished set in the output directory, even by the same one
     #[arg(long)]
     force: bool,
-    /// Compress the shards for moving and keeping, at a level from 1 (fast) to 22 (small); `tinyres
-    /// expand` makes them raw again. Takes about 40 MB of memory more, at level 19 about 6 MB for
-    /// each thread
+    /// Compress the shards to move or keep them, at a level from 1 (fast) to 22 (small); `tinyres
+    /// expand` makes them raw again. Takes about 40 MB more memory, at level 19 about 6 MB for each
+    /// thread
     #[arg(long, value_name = "LEVEL", num_args = 0..=1, require_equals = true, default_missing_value = "3", value_parser = level)]
     zstd: Option<Level>,
 }
@@ -67,10 +76,10 @@ Examples:
   tinyres pack imagenette2-160.tar --size 128         gunzip a .tgz first
   tinyres pack photos --size 64 --squash --skip-bad --json | jq .refused";
 
-fn part(text: &str) -> Result<f64, String> {
-    let part = text.parse().map_err(|_| "not a number".to_owned())?;
-    if 0.0 < part && part < 1.0 {
-        Ok(part)
+fn fraction(text: &str) -> Result<f64, String> {
+    let fraction = text.parse().map_err(|_| "not a number".to_owned())?;
+    if 0.0 < fraction && fraction < 1.0 {
+        Ok(fraction)
     } else {
         Err("expected more than 0 and less than 1".to_owned())
     }
@@ -83,12 +92,12 @@ fn level(text: &str) -> Result<Level, String> {
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
     let mut source = Source::open(&args.source)?;
-    if let Some(part) = args.val_fraction {
-        match source.hold_out(part) {
-            // Which command line is right depends on what the source holds.
+    if let Some(fraction) = args.val_fraction {
+        match source.hold_out(fraction) {
+            // A usage error, although only the source tells.
             Err(error @ source::Error::HasVal { .. }) => {
-                let usage = ErrorKind::ArgumentConflict;
-                Cli::command().error(usage, error).exit()
+                let mut command = Args::augment_args(clap::Command::new("tinyres pack"));
+                command.error(ErrorKind::ArgumentConflict, error).exit()
             }
             held => held?,
         }

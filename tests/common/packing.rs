@@ -1,5 +1,5 @@
-//! A set that is packed, or expanded, again and again while something goes wrong, and what must hold of
-//! what is left.
+//! A set that is packed or expanded many times while something goes wrong, and checks of the files that
+//! are left.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -15,7 +15,7 @@ use super::common::{Tree, files, jpeg};
 
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// What a reader finds.
+/// The set that a reader finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Seen {
     /// No set, or one that says that it is not finished.
@@ -26,7 +26,7 @@ pub enum Seen {
     New,
 }
 
-/// What goes wrong.
+/// Command that fails or is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// `pack`, with `--force` over an older set.
@@ -37,8 +37,8 @@ pub enum Task {
     Expand,
 }
 
-/// A source and an older one of the same names, so that the sets have the same fingerprint and only
-/// their pixels differ; and how they look when nothing goes wrong.
+/// A new source and an older one, and the files that they are packed to when nothing goes wrong. Both have
+/// the same names, so that the sets have the same fingerprint and differ only in pixels.
 pub struct Fixture {
     pub dir: tempfile::TempDir,
     pub new: Files,
@@ -112,7 +112,7 @@ impl Fixture {
 
     pub fn pack(&self, source: &str, flags: &[&str]) -> Command {
         let mut command = tinyres();
-        // Of a machine's two cores one thread leaves one idle: there another thread writes.
+        // On two cores, one thread leaves a core idle, and another thread writes.
         let threads = if flags.contains(&"--force") { "1" } else { "2" };
         command
             .args(["pack", "--threads", threads])
@@ -124,7 +124,7 @@ impl Fixture {
         command
     }
 
-    /// What goes wrong: `over` an older set, or into nothing.
+    /// The command: `over` an older set, or into an empty directory.
     pub fn command(&self, over: bool) -> Command {
         let force: &[&str] = if over { &["--force"] } else { &[] };
         match self.task {
@@ -139,7 +139,7 @@ impl Fixture {
         }
     }
 
-    /// Leaves nothing in the output directory, or `over` which to pack: the older set.
+    /// Empties the output directory; if `over`, puts the older set there.
     pub fn begin(&self, over: bool) {
         let out = self.out();
         if out.exists() {
@@ -153,8 +153,8 @@ impl Fixture {
         }
     }
 
-    /// What a reader finds: a set that passes for whole must be, and so must every single file that
-    /// has the name of a shard.
+    /// The set that a reader finds. A set that passes for whole must be whole, and so must each file with
+    /// the name of a shard.
     pub fn seen(&self) -> Result<Seen, String> {
         let out = self.out();
         let mut there = if out.exists() {
@@ -180,13 +180,13 @@ impl Fixture {
             let name = path.file_name().unwrap().to_str().unwrap();
             let whole = [&self.new, &self.old].map(|set| set.get(name));
             if !whole.contains(&there.get(name)) {
-                return Err(format!("{name} has the name of a shard, and is none"));
+                return Err(format!("{name} has the name of a shard, but is not one"));
             }
         }
         Ok(Seen::None)
     }
 
-    /// Once more, with nothing in the way: the set is complete then, and nothing else is left.
+    /// Runs the command again, undisturbed: then the set is complete, and nothing else is left.
     pub fn complete(&self) -> Result<(), String> {
         let out = self.out();
         let there = out.join(MANIFEST).exists();
