@@ -20,7 +20,9 @@ use tinyres::inspect::Set;
 use tinyres::pack;
 use tinyres::source::Source;
 use tinyres_format::{Map, PAGE, Shard, Split, shards_in};
-use tinyres_load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Result, Verify, slot};
+use tinyres_load::{
+    Batches, Dataset, Normalization, Prefetch, Rank, Result, Verify, alloc_slot, shuffled,
+};
 use turns::{by_turns, time};
 
 const BATCH: usize = 512;
@@ -70,8 +72,8 @@ fn throughput(images: usize, data: &Dataset) -> Throughput {
     }
 }
 
-fn order(data: &Dataset) -> Order {
-    Order::shuffled(u32::try_from(data.len()).expect("a small set"), 0, 0)
+fn order(data: &Dataset) -> Vec<u32> {
+    shuffled(data.len(), 0, 0)
 }
 
 /// The first epoch's batches.
@@ -83,7 +85,7 @@ fn batches(data: &Dataset) -> Arc<Batches> {
 /// Memory for so many batches, in place: a loader makes it once.
 fn slots(count: usize, bytes: usize) -> Vec<MmapMut> {
     let slots = (0..count).map(|_| {
-        let mut slot = slot(bytes).expect("memory");
+        let mut slot = alloc_slot(bytes).expect("memory");
         slot.fill(1);
         slot
     });
@@ -145,8 +147,8 @@ fn copy(records: &[&[u8]], images: &[u32], out: &mut [u8]) {
 fn random(criterion: &mut Criterion, shards: &Path) {
     let data = open(shards, Verify::Lazy);
     let len = data.shape().image_len();
-    let images = data.len() / BATCH * BATCH;
-    let order: Vec<u32> = order(&data).get(0..data.len()).collect();
+    let images = data.len() as usize / BATCH * BATCH;
+    let order = order(&data);
     let records = records(&data);
 
     let mut group = criterion.benchmark_group("random u8 batches of 512");
@@ -168,7 +170,7 @@ fn random(criterion: &mut Criterion, shards: &Path) {
             },
         );
     }
-    let mut out = slot(BATCH * len + PAGE).expect("memory");
+    let mut out = alloc_slot(BATCH * len + PAGE).expect("memory");
     for (what, from) in [("on a page", 0), ("16 bytes behind", 16)] {
         let out = &mut out[from..from + BATCH * len];
         group.bench_function(format!("copy loop, 1 thread, to a slot {what}"), |bench| {
@@ -246,7 +248,7 @@ fn sequential(criterion: &mut Criterion, shards: &Path) {
     };
     views(); // checks every block
     let mut group = criterion.benchmark_group("sequential batches of 512");
-    group.throughput(throughput(data.len(), &data));
+    group.throughput(throughput(data.len() as usize, &data));
     group.bench_function("views", |bench| bench.iter(views));
     group.finish();
 }

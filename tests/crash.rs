@@ -115,8 +115,8 @@ fn open(fixture: &Fixture, split: Split) -> tinyres_load::Result<Vec<u8>> {
     )]
     // SAFETY: see above.
     let data = unsafe { Dataset::open(&fixture.out(), split, Verify::Full) }?;
-    let images: Vec<u32> = (0..u32::try_from(data.len()).unwrap()).collect();
-    let mut pixels = vec![0; data.len() * data.shape().image_len()];
+    let images: Vec<u32> = (0..data.len()).collect();
+    let mut pixels = vec![0; data.len() as usize * data.shape().image_len()];
     data.gather(&images, &mut pixels)?;
     Ok(pixels)
 }

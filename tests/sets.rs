@@ -67,8 +67,8 @@ fn a_leftover_is_no_part_of_the_set() {
 }
 
 fn pixels(data: &Dataset) -> Result<Vec<u8>> {
-    let mut pixels = vec![0; data.len() * data.shape().image_len()];
-    let images: Vec<u32> = (0..u32::try_from(data.len()).unwrap()).collect();
+    let mut pixels = vec![0; data.len() as usize * data.shape().image_len()];
+    let images: Vec<u32> = (0..data.len()).collect();
     data.gather(&images, &mut pixels)?;
     Ok(pixels)
 }

@@ -14,7 +14,9 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use clap::Parser;
 use memmap2::MmapMut;
 use tinyres_format::Split;
-use tinyres_load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Result, Verify, slot};
+use tinyres_load::{
+    Batches, Dataset, Normalization, Prefetch, Rank, Result, Verify, alloc_slot, shuffled,
+};
 
 // Of ImageNet's training images.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -108,14 +110,14 @@ fn main() -> anyhow::Result<()> {
     let image_len = data.shape().image_len() * args.dtype.size();
     let count = args.threads + 1;
     let mut slots = (0..count)
-        .map(|_| slot(args.batch.get() * image_len))
+        .map(|_| alloc_slot(args.batch.get() * image_len))
         .collect::<std::io::Result<Vec<_>>>()?;
     let mut out = std::io::stdout().lock();
     let (mut seconds, mut images, mut checksum) = (Vec::new(), 0, args.check.then_some(0));
     while seconds.len() < 2 || seconds.iter().sum::<f64>() < args.seconds {
         let begin = Instant::now();
         let first = seconds.is_empty();
-        let order = Order::shuffled(u32::try_from(data.len())?, 0, seconds.len() as u64);
+        let order = shuffled(data.len(), 0, seconds.len() as u64);
         let batches = Arc::new(Batches::new(order, args.batch, false, Rank::ONLY));
         let own = Arc::clone(&data);
         let fill = move |images: &[u32], slot: &mut MmapMut| args.dtype.fill(&own, images, slot);
@@ -162,7 +164,7 @@ fn image_checksum(pixels: &[u8], label: u64) -> u64 {
 
 /// The place of an image's class in the order of the classes' names, by which the others number them.
 fn rank(data: &Dataset, image: u32) -> anyhow::Result<u64> {
-    let own = &data.classes()[usize::try_from(data.label(image as usize)?)?];
+    let own = &data.classes()[usize::try_from(data.label(image)?)?];
     Ok(data
         .classes()
         .iter()

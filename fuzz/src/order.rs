@@ -1,7 +1,7 @@
 use std::num::NonZeroUsize;
 
 use arbitrary::{Result, Unstructured};
-use tinyres_load::{Batches, Order, Rank};
+use tinyres_load::{Batches, Rank, shuffled};
 
 /// Any seed, length, batch size and number of ranks: the order is that of `SPEC.md`, section 7, and
 /// the ranks' slices join to it.
@@ -20,15 +20,13 @@ fn check(u: &mut Unstructured<'_>) -> Result<()> {
     };
     let count = NonZeroUsize::MIN.saturating_add(u.int_in_range(0..=8)?);
 
-    let whole = 0..usize::try_from(len).expect("at most 300");
-    let shuffled = || Order::shuffled(len, seed, epoch);
-    let order: Vec<u32> = shuffled().get(whole).collect();
+    let order = shuffled(len, seed, epoch);
     assert_eq!(order, twin(len, seed, epoch));
     let mut sorted = order.clone();
     sorted.sort_unstable();
     assert!(sorted.into_iter().eq(0..len));
 
-    let of = |index| Batches::new(shuffled(), batch, drop_last, Rank { index, count });
+    let of = |index| Batches::new(order.clone(), batch, drop_last, Rank { index, count });
     let ranks: Vec<_> = (0..count.get()).map(of).collect();
     let mut expected = order.chunks(batch.get());
     if drop_last && order.len() % batch != 0 {
@@ -50,7 +48,7 @@ fn check(u: &mut Unstructured<'_>) -> Result<()> {
             ranks
                 .iter()
                 .zip(&slices)
-                .all(|(rank, slice)| slice.len() <= rank.most())
+                .all(|(rank, slice)| slice.len() <= rank.max_len())
         );
     }
     Ok(())

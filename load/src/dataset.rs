@@ -1,5 +1,10 @@
+//! One split of a packed set as one list of images, mapped. Checks what it gives out: a shard's header
+//! when the set is opened, a column or a block of pixels when it is first used. Decides no order.
+
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::Advice;
@@ -8,15 +13,15 @@ use tinyres_format::{
     BLOCK_IMAGES, Class, Digest, Manifest, Map, Part, Sections, Shape, Shard, Split, SplitEntry,
 };
 
-use super::normalize::PAST_CACHES;
-use super::{Error, Normalization, Result};
+use super::normalize::STREAMING_BYTES;
+use super::{Batches, Epoch, Error, Normalization, Rank, Result, shuffled};
 
-/// Pixels that the kernel is asked to read before they are checked for a batch, in bytes: all that one
-/// of 512 in random order needs. Measured from a cold disk: its first batch comes in half the time.
-const AHEAD: usize = 128 << 20;
+/// Bytes of pixels that the kernel is asked to read before a batch is checked: enough for 512 images in
+/// random order. From a cold disk it halves the time to such a first batch.
+const READ_AHEAD: usize = 128 << 20;
 
-/// When pixels are checked against their checksums. Labels, boxes and names are checked when they are
-/// first used, whatever this says.
+/// When pixels are checked against their checksums. Labels, boxes and names are always checked, when
+/// they are first used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
@@ -33,7 +38,7 @@ pub enum Verify {
 #[derive(Debug)]
 pub struct Dataset {
     shards: Vec<Member>,
-    len: usize,
+    len: u32,
     split: Split,
     shape: Shape,
     fingerprint: Digest,
@@ -45,30 +50,32 @@ pub struct Dataset {
 struct Member {
     shard: Sections<Map>,
     path: PathBuf,
-    /// The split's number of the shard's first image.
-    start: usize,
-    /// One bit for each section that need not be checked any more.
+    /// Number of the shard's first image in the split.
+    start: u32,
+    len: u32,
+    /// One bit for each section that has passed its check.
     sections: AtomicU32,
-    /// One bit for each block whose pixels need not be checked any more.
+    /// One bit for each block that has passed its check, or needs none.
     blocks: Vec<AtomicU64>,
 }
 
 impl Dataset {
-    /// Maps the shards of `split` in `dir` and checks by their headers that they are the very ones
-    /// that `dataset.json` was written for, of the length they had then.
+    /// Maps the shards of `split` in `dir`. Checks by their headers and lengths that they are the shards
+    /// that `dataset.json` lists.
     ///
-    /// Reads one page of each shard: under ten milliseconds for 1,700 of them. What lies behind it
-    /// is checked when it is first used, or now if `verify` is [`Verify::Full`].
+    /// Reads one page of each shard: under ten milliseconds for 1,700 of them. Everything else is
+    /// checked when it is first used, or at once with [`Verify::Full`].
     ///
     /// # Errors
-    /// No finished set, no such split, or what is wrong with which shard.
+    /// `dir` holds no finished set or no such split, or a shard is damaged or of another set.
     ///
     /// # Safety
-    /// As for [`tinyres_format::map`]: nobody may write to or truncate the shards while this lives.
+    /// Nobody may write to or truncate the shards while the data set lives, as for
+    /// [`tinyres_format::map`].
     #[expect(unsafe_code, reason = "only the caller can keep others off the files")]
     pub unsafe fn open(dir: &Path, split: Split, verify: Verify) -> Result<Self> {
         let manifest = Manifest::load(dir)?;
-        // SAFETY: the caller keeps our promise to `map_sections`.
+        // SAFETY: the caller keeps others off the shards, which is what the map asks for.
         let map = |path: &Path| unsafe { tinyres_format::map_sections(path) };
         Self::new(dir, &manifest, split, verify, map)
     }
@@ -90,7 +97,7 @@ impl Dataset {
             split,
             images: entry.images,
         };
-        u32::try_from(entry.images).map_err(too_many)?;
+        let len = u32::try_from(entry.images).map_err(too_many)?;
         let open = |index: usize| -> tinyres_format::Result<Sections<Map>> {
             let path = dir.join(&entry.shards[index].file);
             let shard = map(&path)?;
@@ -102,25 +109,28 @@ impl Dataset {
         let opened: Vec<_> = (0..entry.shards.len()).into_par_iter().map(open).collect();
         let mut set = Self {
             shards: Vec::with_capacity(opened.len()),
-            len: 0,
+            len,
             split,
             shape: manifest.shape,
             fingerprint: manifest.fingerprint,
             classes: Vec::new(),
         };
+        let mut start = 0;
         for (listed, shard) in entry.shards.iter().zip(opened) {
             let shard = shard?;
             let words = shard.len().div_ceil(BLOCK_IMAGES).div_ceil(64);
             let mark = if verify == Verify::Off { u64::MAX } else { 0 };
-            let start = set.len;
-            set.len += shard.len();
+            // Cannot overflow: the manifest's numbers of images add up to `len`, and agree with the shards.
+            let images = u32::try_from(shard.len()).map_err(too_many)?;
             set.shards.push(Member {
                 shard,
                 path: dir.join(&listed.file),
                 start,
+                len: images,
                 sections: AtomicU32::new(0),
                 blocks: (0..words).map(|_| AtomicU64::new(mark)).collect(),
             });
+            start += images;
         }
         if let Some(first) = set.shards.first() {
             set.classes = first.open()?.metadata().classes.clone();
@@ -146,35 +156,35 @@ impl Dataset {
             member.sections.store(u32::MAX, Ordering::Relaxed);
             Ok(())
         })?;
-        let images = (self.shards.iter()).map(|member| (member, 0..member.shard.len()));
+        let images = (self.shards.iter()).map(|member| (member, 0..member.len as usize));
         verify_all(&unverified(images))
     }
 
-    /// How many images the split has.
+    /// Number of images in the split. An image is named by its number below this.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether it has none.
+    /// True if the split has no image.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Which split it is.
+    /// The split.
     #[must_use]
     pub fn split(&self) -> Split {
         self.split
     }
 
-    /// The shape of each image.
+    /// Shape of every image.
     #[must_use]
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// Identifies the set that this is a split of.
+    /// Fingerprint of the set that the split belongs to.
     #[must_use]
     pub fn fingerprint(&self) -> Digest {
         self.fingerprint
@@ -186,26 +196,26 @@ impl Dataset {
         &self.classes
     }
 
-    /// The class of an image, or -1.
+    /// Label of an image: its class's place in [`classes`](Self::classes), or -1.
     ///
     /// # Errors
-    /// There is no such image, or its shard's labels are not as they were written.
-    pub fn label(&self, image: usize) -> Result<i64> {
+    /// There is no such image, or its shard's labels are damaged.
+    pub fn label(&self, image: u32) -> Result<i64> {
         let (member, at) = self.locate(image)?;
         member.verify_column(Part::Labels, self.classes.len())?;
         Ok(member.shard.labels()[at].get())
     }
 
-    /// The class of every image, or -1: eight bytes each, copied by all threads.
+    /// Labels of all images, `i64 [N]`, copied by all threads.
     ///
     /// # Errors
-    /// The labels of a shard are not as they were written.
+    /// A shard's labels are damaged.
     pub fn labels(&self) -> Result<Vec<i64>> {
-        let mut labels = vec![0; self.len];
+        let mut labels = vec![0; self.len as usize];
         let mut rest = &mut labels[..];
         let mut parts = Vec::with_capacity(self.shards.len());
         for member in &self.shards {
-            let (own, others) = rest.split_at_mut(member.shard.len());
+            let (own, others) = rest.split_at_mut(member.len as usize);
             parts.push((member, own));
             rest = others;
         }
@@ -219,21 +229,21 @@ impl Dataset {
         Ok(labels)
     }
 
-    /// The box of an image in inclusive pixels (x0, y0, x1, y1), or four times -1.
+    /// Box of an image in inclusive pixels (x0, y0, x1, y1), or four times -1.
     ///
     /// # Errors
-    /// There is no such image, or its shard's boxes are not as they were written.
-    pub fn bbox(&self, image: usize) -> Result<[i32; 4]> {
+    /// There is no such image, or its shard's boxes are damaged.
+    pub fn bbox(&self, image: u32) -> Result<[i32; 4]> {
         let (member, at) = self.locate(image)?;
         member.verify_column(Part::Boxes, self.classes.len())?;
         Ok(member.shard.boxes()[at].map(|side| side.get()))
     }
 
-    /// What the source called an image.
+    /// Name of an image in the source that was packed.
     ///
     /// # Errors
-    /// There is no such image, or its shard's names are not as they were written.
-    pub fn name(&self, image: usize) -> Result<&str> {
+    /// There is no such image, or its shard's names are damaged.
+    pub fn name(&self, image: u32) -> Result<&str> {
         let (member, at) = self.locate(image)?;
         member.verify_column(Part::NameOffsets, self.classes.len())?;
         member.verify_column(Part::Names, self.classes.len())?;
@@ -243,29 +253,30 @@ impl Dataset {
         }
     }
 
-    /// Copies the pixels of `images` one after the other to `out`, `u8 [n, C, H, W]`: one copy from
-    /// the page cache, and the only one that a batch in random order takes.
+    /// Copies the pixels of `images` to `out`, `u8 [n, C, H, W]`. This copy from the page cache is the
+    /// only one that a batch in random order takes.
     ///
     /// # Errors
-    /// An image past the last, an `out` of another size, or a block that fails its checksum.
+    /// An image does not exist, `out` has another size, or a block fails its checksum.
     pub fn gather(&self, images: &[u32], out: &mut [u8]) -> Result<()> {
         self.gather_with(images, out, <[u8]>::copy_from_slice)
     }
 
-    /// As [`gather`](Self::gather), but converts what it copies: the pixels of `images` to `f32`
-    /// by `normalization`, channels last, `f32 [n, H, W, C]`. From 16 MiB on they are written past the
-    /// caches, those of an image whose place in `out` lies on 16 bytes.
+    /// Converts the pixels of `images` to `f32` by `normalization`, channels last, `f32 [n, H, W, C]`.
+    /// A batch of 16 MiB or more is written by non-temporal stores, where an image's place in `out` is
+    /// aligned to 16 bytes.
     ///
     /// # Errors
-    /// As for [`gather`](Self::gather); `out` is to have as many numbers as the images have bytes.
+    /// An image does not exist, `out` has not as many numbers as the images have bytes, or a block fails
+    /// its checksum.
     pub fn gather_f32(
         &self,
         images: &[u32],
         normalization: &Normalization,
         out: &mut [f32],
     ) -> Result<()> {
-        let past_caches = size_of_val(out) >= PAST_CACHES;
-        let take = |out: &mut [f32], pixels: &[u8]| normalization.apply(pixels, out, past_caches);
+        let streaming = size_of_val(out) >= STREAMING_BYTES;
+        let take = |out: &mut [f32], pixels: &[u8]| normalization.apply(pixels, out, streaming);
         self.gather_with(images, out, take)
     }
 
@@ -282,12 +293,12 @@ impl Dataset {
             let expected = expected * size_of::<T>();
             return Err(Error::Slot { got, expected });
         }
-        let places = images.iter().map(|&image| self.locate(image as usize));
+        let places = images.iter().map(|&image| self.locate(image));
         let places = places.collect::<Result<Vec<_>>>()?;
-        // In a first epoch a batch touches about as many blocks as it has images, some 200 kB each and
-        // all over the disk: too much for one thread, and to read one after the other.
+        // In a first epoch, a batch touches about as many blocks as it has images: 200 kB each, all over the
+        // disk. One thread that reads them in turn would be too slow.
         let blocks = unverified(places.iter().map(|&(member, at)| (member, at..at + 1)));
-        for (member, block) in blocks.iter().take(AHEAD / (BLOCK_IMAGES * len)) {
+        for (member, block) in blocks.iter().take(READ_AHEAD / (BLOCK_IMAGES * len)) {
             member.read_ahead(*block);
         }
         verify_all(&blocks)?;
@@ -297,36 +308,51 @@ impl Dataset {
         Ok(())
     }
 
-    /// The split in file order, `u8 [n, C, H, W]` at a time: views of the map, nothing is copied. A
-    /// batch ends where its shard ends, so some have fewer than `batch` images.
-    pub fn sequential(&self, batch: usize) -> impl Iterator<Item = (Range<usize>, Result<&[u8]>)> {
-        let batch = batch.max(1);
+    /// The split in file order: the numbers of up to `batch` images, and a view of their pixels in the
+    /// map, `u8 [n, C, H, W]`. Nothing is copied. A batch ends where its shard ends, so some have fewer
+    /// images.
+    pub fn sequential(&self, batch: usize) -> impl Iterator<Item = (Range<u32>, Result<&[u8]>)> {
+        let batch = u32::try_from(batch.max(1)).unwrap_or(u32::MAX);
         self.shards.iter().flat_map(move |member| {
-            (0..member.shard.len()).step_by(batch).map(move |first| {
-                let own = first..member.shard.len().min(first.saturating_add(batch));
+            (0..member.len).step_by(batch as usize).map(move |first| {
+                let last = member.len.min(first.saturating_add(batch));
+                let own = first as usize..last as usize;
                 let checked = verify_all(&unverified([(member, own.clone())]));
-                let images = member.start + own.start..member.start + own.end;
+                let images = member.start + first..member.start + last;
                 (images, checked.map(|()| member.pixels(own)))
             })
         })
     }
 
-    fn locate(&self, image: usize) -> Result<(&Member, usize)> {
+    /// An epoch of shuffled batches of `batch` images, gathered ahead by one thread. The last batch has
+    /// what is left.
+    ///
+    /// This is the short way; [`Prefetch`](crate::Prefetch) also takes several ranks or threads, memory
+    /// of the caller's, and a place to begin at.
+    ///
+    /// # Errors
+    /// No memory or no thread for it.
+    pub fn epoch(self: &Arc<Self>, seed: u64, epoch: u64, batch: NonZeroUsize) -> Result<Epoch> {
+        let order = shuffled(self.len, seed, epoch);
+        Epoch::start(self, Batches::new(order, batch, false, Rank::ONLY))
+    }
+
+    fn locate(&self, image: u32) -> Result<(&Member, usize)> {
         if image >= self.len {
             return Err(self.no_image(image));
         }
         let after = self.shards.partition_point(|member| member.start <= image);
         let member = &self.shards[after - 1];
-        Ok((member, image - member.start))
+        Ok((member, (image - member.start) as usize))
     }
 
-    fn no_image(&self, image: usize) -> Error {
+    fn no_image(&self, image: u32) -> Error {
         let len = self.len;
         Error::NoImage { image, len }
     }
 }
 
-/// The blocks of the shards' images that were not checked before, in the order of the files.
+/// Blocks of the given images that have not passed their check, each once, in file order.
 fn unverified<'a>(
     images: impl IntoIterator<Item = (&'a Member, Range<usize>)>,
 ) -> Vec<(&'a Member, usize)> {
@@ -341,7 +367,7 @@ fn unverified<'a>(
     blocks
 }
 
-/// Checks blocks, on all threads. Of several that are damaged the first is reported.
+/// Checks blocks on all threads. If several are damaged, the error is that of the first.
 fn verify_all(blocks: &[(&Member, usize)]) -> Result<()> {
     if blocks.is_empty() {
         return Ok(());
@@ -356,19 +382,19 @@ impl Member {
         &self.shard.images()[images.start * len..images.end * len]
     }
 
-    /// The shard with its metadata.
+    /// Opens the shard with its metadata.
     fn open(&self) -> Result<Shard<&[u8]>> {
         Ok(Shard::new(self.shard.bytes()).map_err(|error| error.at(&self.path))?)
     }
 
-    /// Checks a section, unless that was done before.
+    /// Checks a section, unless it has passed before.
     fn verify_column(&self, part: Part, classes: usize) -> Result<()> {
         let bit = 1
             << Part::SECTIONS
                 .iter()
                 .take_while(|&&other| other != part)
                 .count();
-        // Relaxed, here and for blocks: a bit guards no other memory, and to check twice does no harm.
+        // Relaxed is enough, here and for blocks: a bit guards no other memory, and checking twice is harmless.
         if self.sections.load(Ordering::Relaxed) & bit == 0 {
             (self.shard.verify_section(part, classes)).map_err(|error| error.at(&self.path))?;
             self.sections.fetch_or(bit, Ordering::Relaxed);
@@ -376,18 +402,18 @@ impl Member {
         Ok(())
     }
 
-    /// The blocks of `images` that were not checked before.
+    /// Blocks of `images` that have not passed their check.
     fn unverified(&self, images: Range<usize>) -> impl IntoIterator<Item = usize> + use<'_> {
         (images.start / BLOCK_IMAGES..images.end.div_ceil(BLOCK_IMAGES)).filter(|block| {
             self.blocks[block / 64].load(Ordering::Relaxed) & (1 << (block % 64)) == 0
         })
     }
 
-    /// Has the kernel begin to read a block, unless it is in memory.
+    /// Asks the kernel to read a block into memory.
     fn read_ahead(&self, block: usize) {
         let pixels = self.shard.part(Part::Block(block as u64));
         let offset = pixels.as_ptr().addr() - self.shard.bytes().as_ptr().addr();
-        // Mere advice: a page that is not there when it is touched is read then.
+        // Advice only: a page that is not in memory when it is touched is read then.
         let _ = (self.shard.inner()).advise_range(Advice::WillNeed, offset, pixels.len());
     }
 

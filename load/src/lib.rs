@@ -1,61 +1,63 @@
-//! From shards to batches: which images come when, and how their bytes get where they are needed.
-//!
-//! Nothing here knows of torch. Batches are gathered into memory that the caller owns (pinned, if
-//! it likes) by threads that stay ahead of it; batches in file order are views of the map.
-//!
-//! An epoch of `f32` batches, normalised and channels last:
+//! Random batches from tinyres shards: a set's splits as mapped lists of images, the order of an epoch,
+//! and threads that gather its batches ahead. Depends on the shard format alone: no decoder, no torch,
+//! no C compiler.
 //!
 //! ```no_run
 //! use std::num::NonZeroUsize;
 //! use std::path::Path;
 //! use std::sync::Arc;
-//! use tinyres_load::{Batches, Dataset, Normalization, Order, Prefetch, Rank, Verify};
 //! use tinyres_format::Split;
+//! use tinyres_load::{Dataset, Verify};
 //!
 //! // SAFETY: nobody writes to or truncates the shards while they are mapped.
 //! let data = unsafe { Dataset::open(Path::new("shards"), Split::Train, Verify::Lazy) }?;
-//! let order = Order::shuffled(u32::try_from(data.len())?, 42, 0); // seed 42, epoch 0
-//! let batch = NonZeroUsize::new(512).expect("not zero");
-//! let batches = Arc::new(Batches::new(order, batch, true, Rank::ONLY));
-//! let slots = vec![vec![0_f32; batches.most() * data.shape().image_len()]; 3];
-//!
 //! let data = Arc::new(data);
-//! let pixels = Arc::clone(&data);
-//! let imagenet = Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-//! let fill = move |images: &[u32], slot: &mut Vec<f32>| pixels.gather_f32(images, &imagenet, slot);
-//! let mut epoch = Prefetch::with(fill, batches, 0, slots, 2)?; // from batch 0, two threads
+//! let batch = NonZeroUsize::new(512).expect("not zero");
+//! let mut epoch = data.epoch(42, 0, batch)?; // seed 42, epoch 0
 //! while let Some(batch) = epoch.next_batch() {
-//!     let batch = batch?;
-//!     for (&image, floats) in batch.images.iter().zip(batch.slot.chunks_exact(3 * 64 * 64)) {
-//!         println!("{}: {floats:?}", data.label(image as usize)?);
-//!     }
-//!     epoch.give_back(batch.slot);
+//!     let (images, pixels) = batch?; // pixels: u8 [n, 3, 64, 64]
+//!     println!("{} is of class {}", data.name(images[0])?, data.label(images[0])?);
+//!     assert_eq!(pixels.len(), images.len() * data.shape().image_len());
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`Dataset::epoch`] is the short way. Its parts serve those who want more:
+//!
+//! - [`Dataset::gather`] copies any images to memory of the caller's, [`Dataset::gather_f32`] normalises
+//!   them on the way, and [`Dataset::sequential`] gives views of the map in file order.
+//! - [`shuffled`] is the order of an epoch, [`Batches`] its cut into global batches, of which each
+//!   [`Rank`] sees its slice.
+//! - [`Prefetch`] gathers batches ahead with any number of threads, into slots of the caller's
+//!   (pinned memory, say), from any batch of an epoch on.
+//!
+//! The order follows from (seed, epoch) by the rule of section 7 of the
+//! [specification](tinyres_format::spec). Neither threads nor ranks nor a resume change it.
 
 mod dataset;
+mod epoch;
 mod normalize;
 mod order;
 mod prefetch;
 
 pub use dataset::{Dataset, Verify};
+pub use epoch::Epoch;
 pub use normalize::Normalization;
-pub use order::{Batches, Order, Rank};
-pub use prefetch::{Batch, Prefetch, slot};
+pub use order::{Batches, Rank, shuffled};
+pub use prefetch::{Batch, Prefetch, alloc_slot};
 
 use std::path::PathBuf;
 
 use tinyres_format::Split;
 
-/// A result whose error is [`Error`].
+/// Result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a data set could not be opened, or a batch not be read.
+/// Why a data set could not be opened, or a batch not read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A shard or the manifest is not as it must be.
+    /// A shard or the manifest is damaged or missing.
     #[error(transparent)]
     Format(#[from] tinyres_format::Error),
     /// The set has no such split.
@@ -84,15 +86,15 @@ pub enum Error {
         /// Its images.
         images: u64,
     },
-    /// An image that was asked for is past the last.
-    #[error("image {image} asked for, but the split has {len}")]
+    /// The split has no image of this number.
+    #[error("image {image} asked for, but the split has {len}, counted from 0")]
     NoImage {
         /// The image asked for.
-        image: usize,
-        /// How many there are.
-        len: usize,
+        image: u32,
+        /// Images of the split.
+        len: u32,
     },
-    /// The memory for a batch does not have the size of its images.
+    /// A slot does not have the size of its batch.
     #[error("a batch of {expected} bytes does not fit into memory of {got} bytes")]
     Slot {
         /// Bytes given.
@@ -100,9 +102,12 @@ pub enum Error {
         /// Bytes that the batch has.
         expected: usize,
     },
-    /// Every slot is with the caller, who asks for a batch.
+    /// A batch was asked for while the caller held every slot.
     #[error("no memory for the next batch: every slot is in use, give one back first")]
     NoSlot,
+    /// The system has no memory for a batch.
+    #[error("no memory for a batch: {0}")]
+    Memory(#[source] std::io::Error),
     /// A loader thread could not be started.
     #[error("no thread for the loader: {0}")]
     Thread(#[source] std::io::Error),

@@ -1,51 +1,55 @@
+//! Pixels to normalised `f32`, channels last: a portable loop, and AVX2 where the processor has it. Both
+//! give the same bits.
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
-/// Bytes of a batch from which on its numbers are written past the caches. A smaller one is still in them
-/// when it is read, which is the faster for it; of a larger one only the beginning would be, and to fetch what
-/// is overwritten anyway takes as long as to write it. On two threads, with every batch read again behind,
-/// 128 and 256 images of 64 pixels (12.6 MB) are the slower for it, 384 (18.9 MB) and 512 the faster.
-pub(super) const PAST_CACHES: usize = 16 << 20;
+/// Size of a batch, in bytes, from which on it is written by non-temporal stores. A smaller batch is still in
+/// the caches when it is read. A larger one is not, and an ordinary store first fetches the line that it
+/// overwrites. On two threads that also read each batch back, non-temporal stores were slower for 128 and
+/// 256 images of 64 pixels (12.6 MB), and faster for 384 (18.9 MB) and 512.
+pub(super) const STREAMING_BYTES: usize = 16 << 20;
 
-/// How pixels become `f32`: `x = pixel * scale + offset` for each channel, rounded after each of the
-/// two operations.
+/// Affine map of pixels to `f32`: `x = pixel * scale + offset` for each channel, rounded after the product
+/// and after the sum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
     /// Factor of red, green and blue.
     pub scale: [f32; 3],
-    /// What is added to the product.
+    /// Summand of red, green and blue.
     pub offset: [f32; 3],
 }
 
 impl Normalization {
-    /// Gives each channel mean 0 and deviation 1, where those of the data are `mean` and `deviation`
-    /// with 255 taken as 1, as torchvision states them.
+    /// Normalises channels of the given `mean` and `std` to mean 0 and standard deviation 1. Both are in
+    /// torchvision's unit, in which a pixel of 255 is 1.
     #[must_use]
-    pub fn new(mean: [f64; 3], deviation: [f64; 3]) -> Self {
+    pub fn new(mean: [f64; 3], std: [f64; 3]) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "rounded to the precision that batches have"
         )]
         let round = |value: f64| value as f32;
         Self {
-            scale: deviation.map(|deviation| round(1.0 / (255.0 * deviation))),
-            offset: [0, 1, 2].map(|channel| round(-mean[channel] / deviation[channel])),
+            scale: std.map(|std| round(1.0 / (255.0 * std))),
+            offset: [0, 1, 2].map(|channel| round(-mean[channel] / std[channel])),
         }
     }
 
-    /// One image, planar `u8 [3, H, W]`, to channels last, `f32 [H, W, 3]`.
-    pub(super) fn apply(&self, planar: &[u8], out: &mut [f32], past_caches: bool) {
+    /// Converts one image, `u8 [3, H, W]`, to channels last, `f32 [H, W, 3]`. With `streaming`, by
+    /// non-temporal stores where `out` is aligned to 16 bytes.
+    pub(super) fn apply(&self, planar: &[u8], out: &mut [f32], streaming: bool) {
         let (red, others) = planar.split_at(planar.len() / 3);
         let (green, blue) = others.split_at(red.len());
         let planes = [red, green, blue];
         #[cfg(target_arch = "x86_64")]
-        let done = avx2::apply(self, planes, out, past_caches);
+        let done = avx2::apply(self, planes, out, streaming);
         #[cfg(not(target_arch = "x86_64"))]
         let done = 0;
         self.apply_portably(planes.map(|plane| &plane[done..]), &mut out[3 * done..]);
     }
 
-    /// Three planes side by side, in the plainest loop: it beats tables and blocks of pixels.
+    /// The plain loop over pixels. It is faster than lookup tables and than blocks of pixels.
     fn apply_portably(&self, [red, green, blue]: [&[u8]; 3], out: &mut [f32]) {
         let ([r, g, b], [dr, dg, db]) = (self.scale, self.offset);
         let pixels = out.as_chunks_mut::<3>().0.iter_mut();
@@ -64,9 +68,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pixel_is_the_same_with_and_without_vectors() {
+    fn vector_and_portable_code_give_the_same_bits() {
         let how = Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-        // Each value in each channel, at different places of a register, and three pixels that fill none.
+        // Every value in every channel, at different places of a register, and three pixels left over.
         let planar: Vec<u8> = (0..=255).cycle().take(3 * 259).collect();
         let (red, others) = planar.split_at(259);
         let (green, blue) = others.split_at(259);
@@ -74,9 +78,9 @@ mod tests {
         how.apply_portably([red, green, blue], &mut portable);
         let last = f32::from(planar[3 * 259 - 1]) * how.scale[2] + how.offset[2];
         assert_eq!(portable.last(), Some(&last));
-        for past_caches in [false, true] {
+        for streaming in [false, true] {
             let mut out = vec![0.0; planar.len()];
-            how.apply(&planar, &mut out, past_caches);
+            how.apply(&planar, &mut out, streaming);
             assert_eq!(out, portable);
         }
     }

@@ -1,3 +1,6 @@
+//! Threads that gather batches ahead of whoever takes them. What a batch holds, and in which order
+//! batches come, is decided by the caller.
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -9,15 +12,15 @@ use memmap2::MmapMut;
 
 use super::{Batches, Dataset, Error, Result};
 
-/// Page-aligned memory for a batch of `bytes` bytes, in huge pages where the system has them.
+/// Allocates page-aligned memory for a batch of `bytes` bytes, in huge pages where the system has them.
 ///
-/// On a page boundary, since copies to the 16 bytes past one that `malloc` gives a large buffer
-/// take up to five times as long. In huge pages, since 1,500 first touches of small ones take as long
-/// as to gather a batch twice.
+/// Page alignment: `malloc` places a large buffer 16 bytes past a page boundary, where copies take up to
+/// five times as long. Huge pages: 1,500 first touches of small pages take as long as gathering a
+/// batch twice.
 ///
 /// # Errors
 /// The system has no such memory.
-pub fn slot(bytes: usize) -> std::io::Result<MmapMut> {
+pub fn alloc_slot(bytes: usize) -> std::io::Result<MmapMut> {
     let slot = MmapMut::map_anon(bytes)?;
     #[cfg(target_os = "linux")]
     // A kernel without huge pages refuses; small ones will do.
@@ -30,24 +33,25 @@ pub fn slot(bytes: usize) -> std::io::Result<MmapMut> {
 pub struct Batch<S> {
     /// Its number in the epoch.
     pub index: usize,
-    /// Its images, by their place in the split.
+    /// Its images, by their number in the split.
     pub images: Vec<u32>,
-    /// The memory that they were gathered into. Its pixels, `u8 [n, C, H, W]` unless the caller has
-    /// them made into something else, are at its start.
+    /// The memory that holds its pixels, from the start on: `u8 [n, C, H, W]`, or what the caller's own
+    /// function makes of them.
     pub slot: S,
 }
 
 /// Threads that gather the batches of an epoch ahead of whoever takes them.
 ///
-/// Batches come in order whatever the number of threads. The memory is the caller's: each batch
-/// arrives in one of the slots given at the start, and the slot is used again only after
-/// [`give_back`](Self::give_back). Dropping this joins the threads and drops the slots that they hold.
+/// Batches come in order, whatever the number of threads. The memory is the caller's: each batch
+/// arrives in one of the slots given at the start, and a slot is used again only after
+/// [`give_back`](Self::give_back). Dropping a `Prefetch` joins its threads and drops their slots.
 #[derive(Debug)]
 pub struct Prefetch<S> {
     next: usize,
     end: usize,
-    /// Slots that the caller has not taken, or has given back.
+    /// Slots that the caller does not hold.
     slots: usize,
+    /// Batches that were gathered before their turn.
     early: BTreeMap<usize, Result<Batch<S>>>,
     free: Option<Sender<S>>,
     done: Option<Receiver<(usize, Result<Batch<S>>)>>,
@@ -55,17 +59,17 @@ pub struct Prefetch<S> {
     waited: Duration,
 }
 
-/// What a thread takes under one lock, so that the earliest batch not begun always has a slot.
+/// Slot and batch number are taken under one lock, so that the earliest batch not begun always gets a slot.
 struct Intake<S> {
     free: Receiver<S>,
     next: usize,
 }
 
 impl<S: Send + 'static> Prefetch<S> {
-    /// Begins to gather the batches from number `first` on, with `threads` threads (at least one),
-    /// into `slots`, each of which must have room for the largest batch.
+    /// Starts `threads` threads (at least one) that gather the batches from number `first` on into
+    /// `slots`, each of which must have room for the largest batch.
     ///
-    /// With fewer slots than threads the others idle; two slots let one fill while one is used.
+    /// Threads without a slot wait. Two slots let one fill while the other is used.
     ///
     /// # Errors
     /// No thread could be started.
@@ -89,8 +93,8 @@ impl<S: Send + 'static> Prefetch<S> {
         Self::with(fill, batches, first, slots, threads)
     }
 
-    /// As [`start`](Self::start), with the caller's own way to fill a slot with the images given to it:
-    /// [`Dataset::gather_f32`], say. What it panics with becomes an error of its batch.
+    /// Starts threads like [`start`](Self::start), but fills slots by the caller's own function, for
+    /// example [`Dataset::gather_f32`]. A panic of `fill` becomes an error of its batch.
     ///
     /// # Errors
     /// No thread could be started.
@@ -105,7 +109,7 @@ impl<S: Send + 'static> Prefetch<S> {
         let (free, intake) = channel();
         let mut count = 0;
         for slot in slots {
-            // The other end is alive: it is moved to the threads below.
+            // Cannot fail: the receiver is moved to the threads below.
             let _ = free.send(slot);
             count += 1;
         }
@@ -137,10 +141,10 @@ impl<S: Send + 'static> Prefetch<S> {
         Ok(prefetch)
     }
 
-    /// The next batch, or `None` after the last. Waits until it is there.
+    /// The next batch, or `None` after the last. Waits until it is gathered.
     ///
-    /// After an error the epoch is over. Where the caller holds every slot there is none to wait
-    /// for, and that is an error too.
+    /// An error ends the epoch. If the caller holds every slot, no batch can come: that is
+    /// [`Error::NoSlot`], after which a slot that is given back lets the epoch go on.
     pub fn next_batch(&mut self) -> Option<Result<Batch<S>>> {
         if self.next >= self.end {
             return None;
@@ -155,7 +159,7 @@ impl<S: Send + 'static> Prefetch<S> {
             }
             match self.done.as_ref().map(Receiver::recv) {
                 Some(Ok((index, result))) => self.early.insert(index, result),
-                // Threads answer for every batch that they take, so none is left to answer.
+                // Every thread sends a result for each batch that it takes, so no thread is left.
                 _ => break Err(Error::Panicked { batch: self.next }),
             };
         };
@@ -173,12 +177,12 @@ impl<S: Send + 'static> Prefetch<S> {
     pub fn give_back(&mut self, slot: S) {
         self.slots += 1;
         if let Some(free) = &self.free {
-            // Nobody listens after the last batch was taken up: the slot is dropped then.
+            // After the last batch was taken up nobody receives: the slot is dropped.
             let _ = free.send(slot);
         }
     }
 
-    /// How long [`next_batch`](Self::next_batch) has waited in all.
+    /// Total time that [`next_batch`](Self::next_batch) has waited.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited
@@ -187,11 +191,11 @@ impl<S: Send + 'static> Prefetch<S> {
 
 impl<S> Drop for Prefetch<S> {
     fn drop(&mut self) {
-        // Closes both channels, at which the threads end.
+        // Threads end when both channels are closed.
         self.free = None;
         self.done = None;
         for thread in self.threads.drain(..) {
-            // A panic has been answered for as an error, or its batch was not waited for.
+            // A panic was reported as the error of its batch, unless nobody asked for that batch.
             let _ = thread.join();
         }
     }
@@ -206,7 +210,7 @@ fn gather_all<S>(
     loop {
         let (index, images, mut slot) = {
             let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(images) = batches.get(intake.next) else {
+            let Some(images) = batches.get(intake.next).map(<[u32]>::to_vec) else {
                 return;
             };
             let Ok(slot) = intake.free.recv() else { return };

@@ -11,7 +11,9 @@ use tinyres_format::{
     Class, Columns, Digest, MANIFEST, Manifest, Metadata, Part, Shape, Shard, ShardEntry, Split,
     SplitEntry, Writer,
 };
-use tinyres_load::{Batches, Dataset, Error, Normalization, Order, Prefetch, Rank, Verify, slot};
+use tinyres_load::{
+    Batches, Dataset, Error, Normalization, Prefetch, Rank, Verify, alloc_slot, shuffled,
+};
 
 const SHAPE: Shape = Shape::rgb(5);
 const LEN: usize = SHAPE.image_len();
@@ -100,14 +102,14 @@ fn batches(data: &Dataset, batch: usize, seed: u64) -> Arc<Batches> {
 }
 
 fn cut(data: &Dataset, batch: usize, seed: u64, drop_last: bool, rank: Rank) -> Arc<Batches> {
-    let order = Order::shuffled(u32::try_from(data.len()).unwrap(), seed, 0);
+    let order = shuffled(data.len(), seed, 0);
     let batch = NonZeroUsize::new(batch).unwrap();
     Arc::new(Batches::new(order, batch, drop_last, rank))
 }
 
 fn slots(data: &Dataset, batches: &Batches, count: usize) -> Vec<memmap2::MmapMut> {
     (0..count)
-        .map(|_| slot((batches.most() * data.shape().image_len()).max(1)).unwrap())
+        .map(|_| alloc_slot((batches.max_len() * data.shape().image_len()).max(1)).unwrap())
         .collect()
 }
 
@@ -124,13 +126,10 @@ fn many_shards_are_one_list() {
     data.gather(&order, &mut out).unwrap();
     for (&image, got) in order.iter().zip(out.chunks_exact(LEN)) {
         assert_eq!(got, pixels(image as usize));
+        assert_eq!(data.name(image).unwrap(), format!("train/{image}.JPEG"));
+        assert_eq!(data.label(image).unwrap(), i64::from(image % 3));
         assert_eq!(
-            data.name(image as usize).unwrap(),
-            format!("train/{image}.JPEG")
-        );
-        assert_eq!(data.label(image as usize).unwrap(), i64::from(image % 3));
-        assert_eq!(
-            i64::from(data.bbox(image as usize).unwrap()[2]),
+            i64::from(data.bbox(image).unwrap()[2]),
             i64::from(image % 5)
         );
     }
@@ -170,10 +169,16 @@ fn sequential_batches_are_views_of_the_map() {
         let view = view.unwrap();
         assert_eq!(images.start, next);
         next = images.end;
-        assert_eq!(view, images.clone().flat_map(pixels).collect::<Vec<_>>());
+        assert_eq!(
+            view,
+            images
+                .clone()
+                .flat_map(|image| pixels(image as usize))
+                .collect::<Vec<_>>()
+        );
         let (shard, first) = if images.start < 70 { (0, 0) } else { (1, 70) };
         let maps = maps_of(&dir.path().join(Split::Train.shard_name(shard)));
-        let offset = 4096 + (images.start - first) * LEN;
+        let offset = 4096 + (images.start - first) as usize * LEN;
         let address = view.as_ptr().addr();
         assert!(
             maps.iter().any(|map| map.start + offset == address),
@@ -316,14 +321,14 @@ fn sets_that_are_not_whole_are_refused() {
 
 #[test]
 fn damaged_columns_are_met_where_they_are_touched() {
-    type Touch = fn(&Dataset, usize) -> Result<(), Error>;
+    type Touch = fn(&Dataset, u32) -> Result<(), Error>;
     let touches: [(&str, Touch); 5] = [
         ("labels", |data, image| data.label(image).map(drop)),
         ("labels", |data, _| data.labels().map(drop)),
         ("boxes", |data, image| data.bbox(image).map(drop)),
         ("names", |data, image| data.name(image).map(drop)),
         ("block checksums", |data, image| {
-            data.gather(&[u32::try_from(image).unwrap()], &mut [0; LEN])
+            data.gather(&[image], &mut [0; LEN])
         }),
     ];
     let dir = tempfile::tempdir().unwrap();
@@ -380,7 +385,7 @@ fn labels_of_a_split_are_those_of_its_images() {
     let (_dir, data) = set(&[70, 0, 1, 130]);
     let labels = data.labels().unwrap();
     assert_eq!(labels.len(), 201);
-    for (image, label) in labels.into_iter().enumerate() {
+    for (image, label) in (0..).zip(labels) {
         assert_eq!(label, data.label(image).unwrap());
     }
     assert!(matches!(data.label(201), Err(Error::NoImage { .. })));
@@ -390,8 +395,8 @@ fn labels_of_a_split_are_those_of_its_images() {
 #[test]
 fn floats_are_the_pixels_scaled_and_channels_last() {
     let (_dir, data) = set(&[70, 33]);
-    let (mean, deviation) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-    let normalization = Normalization::new(mean, deviation);
+    let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let normalization = Normalization::new(mean, std);
     let images = [102, 0, 69, 70];
     let mut out = vec![0.0; images.len() * LEN];
     data.gather_f32(&images, &normalization, &mut out).unwrap();
@@ -400,7 +405,7 @@ fn floats_are_the_pixels_scaled_and_channels_last() {
         for (at, &got) in got.iter().enumerate() {
             let (place, channel) = (at / 3, at % 3);
             let pixel = planar[channel * 25 + place];
-            let exact = (f64::from(pixel) / 255.0 - mean[channel]) / deviation[channel];
+            let exact = (f64::from(pixel) / 255.0 - mean[channel]) / std[channel];
             assert!((f64::from(got) - exact).abs() < 1e-6, "{got}, not {exact}");
             // To the bit, a product and a sum rounded one after the other.
             let product = f32::from(pixel) * normalization.scale[channel];
@@ -410,12 +415,12 @@ fn floats_are_the_pixels_scaled_and_channels_last() {
             );
         }
     }
-    // So large a batch is written past the caches, images as they lie on 16 bytes or not. Places before
-    // it and behind it are not touched.
+    // A batch of this size takes non-temporal stores, with images aligned to 16 bytes or not. The numbers
+    // before and after it are not touched.
     let many = images.repeat(14_500);
     assert!(4 * many.len() * LEN > 16 << 20);
     for before in [0, 1, 4] {
-        let mut memory = slot(4 * (before + many.len() * LEN + 1)).unwrap();
+        let mut memory = alloc_slot(4 * (before + many.len() * LEN + 1)).unwrap();
         let numbers: &mut [f32] = bytemuck::cast_slice_mut(&mut memory);
         numbers.fill(-9.0);
         let (end, own) = numbers[before..].split_last_mut().unwrap();
@@ -445,7 +450,7 @@ proptest! {
         ranks in 1usize..4, drop_last: bool, seed: u64, stop in 0usize..8, keep: bool,
     ) {
         let (_dir, data) = set(&[images / 3, images - images / 3]);
-        let order: Vec<u32> = Order::shuffled(u32::try_from(images).unwrap(), seed, 0).get(0..images).collect();
+        let order = shuffled(u32::try_from(images).unwrap(), seed, 0);
         let mut served = vec![Vec::new(); images.div_ceil(batch)];
         for index in 0..ranks {
             let rank = Rank { index, count: NonZeroUsize::new(ranks).unwrap() };
@@ -577,6 +582,23 @@ proptest! {
         }
         prop_assert_eq!(good, fails.min(10));
     }
+}
+
+#[test]
+fn short_way_serves_the_order_of_the_epoch() {
+    let (_dir, data) = set(&[64, 65, 66]);
+    let mut epoch = data.epoch(9, 4, NonZeroUsize::new(17).unwrap()).unwrap();
+    let mut served = Vec::new();
+    while let Some(batch) = epoch.next_batch() {
+        let (images, bytes) = batch.unwrap();
+        let expected: Vec<u8> = images
+            .iter()
+            .flat_map(|&image| pixels(image as usize))
+            .collect();
+        assert_eq!(bytes, expected);
+        served.extend_from_slice(images);
+    }
+    assert_eq!(served, shuffled(195, 9, 4));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tinyres_format::{
     BLOCK_IMAGES, Class, Columns, Digest, Manifest, Metadata, PAGE, Part, Shape, Shard, ShardEntry,
     Split, SplitEntry, Writer,
 };
-use tinyres_load::{Batches, Dataset, Order, Prefetch, Rank, Verify, slot};
+use tinyres_load::{Batches, Dataset, Prefetch, Rank, Verify, alloc_slot, shuffled};
 
 const SHAPE: Shape = Shape::rgb(64);
 const LEN: usize = SHAPE.image_len();
@@ -138,14 +138,13 @@ fn status(field: &str) -> usize {
     value * if words.next().is_some() { 1024 } else { 1 }
 }
 
-fn batches(images: usize, batch: usize, rank: Rank) -> Batches {
-    let order = Order::shuffled(u32::try_from(images).unwrap(), 7, 2);
-    Batches::new(
-        order,
-        NonZeroUsize::new(batch * rank.count.get()).unwrap(),
-        false,
-        rank,
-    )
+fn order(images: u32) -> Vec<u32> {
+    shuffled(images, 7, 2)
+}
+
+fn cut(order: Vec<u32>, batch: usize, rank: Rank) -> Batches {
+    let global = NonZeroUsize::new(batch * rank.count.get()).unwrap();
+    Batches::new(order, global, false, rank)
 }
 
 /// The first batch as a user gets it: open, shuffle, start the threads, gather.
@@ -153,8 +152,8 @@ fn first_batch(dir: &Path, verify: Verify, batch: usize) -> (Duration, Duration,
     let began = Instant::now();
     let data = open(dir, verify);
     let opened = began.elapsed();
-    let batches = Arc::new(batches(data.len(), batch, Rank::ONLY));
-    let slots = (0..2).map(|_| slot(batch * LEN).unwrap());
+    let batches = Arc::new(cut(order(data.len()), batch, Rank::ONLY));
+    let slots = (0..2).map(|_| alloc_slot(batch * LEN).unwrap());
     let mut prefetch = Prefetch::start(data, batches, 0, slots, 1).unwrap();
     let batch = prefetch.next_batch().unwrap().unwrap();
     (opened, began.elapsed(), batch.images)
@@ -183,7 +182,7 @@ fn a_set_of_any_size() {
     let (peak, anonymous) = (status("VmHWM"), status("RssAnon"));
 
     let data = open(dir.path(), Verify::Lazy);
-    assert_eq!(data.len(), images);
+    assert_eq!(data.len() as usize, images);
     let (began, last) = (Instant::now(), images - 1);
     let labels = data.labels().unwrap();
     let labelled = began.elapsed();
@@ -192,40 +191,30 @@ fn a_set_of_any_size() {
         i64::try_from((last / 8192 * 31 + last % 8192) % 1000).unwrap()
     );
     let name = format!("train/{}/{}.JPEG", last / 8192, last % 8192);
-    assert_eq!(data.name(last).unwrap(), name);
+    assert_eq!(data.name(u32::try_from(last).unwrap()).unwrap(), name);
+    let began = Instant::now();
+    let all = order(data.len());
+    let ordered = began.elapsed();
     drop((data, labels));
 
-    // The memory of an order grows with what is read of it.
-    let before = status("RssAnon");
-    let mut order = Order::shuffled(u32::try_from(images).unwrap(), 7, 2);
-    assert!(order.get(0..BATCH).eq(served));
-    let begun = status("RssAnon").saturating_sub(before);
-    let began = Instant::now();
-    let all: Vec<u32> = order.get(0..images).collect();
-    let settled = began.elapsed();
-    let per_image = order.len() * size_of::<u32>() / images;
+    assert_eq!(all[..BATCH], served);
     let mut seen = vec![false; images];
     all.iter()
         .for_each(|&image| assert!(!std::mem::replace(&mut seen[image as usize], true)));
 
-    // Each rank cuts its own copy of the order; some, spread over all, are read at every batch.
+    // Each rank cuts its own copy of the order.
     let count = NonZeroUsize::new(ranks).unwrap();
-    let rank = |index| batches(images, BATCH, Rank { index, count });
     let mut joined = vec![Vec::new(); images.div_ceil(BATCH * ranks)];
     let began = Instant::now();
-    let shared = rank(0);
     for index in 0..ranks {
-        let own = rank(index);
+        let own = cut(all.clone(), BATCH, Rank { index, count });
         assert_eq!(own.len(), joined.len());
         for (at, joined) in joined.iter_mut().enumerate() {
-            let places = own.places(at).unwrap();
-            joined.extend_from_slice(&all[places.clone()]);
-            if at == 0 && index < 10 || index == ranks - 1 {
-                assert_eq!(own.get(at).unwrap(), &all[places]);
-            }
+            let images = own.get(at).unwrap();
+            assert!(images.len() <= own.max_len());
+            joined.extend_from_slice(images);
         }
     }
-    assert!(shared.get(0).unwrap().len() <= shared.most());
     assert!(
         joined.concat() == all,
         "the slices of {ranks} ranks are disjoint and complete"
@@ -235,7 +224,7 @@ fn a_set_of_any_size() {
     println!(
         "{images} images: open {opened:?}, first batch of {BATCH} {first:?}, of 128 {small:?}, all labels {labelled:?}; peak {} MB by then, \
          of which {} MB are memory and the rest pages of the map; \
-         order: {per_image} bytes an image, {begun} bytes after the first batch, settled in {settled:?}; \
+         order in {ordered:?}; \
          {ranks} ranks in {ranked:?}",
         peak / 1_000_000,
         anonymous / 1_000_000
@@ -272,13 +261,11 @@ fn until_threads_are(count: usize) {
 fn leaves_nothing_behind(dir: &Path) {
     const SLOTS: usize = 8;
     let data = open(dir, Verify::Lazy);
-    let batches = Arc::new(batches(data.len(), BATCH, Rank::ONLY));
+    let batches = Arc::new(cut(order(data.len()), BATCH, Rank::ONLY));
     assert_eq!(threads(), 0);
-    // The order takes its memory now, for all batches below.
-    assert!(batches.get(4 * SLOTS).is_some());
     let before = status("RssAnon");
     for taken in 0..4 {
-        let slots = (0..SLOTS).map(|_| slot(BATCH * LEN).unwrap());
+        let slots = (0..SLOTS).map(|_| alloc_slot(BATCH * LEN).unwrap());
         let mut prefetch = Prefetch::start(data.clone(), batches.clone(), taken, slots, 3).unwrap();
         for _ in 0..=taken {
             let batch = prefetch.next_batch().unwrap().unwrap();

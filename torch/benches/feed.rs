@@ -10,7 +10,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tch::{Device, Kind, Tensor};
 use tinyres_format::{Draws, Split, Stream};
-use tinyres_load::{Dataset, Order, Verify};
+use tinyres_load::{Dataset, Verify, shuffled};
 use tinyres_torch::config::Normalize;
 use tinyres_torch::input::augment::{Augment, Normalizer};
 use tinyres_torch::input::feed::Feed;
@@ -39,9 +39,9 @@ fn feeding(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let data = open(dir.path());
     let (len, shape) = (data.shape().image_len(), data.shape());
-    let images = data.len() / BATCH * BATCH;
+    let images = data.len() as usize / BATCH * BATCH;
     let batch = NonZeroUsize::new(BATCH).expect("not zero");
-    let order = || Order::shuffled(u32::try_from(data.len()).expect("a small set"), 0, 0);
+    let order = || shuffled(data.len(), 0, 0);
     let throughput = |images: usize| Throughput::ElementsAndBytes {
         elements: images as u64,
         bytes: (images * len) as u64,
@@ -49,13 +49,13 @@ fn feeding(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("resident batches of 512");
     group.sample_size(20).throughput(throughput(images));
-    let mut all = Vec::with_capacity(data.len() * len);
+    let mut all = Vec::with_capacity(data.len() as usize * len);
     for (_, view) in data.sequential(BATCH) {
         all.extend_from_slice(view.expect("whole"));
     }
     let sides = [shape.channels, shape.height, shape.width].map(i64::from);
     let all = Tensor::from_slice(&all).view([-1, sides[0], sides[1], sides[2]]);
-    let ids: Vec<i64> = order().get(0..images).map(i64::from).collect();
+    let ids: Vec<i64> = order()[..images].iter().copied().map(i64::from).collect();
     let ids = Tensor::from_slice(&ids).view([-1, 512]);
     let feed = Feed::new(Arc::clone(&data), Device::Cpu, Placement::Resident).expect("memory");
     by_turns(

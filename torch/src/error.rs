@@ -59,7 +59,7 @@ pub enum Error {
         /// The split.
         split: Split,
         /// Its place in the split.
-        image: usize,
+        image: u32,
         /// What the source calls it.
         name: String,
     },

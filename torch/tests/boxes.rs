@@ -429,9 +429,7 @@ fn boxes_are_learnt_and_scored() {
     for image in 0..data.val.len() {
         let truth = edges(data.val.bbox(image).unwrap(), (SIDE, SIDE));
         let mut pixels = vec![0; data.val.shape().image_len()];
-        data.val
-            .gather(&[u32::try_from(image).unwrap()], &mut pixels)
-            .unwrap();
+        data.val.gather(&[image], &mut pixels).unwrap();
         let pixels = Tensor::from_slice(&pixels).view([1, 3, 32, 32]);
         let batch = Batch {
             pixels: &pixels,

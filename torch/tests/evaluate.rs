@@ -55,7 +55,7 @@ fn scores_are_those_of_each_image_alone() {
         let x = Tensor::from_slice(&pixels).view([1, 3, 32, 32]);
         let logits = tch::no_grad(|| net.forward(&normalizer.apply(&x).unwrap(), false)).unwrap();
         let logits = Vec::<f64>::try_from(logits.to_kind(Kind::Double).view([-1])).unwrap();
-        let label = usize::try_from(data.label(image as usize).unwrap()).unwrap();
+        let label = usize::try_from(data.label(image).unwrap()).unwrap();
         let above = logits
             .iter()
             .filter(|&&other| other > logits[label])

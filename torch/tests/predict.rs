@@ -76,8 +76,7 @@ fn expected(dir: &Path, set: &Path) -> Vec<(String, Vec<f64>)> {
     (0..data.len())
         .map(|image| {
             let mut pixels = vec![0; data.shape().image_len()];
-            let number = u32::try_from(image).unwrap();
-            data.gather(&[number], &mut pixels).unwrap();
+            data.gather(&[image], &mut pixels).unwrap();
             let x = Tensor::from_slice(&pixels).view([1, 3, side, side]);
             let x = normalizer.apply(&x).unwrap();
             let logits = tch::no_grad(|| network.forward(&x, false)).unwrap();

@@ -1,4 +1,4 @@
-//! [`Normalization`] on processors with AVX2: eight pixels at a time, to the bit as the portable loop.
+//! [`Normalization`] by AVX2, eight pixels at a time. It gives the same bits as the portable loop.
 
 use std::arch::x86_64::{
     __m128, _mm_cvtsi64_si128, _mm_sfence, _mm_stream_ps, _mm256_add_ps, _mm256_blend_ps,
@@ -8,33 +8,34 @@ use std::arch::x86_64::{
 
 use super::Normalization;
 
-/// Converts as many pixels as fill whole registers, and returns how many: none where the processor has
-/// no AVX2. Writes past the caches if that is wanted and `out` lies on 16 bytes.
+/// Converts the pixels that fill whole registers and returns their number; 0 on a processor without
+/// AVX2. Uses non-temporal stores if `streaming` and if `out` is aligned to 16 bytes.
 pub(super) fn apply(
     how: &Normalization,
     planes: [&[u8]; 3],
     out: &mut [f32],
-    past_caches: bool,
+    streaming: bool,
 ) -> usize {
     if !is_x86_feature_detected!("avx2") {
         return 0;
     }
-    #[expect(unsafe_code, reason = "the compiler does not know this processor")]
-    // SAFETY: it has AVX2, which is all that this asks for.
+    #[expect(unsafe_code, reason = "AVX2 is detected at run time")]
+    // SAFETY: the processor has AVX2, as was just checked.
     unsafe {
-        convert(how, planes, out, past_caches);
+        convert(how, planes, out, streaming);
     }
     planes[0].len() / 8 * 8
 }
 
-/// Converts the first pixels, in whole eights.
+/// Converts the first `len / 8 * 8` pixels.
 #[target_feature(enable = "avx2")]
-fn convert(how: &Normalization, planes: [&[u8]; 3], out: &mut [f32], past_caches: bool) {
-    // Numbers are written past the caches by sixteen bytes, each four on a boundary of their own. 24 to a
-    // round, all of them are where the first is.
-    let stream = past_caches && out.as_ptr().cast::<__m128>().is_aligned();
-    // Of the eight numbers of a channel one goes to every third place of the 24 that leave together, so
-    // no two to the same place of a register: one permutation a channel puts each where it belongs.
+fn convert(how: &Normalization, planes: [&[u8]; 3], out: &mut [f32], streaming: bool) {
+    // A non-temporal store writes 16 aligned bytes. One iteration writes 96 bytes, so if the first store is
+    // aligned, all are.
+    let stream = streaming && out.as_ptr().cast::<__m128>().is_aligned();
+    // Eight pixels make 24 interleaved numbers, three registers. Pixel p of channel c goes to number 3p + c,
+    // that is to lane (3p + c) % 8 of register (3p + c) / 8. The lanes of one channel differ for all p, so
+    // `places[c]` first moves each pixel to its lane; two blends a register then pick the channels.
     let places = [
         _mm256_setr_epi32(0, 3, 6, 1, 4, 7, 2, 5),
         _mm256_setr_epi32(5, 0, 3, 6, 1, 4, 7, 2),
@@ -68,9 +69,9 @@ fn convert(how: &Normalization, planes: [&[u8]; 3], out: &mut [f32], past_caches
                 _mm256_extractf128_ps::<1>(third),
             ];
             for (out, half) in out.as_chunks_mut::<4>().0.iter_mut().zip(halves) {
-                #[expect(unsafe_code, reason = "no safe function writes past the caches")]
-                // SAFETY: `out` is ours alone, has room for four numbers and lies on 16 bytes. The fence
-                // below is passed before our caller, or anyone else, can read it.
+                #[expect(unsafe_code, reason = "non-temporal stores have no safe form")]
+                // SAFETY: `out` is borrowed mutably, has room for four numbers and is aligned to 16 bytes.
+                // The fence below orders these stores before anything that our caller does next.
                 unsafe {
                     _mm_stream_ps(out.as_mut_ptr(), half);
                 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Reduction, Tensor};
 use tinyres_format::{Draws, Stream};
-use tinyres_load::{Dataset, Order};
+use tinyres_load::{Dataset, shuffled};
 
 use crate::config::Normalize;
 use crate::input::augment::{Augment, Normalizer};
@@ -182,11 +182,10 @@ pub fn same_batches(data: &Arc<Dataset>, device: Device, placement: Placement) -
     let there = Normalizer::new(Normalize::Imagenet, device)?;
     let feed = Feed::new(Arc::clone(data), device, placement)?;
     let batch = NonZeroUsize::new(24).unwrap_or(NonZeroUsize::MIN);
-    let order = || Order::shuffled(u32::try_from(data.len()).unwrap_or(u32::MAX), 1, 0);
-    let mut pass = feed.pass(order(), batch, false, 0)?;
+    let order = shuffled(data.len(), 1, 0);
+    let mut pass = feed.pass(order.clone(), batch, false, 0)?;
     let augment = moves(pass.images(), device)?;
-    let expected: Vec<u32> = order().get(0..data.len()).collect();
-    let mut images = expected.iter();
+    let mut images = order.iter();
     let mut same = true;
     while let Some(x) = pass.next_batch(|batch| match &augment {
         Some(augment) => there.apply(&augment.apply(batch.pixels, &batch.at)?),

@@ -153,7 +153,7 @@ pub fn evaluate(
     }
     Ok(Evaluation {
         split: data.split().to_string(),
-        images: data.len(),
+        images: data.len() as usize,
         loss: mean(0)?,
         top1: mean(1)?,
         top5: mean(2)?,

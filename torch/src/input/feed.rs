@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use memmap2::MmapMut;
 use tch::{Device, Tensor};
-use tinyres_load::{Batches, Dataset, Order, Prefetch, Rank, slot};
+use tinyres_load::{Batches, Dataset, Prefetch, Rank, alloc_slot};
 
 use crate::libtorch::device::{self, Placement};
 use crate::libtorch::ffi::{self, InFlight, Pinned};
@@ -51,7 +51,7 @@ impl Feed {
     /// [`Error::Unlabelled`] names an image without a label; or the placement is not possible.
     pub fn new(data: Arc<Dataset>, device: Device, placement: Placement) -> Result<Self> {
         let labels = expect_labels(&data)?;
-        let bytes = data.len() * data.shape().image_len();
+        let bytes = data.len() as usize * data.shape().image_len();
         let placement = device::place(placement, device, bytes)?;
         let labels = device::upload(&Tensor::f_from_slice(&labels)?, device)?;
         let resident = match placement {
@@ -97,7 +97,7 @@ impl Feed {
     /// No memory or no thread for it.
     pub fn pass(
         &self,
-        order: Order,
+        order: Vec<u32>,
         batch: NonZeroUsize,
         drop_last: bool,
         first: usize,
@@ -106,9 +106,10 @@ impl Feed {
         let images: Vec<u32> = (first..batches.len())
             .filter_map(|index| batches.get(index))
             .flatten()
+            .copied()
             .collect();
         let ids: Vec<i64> = images.iter().map(|&image| image.into()).collect();
-        let slot_len = batches.most() * self.data.shape().image_len();
+        let slot_len = batches.max_len() * self.data.shape().image_len();
         let source = match (self.placement, &self.resident) {
             (_, Some(pixels)) => Source::Resident(pixels),
             (Placement::Pinned, None) => {
@@ -117,7 +118,7 @@ impl Feed {
                 Source::Pinned(self.prefetch(&batches, first, slots)?, VecDeque::new())
             }
             _ => {
-                let slots = (0..SLOTS).map(|_| slot(slot_len.max(1)));
+                let slots = (0..SLOTS).map(|_| alloc_slot(slot_len.max(1)));
                 let slots = slots.collect::<std::io::Result<Vec<_>>>();
                 let slots = slots.map_err(|error| Error::Memory(error.to_string()))?;
                 Source::Mapped(self.prefetch(&batches, first, slots)?)
@@ -156,15 +157,18 @@ impl Feed {
         mut work: impl FnMut(Batch<'_>) -> Result<()>,
     ) -> Result<()> {
         if self.placement != Placement::Mapped {
-            let images = u32::try_from(self.data.len()).unwrap_or(u32::MAX);
-            let mut pass = self.pass(Order::sequential(images), batch, false, 0)?;
+            let order = (0..self.data.len()).collect();
+            let mut pass = self.pass(order, batch, false, 0)?;
             while let Some(done) = pass.next_batch(&mut work) {
                 done?;
             }
             return Ok(());
         }
         for (images, bytes) in self.data.sequential(batch.get()) {
-            let (start, count) = (index(images.start), index(images.len()));
+            let (start, count) = (
+                i64::from(images.start),
+                i64::from(images.end - images.start),
+            );
             let labels = self.labels.f_narrow(0, start, count)?;
             let boxes = self.boxes.as_ref();
             let boxes = boxes.map(|all| all.f_narrow(0, start, count)).transpose()?;
@@ -226,7 +230,7 @@ impl Pass<'_> {
         &mut self,
         work: impl FnOnce(Batch<'_>) -> Result<T>,
     ) -> Option<Result<T>> {
-        let count = index(self.batches.places(self.next)?.len());
+        let count = index(self.batches.get(self.next)?.len());
         let at = self.at..self.at + count;
         self.next += 1;
         self.at = at.end;
@@ -302,9 +306,9 @@ impl Pass<'_> {
 /// The label of each image of a split in which none lacks one.
 pub(crate) fn expect_labels(data: &Dataset) -> Result<Vec<i64>> {
     let labels = data.labels()?;
-    match labels.iter().position(|&label| label < 0) {
+    match (0..).zip(&labels).find(|(_, label)| **label < 0) {
         None => Ok(labels),
-        Some(image) => Err(Error::Unlabelled {
+        Some((image, _)) => Err(Error::Unlabelled {
             split: data.split(),
             image,
             name: data.name(image)?.to_owned(),
@@ -322,9 +326,12 @@ fn all_pixels(data: &Dataset, device: Device) -> Result<Tensor> {
         shape.height.into(),
         shape.width.into(),
     );
-    let all = Tensor::f_empty([index(data.len()), c, h, w], (tch::Kind::Uint8, device))?;
+    let all = Tensor::f_empty([data.len().into(), c, h, w], (tch::Kind::Uint8, device))?;
     for (images, bytes) in data.sequential(CHUNK) {
-        let (start, count) = (index(images.start), index(images.len()));
+        let (start, count) = (
+            i64::from(images.start),
+            i64::from(images.end - images.start),
+        );
         let mut into = all.f_narrow(0, start, count)?;
         ffi::lend(
             bytes?,

@@ -12,7 +12,7 @@ use crate::run::tensorboard::EventFile;
 use crate::{Error, Result};
 
 /// Images of the sheet, at most.
-const SHOWN: usize = 64;
+const SHOWN: u32 = 64;
 
 impl Trainer<'_> {
     /// Begins an event file, where that is wanted and the disk lets it.
@@ -21,7 +21,7 @@ impl Trainer<'_> {
             return Ok(());
         }
         // The epoch's figures will be of this step, too, if there is no other to come.
-        let whole = self.at.batch == self.train.data().len() / self.batch;
+        let whole = self.at.batch == self.train.data().len() as usize / self.batch;
         let created = EventFile::create(self.run.dir(), self.at.step + u64::from(!whole));
         let opened = created.map(|events| self.board = Some(events));
         self.failing
@@ -47,15 +47,15 @@ impl Trainer<'_> {
         let (shape, images) = (data.shape(), data.len());
         // From all over the split, which may be in the order of its classes; the same in every epoch.
         let shown = images.min(SHOWN);
-        let picks: Vec<usize> = (0..shown).map(|at| at * images / shown).collect();
-        let ids: Vec<u32> = (picks.iter())
-            .filter_map(|&image| u32::try_from(image).ok())
+        let place = |at: u32| u64::from(at) * u64::from(images) / u64::from(shown);
+        let picks: Vec<u32> = (0..shown)
+            .filter_map(|at| u32::try_from(place(at)).ok())
             .collect();
-        let mut pixels = vec![0; shown * shape.image_len()];
-        data.gather(&ids, &mut pixels)?;
+        let mut pixels = vec![0; picks.len() * shape.image_len()];
+        data.gather(&picks, &mut pixels)?;
         let side = |side: u32| i64::from(side);
         let dims = [
-            i64::try_from(shown).unwrap_or(i64::MAX),
+            i64::from(shown),
             side(shape.channels),
             side(shape.height),
             side(shape.width),
@@ -78,7 +78,7 @@ impl Trainer<'_> {
             let label = data.label(image)?;
             samples.push(Sample {
                 split: Split::Val,
-                image: image as u64,
+                image: u64::from(image),
                 shard: std::path::PathBuf::new(),
                 in_shard: 0,
                 label: usize::try_from(label).ok(),

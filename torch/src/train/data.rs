@@ -31,7 +31,7 @@ pub fn check(config: &Config, data: &Splits) -> Result<()> {
     device::place(config.placement, device, 0)?;
     let shape = data.train.shape();
     let images = data.train.len();
-    if images < config.batch as usize {
+    if images < config.batch {
         return Err(Error::Value {
             key: "batch",
             got: config.batch.to_string(),

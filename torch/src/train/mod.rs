@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 use tinyres::event::{Epoch, Event, Observer, Score, Step};
 use tinyres_format::{Draws, Stream};
-use tinyres_load::{Dataset, Order};
+use tinyres_load::{Dataset, shuffled};
 
 use crate::Result;
 use crate::config::Config;
@@ -202,7 +202,7 @@ impl<'a> Trainer<'a> {
             at = from.about.position.clone();
         }
         let batch = batch_size(&config);
-        let steps_per_epoch = (data.train.len() / batch) as u64;
+        let steps_per_epoch = (data.train.len() as usize / batch) as u64;
         let steps = match config.time_budget {
             Some(_) => u64::MAX,
             None => u64::from(config.epochs) * steps_per_epoch,
@@ -238,10 +238,10 @@ impl<'a> Trainer<'a> {
         let feed = Rc::clone(&self.train);
         let images = feed.data().len();
         let (seed, epoch) = (self.config.seed, u64::from(self.at.epoch));
-        let order = Order::shuffled(u32::try_from(images).unwrap_or(u32::MAX), seed, epoch);
+        let order = shuffled(images, seed, epoch);
         let mut pass = feed.pass(order, self.batch, true, self.at.batch)?;
         let mut changes = None;
-        self.begin(images);
+        self.begin(images as usize);
         let waited = self.at.waited;
         let went = loop {
             let share = self.share();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use tinyres::event::{Event, Observer};
-use tinyres_load::{Batches, Order, Rank};
+use tinyres_load::{Batches, Rank, shuffled};
 
 use super::{Trainer, batch_size};
 use crate::{Error, Result};
@@ -91,8 +91,7 @@ impl Trainer<'_> {
     /// its batch.
     fn not_finite(&mut self, what: String, later: usize) -> Result<Error> {
         let data = self.train.data();
-        let images = u32::try_from(data.len()).unwrap_or(u32::MAX);
-        let order = Order::shuffled(images, self.config.seed, self.at.epoch.into());
+        let order = shuffled(data.len(), self.config.seed, self.at.epoch.into());
         let batches = Batches::new(order, batch_size(&self.config), true, Rank::ONLY);
         // `at.batch` batches of the epoch are done.
         let batch = self.at.batch.checked_sub(1 + later);
@@ -100,7 +99,7 @@ impl Trainer<'_> {
             .and_then(|batch| batches.get(batch))
             .into_iter()
             .flatten();
-        let names = images.map(|image| Ok(data.name(image as usize)?.to_owned()));
+        let names = images.map(|&image| Ok(data.name(image)?.to_owned()));
         let step = self.at.step - later as u64;
         let images: Vec<String> = names.collect::<Result<_>>()?;
         // That it cannot be written down is nothing beside what it is about.
