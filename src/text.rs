@@ -12,7 +12,6 @@ impl Count {
     pub fn rounded(value: f64) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
             reason = "`as` saturates: a number past u64 shows as the largest, a negative one as 0"
         )]
         Self(value.round() as u64)
@@ -42,7 +41,6 @@ impl fmt::Display for Bytes {
         if self.0 < 1000 {
             return f.pad(&format!("{} B", self.0));
         }
-        #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
         let mut size = self.0 as f64;
         let mut unit = "B";
         for next in ["kB", "MB", "GB", "TB", "PB", "EB"] {

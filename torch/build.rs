@@ -1,5 +1,5 @@
-//! Compiles the C++ shim against libtorch's headers, and lets the binaries find libtorch at run
-//! time where it was found at build time.
+//! Compiles the C++ shim against libtorch's headers, and sets the run path, so that the binaries load the
+//! libtorch that they were built with.
 
 use std::{env, path::Path};
 
@@ -32,7 +32,7 @@ fn main() {
                 .to_str()
                 .expect("torch-sys printed this path as text"),
         )
-        // Of a debug build, too: it has kernels.
+        // In debug builds too: the shim has kernels.
         .opt_level(3)
         .files([
             "src/libtorch/shim.cpp",

@@ -85,11 +85,7 @@ impl Dtype {
                 let back = |(&x, (mean, deviation)): (&f32, (&f64, f64))| {
                     (f64::from(x) * deviation + mean) * 255.0
                 };
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "saturates"
-                )]
+                #[expect(clippy::cast_possible_truncation, reason = "saturates")]
                 let byte = |pixel: f64| pixel.round() as u8;
                 cast_slice(image)
                     .iter()

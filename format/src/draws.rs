@@ -54,7 +54,6 @@ impl Draws {
 
     /// Draw `n` as a number from 0 to below 1, uniform over all multiples of 2^-53.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     pub fn unit(self, n: u64) -> f64 {
         (self.draw(n) >> 11) as f64 * 0.5_f64.powi(53)
     }

@@ -252,11 +252,7 @@ fn whole(level: f32) -> i16 {
 }
 
 /// The row or column of pixels that `at` lies in, or the nearest to it.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to 0..SIDE"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "clamped to 0..SIDE")]
 fn pixel(at: f32) -> usize {
     at.floor().clamp(0.0, (SIDE - 1) as f32) as usize
 }

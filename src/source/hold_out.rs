@@ -43,7 +43,6 @@ fn place(name: &str) -> f64 {
         .unwrap_or(name);
     let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(path));
     let bits = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 11;
-    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact")]
     let place = bits as f64 / (1_u64 << 53) as f64;
     place
 }

@@ -21,6 +21,7 @@ pub mod infer;
 pub mod input;
 pub mod libtorch;
 pub mod net;
+mod num;
 pub mod run;
 pub mod train;
 

@@ -1,5 +1,5 @@
-//! Boxes: overlaps against counted pixels, the loss against torchvision's and against its own
-//! slope, and the head from its first step to its scores.
+//! Boxes: IoU against counted pixels, GIoU against torchvision's, the loss against finite differences, and
+//! the head from its first step to its scores.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -50,13 +50,13 @@ fn numbers(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.to_kind(Kind::Double).view([-1])).unwrap()
 }
 
-fn share(part: usize, whole: usize) -> f64 {
+fn fraction(part: usize, whole: usize) -> f64 {
     let real = |count: usize| f64::from(u32::try_from(count).unwrap());
     real(part) / real(whole)
 }
 
 #[test]
-fn overlaps_are_those_of_counted_pixels() {
+fn iou_and_giou_match_counted_pixels() {
     const SIDE: u64 = 12;
     let draws = Draws::new(1, Stream::Augment, 0);
     let (mut a, mut b) = (Vec::new(), Vec::new());
@@ -64,20 +64,20 @@ fn overlaps_are_those_of_counted_pixels() {
         a.push(random_box(draws.of(pair).of(0), SIDE));
         b.push(random_box(draws.of(pair).of(1), SIDE));
     }
-    let to_shares = |boxes: &[[i32; 4]]| -> Vec<_> {
+    let to_fractions = |boxes: &[[i32; 4]]| -> Vec<_> {
         boxes
             .iter()
             .map(|&pixels| edges(pixels, (12, 12)))
             .collect()
     };
-    let (shares_a, shares_b) = (to_shares(&a), to_shares(&b));
-    let ious = numbers(&iou(&tensor(&shares_a), &tensor(&shares_b)).unwrap());
-    let gious = numbers(&giou(&tensor(&shares_a), &tensor(&shares_b)).unwrap());
+    let (edges_a, edges_b) = (to_fractions(&a), to_fractions(&b));
+    let ious = numbers(&iou(&tensor(&edges_a), &tensor(&edges_b)).unwrap());
+    let gious = numbers(&giou(&tensor(&edges_a), &tensor(&edges_b)).unwrap());
     let mut apart = 0;
     for at in 0..a.len() {
         let (in_a, in_b) = (pixels(a[at]), pixels(b[at]));
         let union = in_a.union(&in_b).count();
-        let expected = share(in_a.intersection(&in_b).count(), union);
+        let expected = fraction(in_a.intersection(&in_b).count(), union);
         assert!(
             (ious[at] - expected).abs() < 1e-5,
             "{:?} {:?}",
@@ -88,14 +88,14 @@ fn overlaps_are_those_of_counted_pixels() {
         let (x0, x1) = (both().map(|p| p.0).min(), both().map(|p| p.0).max());
         let (y0, y1) = (both().map(|p| p.1).min(), both().map(|p| p.1).max());
         let around = pixels([x0, y0, x1, y1].map(Option::unwrap)).len();
-        let expected_giou = expected - share(around - union, around);
+        let expected_giou = expected - fraction(around - union, around);
         assert!(
             (gious[at] - expected_giou).abs() < 1e-5,
             "{:?} {:?}",
             a[at],
             b[at]
         );
-        let on_host = overlap(shares_a[at].map(f64::from), shares_b[at].map(f64::from));
+        let on_host = overlap(edges_a[at].map(f64::from), edges_b[at].map(f64::from));
         assert!((on_host - expected).abs() < 1e-6);
         apart += usize::from(expected == 0.0);
     }
@@ -148,7 +148,7 @@ const GIOU_GRADIENT: [[f64; 4]; 5] = [
 ];
 
 #[test]
-fn giou_and_its_gradient_are_torchvisions() {
+fn giou_and_its_gradient_match_torchvision() {
     let (a, b) = pairs();
     let a = a.set_requires_grad(true);
     let loss = giou(&a, &b).unwrap().neg() + 1.0;
@@ -163,7 +163,7 @@ fn giou_and_its_gradient_are_torchvisions() {
 }
 
 #[test]
-fn the_loss_has_the_slope_of_its_differences() {
+fn loss_gradient_matches_finite_differences() {
     let weights = Weights {
         smooth_l1: 3.0,
         giou: 2.0,
@@ -198,7 +198,7 @@ fn the_loss_has_the_slope_of_its_differences() {
 }
 
 #[test]
-fn images_without_a_box_count_for_nothing() {
+fn images_without_a_box_do_not_affect_the_loss() {
     let weights = Weights {
         smooth_l1: 3.0,
         giou: 2.0,
@@ -228,7 +228,8 @@ fn images_without_a_box_count_for_nothing() {
     assert_eq!(numbers(&leaf.grad()), [0.0; 20]);
 }
 
-/// The pixels of a box, moved with their images, still are the pixels of the box.
+/// Marks the pixels of each box, moves image and box, and checks that the box still contains exactly those
+/// pixels.
 #[test]
 fn boxes_move_with_their_pixels() {
     const SIDES: (u32, u32) = (12, 16);
@@ -255,7 +256,7 @@ fn boxes_move_with_their_pixels() {
     for (flip, shift) in [(true, 0), (false, 3), (true, 5)] {
         let augment = Augment::new(flip, shift, draws, &ids, SIDES, Device::Cpu);
         let augment = augment.unwrap().unwrap();
-        // Some but not the first, so that the place counts.
+        // A range that does not start at 0, so that it is used.
         let at = 50..200;
         let moved = augment.apply(&images.narrow(0, 50, 150), &at).unwrap();
         let moved = Vec::<u8>::try_from(moved.contiguous().view([-1])).unwrap();
@@ -277,7 +278,7 @@ fn boxes_move_with_their_pixels() {
             for (at, &pixel) in pixels[..height * width].iter().enumerate() {
                 let (y, x) = (real(at / width), real(at % width));
                 let inside = x0 <= x && x < x1 && y0 <= y && y < y1;
-                // Reflection repeats what is inside beyond the edges, never between them.
+                // Reflection may repeat the box near the edges of the image, but not elsewhere.
                 let edge = real(usize::try_from(shift).unwrap());
                 let reflected = x < edge || y < edge || x >= 16.0 - edge || y >= 12.0 - edge;
                 assert!(
@@ -299,8 +300,8 @@ fn network(stem: Stem, boxes: bool) -> ResNet18 {
     ResNet18::new(spec, 3, Device::Cpu).unwrap()
 }
 
-/// Two images of noise, `f32 [2, 3, side, side]`. Not by libtorch: its generator is the whole process's,
-/// and other tests are drawing networks from it.
+/// Two images of noise, `f32 [2, 3, side, side]`. Does not draw from libtorch's global generator, from
+/// which other tests draw networks at the same time.
 fn noise(side: i64) -> Tensor {
     let draws = Draws::new(0, Stream::Sample, 0);
     let value = |at| f32::from(u8::try_from(draws.below(at, 256)).unwrap()) / 255.0;
@@ -309,7 +310,7 @@ fn noise(side: i64) -> Tensor {
 }
 
 #[test]
-fn the_head_changes_nothing_else() {
+fn box_head_leaves_the_rest_of_the_network_unchanged() {
     let (plain, boxed) = (
         network(Stem::Imagenet, false),
         network(Stem::Imagenet, true),
@@ -331,7 +332,7 @@ fn the_head_changes_nothing_else() {
 }
 
 #[test]
-fn the_head_starts_at_the_mean_box_for_any_size_of_map() {
+fn untrained_box_head_predicts_the_mean_box_at_any_map_size() {
     for (stem, side) in [
         (Stem::Imagenet, 32),
         (Stem::Imagenet, 48),
@@ -358,7 +359,7 @@ fn the_head_starts_at_the_mean_box_for_any_size_of_map() {
     }
 }
 
-/// Images of noise with one bright quarter, which is the box; every seventh has none.
+/// A set of noise images with one bright quarter, which is the box. Every seventh image has no box.
 fn quarters(dir: &Path, train: usize, val: usize) -> Splits {
     common::write_boxed(
         dir,
@@ -424,7 +425,7 @@ fn boxes_are_learnt_and_scored() {
         .inputs(data.val.shape(), Device::Cpu)
         .unwrap();
 
-    // Image by image, with overlaps of the host.
+    // Computed image by image, with IoUs on the host.
     let (mut ious, mut found, mut both) = (Vec::new(), 0, 0);
     for image in 0..data.val.len() {
         let truth = edges(data.val.bbox(image).unwrap(), (SIDE, SIDE));
@@ -460,23 +461,23 @@ fn boxes_are_learnt_and_scored() {
         let feed = Feed::new(Arc::clone(&data.val), Device::Cpu, placement).unwrap();
         let feed = feed.with_boxes().unwrap();
         let mut scores_now = evaluate(&net, &feed, &inputs, Tta::None, SEVEN, &mut ()).unwrap();
-        let said = scores_now.boxes.as_mut().unwrap();
-        assert_eq!(said.images, ious.len());
-        let mean = ious.iter().sum::<f64>() / share(ious.len(), 1);
-        assert!((said.score.mean_iou - mean).abs() < 1e-5);
-        assert_eq!(said.score.gt_known_loc, share(found, ious.len()));
-        assert_eq!(said.score.top1_loc, share(both, ious.len()));
+        let scored = scores_now.boxes.as_mut().unwrap();
+        assert_eq!(scored.images, ious.len());
+        let mean = ious.iter().sum::<f64>() / fraction(ious.len(), 1);
+        assert!((scored.score.mean_iou - mean).abs() < 1e-5);
+        assert_eq!(scored.score.gt_known_loc, fraction(found, ious.len()));
+        assert_eq!(scored.score.top1_loc, fraction(both, ious.len()));
         assert!((scores[7].mean_iou - mean).abs() < 1e-5);
 
-        said.compare(net.mean_box().unwrap().unwrap());
-        let best = said.baselines[2].score.mean_iou;
-        assert!(mean > best + 0.3, "{scores:#?} {:#?}", said.baselines);
+        scored.compare(net.mean_box().unwrap().unwrap());
+        let best = scored.baselines[2].score.mean_iou;
+        assert!(mean > best + 0.3, "{scores:#?} {:#?}", scored.baselines);
     }
     assert!(scores[7].mean_iou > scores[0].mean_iou + 0.3, "{scores:#?}");
 }
 
 #[test]
-fn a_set_without_boxes_is_refused() {
+fn training_boxes_on_a_set_without_boxes_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     common::write_boxed(
         dir.path(),

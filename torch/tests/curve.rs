@@ -1,10 +1,9 @@
-//! Whether training as a whole still works: 300 steps on a sample set, whose losses and scores must lie
-//! where those of a sound trainer do.
+//! Training as a whole: 300 steps on a sample set, whose losses and score must stay in bands.
 //!
 //! Seeds 0 to 3 gave 1.51 to 1.55, 0.63 to 0.73, 0.48 to 0.51 and 93.0 to 95.0% on AVX-512; the bands are
-//! about twice as wide. `TINYRES_CURVE_SEED=N` tries another seed, and `TINYRES_CURVE_MUTANTS=all` trainers
-//! with faults, all of which must leave a band. Without normalisation a network with batch norm learns as well:
-//! that one is for the tests of inputs.
+//! about twice as wide. `TINYRES_CURVE_SEED=N` tries another seed. `TINYRES_CURVE_MUTANTS=all` runs faulty
+//! trainers, each of which must leave a band. Missing normalisation is not among them: a network with batch
+//! norm learns as well without, so the tests of inputs check it.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -28,7 +27,7 @@ use tinyres_torch::train::{Splits, train};
 /// 480 images of four classes in batches of 16: ten epochs of 30 steps.
 const FLAGS: &str = "batch = 16\nepochs = 10\nlr = 0.05\nsizes = 'full'\nprecision = 'f32'\neval_every = 10\ntensorboard = false\nthreads = 2";
 
-/// What is looked at, and where it must lie.
+/// The figures, and the band of each.
 const BANDS: [(&str, RangeInclusive<f64>); 4] = [
     ("mean loss of the first epoch", 1.42..=1.65),
     ("mean loss of the fifth epoch", 0.58..=0.80),
@@ -95,8 +94,8 @@ fn curve(dir: &Path, data: &Splits, flags: &str) -> [f64; 4] {
     ]
 }
 
-/// What of `curve` is out of its band.
-fn astray(curve: [f64; 4]) -> Vec<String> {
+/// Describes the figures of `curve` that are out of their bands.
+fn out_of_band(curve: [f64; 4]) -> Vec<String> {
     let out = BANDS
         .iter()
         .zip(curve)
@@ -106,7 +105,7 @@ fn astray(curve: [f64; 4]) -> Vec<String> {
 }
 
 #[test]
-fn three_hundred_steps_go_where_they_should() {
+fn three_hundred_steps_stay_in_the_bands() {
     let dir = tempfile::tempdir().unwrap();
     let shards = shards(dir.path(), false);
     let data = Splits {
@@ -120,11 +119,11 @@ fn three_hundred_steps_go_where_they_should() {
         &format!("{FLAGS}\nseed = {seed}"),
     );
     println!("seed {seed}: {curve:.3?}");
-    assert_eq!(astray(curve), Vec::<String>::new());
+    assert_eq!(out_of_band(curve), Vec::<String>::new());
 }
 
 #[test]
-fn a_broken_trainer_goes_astray() {
+fn faulty_trainers_leave_a_band() {
     let Ok(wanted) = std::env::var("TINYRES_CURVE_MUTANTS") else {
         println!(
             "skipped: set TINYRES_CURVE_MUTANTS, to all or a part of a name, to see it catch faults"
@@ -164,8 +163,8 @@ fn a_broken_trainer_goes_astray() {
         let mut table: toml::Table = FLAGS.parse().unwrap();
         table.extend(flags.parse::<toml::Table>().unwrap());
         let curve = curve(&dir.path().join(name), &data, &table.to_string());
-        println!("{name}: {curve:.3?}: {:?}", astray(curve));
-        caught.push((name, !astray(curve).is_empty()));
+        println!("{name}: {curve:.3?}: {:?}", out_of_band(curve));
+        caught.push((name, !out_of_band(curve).is_empty()));
     }
     assert_eq!(
         caught

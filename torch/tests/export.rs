@@ -182,7 +182,7 @@ fn the_command_says_what_it_wrote_and_refuses_what_it_must() {
         (
             &["export", "run", "--to", "pickle"],
             2,
-            "expected torchscript, safetensors or onnx",
+            "[possible values: torchscript, safetensors, onnx]",
         ),
         (&["export", "nowhere", "--to", "onnx"], 1, "nowhere"),
         (

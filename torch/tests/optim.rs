@@ -1,11 +1,11 @@
-//! The optimizers against PyTorch's. `tools/witness/optim_golden.py` printed the numbers, and states
-//! how the steps come about.
+//! The optimizers against PyTorch's. `tools/witness/optim_golden.py` printed the numbers, and defines the
+//! parameters and gradients.
 #![cfg(feature = "torch")]
 
 mod common;
 
 use tch::{Kind, Tensor};
-use tinyres_torch::net::{Named, Role};
+use tinyres_torch::net::{NamedTensor, Role};
 use tinyres_torch::train::optim::Optimizer;
 
 const SGD: [f32; 9] = [
@@ -34,7 +34,7 @@ const ADAM: [f32; 9] = [
     0.185132,
     0.2431466,
 ];
-/// Of the filter; the rest goes by Nesterov.
+/// The filter after Muon's steps. The other parameters are trained with Nesterov's.
 const MUON: [f32; 24] = [
     -0.5561945,
     -0.5023469,
@@ -71,14 +71,14 @@ const ALGORITHMS: [(&str, [f32; 9]); 4] = [
     ),
 ];
 
-/// The same filters in the memory of `[K, R, S, C]`.
+/// The same filters in channels-last layout.
 fn channels_last(filters: &Tensor) -> Tensor {
     let last = filters.permute([0, 2, 3, 1]).contiguous();
     last.permute([0, 3, 1, 2])
 }
 
-fn parameters() -> Vec<Named> {
-    let named = |name: &str, tensor: Tensor, role| Named {
+fn parameters() -> Vec<NamedTensor> {
+    let named = |name: &str, tensor: Tensor, role| NamedTensor {
         name: name.to_owned(),
         tensor: tensor
             .to_kind(Kind::Float)
@@ -88,7 +88,7 @@ fn parameters() -> Vec<Named> {
     let arange = |n: i64| Tensor::arange(n, (Kind::Double, tch::Device::Cpu));
     vec![
         named("w", ((arange(6) - 2.0) / 4.0).view([2, 3]), Role::Weight),
-        named("b", arange(3) / 8.0 - 0.125, Role::Plain),
+        named("b", arange(3) / 8.0 - 0.125, Role::NoDecay),
         named("running_mean", arange(3), Role::Buffer),
         named(
             "filter",
@@ -98,12 +98,12 @@ fn parameters() -> Vec<Named> {
     ]
 }
 
-fn optimizer(flags: &str, named: &[Named]) -> Optimizer {
+fn optimizer(flags: &str, named: &[NamedTensor]) -> Optimizer {
     let config = common::config(&format!("{flags}\nmomentum = 0.9\nweight_decay = 0.1"));
     Optimizer::new(&config, named, &[]).unwrap()
 }
 
-fn step(s: u8, optimizer: &mut Optimizer, named: &[Named]) {
+fn step(s: u8, optimizer: &mut Optimizer, named: &[NamedTensor]) {
     let s = f64::from(s);
     for named in named.iter().filter(|named| named.role != Role::Buffer) {
         let p = &named.tensor;
@@ -113,13 +113,14 @@ fn step(s: u8, optimizer: &mut Optimizer, named: &[Named]) {
     optimizer.step(0.1 / (s + 1.0)).unwrap();
 }
 
-fn values(named: &[Named]) -> Vec<f32> {
-    let flat = |named: &Named| Vec::<f32>::try_from(named.tensor.detach().reshape([-1])).unwrap();
+fn values(named: &[NamedTensor]) -> Vec<f32> {
+    let flat =
+        |named: &NamedTensor| Vec::<f32>::try_from(named.tensor.detach().reshape([-1])).unwrap();
     named.iter().flat_map(flat).collect()
 }
 
 #[test]
-fn five_steps_are_pytorchs() {
+fn five_steps_match_pytorch() {
     for (flags, golden) in ALGORITHMS {
         let named = parameters();
         let mut optimizer = optimizer(flags, &named);
@@ -140,14 +141,14 @@ fn five_steps_are_pytorchs() {
 }
 
 #[test]
-fn a_restored_optimizer_goes_on_to_the_bit() {
+fn restored_optimizer_continues_bit_for_bit() {
     for (flags, _) in ALGORITHMS {
         let named = parameters();
         let mut first = optimizer(flags, &named);
         for s in 0..3 {
             step(s, &mut first, &named);
         }
-        let copies: Vec<Named> = parameters()
+        let copies: Vec<NamedTensor> = parameters()
             .into_iter()
             .zip(&named)
             .map(|(mut copy, named)| {
@@ -166,7 +167,7 @@ fn a_restored_optimizer_goes_on_to_the_bit() {
 }
 
 #[test]
-fn a_step_without_gradients_is_refused() {
+fn step_without_gradients_is_an_error() {
     let named = parameters();
     let error = optimizer("optimizer = 'sgd'", &named)
         .step(0.1)

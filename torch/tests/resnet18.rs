@@ -7,7 +7,7 @@ use tinyres_torch::libtorch::device::Precision;
 use tinyres_torch::net::{ResNet18, Spec, Stem};
 
 const KEYS: &str = include_str!("../golden/resnet18-keys.txt");
-/// Of f32 against f64; torchvision's own f32 is off by a tenth of it.
+/// Relative error of f32 against torchvision's f64. torchvision's own f32 has a tenth of it.
 const TOLERANCE: f64 = 1e-4;
 const SPEC: Spec = Spec {
     stem: Stem::Imagenet,
@@ -16,7 +16,7 @@ const SPEC: Spec = Spec {
 };
 
 #[test]
-fn the_state_has_torchvisions_names_types_and_shapes() {
+fn state_has_torchvisions_names_types_and_shapes() {
     let state = ResNet18::new(SPEC, 0, Device::Cpu)
         .unwrap()
         .state()
@@ -34,7 +34,7 @@ fn the_state_has_torchvisions_names_types_and_shapes() {
 }
 
 #[test]
-fn a_training_step_is_torchvisions() {
+fn training_step_matches_torchvision() {
     let deviations = against_torchvision(Device::Cpu, Precision::F32).unwrap();
     // Logits twice, loss, 62 gradients with their norms and projections, 40 statistics.
     assert_eq!(deviations.len(), 3 + 62 + 2 + 40);
@@ -44,15 +44,15 @@ fn a_training_step_is_torchvisions() {
 }
 
 #[test]
-fn initial_weights_are_torchvisions_in_distribution() {
+fn initial_weights_have_torchvisions_distribution() {
     let net = ResNet18::new(SPEC, 5, Device::Cpu).unwrap();
     for (name, tensor) in net.state().unwrap() {
         let bound = |fan: i64| (1.0 / f64::from(i32::try_from(fan).unwrap())).sqrt();
         match tensor.size()[..] {
             [outputs, _, h, w] => {
-                let deviation = 2.0_f64.sqrt() * bound(outputs * h * w);
-                let got = tensor.std(false).double_value(&[]) / deviation;
-                assert!((got - 1.0).abs() < 0.03, "{name}: {got} of its deviation");
+                let std = 2.0_f64.sqrt() * bound(outputs * h * w);
+                let got = tensor.std(false).double_value(&[]) / std;
+                assert!((got - 1.0).abs() < 0.03, "{name}: {got} of its std");
             }
             [_, inputs] => {
                 let most = tensor.abs().max().double_value(&[]) / bound(inputs);
@@ -77,7 +77,7 @@ fn initial_weights_are_torchvisions_in_distribution() {
 }
 
 #[test]
-fn stems_leave_maps_of_their_sizes() {
+fn each_stem_gives_its_map_size() {
     for (stem, side) in [(Stem::Imagenet, 2), (Stem::Half, 4), (Stem::Small, 8)] {
         let net = ResNet18::new(
             Spec {
@@ -125,7 +125,7 @@ fn weights_of_another_network_are_refused_by_name() {
         (clone(&state[1..]), "conv1.weight is missing"),
         (
             clone(&state).into_iter().chain(extra).collect(),
-            "layer5.weight is no tensor",
+            "layer5.weight is not in this network",
         ),
     ] {
         let message = net.load(&state).unwrap_err().to_string();

@@ -36,11 +36,11 @@ pub struct Args {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// What forward passes compute in: auto, f32 or bf16 [default: what the run was trained in]
-    #[arg(long)]
+    /// What forward passes compute in [default: what the run was trained in]
+    #[arg(long, value_parser = super::name_of::<Precision>())]
     precision: Option<Precision>,
     /// Views of an image whose predictions are averaged: none, or flip for its mirror image beside it
-    #[arg(long, default_value = "none")]
+    #[arg(long, default_value = "none", value_parser = super::name_of::<Tta>())]
     tta: Tta,
     /// Threads that compute [default: libtorch's choice]
     #[arg(long, value_name = "N")]

@@ -30,8 +30,8 @@ pub struct Args {
     /// Directory of a run, or a file of weights that `tinyres train` wrote
     #[arg(value_name = "RUN|WEIGHTS")]
     weights: PathBuf,
-    /// Format: torchscript, safetensors or onnx
-    #[arg(long, value_name = "FORMAT")]
+    /// Format to write
+    #[arg(long, value_name = "FORMAT", value_parser = super::name_of::<Target>())]
     to: Target,
     /// File to write, replaced if it is there [default: beside the weights, ending in .pt, .onnx or
     /// .torchvision.safetensors]

@@ -7,7 +7,10 @@ pub mod predict;
 pub mod train;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use strum::VariantNames;
 use tinyres::transport;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
@@ -17,6 +20,15 @@ use tinyres_load::{Dataset, Verify};
 pub const MAPPED: &str = "\
 The shards are mapped, not read: nobody may write to or truncate them meanwhile. `tinyres pack`
 never does; copying another file over a shard in use would.";
+
+/// A parser of the names of `T`, which help and errors then list.
+pub fn name_of<T>() -> impl TypedValueParser<Value = T>
+where
+    T: Clone + FromStr<Err: std::error::Error> + Send + Sync + VariantNames + 'static,
+{
+    PossibleValuesParser::new(T::VARIANTS)
+        .map(|name| name.parse().expect("strum parses the names it lists"))
+}
 
 /// The directory of raw shards to open for `shards`: another one where these are compressed.
 pub fn ready(shards: &Path, ui: &mut Ui) -> transport::Result<PathBuf> {

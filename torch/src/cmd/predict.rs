@@ -57,8 +57,8 @@ pub struct Args {
     /// Threads that compute [default: libtorch's choice]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// What forward passes compute in: auto, f32 or bf16 [default: what the run was trained in]
-    #[arg(long)]
+    /// What forward passes compute in [default: what the run was trained in]
+    #[arg(long, value_parser = super::name_of::<Precision>())]
     precision: Option<Precision>,
 }
 

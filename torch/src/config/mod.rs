@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, IntoEnumIterator as _, VariantNames};
 use tch::Device;
 use tinyres_format::Digest;
 use tinyres_load::Verify;
@@ -143,8 +144,11 @@ pub struct Config {
 }
 
 /// What turns gradients into steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Algorithm {
     /// Stochastic gradient descent with momentum.
     Sgd,
@@ -155,8 +159,11 @@ pub enum Algorithm {
 }
 
 /// What is done to pixel values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Normalize {
     /// By ImageNet's mean and deviation, as torchvision's models expect.
     Imagenet,
@@ -289,7 +296,7 @@ impl Config {
                 &self.new_lr_factor,
                 "1 where no layer comes from --init",
             ),
-            _ if Layer::ALL.iter().all(|layer| self.freeze.contains(layer)) => {
+            _ if Layer::iter().all(|layer| self.freeze.contains(&layer)) => {
                 bad("freeze", &"every layer", "one at least that is trained")
             }
             _ if !share(self.momentum) => bad("momentum", &self.momentum, "0 to below 1"),
@@ -377,8 +384,6 @@ mod human_duration {
 
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-    // The shape that serde asks of such a function.
-    #[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
     pub(super) fn serialize<S: Serializer>(
         duration: &Option<Duration>,
         to: S,

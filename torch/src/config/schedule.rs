@@ -1,63 +1,63 @@
-//! The learning rate as a pure function of how far the run is.
+//! The learning rate as a pure function of progress: the fraction of the run that is done, from 0 to 1.
 
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, VariantNames};
 
 /// How the rate falls after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Decay {
     /// By a factor every few epochs.
     Step,
-    /// To zero along half a cosine.
+    /// To 0 along half a cosine.
     Cosine,
-    /// To zero along a line.
+    /// To 0 along a line.
     Linear,
 }
 
 /// The learning rate over a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// The rate that the warm-up leads to and the decay begins at.
+    /// The rate at the end of the warm-up, where the decay begins.
     pub peak: f64,
-    /// Share of the run in which the rate rises from zero, from 0 to below 1.
+    /// Fraction of the run in which the rate rises linearly from 0: from 0 to below 1.
     pub warmup: f64,
-    /// How it falls.
+    /// How the rate falls after the warm-up.
     pub decay: Decay,
     /// Epochs between two falls of [`Decay::Step`]; at least 1.
     pub step_epochs: u32,
-    /// What each fall of [`Decay::Step`] multiplies the rate by.
+    /// Factor of the rate at each fall of [`Decay::Step`].
     pub step_factor: f64,
 }
 
 impl Schedule {
-    /// The rate where `share` of the run, from 0 to 1, lies behind and `epoch`, from 0, is current.
-    pub fn rate(&self, share: f64, epoch: u32) -> f64 {
-        if share < self.warmup {
-            return self.peak * share / self.warmup;
+    /// The rate at `progress` through the run, in `epoch`, counted from 0. `progress` above 1 counts as 1.
+    pub fn rate(&self, progress: f64, epoch: u32) -> f64 {
+        if progress < self.warmup {
+            return self.peak * progress / self.warmup;
         }
-        // Of the decay; past its end the rate stays where it ended.
-        let share = ((share - self.warmup) / (1.0 - self.warmup)).min(1.0);
-        let left = match self.decay {
+        // Progress through the decay, from 0 to 1.
+        let decayed = ((progress - self.warmup) / (1.0 - self.warmup)).min(1.0);
+        let factor = match self.decay {
             Decay::Step => {
                 let falls = f64::from(epoch / self.step_epochs);
                 self.step_factor.powf(falls)
             }
-            Decay::Cosine => (1.0 + (PI * share).cos()) / 2.0,
-            Decay::Linear => 1.0 - share,
+            Decay::Cosine => (1.0 + (PI * decayed).cos()) / 2.0,
+            Decay::Linear => 1.0 - decayed,
         };
-        self.peak * left
+        self.peak * factor
     }
 }
 
-/// The share of a run of `steps` steps that lies behind step `step`, from 0. The run is taken one
-/// step longer at each end, so that no step is wasted on a rate of zero.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "a run has far fewer than 2^53 steps"
-)]
-pub fn share_of_steps(step: u64, steps: u64) -> f64 {
+/// Progress at step `step` of `steps`, counted from 0: `(step + 1) / (steps + 1)`. It is above 0 at the first
+/// step and below 1 at the last, so that no step has a rate of 0.
+pub fn progress(step: u64, steps: u64) -> f64 {
     (step as f64 + 1.0) / (steps as f64 + 1.0)
 }
 
@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn linear_rises_to_the_peak_and_falls_to_zero() {
         let s = schedule(Decay::Linear, 0.2);
-        for (share, rate) in [(0.0, 0.0), (0.1, 0.2), (0.2, 0.4), (0.4, 0.3), (0.6, 0.2)] {
-            near(s.rate(share, 0), rate);
+        for (progress, rate) in [(0.0, 0.0), (0.1, 0.2), (0.2, 0.4), (0.4, 0.3), (0.6, 0.2)] {
+            near(s.rate(progress, 0), rate);
         }
         near(s.rate(1.0, 0), 0.0);
         near(s.rate(1.5, 0), 0.0);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn step_is_the_log_of_the_blog() {
+    fn step_falls_as_in_the_log_of_the_blog() {
         let s = Schedule {
             peak: 0.01,
             ..schedule(Decay::Step, 0.0)
@@ -121,8 +121,8 @@ mod tests {
     fn no_step_has_a_rate_of_zero() {
         let s = schedule(Decay::Linear, 0.5);
         // Three steps lie at 1/4, 2/4 and 3/4 of the run.
-        near(s.rate(share_of_steps(0, 3), 0), 0.2);
-        near(s.rate(share_of_steps(1, 3), 0), 0.4);
-        near(s.rate(share_of_steps(2, 3), 0), 0.2);
+        near(s.rate(progress(0, 3), 0), 0.2);
+        near(s.rate(progress(1, 3), 0), 0.4);
+        near(s.rate(progress(2, 3), 0), 0.2);
     }
 }

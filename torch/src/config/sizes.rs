@@ -1,40 +1,42 @@
-//! Progressive resizing: the side of the training images as a pure function of how far the run is.
+//! Progressive resizing: the side of the training images as a pure function of progress, the fraction of the
+//! run that is done. `inputs` scales the images.
 //!
-//! Small images first, as in fast.ai's entry to DAWNBench (Howard 2018): a step at 32 pixels costs a
-//! quarter of one at 64, and early steps have no use for detail.
+//! A run starts with small images, as in fast.ai's entry to DAWNBench (Howard 2018): a step at 32 pixels
+//! costs a quarter of one at 64, and early steps do not need the detail.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The sides that a run trains at, one after the other. Written `32:0.35,48:0.2,64`: pixels, and the
-/// share of the run; the sides without a share divide what the others leave. `50%` is half of the
-/// images' own side, and `full` that side from beginning to end.
+/// The sides that a run trains at, one after the other. `32:0.35,48:0.2,64` means 32 pixels for the first 0.35
+/// of the run, then 48 for 0.2, then 64. Sides without a fraction divide the rest of the run equally. `50%` is
+/// half the side of the data set's images, and `full` alone is their side for the whole run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sizes {
-    /// A side, and the share of the run at which its turn is over.
-    turns: Vec<(Side, f64)>,
+    /// Each side, with the progress at which it ends. Empty for `full`.
+    phases: Vec<(Side, f64)>,
+    /// The text that this was parsed from.
     text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Side {
     Pixels(u32),
-    /// Of the images' own side.
+    /// Percent of the side of the data set's images.
     Percent(u32),
 }
 
-/// No side is smaller: the network's maps would be of nothing but padding.
+/// Smallest side, in pixels. Below it the network's last maps would see little but padding.
 const SMALLEST: u32 = 8;
 
 impl Sizes {
-    /// The side of the images where `share` of the run lies behind, for images of side `full`.
+    /// The side, in pixels, at `progress` through the run, for a data set whose images have side `full`.
     #[must_use]
-    pub fn at(&self, share: f64, full: u32) -> u32 {
-        let turn = self.turns.iter().find(|(_, end)| share < *end);
-        match turn.or(self.turns.last()) {
+    pub fn at(&self, progress: f64, full: u32) -> u32 {
+        let phase = self.phases.iter().find(|(_, end)| progress < *end);
+        match phase.or(self.phases.last()) {
             None => full,
             Some((Side::Pixels(side), _)) => *side,
             Some((Side::Percent(percent), _)) => {
@@ -43,10 +45,10 @@ impl Sizes {
         }
     }
 
-    /// The largest side that is given in pixels.
+    /// The largest of the sides given in pixels.
     #[must_use]
     pub fn largest(&self) -> Option<u32> {
-        let pixels = self.turns.iter().filter_map(|(side, _)| match side {
+        let pixels = self.phases.iter().filter_map(|(side, _)| match side {
             Side::Pixels(side) => Some(*side),
             Side::Percent(_) => None,
         });
@@ -58,8 +60,8 @@ impl FromStr for Sizes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str = "expected full, or sides in pixels or percent, each with its share of \
-                                the run or without, as in 32:0.35,48:0.2,64 or 50%,100%";
+        const EXPECTED: &str = "expected full, or sides in pixels or percent, with or without a \
+                                fraction of the run, such as 32:0.35,48:0.2,64 or 50%,100%";
         if text == "full" {
             return Ok(Self {
                 text: text.to_owned(),
@@ -67,11 +69,11 @@ impl FromStr for Sizes {
             });
         }
         let bad = |what: String| format!("sizes {text:?}: {what}; {EXPECTED}");
-        let mut turns = Vec::new();
-        for turn in text.split(',') {
-            let (side, share) = match turn.split_once(':') {
-                Some((side, share)) => (side, Some(share)),
-                None => (turn, None),
+        let mut phases = Vec::new();
+        for phase in text.split(',') {
+            let (side, fraction) = match phase.split_once(':') {
+                Some((side, fraction)) => (side, Some(fraction)),
+                None => (phase, None),
             };
             let (number, percent) = match side.strip_suffix('%') {
                 Some(number) => (number, true),
@@ -82,30 +84,34 @@ impl FromStr for Sizes {
                 Ok(_) if percent => return Err(bad(format!("{side} is not from 1% to 100%"))),
                 Ok(pixels) if pixels >= SMALLEST => Side::Pixels(pixels),
                 Ok(_) => return Err(bad(format!("{side} pixels are below {SMALLEST}"))),
-                Err(_) => return Err(bad(format!("{side:?} is no number of pixels"))),
+                Err(_) => return Err(bad(format!("{side:?} is not a number of pixels"))),
             };
-            let share = match share.map(str::parse::<f64>) {
+            let fraction = match fraction.map(str::parse::<f64>) {
                 None => None,
-                Some(Ok(share)) if share > 0.0 && share <= 1.0 => Some(share),
-                Some(_) => return Err(bad(format!("{turn:?} gives no share above 0, up to 1"))),
+                Some(Ok(fraction)) if fraction > 0.0 && fraction <= 1.0 => Some(fraction),
+                Some(_) => {
+                    return Err(bad(format!(
+                        "the fraction in {phase:?} is not above 0 and at most 1"
+                    )));
+                }
             };
-            turns.push((side, share));
+            phases.push((side, fraction));
         }
-        let given: f64 = turns.iter().filter_map(|(_, share)| *share).sum();
-        let open = turns.iter().filter(|(_, share)| share.is_none()).count();
+        let given: f64 = phases.iter().filter_map(|(_, fraction)| *fraction).sum();
+        let open = phases.iter().filter(|phase| phase.1.is_none()).count();
         let left = 1.0 - given;
-        // Written shares, such as three times 0.333, need not meet the whole to the last digit.
+        // Tolerates rounded fractions, such as three times 0.333.
         if left < -1e-3 || (open > 0 && left < 1e-3) || (open == 0 && left > 1e-3) {
-            return Err(bad(format!("the shares make {given} of the run")));
+            return Err(bad(format!("the fractions add up to {given}")));
         }
-        let each = left / f64::from(u32::try_from(open).unwrap_or(u32::MAX));
+        let each = left / open as f64;
         let mut end = 0.0;
-        let turns = turns.into_iter().map(|(side, share)| {
-            end += share.unwrap_or(each);
+        let phases = phases.into_iter().map(|(side, fraction)| {
+            end += fraction.unwrap_or(each);
             (side, end)
         });
         Ok(Self {
-            turns: turns.collect(),
+            phases: phases.collect(),
             text: text.to_owned(),
         })
     }
@@ -136,9 +142,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_side_has_its_share_of_the_run() {
+    fn each_side_lasts_for_its_fraction_of_the_run() {
         let sizes: Sizes = "32:0.35,48:0.2,64".parse().unwrap();
-        for (share, side) in [
+        for (progress, side) in [
             (0.0, 32),
             (0.349, 32),
             (0.351, 48),
@@ -147,7 +153,7 @@ mod tests {
             (1.0, 64),
             (1.5, 64),
         ] {
-            assert_eq!(sizes.at(share, 64), side, "{share}");
+            assert_eq!(sizes.at(progress, 64), side, "{progress}");
         }
         let thirds: Sizes = "32,48,64".parse().unwrap();
         assert_eq!([0.3, 0.4, 0.7].map(|at| thirds.at(at, 64)), [32, 48, 64]);
@@ -161,18 +167,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_name_the_wrong_part() {
         for (text, part) in [
-            ("", "no number of pixels"),
+            ("", "not a number of pixels"),
             ("32,x", "\"x\""),
             ("4", "below 8"),
             ("0%", "1% to 100%"),
             ("101%", "1% to 100%"),
-            ("32:0", "no share"),
-            ("32:1.5", "no share"),
-            ("32:0.5,64:0.4", "make 0.9"),
-            ("32:0.5,64:0.6", "make 1.1"),
-            ("32:1,64", "make 1 "),
+            ("32:0", "\"32:0\" is not above 0"),
+            ("32:1.5", "\"32:1.5\" is not above 0"),
+            ("32:0.5,64:0.4", "add up to 0.9"),
+            ("32:0.5,64:0.6", "add up to 1.1"),
+            ("32:1,64", "add up to 1;"),
         ] {
             let message = text.parse::<Sizes>().unwrap_err();
             assert!(message.contains(part), "{text}: {message}");

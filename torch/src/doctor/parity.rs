@@ -143,7 +143,6 @@ fn splitmix64(key: u64, index: u64) -> u64 {
 }
 
 /// Numbers from -1 to 1.
-#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
 fn unit(key: u64, dims: &[i64]) -> Result<Tensor> {
     let count: i64 = dims.iter().product();
     let at = |i| (splitmix64(key, i) >> 11) as f64 * 0.5_f64.powi(52) - 1.0;
@@ -151,7 +150,6 @@ fn unit(key: u64, dims: &[i64]) -> Result<Tensor> {
     Ok(Tensor::f_from_slice(&values)?.f_view(dims)?)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "fans are below 2^53")]
 fn initial(k: u64, name: &str, default: &Tensor) -> Result<Tensor> {
     let dims = default.size();
     if dims.len() > 1 {

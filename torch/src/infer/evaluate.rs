@@ -52,7 +52,7 @@ impl ClassScore {
     /// Share of its images that have it as their likeliest class; none for a class without images.
     #[must_use]
     pub fn top1(&self) -> Option<f64> {
-        (self.images > 0).then(|| ratio(self.correct, self.images))
+        (self.images > 0).then(|| self.correct as f64 / self.images as f64)
     }
 }
 
@@ -171,14 +171,6 @@ fn outcomes(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let top1 = hits.f_select(1, 0)?.f_to_kind(Kind::Float)?;
     let top5 = hits.f_any_dim(1, false)?.f_to_kind(Kind::Float)?;
     Ok(Tensor::f_stack(&[loss, top1, top5], 1)?)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of images are below 2^53"
-)]
-fn ratio(part: usize, whole: usize) -> f64 {
-    part as f64 / whole as f64
 }
 
 impl fmt::Display for Evaluation {

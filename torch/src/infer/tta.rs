@@ -1,8 +1,6 @@
-//! Test-time augmentation: what a network makes of an image in several views.
+//! Test-time augmentation: the mean prediction over several views of an image.
 
-use std::fmt;
-use std::str::FromStr;
-
+use strum::{Display, EnumString, VariantNames};
 use tch::Tensor;
 
 use crate::Result;
@@ -10,7 +8,8 @@ use crate::libtorch::ffi;
 use crate::net::{Outputs, ResNet18};
 
 /// The views of an image whose predictions are averaged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Display, EnumString, VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub enum Tta {
     /// The image alone.
     #[default]
@@ -20,11 +19,11 @@ pub enum Tta {
 }
 
 impl Tta {
-    /// The mean, over the views, of the logits and boxes that `network` gives for `images`, as
-    /// [`ResNet18::forward`] takes them. Boxes are those of the image as it is.
+    /// The mean over the views of `network`'s logits and boxes for `images`, which are as for
+    /// [`ResNet18::forward`]. Boxes are those of the unmirrored image.
     ///
     /// # Errors
-    /// As [`ResNet18::forward`].
+    /// The same as those of [`ResNet18::forward`].
     pub fn outputs(self, network: &ResNet18, images: &Tensor) -> Result<Outputs> {
         let plain = network.outputs(images, false)?;
         match self {
@@ -35,7 +34,7 @@ impl Tta {
                 let mean = |a: &Tensor, b: &Tensor| a.f_lerp(b, 0.5);
                 let boxes = match (&plain.boxes, &mirrored.boxes) {
                     (Some(plain), Some(mirrored)) => {
-                        // Of centre, width and height a mirror moves the centre alone: x to 1 - x.
+                        // Mirroring changes centre x to 1 - x, and nothing else.
                         let sign = Tensor::f_from_slice(&[-1.0_f32, 1.0, 1.0, 1.0])?;
                         let from = Tensor::f_from_slice(&[1.0_f32, 0.0, 0.0, 0.0])?;
                         let device = mirrored.device();
@@ -55,26 +54,6 @@ impl Tta {
     }
 }
 
-impl FromStr for Tta {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        [Self::None, Self::Flip]
-            .into_iter()
-            .find(|tta| tta.to_string() == text)
-            .ok_or_else(|| format!("no test-time augmentation {text:?}: expected none or flip"))
-    }
-}
-
-impl fmt::Display for Tta {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::None => "none",
-            Self::Flip => "flip",
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,7 +61,7 @@ mod tests {
     use tch::{Device, Kind};
 
     #[test]
-    fn a_mirrored_view_is_averaged_in_and_its_box_turned_back() {
+    fn flip_averages_logits_and_mirrors_boxes_back() {
         let spec = Spec {
             stem: Stem::Imagenet,
             classes: 5,

@@ -7,6 +7,7 @@ use crate::config::Normalize;
 use crate::input::augment::{Augment, Normalizer};
 use crate::input::feed::Batch;
 use crate::libtorch::device;
+use crate::num::to_f32;
 
 /// Turns batches of pixels into what the network takes.
 #[derive(Debug)]
@@ -113,8 +114,7 @@ fn area(from: u32, to: u32) -> Vec<f32> {
         let mut pixel = 0.0;
         while pixel < from {
             let covered = (last.min(pixel + 1.0) - first.max(pixel)).max(0.0);
-            #[expect(clippy::cast_possible_truncation, reason = "rounded to f32")]
-            shares.push((covered * to / from) as f32);
+            shares.push(to_f32(covered * to / from));
             pixel += 1.0;
         }
         at += 1.0;

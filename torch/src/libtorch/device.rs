@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, VariantNames};
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::libtorch::ffi;
@@ -63,8 +64,21 @@ impl fmt::Display for DeviceChoice {
 }
 
 /// Where the pixels are kept. Batches are the same for each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Display,
+    EnumString,
+    VariantNames,
+    Serialize,
+    Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Placement {
     /// The best of the others for the device.
     #[default]
@@ -77,20 +91,22 @@ pub enum Placement {
     Resident,
 }
 
-impl fmt::Display for Placement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Auto => "auto",
-            Self::Mapped => "mapped",
-            Self::Pinned => "pinned",
-            Self::Resident => "resident",
-        })
-    }
-}
-
 /// What a forward pass computes in. Weights, statistics, the loss and the optimizer are `f32`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Display,
+    EnumString,
+    VariantNames,
+    Serialize,
+    Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Precision {
     /// `Bf16` where the device multiplies it many times as fast: on CUDA, and on a CPU with AMX.
     #[default]
@@ -110,27 +126,6 @@ impl Precision {
             Self::Auto => Self::F32,
             chosen => chosen,
         }
-    }
-}
-
-impl FromStr for Precision {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        [Self::Auto, Self::F32, Self::Bf16]
-            .into_iter()
-            .find(|precision| precision.to_string() == text)
-            .ok_or_else(|| format!("no precision {text:?}: expected auto, f32 or bf16"))
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Auto => "auto",
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        })
     }
 }
 

@@ -1,9 +1,9 @@
-//! The safe face of `shim.cpp`: all that this crate asks of libtorch beyond what `tch` binds, and
-//! all of its `unsafe`.
+//! The safe interface of `shim.cpp`: everything that this crate needs of libtorch and `tch` does not bind. All
+//! `unsafe` of the library is here and in `script`.
 //!
-//! Two facts carry most of the safety arguments below. A `&Tensor` owns a live `at::Tensor`, and
-//! `as_ptr` lends its address for as long as the reference lives. And every function of the shim
-//! catches what C++ throws, so nothing unwinds into Rust.
+//! Most safety arguments below rest on two facts. A `&Tensor` refers to a live `at::Tensor`, and `as_ptr` gives
+//! its address, valid as long as the reference. Every function of the shim catches C++ exceptions, so
+//! nothing unwinds into Rust.
 
 mod script;
 
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 
 pub(crate) use script::Script;
 
-/// `c10::Event`, known here by address only.
+/// `c10::Event`, an opaque type.
 #[repr(C)]
 struct Event {
     _opaque: [u8; 0],
@@ -79,18 +79,18 @@ unsafe extern "C" {
         eps: f64,
         weight_decay: f64,
     ) -> *mut c_char;
-    fn tinyres_mark(device: i8, out: *mut *mut Event) -> *mut c_char;
-    fn tinyres_mark_passed(event: *const Event, out: *mut bool) -> *mut c_char;
-    fn tinyres_mark_wait(event: *const Event) -> *mut c_char;
-    fn tinyres_mark_free(event: *mut Event);
+    fn tinyres_event_record(device: i8, out: *mut *mut Event) -> *mut c_char;
+    fn tinyres_event_query(event: *const Event, out: *mut bool) -> *mut c_char;
+    fn tinyres_event_wait(event: *const Event) -> *mut c_char;
+    fn tinyres_event_free(event: *mut Event);
 }
 
-/// Takes a text that the shim allocated; `None` for null.
+/// Takes ownership of a string that the shim allocated; `None` for null.
 fn take(text: *mut c_char) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: the shim returns null or what `strdup` returned: text that ends in a zero, ours alone.
+    // SAFETY: the shim returned a string from `strdup`, which ends in a zero and which we alone own.
     let owned = unsafe { CStr::from_ptr(text) }
         .to_string_lossy()
         .into_owned();
@@ -118,55 +118,56 @@ pub(crate) fn version() -> String {
         .into_owned()
 }
 
-/// The instruction set that libtorch's kernels chose: `AVX2`, `AVX512`, `DEFAULT`.
+/// The instruction set that libtorch's kernels use: `AVX2`, `AVX512` or `DEFAULT`.
 pub(crate) fn cpu_capability() -> String {
     // SAFETY: takes nothing, and returns text from `strdup`.
     take(unsafe { tinyres_cpu_capability() }).unwrap_or_default()
 }
 
-/// Whether the processor multiplies bfloat16 matrices by AMX, and the system lets this process.
+/// Tells if the CPU can multiply bfloat16 matrices with AMX, and the system permits it to this process.
 pub(crate) fn has_amx() -> bool {
-    // SAFETY: takes nothing. Asks the system for leave to use a part of the processor.
+    // SAFETY: takes nothing. Asks the system for permission to use AMX.
     unsafe { tinyres_has_amx() }
 }
 
-/// The directory of the `libtorch_cpu.so` that this process runs.
+/// The directory of the `libtorch_cpu.so` that this process has loaded.
 pub(crate) fn library_dir() -> PathBuf {
     // SAFETY: takes nothing, and returns text from `strdup`.
     PathBuf::from(take(unsafe { tinyres_library_dir() }).unwrap_or_default())
 }
 
-/// Sets up the allocator for a program that trains or scores and does little else: freed memory stays
-/// with the process, and comes in huge pages. A step takes about 5% less time.
+/// Tunes the allocator for a program that mostly trains or evaluates: the process keeps freed memory, and uses
+/// huge pages. A step takes about 5% less time.
 ///
 /// # Safety
-/// To be called first thing in `main`: this sets a variable of the environment, which no other thread
-/// may read or set meanwhile. libtorch looks at it when it first allocates.
+/// Call this first in `main`: it sets an environment variable, so no other thread may read or set the
+/// environment at the same time. libtorch reads the variable when it first allocates.
 pub unsafe fn tune_allocator() {
-    // SAFETY: `mallopt` may be called at any time; our caller keeps others off the environment.
+    // SAFETY: `mallopt` may be called at any time; the caller ensures that no other thread uses the
+    // environment.
     unsafe { tinyres_tune_allocator() }
 }
 
-/// Loads `libtorch_cuda.so` from beside `libtorch_cpu.so`. Where it is already loaded, this does
-/// nothing. To be called before libtorch is first asked about CUDA, since it remembers the answer.
+/// Loads `libtorch_cuda.so` from the directory of `libtorch_cpu.so`; does nothing if it is loaded. Call this
+/// before libtorch is first asked about CUDA, since it remembers the answer.
 ///
 /// # Errors
-/// The dynamic linker's words: no such file in a CPU-only libtorch, or a CUDA library not found.
+/// The dynamic linker's message: a CPU-only libtorch has no such file, or a CUDA library is missing.
 pub(crate) fn load_cuda() -> std::result::Result<(), String> {
     // SAFETY: runs the static initialisers of a library that belongs to the libtorch in use.
     take(unsafe { tinyres_load_cuda() }).map_or(Ok(()), Err)
 }
 
-/// Whether the dynamic linker finds the library `name`.
+/// Checks that the dynamic linker finds the library `name`.
 ///
 /// # Errors
-/// Its words where it does not.
+/// The dynamic linker's message if it does not.
 pub(crate) fn can_load(name: &CStr) -> std::result::Result<(), String> {
-    // SAFETY: `name` ends in a zero. The initialisers that run are those of a system library.
+    // SAFETY: `name` ends in a zero. Only the initialisers of a system library run.
     take(unsafe { tinyres_can_load(name.as_ptr()) }).map_or(Ok(()), Err)
 }
 
-/// Bytes of memory of CUDA device `index` that nobody has taken.
+/// Free memory of CUDA device `index`, in bytes.
 pub(crate) fn free_memory(index: usize) -> Result<usize> {
     let mut free = 0;
     // SAFETY: the shim writes one number to `free`.
@@ -178,14 +179,14 @@ fn cuda_index(index: usize) -> Result<i8> {
     i8::try_from(index).map_err(|_| Error::Torch(format!("there is no CUDA device {index}")))
 }
 
-/// Whether CUDA may round the factors of `f32` products to 11 bits, which is several times as fast.
+/// Allows or forbids TensorFloat-32 on CUDA: `f32` products with factors rounded to 11 bits, several times as
+/// fast.
 pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
     // SAFETY: sets two values of libtorch's context.
     check(unsafe { tinyres_allow_tf32(allow) })
 }
 
-/// Does `work` under autocast on CUDA to bfloat16, which needs no loss scaling; libtorch's own choice,
-/// float16, does.
+/// Runs `work` under CUDA autocast to bfloat16. Unlike float16, libtorch's default, it needs no loss scaling.
 pub(crate) fn autocast_bf16<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     struct End;
     impl Drop for End {
@@ -200,19 +201,17 @@ pub(crate) fn autocast_bf16<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
-/// `tensor`, of four dimensions, with its channels innermost in memory. A copy only where they are
-/// not already.
+/// `tensor`, `[N, C, H, W]`, in channels-last layout. Copies only if the layout differs.
 pub(crate) fn channels_last(tensor: &Tensor) -> Result<Tensor> {
     let mut out = ptr::null_mut();
     // SAFETY: `tensor` is live, and the shim writes one pointer to `out`.
     check(unsafe { tinyres_channels_last(tensor.as_ptr(), &raw mut out) })?;
-    // SAFETY: without an error `out` is an `at::Tensor` from `new`, ours alone, as `tch` makes them.
+    // SAFETY: without an error `out` is an `at::Tensor` from `new` that we alone own, as `from_ptr` expects.
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
-/// `x`, `[N, C, H, W]`, convolved on the CPU with `weight`, `f32 [K, C, R, S]`, both channels last: by
-/// libtorch's kernels, or by products that are faster for this shape (`conv.cpp`). Computes in the
-/// kind of `x`, `f32` or bfloat16; the gradient of `weight` is `f32`.
+/// Convolution on the CPU of `x`, `[N, C, H, W]`, with `weight`, `f32 [K, C, R, S]`, both channels last
+/// (`conv.cpp`). Computes in the dtype of `x`, `f32` or bfloat16; the gradient of `weight` is `f32`.
 pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, stride: i64, pad: i64) -> Result<Tensor> {
     let mut out = ptr::null_mut();
     let (x, weight) = (x.as_ptr(), weight.as_ptr());
@@ -222,10 +221,12 @@ pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, stride: i64, pad: i64) -> Resu
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
-/// `x`, `[N, C, H, W]`, channels last, on the CPU, normalised by the statistics of the batch; plus `shortcut`;
-/// and, where `relu`, through a ReLU, all in one walk (`norm.cpp`). `norm` is weight, bias, running mean and
-/// running variance, `f32 [C]`: the last two take the batch's share `momentum`. Of the kind of `x`, `f32` or
-/// bfloat16.
+/// Batch norm in training on the CPU with a fused shortcut and ReLU: `relu(norm(x) + shortcut)`, channels last
+/// (`norm.cpp`). A shortcut requires `relu`.
+///
+/// `x`, `shortcut` and the result are `[N, C, H, W]`, all `f32` or all bfloat16. `norm` has weight, bias,
+/// running mean and running variance, `f32 [C]`; the last two are updated, with weight `momentum` for the
+/// batch.
 pub(crate) fn batch_norm(
     x: &Tensor,
     norm: [&Tensor; 4],
@@ -237,8 +238,8 @@ pub(crate) fn batch_norm(
     let mut out = ptr::null_mut();
     let norm = norm.map(Tensor::as_ptr);
     let shortcut = shortcut.map_or(ptr::null(), Tensor::as_ptr);
-    // SAFETY: all tensors are live, `norm` is the four that the shim reads, it takes a `shortcut` of null,
-    // and it writes one pointer to `out`.
+    // SAFETY: all tensors are live. The shim reads four addresses from `norm`, accepts null for `shortcut`,
+    // and writes one pointer to `out`.
     check(unsafe {
         tinyres_batch_norm(
             x.as_ptr(),
@@ -254,7 +255,7 @@ pub(crate) fn batch_norm(
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
-/// A copy of `tensor` in page-locked memory, which a GPU reads by itself.
+/// A copy of `tensor` in page-locked memory, which a GPU can read by DMA.
 pub(crate) fn pin(tensor: &Tensor) -> Result<Tensor> {
     let mut out = ptr::null_mut();
     // SAFETY: `tensor` is live, and the shim writes one pointer to `out`.
@@ -263,18 +264,18 @@ pub(crate) fn pin(tensor: &Tensor) -> Result<Tensor> {
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
-/// Drops the gradient of `tensor`, so that the next backward pass moves its result in instead of
-/// adding to it.
+/// Drops the gradient of `tensor`, so that the next backward pass stores its result instead of adding to
+/// it.
 pub(crate) fn clear_grad(tensor: &Tensor) -> Result<()> {
     // SAFETY: `tensor` is live. Its gradient is reference counted: other handles to it stay valid.
     check(unsafe { tinyres_clear_grad(tensor.as_ptr()) })
 }
 
-/// Calls `work` with a `u8` tensor of shape `dims` over `bytes`, in place of a copy.
+/// Calls `work` with a `u8` tensor of shape `dims` that borrows `bytes` without a copy.
 ///
 /// # Panics
-/// If `bytes` is not what `dims` needs, or a tensor that shares these bytes outlives the call: both
-/// are faults of this crate, and the second would be a use after free.
+/// If the length of `bytes` does not match `dims`, or a tensor that shares these bytes outlives the call. Both
+/// are bugs of this crate; the second would be a use after free.
 pub(crate) fn lend<T>(
     bytes: &[u8],
     dims: &[i64],
@@ -286,24 +287,24 @@ pub(crate) fn lend<T>(
         Ok(needed),
         "bytes for a tensor of shape {dims:?}"
     );
-    // SAFETY: `bytes` outlives this function, hence the tensor: the assertion below sees to it that
-    // nothing else still uses its storage. `work` gets it by shared reference, to read: libtorch
-    // writes only where an in-place operation is called, and those take `&mut Tensor`.
+    // SAFETY: `bytes` outlives this function, and the tensor does not: the assertion below ensures that
+    // nothing else uses its storage. `work` gets it by shared reference and only reads: libtorch writes
+    // only in in-place operations, which take `&mut Tensor`.
     let tensor =
         unsafe { Tensor::f_from_blob(bytes.as_ptr(), dims, &[], Kind::Uint8, Device::Cpu) }?;
     let result = work(&tensor);
-    // SAFETY: `tensor` is live and only looked at.
+    // SAFETY: `tensor` is live; the call only reads.
     let users = unsafe { tinyres_storage_users(tensor.as_ptr()) };
     assert_eq!(users, 1, "a tensor over lent bytes outlives the loan");
     result
 }
 
-/// Addresses of the tensors, for the length of the borrow.
+/// Addresses of the tensors, valid as long as the borrow.
 fn addresses(tensors: &[Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(Tensor::as_ptr).collect()
 }
 
-/// One step of stochastic gradient descent on `params`, by their gradients.
+/// One step of `torch.optim.SGD` on `params`, with their gradients and the momentum buffers `momenta`.
 pub(crate) fn sgd(
     params: &[Tensor],
     momenta: &[Tensor],
@@ -314,9 +315,9 @@ pub(crate) fn sgd(
 ) -> Result<()> {
     assert_eq!(params.len(), momenta.len(), "a momentum for each parameter");
     let (params, momenta) = (addresses(params), addresses(momenta));
-    // SAFETY: both lists hold `count` addresses of live tensors. libtorch checks devices and kinds,
-    // and the shim that a gradient is there and laid out as its parameter; `Optimizer` makes the
-    // momenta alike.
+    // SAFETY: both lists hold `count` addresses of live tensors. libtorch checks devices and dtypes. The shim
+    // checks that each gradient exists and gives it its parameter's layout. `Optimizer` makes the momenta
+    // with `zeros_like`, so they have that layout too.
     check(unsafe {
         tinyres_sgd(
             params.as_ptr(),
@@ -330,7 +331,7 @@ pub(crate) fn sgd(
     })
 }
 
-/// What Adam is told beside the rate.
+/// Adam's constants.
 #[derive(Clone, Copy)]
 pub(crate) struct Adam {
     pub beta1: f64,
@@ -339,14 +340,15 @@ pub(crate) struct Adam {
     pub weight_decay: f64,
 }
 
-/// One step of Adam on `params`, by their gradients; `step` counts the steps, this one included.
+/// One step of `torch.optim.Adam` on `params`, with their gradients, the running `means` of gradients and
+/// `squares` of gradients. `step`, `f32 []`, is the number of steps including this one.
 pub(crate) fn adam(
     params: &[Tensor],
     means: &[Tensor],
     squares: &[Tensor],
     step: &Tensor,
     lr: f64,
-    how: Adam,
+    constants: Adam,
 ) -> Result<()> {
     assert!(
         params.len() == means.len() && params.len() == squares.len(),
@@ -362,29 +364,29 @@ pub(crate) fn adam(
             step.as_ptr(),
             params.len(),
             lr,
-            how.beta1,
-            how.beta2,
-            how.eps,
-            how.weight_decay,
+            constants.beta1,
+            constants.beta2,
+            constants.eps,
+            constants.weight_decay,
         )
     })
 }
 
-/// Page-locked host memory, which a GPU reads by itself.
+/// Page-locked host memory, which a GPU can read by DMA.
 #[derive(Debug)]
 pub(crate) struct Pinned(Tensor);
 
 impl Pinned {
-    /// `len` bytes, zero.
+    /// Allocates `len` bytes, all 0.
     pub(crate) fn new(len: usize) -> Result<Self> {
         let len = i64::try_from(len).map_err(|_| Error::Torch(format!("{len} pinned bytes")))?;
         let zeros = Tensor::f_zeros([len], (Kind::Uint8, Device::Cpu))?;
         Ok(Self(pin(&zeros)?))
     }
 
-    /// Starts copying the first bytes, as a tensor of shape `dims`, to `device`, and returns at
-    /// once. The copy takes its place in the device's stream, so that work queued behind it finds
-    /// it done; the memory comes back from [`InFlight`] when it may be written again.
+    /// Starts to copy the first bytes, as a tensor of shape `dims`, to `device`, and returns without waiting.
+    /// The copy is queued in the device's stream, so work queued later finds it done. [`InFlight`] gives
+    /// the memory back when it may be written again.
     pub(crate) fn upload(self, dims: &[i64], device: Device) -> Result<(Tensor, InFlight)> {
         let Device::Cuda(index) = device else {
             return Err(Error::Torch(format!("pinned memory for {device:?}")));
@@ -395,7 +397,7 @@ impl Pinned {
         let image = host.f_internal_to_copy((Kind::Uint8, device), true)?;
         let mut event = ptr::null_mut();
         // SAFETY: the shim writes one pointer to `event`.
-        check(unsafe { tinyres_mark(index, &raw mut event) })?;
+        check(unsafe { tinyres_event_record(index, &raw mut event) })?;
         Ok((
             image,
             InFlight {
@@ -408,14 +410,14 @@ impl Pinned {
 
 impl AsMut<[u8]> for Pinned {
     fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: the tensor is of bytes, contiguous and on the host, and owns `numel` of them, all
-        // written once by `zeros`. No other handle reads them: the only others are made in
-        // `upload`, which gives `self` back through `InFlight` after the device has read.
+        // SAFETY: the tensor is `u8`, contiguous and on the host, and owns `numel` bytes, which `zeros`
+        // initialised. No other handle reads them: the only others are made in `upload`, which gives
+        // `self` back through `InFlight` after the device has read.
         unsafe { std::slice::from_raw_parts_mut(self.0.data_ptr().cast(), self.0.numel()) }
     }
 }
 
-/// Pinned memory that a device may still be reading.
+/// Pinned memory that a device may still be reading. `event` follows the copy in the device's stream.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     memory: Pinned,
@@ -423,32 +425,32 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// Whether the device has read all of it.
+    /// Tells if the device has read all of it.
     pub(crate) fn landed(&self) -> Result<bool> {
         let mut passed = false;
         // SAFETY: `event` is live until `self` is dropped, and the shim writes one bool.
-        check(unsafe { tinyres_mark_passed(self.event, &raw mut passed) })?;
+        check(unsafe { tinyres_event_query(self.event, &raw mut passed) })?;
         Ok(passed)
     }
 
-    /// Waits until the device has read all of it, and gives the memory back.
+    /// Waits until the device has read all of it, then gives the memory back.
     pub(crate) fn reclaim(mut self) -> Result<Pinned> {
         self.wait()?;
-        // What is left behind is an empty tensor: `drop` only frees the event.
+        // Leaves an empty tensor behind; `drop` frees the event.
         Ok(std::mem::replace(&mut self.memory, Pinned(Tensor::new())))
     }
 
     fn wait(&self) -> Result<()> {
         // SAFETY: `event` is live until `self` is dropped.
-        check(unsafe { tinyres_mark_wait(self.event) })
+        check(unsafe { tinyres_event_wait(self.event) })
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        // Dropped memory goes to libtorch's pinned allocator, which waits for the copy by itself.
-        // SAFETY: `event` came from `new` in the shim, and nobody else frees it.
-        unsafe { tinyres_mark_free(self.event) }
+        // The memory goes back to libtorch's pinned allocator, which waits for the copy before reusing it.
+        // SAFETY: `event` came from `new` in the shim, and is freed only here.
+        unsafe { tinyres_event_free(self.event) }
     }
 }
 
@@ -472,7 +474,7 @@ mod tests {
         let _view = lend(&[0; 6], &[2, 3], |tensor| Ok(tensor.f_transpose(0, 1)?));
     }
 
-    /// Output, gradient of the input and gradient of the weight, as `f64`.
+    /// Output, gradient of the input and gradient of the weight, as `f64`; `pull` is the output's gradient.
     fn passes(x: &Tensor, weight: &Tensor, pull: &Tensor, conv: Convolve<'_>) -> [Tensor; 3] {
         let [x, weight] = [x, weight].map(|leaf| leaf.copy().set_requires_grad(true));
         let out = conv(&x, &weight);
@@ -485,11 +487,11 @@ mod tests {
     type Convolve<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Tensor;
 
     #[test]
-    fn a_convolution_is_libtorchs_in_f64() {
+    fn convolution_matches_libtorch_in_f64() {
         let _guard = tch::no_grad_guard();
         tch::manual_seed(1);
-        // Input side by side, channels, kernel and stride: those of ResNet18 at 32 to 128 pixels, with
-        // fewer channels, and odd ones.
+        // Height, width, input and output channels, kernel, stride: the shapes of ResNet18 at 32 to 128
+        // pixels with fewer channels, and some with odd sides.
         for (h, w, c, k, size, stride) in [
             (1, 1, 8, 8, 3, 1),
             (2, 2, 8, 8, 3, 1),
@@ -512,7 +514,7 @@ mod tests {
             let x = channels_last(&Tensor::randn([6, c, h, w], on)).unwrap();
             let weight = channels_last(&Tensor::randn([k, c, size, size], on)).unwrap();
             for (kind, most) in [(Kind::Float, 1e-6), (Kind::BFloat16, 1e-2)] {
-                // Both see the same rounded numbers.
+                // Rounded once, so that both get the same numbers.
                 let weight = weight.to_kind(kind).to_kind(Kind::Float);
                 let x = x.to_kind(kind);
                 let plain = |x: &Tensor, weight: &Tensor| {
@@ -544,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn libtorch_says_where_it_is() {
+    fn library_dir_holds_libtorch() {
         assert!(library_dir().join("libtorch_cpu.so").exists());
         assert_eq!(version(), "2.13.0");
     }

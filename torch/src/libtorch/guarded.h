@@ -1,4 +1,5 @@
-// What every function of the shim that can fail is wrapped in.
+// The error convention of the shim: a function that can fail returns null, or a message that the caller
+// gives to tinyres_free. No exception leaves the shim.
 
 #pragma once
 
@@ -7,7 +8,7 @@
 #include <cstring>
 #include <exception>
 
-// Runs `body`; null, or what it threw, as a message for tinyres_free.
+// Runs `body`. Returns null, or the message of what it threw.
 template <class Body> static char *guarded(Body body) noexcept {
   try {
     body();

@@ -4,6 +4,7 @@
 pub mod device;
 #[expect(unsafe_code, reason = "the one place where libtorch is called by hand")]
 pub(crate) mod ffi;
+pub(crate) mod tensors;
 
 pub use ffi::{exit_at_once, tune_allocator};
 

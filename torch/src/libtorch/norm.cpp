@@ -1,9 +1,28 @@
-// Batch normalisation in training on the CPU, with what follows it in a residual block: the addition of
-// the shortcut and the ReLU. libtorch walks through a map once for each of these and three times for the
-// normalisation; here one autograd function walks twice on the way forward and twice on the way back.
+// Batch normalisation in training on the CPU, fused with what follows it in a residual block: adding the
+// shortcut, and the ReLU. libtorch passes over the tensor once for each of these and three times for the
+// normalisation. This autograd function makes two passes forward and two backward.
 //
-// Maps are channels last: one row of channels for each place of each image. Rows are parted by their
-// number and the number of threads alone, so that a run can be repeated to the bit.
+// Names are those of PyTorch. N is the number of values of a channel: images * height * width. Forward, for
+// each channel:
+//
+//   mean  = sum(x) / N       var   = sum((x - mean)^2) / N    rstd = 1 / sqrt(var + eps)
+//   scale = weight * rstd    shift = bias - mean * scale
+//   y     = relu(scale * x + shift + shortcut)                each of relu and shortcut is optional
+//
+//   running_mean = (1 - momentum) * running_mean + momentum * mean
+//   running_var  = (1 - momentum) * running_var  + momentum * var * N / (N - 1)
+//
+// Backward, where mask is 1 where the argument of the ReLU is above 0, and 0 elsewhere:
+//
+//   g       = dy * mask      dshortcut = g
+//   dbias   = sum(g)         dweight   = sum(g * (x - mean)) * rstd
+//   dx      = scale * (g - dbias / N - (x - mean) * rstd * dweight / N)
+//           = scale * g - slope * x + level
+//   slope   = scale * rstd * dweight / N
+//   level   = slope * mean - scale * dbias / N
+//
+// Tensors are channels last. A row is the channels of one pixel of one image. How rows are divided among
+// threads follows from their number and the number of threads alone, so a run can be repeated to the bit.
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -19,11 +38,11 @@
 #include "norm.h"
 #include "parallel.h"
 
-// Compiled for each width of vectors, of which the widest that the processor has is taken.
+// Compiles a function once per instruction set; the dynamic linker picks the widest that the CPU has.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EACH_WIDTH __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#define FOR_EACH_ISA __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
 #else
-#define FOR_EACH_WIDTH
+#define FOR_EACH_ISA
 #endif
 
 namespace {
@@ -32,27 +51,27 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Rows that are added up in f32, before the sum goes to f64.
+// Rows that are summed in f32 before the sum is added to one in f64.
 constexpr int64_t BLOCK = 128;
 
-// Adds to `sums` [2, C] what rows are above `origin`, and the squares of that.
+// Adds sum(x - origin) and sum((x - origin)^2) over the rows to `sums` [2, C].
 template <class T>
-FOR_EACH_WIDTH void add_moments(const T *__restrict x, int64_t rows, int64_t channels,
-                                const float *__restrict origin, float *__restrict sums) {
+FOR_EACH_ISA void add_moments(const T *__restrict x, int64_t rows, int64_t channels,
+                              const float *__restrict origin, float *__restrict sums) {
   float *__restrict squares = sums + channels;
   for (; rows > 0; rows--, x += channels)
     for (int64_t c = 0; c < channels; c++) {
-      const float above = static_cast<float>(x[c]) - origin[c];
-      sums[c] += above;
-      squares[c] += above * above;
+      const float centered = static_cast<float>(x[c]) - origin[c];
+      sums[c] += centered;
+      squares[c] += centered * centered;
     }
 }
 
-// One walk forward, from the normalisation to the ReLU, which lets what is no number through.
+// y = relu(scale * x + shift + shortcut). NaN passes through the ReLU.
 template <class T, bool Shortcut, bool Relu>
-FOR_EACH_WIDTH void normalize(const T *__restrict x, const T *__restrict shortcut, T *__restrict y,
-                              int64_t rows, int64_t channels, const float *__restrict scale,
-                              const float *__restrict shift) {
+FOR_EACH_ISA void forward_rows(const T *__restrict x, const T *__restrict shortcut, T *__restrict y,
+                               int64_t rows, int64_t channels, const float *__restrict scale,
+                               const float *__restrict shift) {
   for (; rows > 0; rows--, x += channels, y += channels) {
     for (int64_t c = 0; c < channels; c++) {
       float value = static_cast<float>(x[c]) * scale[c] + shift[c];
@@ -67,56 +86,55 @@ FOR_EACH_WIDTH void normalize(const T *__restrict x, const T *__restrict shortcu
   }
 }
 
-// Whether a place passes the ReLU: any does where there is none, and where a shortcut was added the output
-// says it.
-enum class Passes { All, ByInput, ByOutput };
+// How backward recovers the ReLU's mask. None: no ReLU, so it is 1. FromInput: scale * x + shift > 0.
+// FromOutput: y > 0, needed once a shortcut was added.
+enum class Mask { None, FromInput, FromOutput };
 
-// Adds to `sums` [2, C] what gradient reaches a channel through the ReLU, and its product with what the
-// channel is above `mean`. By the output it is written to `inner`, too.
-template <class T, Passes passes>
-FOR_EACH_WIDTH void add_gradients(const T *__restrict grad, const T *__restrict x, const T *__restrict y,
-                                  T *__restrict inner, int64_t rows, int64_t channels,
-                                  const float *__restrict mean, const float *__restrict scale,
-                                  const float *__restrict shift, float *__restrict sums) {
+// Adds sum(g) and sum(g * (x - mean)) over the rows to `sums` [2, C]. FromOutput also writes g.
+template <class T, Mask mask>
+FOR_EACH_ISA void add_grad_sums(const T *__restrict dy, const T *__restrict x, const T *__restrict y,
+                                T *__restrict g_out, int64_t rows, int64_t channels,
+                                const float *__restrict mean, const float *__restrict scale,
+                                const float *__restrict shift, float *__restrict sums) {
   float *__restrict products = sums + channels;
-  for (; rows > 0; rows--, grad += channels, x += channels) {
+  for (; rows > 0; rows--, dy += channels, x += channels) {
     for (int64_t c = 0; c < channels; c++) {
-      float reaching = static_cast<float>(grad[c]);
+      float g = static_cast<float>(dy[c]);
       const float value = static_cast<float>(x[c]);
-      if constexpr (passes == Passes::ByInput)
-        reaching = value * scale[c] + shift[c] > 0 ? reaching : 0;
-      if constexpr (passes == Passes::ByOutput) {
-        reaching = static_cast<float>(y[c]) > 0 ? reaching : 0;
-        inner[c] = static_cast<T>(reaching);
+      if constexpr (mask == Mask::FromInput)
+        g = value * scale[c] + shift[c] > 0 ? g : 0;
+      if constexpr (mask == Mask::FromOutput) {
+        g = static_cast<float>(y[c]) > 0 ? g : 0;
+        g_out[c] = static_cast<T>(g);
       }
-      sums[c] += reaching;
-      products[c] += reaching * (value - mean[c]);
+      sums[c] += g;
+      products[c] += g * (value - mean[c]);
     }
-    if constexpr (passes == Passes::ByOutput) {
+    if constexpr (mask == Mask::FromOutput) {
       y += channels;
-      inner += channels;
+      g_out += channels;
     }
   }
 }
 
-// The gradient of the input: `scale` times what reaches a place, less `slope` times its value, and `level`.
-template <class T, bool ByInput>
-FOR_EACH_WIDTH void differentiate(const T *__restrict grad, const T *__restrict x, T *__restrict out,
+// dx = scale * g - slope * x + level. With FromInput `grad` is dy, otherwise g.
+template <class T, bool FromInput>
+FOR_EACH_ISA void input_grad_rows(const T *__restrict grad, const T *__restrict x, T *__restrict dx,
                                   int64_t rows, int64_t channels, const float *__restrict scale,
                                   const float *__restrict shift, const float *__restrict slope,
                                   const float *__restrict level) {
-  for (; rows > 0; rows--, grad += channels, x += channels, out += channels)
+  for (; rows > 0; rows--, grad += channels, x += channels, dx += channels)
     for (int64_t c = 0; c < channels; c++) {
-      float reaching = static_cast<float>(grad[c]);
+      float g = static_cast<float>(grad[c]);
       const float value = static_cast<float>(x[c]);
-      if constexpr (ByInput)
-        reaching = value * scale[c] + shift[c] > 0 ? reaching : 0;
-      out[c] = static_cast<T>(scale[c] * reaching - slope[c] * value + level[c]);
+      if constexpr (FromInput)
+        g = value * scale[c] + shift[c] > 0 ? g : 0;
+      dx[c] = static_cast<T>(scale[c] * g - slope[c] * value + level[c]);
     }
 }
 
-// Calls `work` for a part of the rows on each thread: its number, its first row and how many.
-template <class Work> void in_parts(int64_t rows, Work work) {
+// Divides the rows among the threads: calls work(part, first row, number of rows) for each part.
+template <class Work> void parallel_rows(int64_t rows, Work work) {
   const int64_t parts = at::get_num_threads();
   tinyres::in_parallel(parts, [&](int64_t part) {
     const int64_t first = rows * part / parts;
@@ -124,11 +142,11 @@ template <class Work> void in_parts(int64_t rows, Work work) {
   });
 }
 
-// The sum [2, C] of what `add` adds up for blocks of rows.
-template <class Add> std::vector<double> sum(int64_t rows, int64_t channels, Add add) {
+// The f64 sum [2, C] over all rows. add(first row, number of rows, sums) adds a block of rows in f32.
+template <class Add> std::vector<double> sum_rows(int64_t rows, int64_t channels, Add add) {
   const size_t width = 2 * channels;
   std::vector<double> parts(at::get_num_threads() * width);
-  in_parts(rows, [&](int64_t part, int64_t first, int64_t count) {
+  parallel_rows(rows, [&](int64_t part, int64_t first, int64_t count) {
     std::vector<float> block(width);
     for (int64_t row = first; row < first + count; row += BLOCK) {
       std::fill(block.begin(), block.end(), 0.f);
@@ -143,154 +161,161 @@ template <class Add> std::vector<double> sum(int64_t rows, int64_t channels, Add
   return parts;
 }
 
-// Calls `work` with a value of the type of the maps.
-template <class Work> auto of_type(const Tensor &maps, Work work) {
-  return maps.scalar_type() == at::kFloat ? work(float()) : work(at::BFloat16());
+// Calls work(T()), where T is the element type of `x`: float or BFloat16.
+template <class Work> auto dispatch_dtype(const Tensor &x, Work work) {
+  return x.scalar_type() == at::kFloat ? work(float()) : work(at::BFloat16());
 }
 
-struct Shape {
+struct Dims {
   int64_t rows, channels;
 
-  explicit Shape(const Tensor &x) : rows(x.size(0) * x.size(2) * x.size(3)), channels(x.size(1)) {}
+  explicit Dims(const Tensor &x) : rows(x.size(0) * x.size(2) * x.size(3)), channels(x.size(1)) {}
 };
 
-// Of the batch: f64 [2, C], mean and variance.
-std::vector<double> statistics(const Tensor &x) {
-  const Shape a(x);
-  return of_type(x, [&](auto value) {
+// Mean and biased variance of the batch, f64 [2, C].
+std::vector<double> batch_mean_var(const Tensor &x) {
+  const Dims d(x);
+  return dispatch_dtype(x, [&](auto value) {
     using T = decltype(value);
-    const T *from = x.const_data_ptr<T>();
-    // Of squares as large as the variance little is lost, so they are taken from a value that occurs.
-    const std::vector<float> origin(from, from + a.channels);
-    auto sums = sum(a.rows, a.channels, [&](int64_t row, int64_t rows, float *sums) {
-      add_moments(from + row * a.channels, rows, a.channels, origin.data(), sums);
+    const T *values = x.const_data_ptr<T>();
+    // Shifted variance: subtract the first pixel's value before squaring, or the difference of the sums
+    // cancels when |mean| is much larger than the standard deviation.
+    const std::vector<float> origin(values, values + d.channels);
+    auto sums = sum_rows(d.rows, d.channels, [&](int64_t row, int64_t rows, float *sums) {
+      add_moments(values + row * d.channels, rows, d.channels, origin.data(), sums);
     });
-    for (int64_t c = 0; c < a.channels; c++) {
-      const double above = sums[c] / a.rows;
-      sums[c] = origin[c] + above;
-      sums[a.channels + c] = std::max(0.0, sums[a.channels + c] / a.rows - above * above);
+    for (int64_t c = 0; c < d.channels; c++) {
+      const double centered = sums[c] / d.rows;
+      sums[c] = origin[c] + centered;
+      sums[d.channels + c] = std::max(0.0, sums[d.channels + c] / d.rows - centered * centered);
     }
     return sums;
   });
 }
 
-// What a channel is multiplied by, and what is then added.
-struct Line {
+// The normalisation as one affine map for each channel: scale * x + shift.
+struct Affine {
   std::vector<float> scale, shift;
 
-  // `shape` is f32 [2, C]: mean, and 1 / sqrt(variance + eps).
-  Line(const Tensor &weight, const Tensor &bias, const Tensor &shape)
+  // `mean_rstd` is f32 [2, C].
+  Affine(const Tensor &weight, const Tensor &bias, const Tensor &mean_rstd)
       : scale(weight.numel()), shift(weight.numel()) {
-    const float *mean = shape.const_data_ptr<float>(), *spread = mean + weight.numel();
-    const float *gain = weight.const_data_ptr<float>(), *offset = bias.const_data_ptr<float>();
+    const float *mean = mean_rstd.const_data_ptr<float>(), *rstd = mean + weight.numel();
+    const float *gamma = weight.const_data_ptr<float>(), *beta = bias.const_data_ptr<float>();
     for (size_t c = 0; c < scale.size(); c++) {
-      scale[c] = gain[c] * spread[c];
-      shift[c] = offset[c] - mean[c] * scale[c];
+      scale[c] = gamma[c] * rstd[c];
+      shift[c] = beta[c] - mean[c] * scale[c];
     }
   }
 };
 
-struct Normalization : torch::autograd::Function<Normalization> {
+struct BatchNorm : torch::autograd::Function<BatchNorm> {
   static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &weight,
-                        const Tensor &bias, const std::optional<Tensor> &shortcut, const Tensor &shape,
-                        bool relu) {
-    const Shape a(x);
-    const Line line(weight, bias, shape);
+                        const Tensor &bias, const std::optional<Tensor> &shortcut,
+                        const Tensor &mean_rstd, bool relu) {
+    const Dims d(x);
+    const Affine affine(weight, bias, mean_rstd);
     Tensor y = at::empty_like(x);
-    of_type(x, [&](auto value) {
+    dispatch_dtype(x, [&](auto value) {
       using T = decltype(value);
-      const T *from = x.const_data_ptr<T>();
-      const T *beside = shortcut ? shortcut->const_data_ptr<T>() : nullptr;
-      T *const to = y.mutable_data_ptr<T>();
-      const auto walk = beside ? normalize<T, true, true>
-                        : relu ? normalize<T, false, true>
-                               : normalize<T, false, false>;
-      in_parts(a.rows, [&](int64_t, int64_t first, int64_t count) {
-        const int64_t at = first * a.channels;
-        walk(from + at, beside ? beside + at : nullptr, to + at, count, a.channels, line.scale.data(),
-             line.shift.data());
+      const T *x_data = x.const_data_ptr<T>();
+      const T *shortcut_data = shortcut ? shortcut->const_data_ptr<T>() : nullptr;
+      T *const y_data = y.mutable_data_ptr<T>();
+      const auto kernel = shortcut_data ? forward_rows<T, true, true>
+                          : relu        ? forward_rows<T, false, true>
+                                        : forward_rows<T, false, false>;
+      parallel_rows(d.rows, [&](int64_t, int64_t first, int64_t count) {
+        const int64_t at = first * d.channels;
+        kernel(x_data + at, shortcut_data ? shortcut_data + at : nullptr, y_data + at, count, d.channels,
+               affine.scale.data(), affine.shift.data());
       });
     });
-    context->save_for_backward({x, weight, bias, shape, shortcut ? y : Tensor()});
+    context->save_for_backward({x, weight, bias, mean_rstd, shortcut ? y : Tensor()});
     context->saved_data["relu"] = relu;
     return y;
   }
 
   static variable_list backward(AutogradContext *context, const variable_list &outputs) {
     const auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &shape = saved[3], &y = saved[4];
-    const bool by_output = y.defined(), by_input = context->saved_data["relu"].toBool() && !by_output;
-    const Tensor grad = outputs[0].contiguous(at::MemoryFormat::ChannelsLast);
-    const Tensor inner = by_output ? at::empty_like(x) : grad;
-    const Tensor of_x = at::empty_like(x), of_weight = at::empty_like(weight), of_bias = at::empty_like(bias);
-    const Shape a(x);
-    const Line line(weight, bias, shape);
-    const float *mean = shape.const_data_ptr<float>(), *spread = mean + a.channels;
-    const float *scale = line.scale.data(), *shift = line.shift.data();
-    of_type(x, [&](auto value) {
+    const Tensor &x = saved[0], &weight = saved[1], &bias = saved[2], &mean_rstd = saved[3], &y = saved[4];
+    const bool from_output = y.defined();
+    const bool from_input = context->saved_data["relu"].toBool() && !from_output;
+    const Tensor dy = outputs[0].contiguous(at::MemoryFormat::ChannelsLast);
+    // With a shortcut the first pass stores g, which is also dshortcut. Otherwise the second pass
+    // computes it again from dy.
+    const Tensor g = from_output ? at::empty_like(x) : dy;
+    const Tensor dx = at::empty_like(x), dweight = at::empty_like(weight), dbias = at::empty_like(bias);
+    const Dims d(x);
+    const Affine affine(weight, bias, mean_rstd);
+    const float *mean = mean_rstd.const_data_ptr<float>(), *rstd = mean + d.channels;
+    const float *scale = affine.scale.data(), *shift = affine.shift.data();
+    dispatch_dtype(x, [&](auto value) {
       using T = decltype(value);
-      const T *const from = x.const_data_ptr<T>(), *const slopes = grad.const_data_ptr<T>();
-      const T *const after = by_output ? y.const_data_ptr<T>() : nullptr;
-      T *const kept = by_output ? inner.mutable_data_ptr<T>() : nullptr;
-      const auto add = by_output  ? add_gradients<T, Passes::ByOutput>
-                       : by_input ? add_gradients<T, Passes::ByInput>
-                                  : add_gradients<T, Passes::All>;
-      const auto sums = sum(a.rows, a.channels, [&](int64_t row, int64_t rows, float *sums) {
-        const int64_t at = row * a.channels;
-        add(slopes + at, from + at, after ? after + at : nullptr, kept ? kept + at : nullptr, rows,
-            a.channels, mean, scale, shift, sums);
+      const T *const x_data = x.const_data_ptr<T>(), *const dy_data = dy.const_data_ptr<T>();
+      const T *const y_data = from_output ? y.const_data_ptr<T>() : nullptr;
+      T *const g_out = from_output ? g.mutable_data_ptr<T>() : nullptr;
+      const auto add = from_output  ? add_grad_sums<T, Mask::FromOutput>
+                       : from_input ? add_grad_sums<T, Mask::FromInput>
+                                    : add_grad_sums<T, Mask::None>;
+      const auto sums = sum_rows(d.rows, d.channels, [&](int64_t row, int64_t rows, float *sums) {
+        const int64_t at = row * d.channels;
+        add(dy_data + at, x_data + at, y_data ? y_data + at : nullptr, g_out ? g_out + at : nullptr, rows,
+            d.channels, mean, scale, shift, sums);
       });
-      std::vector<float> slope(a.channels), level(a.channels);
-      for (int64_t c = 0; c < a.channels; c++) {
-        const double product = sums[a.channels + c] * spread[c];
-        of_bias.mutable_data_ptr<float>()[c] = static_cast<float>(sums[c]);
-        of_weight.mutable_data_ptr<float>()[c] = static_cast<float>(product);
-        const double along = scale[c] * spread[c] * product / a.rows;
+      std::vector<float> slope(d.channels), level(d.channels);
+      for (int64_t c = 0; c < d.channels; c++) {
+        const double product = sums[d.channels + c] * rstd[c];
+        dbias.mutable_data_ptr<float>()[c] = static_cast<float>(sums[c]);
+        dweight.mutable_data_ptr<float>()[c] = static_cast<float>(product);
+        const double along = scale[c] * rstd[c] * product / d.rows;
         slope[c] = static_cast<float>(along);
-        level[c] = static_cast<float>(along * mean[c] - scale[c] * sums[c] / a.rows);
+        level[c] = static_cast<float>(along * mean[c] - scale[c] * sums[c] / d.rows);
       }
-      T *const to = of_x.mutable_data_ptr<T>();
-      const T *const reaching = inner.const_data_ptr<T>();
-      const auto walk = by_input ? differentiate<T, true> : differentiate<T, false>;
-      in_parts(a.rows, [&](int64_t, int64_t first, int64_t count) {
-        const int64_t at = first * a.channels;
-        walk(reaching + at, from + at, to + at, count, a.channels, scale, shift, slope.data(),
-             level.data());
+      T *const dx_data = dx.mutable_data_ptr<T>();
+      const T *const g_data = g.const_data_ptr<T>();
+      const auto kernel = from_input ? input_grad_rows<T, true> : input_grad_rows<T, false>;
+      parallel_rows(d.rows, [&](int64_t, int64_t first, int64_t count) {
+        const int64_t at = first * d.channels;
+        kernel(g_data + at, x_data + at, dx_data + at, count, d.channels, scale, shift, slope.data(),
+               level.data());
       });
     });
-    return {of_x, of_weight, of_bias, context->needs_input_grad(3) ? inner : Tensor(), Tensor(), Tensor()};
+    return {dx, dweight, dbias, context->needs_input_grad(3) ? g : Tensor(), Tensor(), Tensor()};
   }
 };
 
 } // namespace
 
-Tensor tinyres::batch_norm(const Tensor &x, const Tensor &weight, const Tensor &bias, const Tensor &mean,
-                           const Tensor &variance, const std::optional<Tensor> &shortcut, bool relu,
-                           double momentum, double eps) {
-  TORCH_CHECK(x.dim() == 4, "batch normalisation of ", x.sizes());
+Tensor tinyres::batch_norm(const Tensor &x, const Tensor &weight, const Tensor &bias,
+                           const Tensor &running_mean, const Tensor &running_var,
+                           const std::optional<Tensor> &shortcut, bool relu, double momentum, double eps) {
+  TORCH_CHECK(x.dim() == 4, "batch norm: input of shape ", x.sizes(), ", expected [N, C, H, W]");
   TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16,
-              "batch normalisation of ", x.scalar_type());
-  const Shape a(x);
-  TORCH_CHECK(a.rows > 1, "one value of a channel, of ", x.sizes(), ", has no variance");
-  for (const Tensor *each : {&weight, &bias, &mean, &variance})
-    TORCH_CHECK(each->is_contiguous() && each->numel() == a.channels && each->scalar_type() == at::kFloat,
-                "batch normalisation of ", x.sizes(), " by ", each->scalar_type(), " ", each->sizes());
+              "batch norm: input of type ", x.scalar_type(), ", expected Float or BFloat16");
+  const Dims d(x);
+  TORCH_CHECK(d.rows > 1, "batch norm: one value per channel in ", x.sizes(), " has no variance");
+  for (const Tensor *each : {&weight, &bias, &running_mean, &running_var})
+    TORCH_CHECK(each->is_contiguous() && each->numel() == d.channels && each->scalar_type() == at::kFloat,
+                "batch norm: a parameter is ", each->scalar_type(), " ", each->sizes(),
+                ", expected Float [", d.channels, "]");
   TORCH_CHECK(!shortcut || (relu && shortcut->sizes() == x.sizes() &&
                             shortcut->scalar_type() == x.scalar_type()),
-              "a shortcut without a ReLU, or of another kind than ", x.sizes());
-  const Tensor maps = x.contiguous(at::MemoryFormat::ChannelsLast);
-  const auto batch = statistics(maps);
-  const Tensor shape = at::empty({2, a.channels}, weight.options().requires_grad(false));
-  float *const of_mean = mean.mutable_data_ptr<float>(), *const of_variance = variance.mutable_data_ptr<float>();
-  for (int64_t c = 0; c < a.channels; c++) {
-    const double among = batch[a.channels + c], unbiased = among * a.rows / (a.rows - 1);
-    shape.mutable_data_ptr<float>()[c] = static_cast<float>(batch[c]);
-    shape.mutable_data_ptr<float>()[a.channels + c] = static_cast<float>(1 / std::sqrt(among + eps));
-    of_mean[c] = static_cast<float>((1 - momentum) * of_mean[c] + momentum * batch[c]);
-    of_variance[c] = static_cast<float>((1 - momentum) * of_variance[c] + momentum * unbiased);
+              "batch norm: a shortcut needs a ReLU, and the shape and type of the input, ", x.sizes());
+  const Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
+  const auto mean_var = batch_mean_var(input);
+  const Tensor mean_rstd = at::empty({2, d.channels}, weight.options().requires_grad(false));
+  float *const mean_out = running_mean.mutable_data_ptr<float>();
+  float *const var_out = running_var.mutable_data_ptr<float>();
+  for (int64_t c = 0; c < d.channels; c++) {
+    const double mean = mean_var[c], var = mean_var[d.channels + c];
+    const double unbiased = var * d.rows / (d.rows - 1);
+    mean_rstd.mutable_data_ptr<float>()[c] = static_cast<float>(mean);
+    mean_rstd.mutable_data_ptr<float>()[d.channels + c] = static_cast<float>(1 / std::sqrt(var + eps));
+    mean_out[c] = static_cast<float>((1 - momentum) * mean_out[c] + momentum * mean);
+    var_out[c] = static_cast<float>((1 - momentum) * var_out[c] + momentum * unbiased);
   }
-  std::optional<Tensor> beside;
+  std::optional<Tensor> addend;
   if (shortcut)
-    beside = shortcut->contiguous(at::MemoryFormat::ChannelsLast);
-  return Normalization::apply(maps, weight, bias, beside, shape, relu);
+    addend = shortcut->contiguous(at::MemoryFormat::ChannelsLast);
+  return BatchNorm::apply(input, weight, bias, addend, mean_rstd, relu);
 }

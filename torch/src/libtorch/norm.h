@@ -6,12 +6,12 @@
 
 namespace tinyres {
 
-// `x` [N, C, H, W], channels last, on the CPU, normalised by the statistics of the batch, which go into
-// `mean` and `variance` with the share `momentum`; plus `shortcut`, where there is one; and through a
-// ReLU, where `relu`, as always behind a shortcut. Of the dtype of `x`, f32 or bfloat16; all that is per
-// channel is f32.
+// Batch normalisation of `x` [N, C, H, W] in training on the CPU: relu(norm(x) + shortcut), channels last.
+// `x`, `shortcut` and the result are all f32 or all bfloat16; the other tensors are f32 [C]. A shortcut
+// requires `relu`. Updates `running_mean` and `running_var`, in which the batch has the weight `momentum`.
+// norm.cpp has the equations.
 at::Tensor batch_norm(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias,
-                      const at::Tensor &mean, const at::Tensor &variance,
+                      const at::Tensor &running_mean, const at::Tensor &running_var,
                       const std::optional<at::Tensor> &shortcut, bool relu, double momentum, double eps);
 
 } // namespace tinyres

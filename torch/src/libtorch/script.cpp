@@ -1,6 +1,6 @@
-// TorchScript modules, made from named tensors and the text of a forward pass. A file of its own, since
-// the headers of the JIT take longer to compile than the rest of the shim. As in shim.cpp, functions
-// return null or a message for tinyres_free, and ffi/script.rs is the only caller.
+// Builds TorchScript modules from named tensors and the source of a forward pass. Apart from shim.cpp because
+// the headers of the JIT take longer to compile than the rest of the shim. guarded.h has the error convention.
+// ffi/script.rs is the only caller.
 
 #include "guarded.h"
 
@@ -15,7 +15,7 @@ using torch::jit::Module;
 
 namespace {
 
-// A module with the mark that train() and eval() set, which Python's modules have by themselves.
+// A module with the attribute `training`, which train() and eval() set. Modules made in Python have it.
 Module make(const char *name, std::shared_ptr<torch::jit::CompilationUnit> unit) {
   Module module(c10::QualifiedName("__torch__.tinyres", name), std::move(unit),
                 /*shouldMangle=*/true);
@@ -23,7 +23,7 @@ Module make(const char *name, std::shared_ptr<torch::jit::CompilationUnit> unit)
   return module;
 }
 
-// The submodule of `module` called `name`, which is made if it is not there.
+// The submodule `name` of `module`, created if it does not exist.
 Module child(Module module, const std::string &name) {
   if (!module.hasattr(name))
     module.register_module(name, make("Part", module._ivalue()->compilation_unit()));
@@ -42,7 +42,7 @@ char *tinyres_script_new(const char *name, Module **out) {
 
 void tinyres_script_free(Module *module) { delete module; }
 
-// Registers a tensor under a path such as layer1.0.conv1.weight, in submodules of these names.
+// Registers a tensor under a path such as layer1.0.conv1.weight, creating the submodules on the way.
 char *tinyres_script_tensor(Module *root, const char *path, const at::Tensor *tensor,
                             bool parameter) {
   return guarded([&] {
@@ -73,7 +73,7 @@ char *tinyres_script_strings(Module *module, const char *name, const char *const
   });
 }
 
-// Compiles the methods in `code`, and writes the module to a u8 tensor.
+// Compiles the methods in `code`, and returns the module's file as a u8 tensor.
 char *tinyres_script_save(Module *module, const char *code, at::Tensor **out) {
   return guarded([&] {
     module->define(code);

@@ -1,6 +1,6 @@
-// What tch does not bind, compiled against the headers of the libtorch that it links. Every
-// function that can fail returns null, or a message that the caller gives to tinyres_free.
-// ffi.rs declares all of it once more, and is its only caller.
+// Functions of libtorch that tch does not bind, and our kernels, behind a C interface. Compiled against the
+// headers of the libtorch that tch links. guarded.h has the error convention. ffi.rs repeats the
+// declarations, and is the only caller.
 
 #include "guarded.h"
 
@@ -31,7 +31,7 @@
 
 namespace {
 
-std::vector<at::Tensor> listed(at::Tensor *const *tensors, size_t count) {
+std::vector<at::Tensor> to_vector(at::Tensor *const *tensors, size_t count) {
   std::vector<at::Tensor> list;
   list.reserve(count);
   for (size_t i = 0; i < count; i++)
@@ -39,9 +39,9 @@ std::vector<at::Tensor> listed(at::Tensor *const *tensors, size_t count) {
   return list;
 }
 
-// The parameters' gradients, with the parameters' own strides: the fused kernels walk both as flat
-// memory. Autograd keeps that layout already, except for strides of dimensions of size 1, so
-// nothing is copied here.
+// The gradients of `params`, with the same strides as the parameters: the fused kernels read both as flat
+// memory. Autograd already keeps the layout, except for strides of dimensions of size 1, so nothing is
+// copied here.
 std::vector<at::Tensor> gradients(const std::vector<at::Tensor> &params) {
   std::vector<at::Tensor> grads;
   grads.reserve(params.size());
@@ -57,7 +57,7 @@ std::vector<at::Tensor> gradients(const std::vector<at::Tensor> &params) {
   return grads;
 }
 
-// The directory of the libtorch_cpu.so that this process runs.
+// The directory of the libtorch_cpu.so that this process has loaded.
 std::string library_dir() {
   Dl_info info;
   if (!dladdr(reinterpret_cast<void *>(&at::get_num_threads), &info) || !info.dli_fname)
@@ -73,7 +73,7 @@ extern "C" {
 
 void tinyres_free(char *text) { free(text); }
 
-// Ends the process without running the destructors of globals, which other threads may be using.
+// Ends the process without running the destructors of globals, which other threads may still use.
 void tinyres_exit(int code) { _exit(code); }
 
 const char *tinyres_version() { return TORCH_VERSION; }
@@ -88,9 +88,9 @@ bool tinyres_has_amx() {
 
 char *tinyres_library_dir() { return strdup(library_dir().c_str()); }
 
-// Keeps freed memory for the next step rather than handing it back to the system, and asks for it in
-// huge pages: activations are of the same sizes at every step, and pages given back are zeroed again
-// on their way in. libtorch reads the variable when it first allocates.
+// Keeps freed memory for the next step instead of returning it to the system, and asks for huge pages.
+// Activations have the same sizes at every step, and the kernel zeroes returned pages before it gives
+// them out again. libtorch reads the variable when it first allocates.
 void tinyres_tune_allocator() {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
@@ -108,7 +108,7 @@ char *tinyres_load_cuda() {
   return strdup(why ? why : "dlopen failed without a reason");
 }
 
-// Whether the dynamic linker finds a library: null, or why not.
+// Returns null if the dynamic linker finds the library, or its error message.
 char *tinyres_can_load(const char *name) {
   if (void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL)) {
     dlclose(handle);
@@ -118,7 +118,7 @@ char *tinyres_can_load(const char *name) {
   return strdup(why ? why : "dlopen failed without a reason");
 }
 
-// Bytes of the device's memory that nobody has taken.
+// Writes the bytes of free memory of a CUDA device to `out`.
 char *tinyres_free_memory(int8_t device, size_t *out) {
   return guarded([&] {
     *out = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getMemoryInfo(device).first;
@@ -132,8 +132,8 @@ char *tinyres_allow_tf32(bool allow) {
   });
 }
 
-// Begins or ends autocast to bfloat16 on this thread. By the functions that take a device: those that
-// tch binds print a warning at every call.
+// Begins or ends autocast to bfloat16 on this thread. Uses the functions that take a device: those that tch
+// binds print a deprecation warning at every call.
 char *tinyres_autocast_bf16(bool begin) {
   return guarded([&] {
     at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16);
@@ -154,22 +154,22 @@ char *tinyres_conv2d(const at::Tensor *x, const at::Tensor *weight, int64_t stri
   return guarded([&] { *out = new at::Tensor(tinyres::conv2d(*x, *weight, stride, pad)); });
 }
 
-// `norm` is weight, bias, running mean and running variance; `shortcut` may be null.
+// `norm` has four tensors: weight, bias, running mean, running variance. `shortcut` may be null.
 char *tinyres_batch_norm(const at::Tensor *x, const at::Tensor *const *norm, const at::Tensor *shortcut,
                          bool relu, double momentum, double eps, at::Tensor **out) {
   return guarded([&] {
-    const auto beside = shortcut ? std::optional(*shortcut) : std::nullopt;
-    *out = new at::Tensor(tinyres::batch_norm(*x, *norm[0], *norm[1], *norm[2], *norm[3], beside, relu,
+    const auto addend = shortcut ? std::optional(*shortcut) : std::nullopt;
+    *out = new at::Tensor(tinyres::batch_norm(*x, *norm[0], *norm[1], *norm[2], *norm[3], addend, relu,
                                               momentum, eps));
   });
 }
 
-// A copy in page-locked memory. tch's pin_memory passes a device, which libtorch warns about.
+// Copies to page-locked memory. tch's pin_memory passes a device, about which libtorch warns.
 char *tinyres_pin(const at::Tensor *in, at::Tensor **out) {
   return guarded([&] { *out = new at::Tensor(in->pin_memory()); });
 }
 
-// Drops the gradient, so that the next backward pass moves its result in instead of adding to it.
+// Drops the gradient, so that the next backward pass stores its result instead of adding to it.
 char *tinyres_clear_grad(at::Tensor *tensor) {
   return guarded([&] { tensor->mutable_grad().reset(); });
 }
@@ -179,10 +179,10 @@ size_t tinyres_storage_users(const at::Tensor *tensor) { return tensor->storage(
 char *tinyres_sgd(at::Tensor *const *params, at::Tensor *const *momenta, size_t count, double lr,
                   double momentum, double weight_decay, bool nesterov) {
   return guarded([&] {
-    const auto weights = listed(params, count);
-    // Without momentum it takes no buffers.
+    const auto weights = to_vector(params, count);
+    // Without momentum the kernel takes an empty list.
     const size_t buffers = momentum == 0.0 ? 0 : count;
-    at::_fused_sgd_(weights, gradients(weights), listed(momenta, buffers), weight_decay, momentum, lr,
+    at::_fused_sgd_(weights, gradients(weights), to_vector(momenta, buffers), weight_decay, momentum, lr,
                     /*dampening=*/0.0, nesterov, /*maximize=*/false, /*is_first_step=*/false);
   });
 }
@@ -191,16 +191,16 @@ char *tinyres_adam(at::Tensor *const *params, at::Tensor *const *means,
                    at::Tensor *const *squares, const at::Tensor *step, size_t count, double lr,
                    double beta1, double beta2, double eps, double weight_decay) {
   return guarded([&] {
-    const auto weights = listed(params, count);
+    const auto weights = to_vector(params, count);
     const std::vector<at::Tensor> steps(count, *step);
-    at::_fused_adam_(weights, gradients(weights), listed(means, count), listed(squares, count),
+    at::_fused_adam_(weights, gradients(weights), to_vector(means, count), to_vector(squares, count),
                      /*max_exp_avg_sqs=*/{}, steps, lr, beta1, beta2, weight_decay, eps,
                      /*amsgrad=*/false, /*maximize=*/false);
   });
 }
 
-// A mark in the device's current stream, behind all work queued so far.
-char *tinyres_mark(int8_t device, c10::Event **out) {
+// Records an event in the device's current stream, after all work queued so far.
+char *tinyres_event_record(int8_t device, c10::Event **out) {
   return guarded([&] {
     const c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
     auto event = std::make_unique<c10::Event>(c10::DeviceType::CUDA);
@@ -209,14 +209,14 @@ char *tinyres_mark(int8_t device, c10::Event **out) {
   });
 }
 
-char *tinyres_mark_passed(const c10::Event *event, bool *out) {
+char *tinyres_event_query(const c10::Event *event, bool *out) {
   return guarded([&] { *out = event->query(); });
 }
 
-char *tinyres_mark_wait(const c10::Event *event) {
+char *tinyres_event_wait(const c10::Event *event) {
   return guarded([&] { event->synchronize(); });
 }
 
-void tinyres_mark_free(c10::Event *event) { delete event; }
+void tinyres_event_free(c10::Event *event) { delete event; }
 
 } // extern "C"

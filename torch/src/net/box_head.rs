@@ -1,4 +1,5 @@
-//! What predicts an image's box from the network's last feature map.
+//! The head that predicts an image's box from the network's last feature map. Boxes are centre x, centre y,
+//! width and height, as fractions of the image's sides. `boxes` has the loss.
 
 use tch::{Kind, Tensor};
 
@@ -6,19 +7,27 @@ use super::Role;
 use super::layers::{BatchNorm, Conv, Maker, zeros};
 use crate::Result;
 
-/// Channels of the map that positions are read from.
+/// Prefix of the names of the head's tensors. No tensor of torchvision's network has it.
+pub(crate) const PREFIX: &str = "box_head.";
+
+/// Channels after the 1x1 convolution.
 const CHANNELS: i64 = 128;
-/// Cells a side of the grid that a map of any size is brought to.
+/// Cells along each side of the grid that the map is pooled to, whatever its size.
 const GRID: i64 = 2;
-/// Of what the linear layer reads. Its inputs are many and above zero on average, so that with the
-/// classifier's learning rate its steps would overshoot: they grow with the square of this.
+/// Scale of the inputs of the linear layer. They are `CHANNELS * GRID^2 = 512` and mostly positive, so an
+/// SGD step moves the output by about `SCALE^2`: with 1 it overshoots at the classifier's learning rate.
 const SCALE: f64 = 0.125;
-/// A side of the mean box counts as at least so far from 0 and 1, where a sigmoid has no slope.
+/// Each value of the mean box is kept this far from 0 and 1, where a sigmoid has no slope.
 const MARGIN: f64 = 1e-3;
 
-/// Reads a box from where things are in a feature map: a 1x1 convolution keeps the map's places
-/// apart, its average over each cell of a grid makes it of one size, and what a linear layer makes
-/// of all cells is added to the mean box before the sigmoid. Starts as the mean box, whatever it sees.
+/// The box head:
+///
+/// ```text
+/// cells = avg_pool(relu(norm(conv1x1(features))), GRID x GRID)
+/// box   = sigmoid(logit(mean) + linear(SCALE * cells))
+/// ```
+///
+/// The linear layer starts at 0, so an untrained head predicts the mean box for every image.
 #[derive(Debug)]
 pub(super) struct BoxHead {
     conv: Conv,
@@ -28,33 +37,30 @@ pub(super) struct BoxHead {
 }
 
 impl BoxHead {
-    /// Its tensors are named `box_head.*`, which no network of torchvision's has.
+    /// A head for feature maps of `inputs` channels.
     pub(super) fn new(make: &mut Maker, inputs: i64) -> Result<Self> {
-        let conv = make.conv("box_head.conv", inputs, CHANNELS, 1, 1)?;
-        let norm = make.batch_norm("box_head.norm", CHANNELS)?;
+        let name = |part: &str| format!("{PREFIX}{part}");
+        let conv = make.conv(&name("conv"), inputs, CHANNELS, 1, 1)?;
+        let norm = make.batch_norm(&name("norm"), CHANNELS)?;
         let weight = zeros(&[4, CHANNELS * GRID * GRID])?;
         let middle = zeros(&[4])?.f_fill_(0.5)?;
         Ok(Self {
             conv,
             norm,
             linear: (
-                make.add("box_head.linear.weight".to_owned(), &weight, Role::Weight)?,
-                make.add(
-                    "box_head.linear.bias".to_owned(),
-                    &zeros(&[4])?,
-                    Role::Plain,
-                )?,
+                make.add(name("linear.weight"), &weight, Role::Weight)?,
+                make.add(name("linear.bias"), &zeros(&[4])?, Role::NoDecay)?,
             ),
-            mean: make.add("box_head.mean".to_owned(), &middle, Role::Buffer)?,
+            mean: make.add(name("mean"), &middle, Role::Buffer)?,
         })
     }
 
-    /// The box that it starts at: centre, width and height, `f32 [4]`.
+    /// The mean box, `f32 [4]`, by a handle.
     pub(super) fn mean(&self) -> Tensor {
         self.mean.shallow_clone()
     }
 
-    /// Boxes `f32 [B, 4]`: centre, width and height, of feature maps `[B, inputs, h, w]`.
+    /// Boxes, `f32 [B, 4]`, from feature maps `[B, inputs, h, w]`.
     pub(super) fn forward(&self, features: &Tensor, train: bool) -> Result<Tensor> {
         let map = self.conv.forward(features)?;
         let map = self.norm.forward_relu(&map, None, train)?;
@@ -63,9 +69,9 @@ impl BoxHead {
             .f_flatten(1, -1)?
             .f_mul_scalar(SCALE)?;
         let (weight, bias) = &self.linear;
-        // As in the classifier: the maps may be bfloat16.
+        // The maps may be bfloat16, as in the classifier.
         let cells = cells.f_to_kind(weight.kind())?;
-        let moved = cells.f_linear(weight, Some(bias))?.f_to_kind(Kind::Float)?;
-        Ok(moved.f_add(&self.mean.f_logit(MARGIN)?)?.f_sigmoid()?)
+        let offset = cells.f_linear(weight, Some(bias))?.f_to_kind(Kind::Float)?;
+        Ok(offset.f_add(&self.mean.f_logit(MARGIN)?)?.f_sigmoid()?)
     }
 }

@@ -1,14 +1,18 @@
-//! What the network is made of, and how it is drawn.
+//! The layers of the network: convolution, batch norm and residual block, and `Maker`, which draws their
+//! initial values. On a CPU they use the shim's kernels, and on a GPU libtorch's.
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Named, Role};
+use super::{NamedTensor, Role};
 use crate::Result;
 use crate::libtorch::ffi;
 
-/// Share of the newest batch in the running statistics.
+/// Weight of the newest batch in the running statistics: the `momentum` of PyTorch's `BatchNorm2d`.
 pub(crate) const STATISTICS_MOMENTUM: f64 = 0.1;
+/// The `eps` of PyTorch's `BatchNorm2d`.
 pub(crate) const EPSILON: f64 = 1e-5;
+
+/// A convolution without bias; its padding keeps the size of the map at stride 1.
 #[derive(Debug)]
 pub(super) struct Conv {
     weight: Tensor,
@@ -26,6 +30,7 @@ impl Conv {
     }
 }
 
+/// A batch normalisation. All its tensors are `f32 [C]`.
 #[derive(Debug)]
 pub(super) struct BatchNorm {
     pub(super) weight: Tensor,
@@ -35,15 +40,15 @@ pub(super) struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// `x` normalised.
+    /// `norm(x)`.
     pub(super) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         match train && x.device() == Device::Cpu {
-            true => self.in_one_walk(x, None, false),
+            true => self.fused(x, None, false),
             false => self.by_libtorch(x, train),
         }
     }
 
-    /// `x` normalised, plus `shortcut`, through a ReLU.
+    /// `relu(norm(x) + shortcut)`.
     pub(super) fn forward_relu(
         &self,
         x: &Tensor,
@@ -51,7 +56,7 @@ impl BatchNorm {
         train: bool,
     ) -> Result<Tensor> {
         if train && x.device() == Device::Cpu {
-            return self.in_one_walk(x, shortcut, true);
+            return self.fused(x, shortcut, true);
         }
         let mut y = self.by_libtorch(x, train)?;
         if let Some(shortcut) = shortcut {
@@ -60,7 +65,8 @@ impl BatchNorm {
         Ok(y.f_relu_()?)
     }
 
-    fn in_one_walk(&self, x: &Tensor, shortcut: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+    /// The shim's kernel, for training on a CPU.
+    fn fused(&self, x: &Tensor, shortcut: Option<&Tensor>, relu: bool) -> Result<Tensor> {
         let norm = [&self.weight, &self.bias, &self.mean, &self.variance];
         ffi::batch_norm(x, norm, shortcut, relu, STATISTICS_MOMENTUM, EPSILON)
     }
@@ -79,6 +85,8 @@ impl BatchNorm {
     }
 }
 
+/// torchvision's `BasicBlock`: two 3x3 convolutions and a shortcut. `downsample` halves the shortcut where
+/// the block has stride 2.
 #[derive(Debug)]
 pub(super) struct Block {
     conv1: Conv,
@@ -102,9 +110,9 @@ impl Block {
     }
 }
 
-/// Makes tensors with torchvision's initial values, and keeps the list of them.
+/// Makes layers with torchvision's initial values, drawn in torchvision's order, and lists their tensors.
 pub(super) struct Maker {
-    pub(super) named: Vec<Named>,
+    pub(super) named: Vec<NamedTensor>,
     device: Device,
 }
 
@@ -116,14 +124,14 @@ impl Maker {
         }
     }
 
-    /// Moves a freshly drawn tensor to its device and layout, and lists it.
+    /// Moves `drawn` to the device, channels last if it has four dimensions, and lists it.
     pub(super) fn add(&mut self, name: String, drawn: &Tensor, role: Role) -> Result<Tensor> {
         let mut tensor = drawn.f_to_device(self.device)?;
         if tensor.dim() == 4 {
             tensor = ffi::channels_last(&tensor)?;
         }
         let tensor = tensor.f_set_requires_grad(role != Role::Buffer)?;
-        self.named.push(Named {
+        self.named.push(NamedTensor {
             name,
             tensor: tensor.shallow_clone(),
             role,
@@ -139,9 +147,9 @@ impl Maker {
         size: i64,
         stride: i64,
     ) -> Result<Conv> {
-        // Kaiming's normal distribution for a ReLU, by the fan out.
-        let deviation = (2.0 / real(outputs * size * size)).sqrt();
-        let drawn = zeros(&[outputs, inputs, size, size])?.f_normal_(0.0, deviation)?;
+        // kaiming_normal_(mode="fan_out", nonlinearity="relu"): std = sqrt(2 / fan_out).
+        let std = (2.0 / (outputs * size * size) as f64).sqrt();
+        let drawn = zeros(&[outputs, inputs, size, size])?.f_normal_(0.0, std)?;
         let weight = self.add(format!("{name}.weight"), &drawn, Role::Weight)?;
         Ok(Conv { weight, stride })
     }
@@ -152,8 +160,8 @@ impl Maker {
             self.add(format!("{name}.{part}"), &drawn, role)
         };
         Ok(BatchNorm {
-            weight: constant("weight", 1.0, Role::Plain)?,
-            bias: constant("bias", 0.0, Role::Plain)?,
+            weight: constant("weight", 1.0, Role::NoDecay)?,
+            bias: constant("bias", 0.0, Role::NoDecay)?,
             mean: constant("running_mean", 0.0, Role::Buffer)?,
             variance: constant("running_var", 1.0, Role::Buffer)?,
         })
@@ -187,12 +195,13 @@ impl Maker {
         inputs: i64,
         outputs: i64,
     ) -> Result<(Tensor, Tensor)> {
-        let bound = 1.0 / real(inputs).sqrt();
+        // nn.Linear: both uniform within 1 / sqrt(fan_in).
+        let bound = 1.0 / (inputs as f64).sqrt();
         let weight = zeros(&[outputs, inputs])?.f_uniform_(-bound, bound)?;
         let bias = zeros(&[outputs])?.f_uniform_(-bound, bound)?;
         Ok((
             self.add(format!("{name}.weight"), &weight, Role::Weight)?,
-            self.add(format!("{name}.bias"), &bias, Role::Plain)?,
+            self.add(format!("{name}.bias"), &bias, Role::NoDecay)?,
         ))
     }
 }
@@ -201,20 +210,14 @@ pub(super) fn zeros(dims: &[i64]) -> Result<Tensor> {
     Ok(Tensor::f_zeros(dims, (Kind::Float, Device::Cpu))?)
 }
 
-/// A fan, which is far below 2^53.
-#[expect(clippy::cast_precision_loss, reason = "fans are below 2^53")]
-fn real(fan: i64) -> f64 {
-    fan as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A normalisation's tensors, its input and a shortcut.
+    /// Input, shortcut, weight, bias, running mean and running variance.
     fn leaves(n: i64, c: i64, h: i64, w: i64, kind: Kind) -> [Tensor; 6] {
         let random = |dims: &[i64]| Tensor::randn(dims, (Kind::Float, Device::Cpu));
-        // Far from 0, where sums of squares lose most.
+        // Far from 0, where a difference of sums of squares cancels most.
         let x = random(&[n, c, h, w]) * 2 + random(&[1, c, 1, 1]) * 20;
         let maps =
             [x, random(&[n, c, h, w])].map(|t| ffi::channels_last(&t).unwrap().to_kind(kind));
@@ -243,14 +246,14 @@ mod tests {
             let copy = tch::no_grad(|| leaves[at].to_kind(kind).copy());
             copy.set_requires_grad(trained)
         };
-        let (x, beside) = (leaf(0, maps, true), leaf(1, maps, true));
+        let (x, addend) = (leaf(0, maps, true), leaf(1, maps, true));
         let norm = BatchNorm {
             weight: leaf(2, channels, true),
             bias: leaf(3, channels, true),
             mean: leaf(4, channels, false),
             variance: leaf(5, channels, false),
         };
-        let y = by(&norm, &x, shortcut.then_some(&beside));
+        let y = by(&norm, &x, shortcut.then_some(&addend));
         (y.to_kind(Kind::Double) * pull)
             .sum(Kind::Double)
             .backward();
@@ -258,13 +261,13 @@ mod tests {
         let mut passes = vec![y.detach(), x.grad(), norm.weight.grad(), norm.bias.grad()];
         passes.extend([norm.mean, norm.variance]);
         if shortcut {
-            passes.push(beside.grad());
+            passes.push(addend.grad());
         }
         passes.iter().map(|t| t.to_kind(Kind::Double)).collect()
     }
 
     #[test]
-    fn a_normalisation_in_one_walk_is_libtorchs_in_f64() {
+    fn fused_batch_norm_matches_libtorch_in_f64() {
         tch::manual_seed(1);
         for (n, c, h, w) in [(8, 3, 2, 1), (6, 64, 4, 4), (5, 17, 9, 7), (3, 128, 16, 16)] {
             for (kind, most) in [(Kind::Float, 2e-5), (Kind::BFloat16, 1e-2)] {
@@ -274,19 +277,25 @@ mod tests {
                     let (shortcut, relu) = how;
                     let theirs = |pull: &Tensor, relu: bool| {
                         let how = (shortcut, relu);
-                        passes(&leaves, [Kind::Double; 2], how, pull, |norm, x, beside| {
-                            let mut y = norm.by_libtorch(x, true).unwrap();
-                            if let Some(beside) = beside {
-                                y += beside;
-                            }
-                            if relu { y.relu() } else { y }
-                        })
+                        passes(
+                            &leaves,
+                            [Kind::Double; 2],
+                            how,
+                            pull,
+                            |norm, x, shortcut| {
+                                let mut y = norm.by_libtorch(x, true).unwrap();
+                                if let Some(shortcut) = shortcut {
+                                    y += shortcut;
+                                }
+                                if relu { y.relu() } else { y }
+                            },
+                        )
                     };
-                    // Nothing is asked where rounding decides whether the ReLU lets it through.
+                    // Compares no gradient where rounding decides the ReLU's mask.
                     let pull = &pull * theirs(&pull, false)[0].abs().gt(1e-3);
                     let ours = [kind, Kind::Float];
-                    let ours = passes(&leaves, ours, how, &pull, |norm, x, beside| {
-                        norm.in_one_walk(x, beside, relu).unwrap()
+                    let ours = passes(&leaves, ours, how, &pull, |norm, x, shortcut| {
+                        norm.fused(x, shortcut, relu).unwrap()
                     });
                     let theirs = theirs(&pull, relu);
                     for (pass, (got, want)) in ours.iter().zip(&theirs).enumerate() {
@@ -303,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_stays_so() {
+    fn nan_survives_batch_norm() {
         let leaves = leaves(4, 3, 2, 2, Kind::Float);
         let _ = leaves[0].get(1).get(2).fill_(f64::NAN);
         let [x, _, weight, bias, mean, variance] = leaves;
@@ -313,18 +322,23 @@ mod tests {
             mean,
             variance,
         };
-        let y = norm.in_one_walk(&x, None, true).unwrap();
+        let y = norm.fused(&x, None, true).unwrap();
         let lost = y
             .isnan()
             .sum_dim_intlist([0, 2, 3].as_slice(), false, Kind::Int64);
         assert_eq!(Vec::<i64>::try_from(lost).unwrap(), [0, 0, 16]);
-        assert!(
-            norm.in_one_walk(
-                &x.narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1),
-                None,
-                true
-            )
-            .is_err()
-        );
+    }
+
+    #[test]
+    fn one_value_a_channel_is_refused() {
+        let [x, _, weight, bias, mean, variance] = leaves(1, 3, 1, 1, Kind::Float);
+        let norm = BatchNorm {
+            weight,
+            bias,
+            mean,
+            variance,
+        };
+        let error = norm.fused(&x, None, true).unwrap_err().to_string();
+        assert!(error.contains("has no variance"), "{error}");
     }
 }

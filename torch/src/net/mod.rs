@@ -1,139 +1,160 @@
-//! ResNet18 as torchvision has it: the same names, shapes and initial values.
+//! ResNet18 as torchvision has it: the same names, shapes and initial values, with a choice of stems and an
+//! optional head that predicts a box. Weights and maps are channels last.
+//!
+//! `layers` has the parts and their initial values, `box_head` the head. Nothing here trains: see `optim`
+//! and `train`.
 
 mod box_head;
 pub mod boxes;
 mod layers;
 
 use std::cell::Cell;
-use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, EnumString, VariantNames};
 use tch::{Device, Kind, Tensor};
 
 use crate::libtorch::device::{self, Precision};
+use crate::libtorch::tensors;
 use crate::{Error, Result};
 
 use box_head::BoxHead;
+pub(crate) use box_head::PREFIX as BOX_HEAD;
 use layers::{BatchNorm, Block, Conv, Maker};
 pub(crate) use layers::{EPSILON, STATISTICS_MOMENTUM};
 
-/// What comes before the residual blocks, and so how large a map they see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The layers before the residual blocks. They decide how large a map the blocks see.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Display,
+    EnumIter,
+    EnumString,
+    VariantNames,
+    Serialize,
+    Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Stem {
-    /// torchvision's: 7x7 by 2 and a pool by 2, so 64 pixels become 16
+    /// torchvision's: 7x7 with stride 2, then a pool with stride 2. 64 pixels become 16.
     Imagenet,
-    /// 3x3 by 2, so 64 pixels become 32
+    /// 3x3 with stride 2, no pool. 64 pixels become 32.
     Half,
-    /// 3x3 by 1, no pool: 64 pixels stay 64
+    /// 3x3 with stride 1, no pool. 64 pixels stay 64.
     Small,
 }
 
-impl fmt::Display for Stem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Imagenet => "imagenet",
-            Self::Half => "half",
-            Self::Small => "small",
-        })
+impl Stem {
+    /// Side of the first convolution's kernel, in pixels. Its padding is half of that.
+    pub(crate) fn kernel(self) -> i64 {
+        match self {
+            Self::Imagenet => 7,
+            Self::Half | Self::Small => 3,
+        }
+    }
+
+    /// Stride of the first convolution.
+    pub(crate) fn stride(self) -> i64 {
+        match self {
+            Self::Imagenet | Self::Half => 2,
+            Self::Small => 1,
+        }
+    }
+
+    /// True if a 3x3 max pool with stride 2 follows the first convolution.
+    pub(crate) fn has_pool(self) -> bool {
+        self == Self::Imagenet
     }
 }
 
-/// A part of a network that may be frozen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A part of a network that can be frozen, in the order of a forward pass.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, EnumIter, EnumString, VariantNames, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Layer {
     /// The first convolution and its normalisation.
     Stem,
-    /// The first two blocks.
+    /// Blocks 1 and 2.
     Layer1,
-    /// The next two.
+    /// Blocks 3 and 4.
     Layer2,
-    /// The next two.
+    /// Blocks 5 and 6.
     Layer3,
-    /// The last two.
+    /// Blocks 7 and 8.
     Layer4,
     /// The classifier.
     Fc,
 }
 
 impl Layer {
-    /// The layer that the tensor of that name belongs to.
+    /// The layer that the tensor `name` belongs to. `None` for the box head.
     fn of(name: &str) -> Option<Self> {
         match name.split('.').next()? {
             "conv1" | "bn1" => Some(Self::Stem),
-            "layer1" => Some(Self::Layer1),
-            "layer2" => Some(Self::Layer2),
-            "layer3" => Some(Self::Layer3),
-            "layer4" => Some(Self::Layer4),
-            "fc" => Some(Self::Fc),
-            _ => None,
+            layer => layer.parse().ok(),
         }
     }
 
-    /// In the order of a forward pass.
-    pub const ALL: [Self; 6] = [
-        Self::Stem,
-        Self::Layer1,
-        Self::Layer2,
-        Self::Layer3,
-        Self::Layer4,
-        Self::Fc,
-    ];
-    /// Those of the blocks, each with two.
+    /// The layers made of residual blocks, two each.
     const BLOCKS: [Self; 4] = [Self::Layer1, Self::Layer2, Self::Layer3, Self::Layer4];
 }
 
-/// What a network looks like.
+/// The variant of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// What comes before the residual blocks.
+    /// The layers before the residual blocks.
     pub stem: Stem,
     /// Outputs of the classifier.
     pub classes: i64,
-    /// Whether there is a head that predicts boxes, whose tensors are named `box_head.*`.
+    /// True if there is a box head.
     pub boxes: bool,
 }
 
-/// What a tensor of a network is, which decides how it is trained.
+/// How a tensor of a network is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Trained, and subject to weight decay: the weights of convolutions and of the classifier.
+    /// Trained with weight decay: the weights of convolutions and linear layers.
     Weight,
-    /// Trained without weight decay: scales and biases.
-    Plain,
-    /// Not trained: running statistics, and what is frozen.
+    /// Trained without weight decay: biases, and the weights of normalisations.
+    NoDecay,
+    /// Not trained: running statistics, and frozen parameters.
     Buffer,
 }
 
 /// A tensor of a network, under torchvision's name.
 #[derive(Debug)]
-pub struct Named {
-    /// Such as `layer1.0.bn1.running_mean`.
+pub struct NamedTensor {
+    /// Name such as `layer1.0.bn1.running_mean`.
     pub name: String,
-    /// Its value; a handle to the one that the network uses.
+    /// Handle to the tensor that the network uses: changing it changes the network.
     pub tensor: Tensor,
     /// How it is trained.
     pub role: Role,
 }
 
-/// What a network predicts.
+/// Predictions for a batch.
 #[derive(Debug)]
 pub struct Outputs {
-    /// `f32 [B, classes]`.
+    /// Logits, `f32 [B, classes]`.
     pub logits: Tensor,
-    /// Centre, width and height of each image's box, in shares of its sides: `f32 [B, 4]`. `None`
+    /// Boxes, `f32 [B, 4]`: centre x, centre y, width, height, as fractions of the image's sides. `None`
     /// without a box head.
     pub boxes: Option<Tensor>,
 }
 
-/// ResNet18. Weights and maps are channels-last throughout.
+/// ResNet18.
 #[derive(Debug)]
 pub struct ResNet18 {
     spec: Spec,
     precision: Precision,
-    named: Vec<Named>,
+    named: Vec<NamedTensor>,
     conv1: Conv,
     bn1: BatchNorm,
     blocks: Vec<Block>,
@@ -144,26 +165,24 @@ pub struct ResNet18 {
     frozen: Vec<Layer>,
 }
 
+/// Last part of the name of a normalisation's count of batches.
 pub(crate) const BATCHES_TRACKED: &str = "num_batches_tracked";
+/// Name of the first convolution's weight, `[64, 3, R, R]`. Its shape tells the stem.
+pub(crate) const FIRST_WEIGHT: &str = "conv1.weight";
 
 impl ResNet18 {
-    /// A network with torchvision's initial values, drawn from `seed` on the CPU, so that they are
-    /// the same for every device. Seeds libtorch's global generator, and draws from it.
+    /// A network with torchvision's initial values. They are drawn on the CPU from libtorch's global
+    /// generator, seeded with `seed`, so they are the same for every device.
     ///
     /// # Errors
-    /// Where libtorch has no memory for it.
+    /// libtorch is out of memory.
     pub fn new(spec: Spec, seed: u64, device: Device) -> Result<Self> {
-        // The generator is the whole process's: two networks must not draw by turns.
+        // All threads share the generator: two networks must not draw from it at the same time.
         static DRAWING: Mutex<()> = Mutex::new(());
         let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed(seed.cast_signed());
         let mut make = Maker::new(device);
-        let (size, stride) = match spec.stem {
-            Stem::Imagenet => (7, 2),
-            Stem::Half => (3, 2),
-            Stem::Small => (3, 1),
-        };
-        let conv1 = make.conv("conv1", 3, 64, size, stride)?;
+        let conv1 = make.conv("conv1", 3, 64, spec.stem.kernel(), spec.stem.stride())?;
         let bn1 = make.batch_norm("bn1", 64)?;
         let mut blocks = Vec::new();
         for (layer, inputs, outputs, stride) in [
@@ -176,7 +195,7 @@ impl ResNet18 {
             blocks.push(make.block(&format!("layer{layer}.1"), outputs, outputs, 1)?);
         }
         let fc = make.linear("fc", 512, spec.classes)?;
-        // Last, so that all others are drawn as they are without it.
+        // Drawn last, so that the other layers start the same with and without it.
         let box_head = match spec.boxes {
             true => Some(BoxHead::new(&mut make, 512)?),
             false => None,
@@ -195,14 +214,14 @@ impl ResNet18 {
         })
     }
 
-    /// The same network, computing as `precision` says; a new one computes in `f32`.
+    /// Sets what a forward pass computes in. A new network computes in `f32`.
     #[must_use]
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// Starts every block as the identity: the scale of its last normalisation becomes 0.
+    /// Makes every block the identity, by setting the weight of its last normalisation to 0.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -213,7 +232,7 @@ impl ResNet18 {
         Ok(())
     }
 
-    /// Makes the box head start at `mean` (centre, width and height), while it is untrained.
+    /// Makes an untrained box head predict `mean` (centre x, centre y, width, height) for every image.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -224,8 +243,8 @@ impl ResNet18 {
         Ok(())
     }
 
-    /// Takes the parameters of `layers` out of training. Their normalisations then use the running
-    /// statistics in training, too, and leave them as they are: the layer computes what it did.
+    /// Excludes the parameters of `layers` from training. Their normalisations use the running
+    /// statistics in training, too, and do not update them, so the layers keep computing the same.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -240,7 +259,7 @@ impl ResNet18 {
         Ok(())
     }
 
-    /// The mean box of the training split: centre, width and height. `None` without a box head.
+    /// The mean box of the training split: centre x, centre y, width, height. `None` without a box head.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -257,29 +276,29 @@ impl ResNet18 {
         Ok(Some(mean))
     }
 
-    /// What this network looks like.
+    /// The variant of this network.
     pub fn spec(&self) -> Spec {
         self.spec
     }
 
-    /// Every tensor, in torchvision's order, `num_batches_tracked` left out.
-    pub fn named(&self) -> &[Named] {
+    /// Every tensor except `num_batches_tracked`, in torchvision's order.
+    pub fn named(&self) -> &[NamedTensor] {
         &self.named
     }
 
-    /// Logits, `f32 [B, classes]`, of images `[B, 3, H, W]`, normalised `f32`, channels last. In training
-    /// normalises by the batch's statistics and adds them to the running ones.
+    /// Logits, `f32 [B, classes]`, of `images`, `f32 [B, 3, H, W]`, normalised and channels last. With
+    /// `train`, batch norm uses the statistics of the batch and updates the running ones.
     ///
     /// # Errors
-    /// Where libtorch refuses the shape or has no memory.
+    /// libtorch rejects the shape or is out of memory.
     pub fn forward(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         Ok(self.outputs(images, train)?.logits)
     }
 
-    /// All that it predicts of images as [`forward`](Self::forward) takes them.
+    /// Logits and boxes of images, which are as for [`forward`](Self::forward).
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// The same as those of [`forward`](Self::forward).
     pub fn outputs(&self, images: &Tensor, train: bool) -> Result<Outputs> {
         let Outputs { logits, boxes } = device::mixed(self.precision, images, |images| {
             let features = self.features(images, train)?;
@@ -297,11 +316,11 @@ impl ResNet18 {
         })
     }
 
-    /// The last feature map, `[B, 512, h, w]` in the kind of the images, of images as
-    /// [`forward`](Self::forward) takes them.
+    /// The last feature map, `[B, 512, h, w]` in the dtype of the images, which are as for
+    /// [`forward`](Self::forward).
     ///
     /// # Errors
-    /// As [`forward`](Self::forward).
+    /// The same as those of [`forward`](Self::forward).
     pub fn features(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         if train {
             self.batches.set(self.batches.get() + 1);
@@ -309,7 +328,7 @@ impl ResNet18 {
         let trains = |layer| train && !self.frozen.contains(&layer);
         let mut x = self.conv1.forward(images)?;
         x = self.bn1.forward_relu(&x, None, trains(Layer::Stem))?;
-        if self.spec.stem == Stem::Imagenet {
+        if self.spec.stem.has_pool() {
             x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         }
         for (pair, layer) in self.blocks.chunks(2).zip(Layer::BLOCKS) {
@@ -323,12 +342,12 @@ impl ResNet18 {
     fn classify(&self, features: &Tensor) -> Result<Tensor> {
         let (weight, bias) = &self.fc;
         let pooled = features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
-        // On a CPU the maps may be bfloat16; here a product costs nothing.
+        // On a CPU the maps may be bfloat16. This product is small enough for f32.
         let pooled = pooled.f_to_kind(weight.kind())?;
         Ok(pooled.f_linear(weight, Some(bias))?)
     }
 
-    /// All that `torchvision.models.resnet18().state_dict()` holds, name by name, and the box head's.
+    /// Names and tensors of `torchvision.models.resnet18().state_dict()`, and those of the box head.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -344,34 +363,24 @@ impl ResNet18 {
         Ok(state)
     }
 
-    /// Takes over `state`, which must hold exactly the names and shapes of [`state`](Self::state).
+    /// Copies the values of `state`, which must have exactly the names and shapes of
+    /// [`state`](Self::state).
     ///
     /// # Errors
     /// [`Error::Weights`] names the first tensor that is missing, unknown or of another shape.
     pub fn load(&mut self, state: &[(String, Tensor)]) -> Result<()> {
         let own = self.state()?;
-        if let Some((name, _)) = state
-            .iter()
-            .find(|(name, _)| !own.iter().any(|o| o.0 == *name))
-        {
-            return Err(Error::weights(name, "is no tensor of this network"));
+        let is_known = |name: &String| own.iter().any(|(known, _)| known == name);
+        if let Some((name, _)) = state.iter().find(|(name, _)| !is_known(name)) {
+            return Err(Error::weights(name, "is not in this network"));
         }
-        for (name, mut into) in own {
-            let Some((_, from)) = state.iter().find(|(other, _)| *other == name) else {
-                return Err(Error::weights(&name, "is missing"));
-            };
-            if from.size() != into.size() {
-                let (got, expected) = (from.size(), into.size());
-                return Err(Error::weights(
-                    &name,
-                    format!("has shape {got:?}, expected {expected:?}"),
-                ));
-            }
-            if name.ends_with(BATCHES_TRACKED) {
-                self.batches.set(from.f_int64_value(&[])?);
-            } else {
-                tch::no_grad(|| into.f_copy_(from))?;
-            }
+        tensors::restore(&own, state)?;
+        // All normalisations have seen the same batches.
+        let count = own
+            .iter()
+            .rfind(|(name, _)| name.ends_with(BATCHES_TRACKED));
+        if let Some((_, batches)) = count {
+            self.batches.set(batches.f_int64_value(&[])?);
         }
         Ok(())
     }

@@ -10,17 +10,16 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize};
+use safetensors::SafeTensors;
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use tinyres_format::{Class, Digest, Shape};
 
 use crate::config::Config;
 use crate::input::inputs::Inputs;
+use crate::libtorch::tensors;
 use crate::net::ResNet18;
-use crate::train::ema::Ema;
-use crate::train::optim::Optimizer;
 use crate::{Error, Result};
 
 /// The key of the file's metadata that holds the [`Head`], as JSON. There is no other key: their order
@@ -170,19 +169,14 @@ impl Checkpoint {
         Ok(network)
     }
 
-    /// Gives `network`, `optimizer` and the average the state that was saved.
-    ///
-    /// # Errors
-    /// A tensor is missing or of another shape, as in a file of weights alone.
-    pub fn restore(
-        &self,
-        network: &mut ResNet18,
-        optimizer: &mut Optimizer,
-        ema: Option<&mut Ema>,
-    ) -> Result<()> {
-        network.load(&self.network)?;
-        optimizer.load(&self.rest)?;
-        ema.map_or(Ok(()), |ema| ema.load(&self.rest))
+    /// The network's tensors, by name.
+    pub(crate) fn weights(&self) -> &[(String, Tensor)] {
+        &self.network
+    }
+
+    /// The state of the optimizer and of the moving average, by name. Empty in a file of weights.
+    pub(crate) fn training_state(&self) -> &[(String, Tensor)] {
+        &self.rest
     }
 
     /// Refuses data whose classes are not those of the weights, in the same order.
@@ -232,52 +226,11 @@ pub fn save(
     };
     let head = serde_json::to_string(&head).map_err(|error| bad(error.to_string()))?;
     let metadata = HashMap::from([(KEY.to_owned(), head)]);
-    let mut file = encode(&state, metadata)?;
+    let mut file = tensors::encode(&state, metadata)?;
     let crc = format!("{:08x}", crc32fast::hash(&file));
     let at = crc_place(&file).ok_or_else(|| bad("has no place for its checksum".to_owned()))?;
     file[at].copy_from_slice(crc.as_bytes());
     tinyres_format::publish::write(path, &file).map_err(Error::io(path))
-}
-
-/// The safetensors file of `state`, with `metadata`, of which more than one entry would stand in any order.
-pub(crate) fn encode(
-    state: &[(String, Tensor)],
-    metadata: HashMap<String, String>,
-) -> Result<Vec<u8>> {
-    let mut contents = Vec::new();
-    for (name, tensor) in state {
-        let dtype = match tensor.kind() {
-            Kind::Int64 => Dtype::I64,
-            _ => Dtype::F32,
-        };
-        let shape: Vec<_> = tensor.size().iter().map(|d| d.unsigned_abs()).collect();
-        let shape = shape
-            .into_iter()
-            .map(|d| usize::try_from(d).unwrap_or(0))
-            .collect();
-        contents.push((name.as_str(), dtype, shape, bytes(tensor)?));
-    }
-    let views = contents
-        .iter()
-        .map(|(name, dtype, shape, bytes): &(_, _, Vec<usize>, _)| {
-            TensorView::new(*dtype, shape.clone(), bytes).map(|view| (*name, view))
-        });
-    let views = views.collect::<std::result::Result<Vec<_>, _>>()?;
-    Ok(serialize(views, Some(metadata))?)
-}
-
-/// Copies into each tensor of `into` the one of that name in `state`.
-pub(crate) fn restore(into: Vec<(String, Tensor)>, state: &[(String, Tensor)]) -> Result<()> {
-    for (name, mut into) in into {
-        let Some((_, from)) = state.iter().find(|(other, _)| *other == name) else {
-            return Err(Error::weights(&name, "is missing"));
-        };
-        if from.size() != into.size() {
-            return Err(Error::weights(&name, "is of another shape"));
-        }
-        into.f_copy_(from)?;
-    }
-    Ok(())
 }
 
 /// Compares a safetensors file of ours with its checksum. A file of others has none.
@@ -346,21 +299,4 @@ fn crc_place(file: &[u8]) -> Option<Range<usize>> {
         .position(|part| part == BEFORE_CRC)?;
     let at = 8 + before + BEFORE_CRC.len();
     (at + BLANK.len() <= file.len()).then_some(at..at + BLANK.len())
-}
-
-/// The elements of `tensor` in row-major order, little-endian.
-pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    const {
-        assert!(
-            cfg!(target_endian = "little"),
-            "libtorch runs on little-endian hosts"
-        )
-    };
-    let host = tensor
-        .f_detach()?
-        .f_to_device(Device::Cpu)?
-        .f_contiguous()?;
-    let mut bytes = vec![0; host.numel() * host.kind().elt_size_in_bytes()];
-    host.f_copy_data_u8(&mut bytes, host.numel())?;
-    Ok(bytes)
 }

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 use tinyres::event::{self, Score};
 
+use crate::num::to_f32;
 use crate::{Error, Result};
 
 /// An event file that is being written.
@@ -120,8 +121,7 @@ impl EventFile {
     }
 
     fn scalars(&mut self, step: u64, figures: &[(&str, f64)]) -> Result<()> {
-        #[expect(clippy::cast_possible_truncation, reason = "the format has but f32")]
-        let value = |&(tag, figure): &(&str, f64)| Value::new(tag, Figure::Simple(figure as f32));
+        let value = |&(tag, figure): &(&str, f64)| Value::new(tag, Figure::Simple(to_f32(figure)));
         self.values(step, figures.iter().map(value).collect())
     }
 

@@ -1,16 +1,16 @@
-//! An exponential moving average of a network's weights and statistics, to score and keep in their
-//! place.
+//! An exponential moving average (EMA) of a network's weights and statistics, which is evaluated and saved
+//! in their place. The caller decides when to update it and when to swap it in.
 
 use tch::Tensor;
 
 use crate::Result;
-use crate::net::{Named, ResNet18};
-use crate::run::checkpoint;
+use crate::libtorch::tensors;
+use crate::net::{NamedTensor, ResNet18};
 
-/// What the names of the averages begin with in a checkpoint.
+/// Prefix of the names of the averages in a checkpoint.
 const PREFIX: &str = "ema/";
 
-/// The running averages of a network's tensors.
+/// The moving averages of a network's tensors.
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
@@ -19,12 +19,12 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// Begins with the network as it is. `decay` is the share that an average keeps at a step.
+    /// Averages that start at the values of the network.
     ///
     /// # Errors
-    /// Where libtorch has no memory for the averages.
-    pub fn new(decay: f64, named: &[Named]) -> Result<Self> {
-        let copy = |named: &Named| Ok(named.tensor.f_detach_copy()?);
+    /// libtorch is out of memory.
+    pub fn new(decay: f64, named: &[NamedTensor]) -> Result<Self> {
+        let copy = |named: &NamedTensor| Ok(named.tensor.f_detach_copy()?);
         Ok(Self {
             decay,
             names: named.iter().map(|named| named.name.clone()).collect(),
@@ -32,17 +32,18 @@ impl Ema {
         })
     }
 
-    /// Takes in the network as it is after `step` steps. At first the average is over what there has
-    /// been so far, as in `torch.optim.swa_utils` and TensorFlow's `num_updates`: the decay is at most
-    /// `(1 + step) / (10 + step)`.
+    /// Updates the averages with the network after `step` steps:
+    ///
+    /// ```text
+    /// average = d * average + (1 - d) * value,  d = min(decay, (1 + step) / (10 + step))
+    /// ```
+    ///
+    /// The bound on d, that of TensorFlow's `num_updates`, keeps the initial values from dominating the
+    /// average early in a run.
     ///
     /// # Errors
     /// Only where libtorch fails.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a run has fewer than 2^53 steps"
-    )]
-    pub fn update(&mut self, named: &[Named], step: u64) -> Result<()> {
+    pub fn update(&mut self, named: &[NamedTensor], step: u64) -> Result<()> {
         let decay = self.decay.min((1.0 + step as f64) / (10.0 + step as f64));
         tch::no_grad(|| {
             for (average, named) in self.averages.iter_mut().zip(named) {
@@ -52,22 +53,22 @@ impl Ema {
         })
     }
 
-    /// Exchanges the averages and the values of the network itself.
+    /// Swaps the averages with the values of the network. A second call swaps them back.
     ///
     /// # Errors
     /// Only where libtorch fails.
     pub fn swap(&mut self, network: &ResNet18) -> Result<()> {
         tch::no_grad(|| {
             for (average, named) in self.averages.iter_mut().zip(network.named()) {
-                let own = named.tensor.f_detach_copy()?;
+                let value = named.tensor.f_detach_copy()?;
                 named.tensor.shallow_clone().f_copy_(average)?;
-                average.f_copy_(&own)?;
+                average.f_copy_(&value)?;
             }
             Ok(())
         })
     }
 
-    /// The averages, by name.
+    /// Names and values of the averages.
     #[must_use]
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let names = self.names.iter().map(|name| format!("{PREFIX}{name}"));
@@ -76,12 +77,12 @@ impl Ema {
             .collect()
     }
 
-    /// Takes over a [`state`](Self::state).
+    /// Copies the values of a [`state`](Self::state).
     ///
     /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) names the first tensor that is missing or of another shape.
+    /// [`Error::Weights`](crate::Error::Weights) names the first tensor that is missing or has another shape.
     pub fn load(&mut self, state: &[(String, Tensor)]) -> Result<()> {
-        checkpoint::restore(self.state(), state)
+        tensors::restore(&self.state(), state)
     }
 }
 
@@ -95,7 +96,7 @@ mod tests {
         let values = [1.0_f64, -2.0, 4.0, 0.5, 8.0];
         let mut tensor = Tensor::from_slice(&[3.0_f32]);
         let named = |tensor: &Tensor| {
-            vec![Named {
+            vec![NamedTensor {
                 name: "bn1.running_mean".to_owned(),
                 tensor: tensor.shallow_clone(),
                 role: Role::Buffer,
@@ -117,9 +118,9 @@ mod tests {
                 "{step}"
             );
         }
-        let mut again = Ema::new(0.3, &named(&tensor)).unwrap();
-        again.load(&ema.state()).unwrap();
-        assert_eq!(again.state()[0].1, ema.state()[0].1);
-        assert!(again.load(&[]).is_err());
+        let mut restored = Ema::new(0.3, &named(&tensor)).unwrap();
+        restored.load(&ema.state()).unwrap();
+        assert_eq!(restored.state()[0].1, ema.state()[0].1);
+        assert!(restored.load(&[]).is_err());
     }
 }

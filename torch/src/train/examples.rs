@@ -17,8 +17,8 @@ pub(super) struct Examples {
     pub labels: Tensor,
     /// Edges `f32 [B, 4]`, where boxes are learnt.
     pub boxes: Option<Tensor>,
-    /// How much of each image is its own, where the batch is mixed.
-    pub own: Option<f64>,
+    /// Weight of each image's own label, where the batch is mixed.
+    pub lambda: Option<f64>,
 }
 
 /// Makes the examples of one epoch, or of what is left of it.
@@ -59,8 +59,8 @@ impl Changes {
         if let Some(erasing) = &self.erasing {
             images = erasing.apply(images, &batch.at)?;
         }
-        let Mixed { images, own } = self.mix.apply(images, number as u64)?;
-        let boxes = match (self.inputs.boxes(batch)?, own) {
+        let Mixed { images, lambda } = self.mix.apply(images, number as u64)?;
+        let boxes = match (self.inputs.boxes(batch)?, lambda) {
             (Some(boxes), Some(_)) => Some(boxes.f_zeros_like()?),
             (boxes, _) => boxes,
         };
@@ -68,7 +68,7 @@ impl Changes {
             images,
             labels: batch.labels.shallow_clone(),
             boxes,
-            own,
+            lambda,
         })
     }
 }

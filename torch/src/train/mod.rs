@@ -24,7 +24,7 @@ use tinyres_load::{Dataset, shuffled};
 
 use crate::Result;
 use crate::config::Config;
-use crate::config::schedule::{Schedule, share_of_steps};
+use crate::config::schedule::{Schedule, progress};
 use crate::infer::evaluate::evaluate;
 use crate::infer::tta::Tta;
 use crate::input::augment::Augment;
@@ -198,7 +198,11 @@ impl<'a> Trainer<'a> {
         };
         let mut at = Position::default();
         if let Some(from) = from {
-            from.restore(&mut model, &mut optimizer, ema.as_mut())?;
+            model.load(from.weights())?;
+            optimizer.load(from.training_state())?;
+            if let Some(ema) = &mut ema {
+                ema.load(from.training_state())?;
+            }
             at = from.about.position.clone();
         }
         let batch = batch_size(&config);
@@ -334,9 +338,9 @@ impl<'a> Trainer<'a> {
             epoch: self.at.epoch,
             step: self.at.step,
             size: self.at.size,
-            train_loss: self.at.losses / real(self.at.batch),
+            train_loss: self.at.losses / self.at.batch as f64,
             lr: self.at.rate,
-            images_per_second: real(self.at.batch * self.batch.get()) / took,
+            images_per_second: (self.at.batch * self.batch.get()) as f64 / took,
             wait_share: self.at.waited.as_secs_f64() / took,
             took: self.at.took,
             val: score,
@@ -388,7 +392,7 @@ impl<'a> Trainer<'a> {
             images,
             loss: last,
             lr: self.at.rate,
-            images_per_second: real(losses.len() * self.batch.get()) / took.as_secs_f64(),
+            images_per_second: (losses.len() * self.batch.get()) as f64 / took.as_secs_f64(),
         }))
     }
 
@@ -468,7 +472,7 @@ impl<'a> Trainer<'a> {
     /// The share of the run that is done, from 0 to 1.
     fn share(&mut self) -> f64 {
         self.tick();
-        let of_steps = share_of_steps(self.at.step, self.steps);
+        let of_steps = progress(self.at.step, self.steps);
         match self.config.time_budget {
             Some(budget) => of_steps.max(self.at.elapsed.div_duration_f64(budget)),
             None => of_steps,
@@ -482,12 +486,4 @@ impl<'a> Trainer<'a> {
 
 fn batch_size(config: &Config) -> NonZeroUsize {
     NonZeroUsize::new(config.batch as usize).unwrap_or(NonZeroUsize::MIN)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of images are below 2^53"
-)]
-fn real(count: usize) -> f64 {
-    count as f64
 }

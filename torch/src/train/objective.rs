@@ -5,7 +5,7 @@ use tch::{Reduction, Tensor};
 use super::examples::Examples;
 use crate::Result;
 use crate::config::Config;
-use crate::input::augment::partners;
+use crate::input::augment::rolled;
 use crate::net::Outputs;
 use crate::net::boxes;
 
@@ -34,9 +34,9 @@ impl Objective {
             logits.f_cross_entropy_loss(labels, none, Reduction::Mean, -100, smoothing)
         };
         let mut loss = cross_entropy(&examples.labels)?;
-        if let Some(own) = examples.own {
-            let partners = cross_entropy(&partners(&examples.labels)?)?;
-            loss = loss.f_lerp(&partners, 1.0 - own)?;
+        if let Some(lambda) = examples.lambda {
+            let other = cross_entropy(&rolled(&examples.labels)?)?;
+            loss = loss.f_lerp(&other, 1.0 - lambda)?;
         }
         if let (Some(predicted), Some(truth)) = (&outputs.boxes, &examples.boxes) {
             loss = loss.f_add(&boxes::loss(predicted, truth, self.boxes)?)?;

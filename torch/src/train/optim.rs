@@ -1,4 +1,7 @@
-//! SGD and Adam by libtorch's fused kernels, and Muon, with their state where a checkpoint reaches it.
+//! The optimizers: SGD and Adam by libtorch's fused kernels, and Muon (`muon`). Parameters with the same rule,
+//! rate and decay form a group. The state has names, so that a checkpoint can hold it.
+//!
+//! The learning rate comes from outside at each step: see `schedule`.
 
 mod muon;
 
@@ -7,11 +10,10 @@ use tch::{Device, Kind, Tensor};
 use crate::Result;
 use crate::config::{Algorithm, Config};
 use crate::libtorch::device::Precision;
-use crate::libtorch::ffi;
-use crate::net::{Named, Role};
-use crate::run::checkpoint;
+use crate::libtorch::{ffi, tensors};
+use crate::net::{FIRST_WEIGHT, NamedTensor, Role};
 
-/// PyTorch's values.
+/// The defaults of `torch.optim.Adam`. The weight decay is the group's.
 const ADAM: ffi::Adam = ffi::Adam {
     beta1: 0.9,
     beta2: 0.999,
@@ -19,22 +21,19 @@ const ADAM: ffi::Adam = ffi::Adam {
     weight_decay: 0.0,
 };
 
-/// The weight that sees the pixels themselves: too few inputs for Muon.
-const FIRST: &str = "conv1.weight";
-
-/// What the names of the optimizer's tensors begin with in a checkpoint, where the network's own
-/// names stand as they are.
+/// Prefix of the names of the optimizer's tensors in a checkpoint.
 const PREFIX: &str = "optimizer/";
 
-/// Turns gradients into steps.
+/// An optimizer and its state.
 #[derive(Debug)]
 pub struct Optimizer {
-    /// The largest norm of all gradients together; 0 for any.
+    /// Upper bound of the norm of all gradients together; 0 for none.
     clip: f64,
     /// Never empty.
     groups: Vec<Group>,
 }
 
+/// How a gradient becomes a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Rule {
     Sgd { momentum: f64, nesterov: bool },
@@ -43,7 +42,7 @@ enum Rule {
 }
 
 impl Rule {
-    /// What a checkpoint calls the state: the first tensor of each parameter, and the second.
+    /// Names in a checkpoint of [`Group::first`] and [`Group::second`].
     fn state(self) -> (&'static str, &'static str) {
         match self {
             Self::Sgd { .. } => ("momentum", ""),
@@ -53,20 +52,20 @@ impl Rule {
     }
 }
 
-/// Parameters that are trained alike.
+/// Parameters that are trained in the same way.
 #[derive(Debug)]
 struct Group {
     rule: Rule,
-    /// What the learning rate is multiplied by.
+    /// Factor of the learning rate.
     lr_factor: f64,
     weight_decay: f64,
     names: Vec<String>,
     params: Vec<Tensor>,
-    /// The momentum for SGD; the running mean of gradients for Adam and Muon.
+    /// SGD: the momentum buffers. Adam and Muon: the running means of the gradients.
     first: Vec<Tensor>,
-    /// Nothing for SGD and Muon; the running mean of squares for Adam.
+    /// Adam: the running means of the squared gradients. SGD and Muon: empty.
     second: Vec<Tensor>,
-    /// Steps taken, as the kernel of Adam wants it.
+    /// Steps taken, `f32 []`, the form that Adam's kernel takes.
     steps: Tensor,
 }
 
@@ -75,12 +74,12 @@ impl Group {
         rule: Rule,
         lr_factor: f64,
         weight_decay: f64,
-        members: &[&Named],
+        members: &[&NamedTensor],
         device: Device,
     ) -> Result<Self> {
         let zeros = || -> Result<Vec<Tensor>> {
-            // Of the parameters' own layout: the kernels walk both as flat memory.
-            let zeros = |named: &&Named| Ok(named.tensor.f_detach()?.f_zeros_like()?);
+            // zeros_like keeps the layout: the fused kernels read parameter and state as flat memory.
+            let zeros = |named: &&NamedTensor| Ok(named.tensor.f_detach()?.f_zeros_like()?);
             members.iter().map(zeros).collect()
         };
         Ok(Self {
@@ -102,12 +101,12 @@ impl Group {
 }
 
 impl Optimizer {
-    /// For all that is trained among `named`, those in `new` at a rate of their own. Nothing is in
-    /// motion yet.
+    /// An optimizer, with all state 0, for the parameters among `named`. Those whose names are in `new`
+    /// get the learning rate times `config.new_lr_factor`.
     ///
     /// # Errors
-    /// Where libtorch has no memory for the state.
-    pub fn new(config: &Config, named: &[Named], new: &[String]) -> Result<Self> {
+    /// libtorch is out of memory.
+    pub fn new(config: &Config, named: &[NamedTensor], new: &[String]) -> Result<Self> {
         let device = named.first().map_or(Device::Cpu, |n| n.tensor.device());
         let rule = match config.optimizer {
             Algorithm::Sgd | Algorithm::Muon => Rule::Sgd {
@@ -123,15 +122,17 @@ impl Optimizer {
                 _ => Kind::Float,
             },
         };
-        let is_filter = |named: &Named| {
-            config.optimizer == Algorithm::Muon && named.tensor.dim() == 4 && named.name != FIRST
+        // Muon trains the convolutions, except the first: each of its filters has only 3 channels.
+        let is_for_muon = |named: &NamedTensor| {
+            let is_conv = named.tensor.dim() == 4 && named.name != FIRST_WEIGHT;
+            config.optimizer == Algorithm::Muon && is_conv
         };
         let mut groups = Vec::new();
         for fresh in [false, true] {
             let lr_factor = if fresh { config.new_lr_factor } else { 1.0 };
-            for (role, filters, rule, lr_factor, weight_decay) in [
+            for (role, for_muon, rule, lr_factor, weight_decay) in [
                 (Role::Weight, false, rule, lr_factor, config.weight_decay),
-                (Role::Plain, false, rule, lr_factor, 0.0),
+                (Role::NoDecay, false, rule, lr_factor, 0.0),
                 (
                     Role::Weight,
                     true,
@@ -140,9 +141,9 @@ impl Optimizer {
                     0.0,
                 ),
             ] {
-                let is_member = |named: &&Named| {
+                let is_member = |named: &&NamedTensor| {
                     named.role == role
-                        && is_filter(named) == filters
+                        && is_for_muon(named) == for_muon
                         && new.contains(&named.name) == fresh
                 };
                 let members: Vec<_> = named.iter().filter(is_member).collect();
@@ -155,10 +156,10 @@ impl Optimizer {
         Ok(Self { clip, groups })
     }
 
-    /// Takes one step at `rate` along the gradients, and drops them.
+    /// Takes one step with the learning rate `rate`, and clears the gradients.
     ///
     /// # Errors
-    /// A parameter without a gradient.
+    /// A parameter has no gradient.
     pub fn step(&mut self, rate: f64) -> Result<()> {
         if self.clip > 0.0 {
             self.clip_gradients()?;
@@ -190,8 +191,8 @@ impl Optimizer {
                     )?;
                 }
                 Rule::Muon { momentum, kind } => {
-                    for (weight, moving) in group.params.iter().zip(&mut group.first) {
-                        tch::no_grad(|| muon::step(weight, moving, momentum, rate, kind))?;
+                    for (weight, mean) in group.params.iter().zip(&mut group.first) {
+                        tch::no_grad(|| muon::step(weight, mean, momentum, rate, kind))?;
                     }
                 }
             }
@@ -200,23 +201,23 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Scales all gradients alike so that their norm is at most `clip`, as PyTorch's
-    /// `clip_grad_norm_` does, without waiting for a GPU.
+    /// Scales all gradients by `min(1, clip / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_` does, but
+    /// without waiting for a GPU.
     fn clip_gradients(&self) -> Result<()> {
         let params = self.groups.iter().flat_map(|group| &group.params);
         let grads = params.map(|param| Ok(param.f_grad()?));
         let grads = grads.collect::<Result<Vec<_>>>()?;
         let norms = grads.iter().map(|grad| Ok(grad.f_norm()?));
         let norm = Tensor::f_stack(&norms.collect::<Result<Vec<_>>>()?, 0)?.f_norm()?;
-        let share = norm.f_add_scalar(1e-6)?.f_reciprocal()?;
-        let share = share.f_mul_scalar(self.clip)?.f_clamp_max(1.0)?;
+        let scale = norm.f_add_scalar(1e-6)?.f_reciprocal()?;
+        let scale = scale.f_mul_scalar(self.clip)?.f_clamp_max(1.0)?;
         for mut grad in grads {
-            let _ = grad.f_mul_(&share)?;
+            let _ = grad.f_mul_(&scale)?;
         }
         Ok(())
     }
 
-    /// All that the next step depends on beside the parameters, by name.
+    /// Names and tensors of everything that the next step depends on, except the parameters.
     #[must_use]
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = Vec::new();
@@ -228,19 +229,19 @@ impl Optimizer {
                 }
             }
         }
-        // The groups step together, so one count is enough.
+        // All groups have taken the same number of steps.
         if let Some(Group { steps, .. }) = self.groups.first().filter(|g| g.rule == Rule::Adam) {
             state.push((format!("{PREFIX}steps"), steps.shallow_clone()));
         }
         state
     }
 
-    /// Takes over a [`state`](Self::state).
+    /// Copies the values of a [`state`](Self::state).
     ///
     /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) names the first tensor that is missing or of another shape.
+    /// [`Error::Weights`](crate::Error::Weights) names the first tensor that is missing or has another shape.
     pub fn load(&mut self, state: &[(String, Tensor)]) -> Result<()> {
-        checkpoint::restore(self.state(), state)?;
+        tensors::restore(&self.state(), state)?;
         if let Some((first, rest)) = self.groups.split_first_mut() {
             for group in rest {
                 group.steps.f_copy_(&first.steps)?;
@@ -257,17 +258,18 @@ mod tests {
     #[test]
     fn gradients_are_clipped_by_their_common_norm() {
         let grads = [[3.0_f32, 0.0], [0.0, 4.0]];
-        for (clip, share) in [(0.0, 1.0), (1.0, 0.2), (2.5, 0.5), (9.0, 1.0)] {
+        for (clip, scale) in [(0.0, 1.0), (1.0, 0.2), (2.5, 0.5), (9.0, 1.0)] {
             let text = format!(
                 "optimizer = 'sgd'\nmomentum = 0.0\nnesterov = false\nweight_decay = 0.0\nclip_grad = {clip:?}"
             );
             let config = Config::layered(None, toml::from_str(&text).unwrap()).unwrap();
-            // In two groups: the norm is that of all of them.
-            let named = [("a", Role::Weight), ("b", Role::Plain)].map(|(name, role)| Named {
-                name: name.to_owned(),
-                tensor: Tensor::zeros([2], (Kind::Float, Device::Cpu)).set_requires_grad(true),
-                role,
-            });
+            // Two groups: the norm is that of both together.
+            let named =
+                [("a", Role::Weight), ("b", Role::NoDecay)].map(|(name, role)| NamedTensor {
+                    name: name.to_owned(),
+                    tensor: Tensor::zeros([2], (Kind::Float, Device::Cpu)).set_requires_grad(true),
+                    role,
+                });
             let mut optimizer = Optimizer::new(&config, &named, &[]).unwrap();
             for (named, grad) in named.iter().zip(grads) {
                 (&named.tensor * Tensor::from_slice(&grad))
@@ -278,7 +280,7 @@ mod tests {
             for (named, grad) in named.iter().zip(grads) {
                 let got = Vec::<f32>::try_from(named.tensor.detach()).unwrap();
                 for (got, grad) in got.into_iter().zip(grad) {
-                    assert!((got + share * grad).abs() < 1e-5, "clip {clip}: {got}");
+                    assert!((got + scale * grad).abs() < 1e-5, "clip {clip}: {got}");
                 }
             }
         }

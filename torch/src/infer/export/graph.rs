@@ -1,6 +1,6 @@
 //! The network as a list of operations, for the formats that hold code.
 
-use crate::net::{ResNet18, Stem};
+use crate::net::ResNet18;
 
 /// What an operation works on: 0 is the normalised images, and `n` what operation `n - 1` gives.
 pub(super) type Value = usize;
@@ -36,10 +36,9 @@ pub(super) fn operations(network: &ResNet18) -> Vec<Op> {
         ops: Vec::new(),
     };
     let stem = network.spec().stem;
-    let stride = if stem == Stem::Small { 1 } else { 2 };
-    let mut x = graph.conv("conv1", "bn1", stride, 0);
+    let mut x = graph.conv("conv1", "bn1", stem.stride(), 0);
     x = graph.push(Op::Relu(x));
-    if stem == Stem::Imagenet {
+    if stem.has_pool() {
         x = graph.push(Op::MaxPool(x));
     }
     for block in graph.blocks() {

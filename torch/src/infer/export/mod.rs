@@ -8,22 +8,23 @@ mod onnx;
 mod torchscript;
 
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::Serialize;
+use strum::{Display, EnumString, VariantNames};
 use tinyres::event::{Event, Observer};
 use tinyres_format::Class;
 
 use crate::Result;
-use crate::net::Stem;
-use crate::run::checkpoint::{self, About, Checkpoint};
+use crate::libtorch::tensors;
+use crate::net::{BOX_HEAD, Stem};
+use crate::run::checkpoint::{About, Checkpoint};
 
 pub use onnx::OPSET;
 
 /// A format to export to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Target {
     /// A module for `torch.jit.load`. Takes `[B, 3, H, W]` RGB, `u8` or floating point in 0..1, and gives
     /// logits `f32 [B, classes]`. Its parameters have torchvision's names and can be trained; `side`,
@@ -37,19 +38,6 @@ pub enum Target {
 }
 
 impl Target {
-    /// The formats there are.
-    pub const ALL: [Self; 3] = [Self::TorchScript, Self::Safetensors, Self::Onnx];
-
-    /// How it is called.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TorchScript => "torchscript",
-            Self::Safetensors => "safetensors",
-            Self::Onnx => "onnx",
-        }
-    }
-
     /// What its files' names end in; with a mark where weights of a run are called alike.
     #[must_use]
     pub fn extension(self) -> &'static str {
@@ -58,22 +46,6 @@ impl Target {
             Self::Safetensors => "torchvision.safetensors",
             Self::Onnx => "onnx",
         }
-    }
-}
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let mut all = Self::ALL.into_iter();
-        all.find(|target| target.name() == text)
-            .ok_or_else(|| "expected torchscript, safetensors or onnx".to_owned())
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
     }
 }
 
@@ -102,27 +74,20 @@ pub fn export(checkpoint: &Checkpoint, to: Target, watch: &mut dyn Observer) -> 
                 )));
             }
             let metadata = HashMap::from([(Model::KEY.to_owned(), Model::of(about).json())]);
-            checkpoint::encode(&state, metadata)
+            tensors::encode(&state, metadata)
         }
     }
 }
 
-/// What the names of tensors begin with that are not of the network that torchvision has.
-const BOX_HEAD: &str = "box_head.";
-
-/// What makes `model`, torchvision's resnet18, a network with this stem.
-fn stem_in_torchvision(stem: Stem) -> Option<&'static str> {
-    match stem {
-        Stem::Imagenet => None,
-        Stem::Half => Some(
-            "model.conv1 = torch.nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False); \
-             model.maxpool = torch.nn.Identity()",
-        ),
-        Stem::Small => Some(
-            "model.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False); \
-             model.maxpool = torch.nn.Identity()",
-        ),
-    }
+/// Python code that gives `model`, torchvision's resnet18, this stem. `None` for the stem that it has.
+fn stem_in_torchvision(stem: Stem) -> Option<String> {
+    let (kernel, stride, padding) = (stem.kernel(), stem.stride(), stem.kernel() / 2);
+    (stem != Stem::Imagenet).then(|| {
+        format!(
+            "model.conv1 = torch.nn.Conv2d(3, 64, {kernel}, stride={stride}, padding={padding}, bias=False); \
+             model.maxpool = torch.nn.Identity()"
+        )
+    })
 }
 
 /// What safetensors and ONNX files say of the network: JSON under one key of their metadata.

@@ -1,4 +1,5 @@
-//! Random erasing.
+//! Random erasing (Zhong et al. 2017): a rectangle of some training images is set to 0, the mean colour of
+//! normalised pixels.
 
 use std::ops::Range;
 
@@ -7,30 +8,30 @@ use tinyres_format::Draws;
 
 use crate::Result;
 use crate::libtorch::device;
+use crate::num::to_f32;
 
-/// Share of an image that is erased, least and most: Zhong et al. 2017, section 5.
+/// Smallest and largest fraction of an image that is erased: Zhong et al. 2017, section 5.
 const AREA: (f64, f64) = (0.02, 0.4);
-/// Height by width of what is erased, least and most; drawn evenly on the scale of logarithms, as
-/// torchvision does.
+/// Smallest and largest height / width of the rectangle. Its logarithm is uniform, as in torchvision.
 const ASPECT: (f64, f64) = (0.3, 1.0 / 0.3);
-/// Rectangles that are tried before the image stays whole, as in torchvision.
+/// Rectangles tried before the image is left whole, as in torchvision.
 const ATTEMPTS: u64 = 10;
-/// Draws before this one move the image.
+/// First draw of an image that is used here: flip and shift use those before it.
 const FIRST_DRAW: u64 = 3;
 
-/// What is erased from the training images of one epoch (Zhong et al. 2017): from some of them a
-/// rectangle, which becomes zero, the mean colour of normalised pixels.
+/// The rectangles to erase from the training images of one epoch.
 #[derive(Debug)]
 pub struct Erasing {
-    /// `f32 [4, N, 1]`: top, bottom, left and right of each image's rectangle, in shares of the sides,
-    /// for the images of the epoch in its order. Zeros where nothing is erased.
+    /// `f32 [4, N, 1]`: top, bottom, left and right of each image's rectangle as fractions of the sides, for
+    /// the images of the epoch in their order. Zeros if nothing is erased.
     edges: Tensor,
 }
 
 impl Erasing {
-    /// Erases from each of `images` with `probability`, as the image's own `draws` of the epoch say:
-    /// draw 3 says whether, and from draw 4 on four at a time area, aspect and place, until a rectangle
-    /// fits into an image of `(height, width)` pixels. `None` where the probability is 0.
+    /// Draws the rectangles of `images`, which have `sides = (height, width)` in pixels, from each image's
+    /// own `draws` of the epoch. Draw 3 decides whether to erase, with `probability`. The draws from 4 on
+    /// give, four at a time, area, aspect, top and left, until a rectangle fits. `None` if the probability
+    /// is 0.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -59,8 +60,8 @@ impl Erasing {
         }))
     }
 
-    /// Erases from `images`, `f32 [B, 3, H, W]`, normalised, which are those `at` of the epoch. A pixel
-    /// goes whose middle lies in the rectangle, whatever the sides.
+    /// Erases from `images`, `f32 [B, 3, H, W]`, normalised, which are those in the range `at` of the epoch.
+    /// A pixel is erased if its centre is in the rectangle, so the images may have been resized.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -68,11 +69,11 @@ impl Erasing {
         let (_, _, height, width) = images.size4()?;
         let edges = self.edges.f_narrow(1, at.start, at.end - at.start)?;
         let within = |low: i64, side: i64| -> Result<Tensor> {
-            let middles = Tensor::f_arange(side, (Kind::Float, images.device()))?
+            let centres = Tensor::f_arange(side, (Kind::Float, images.device()))?
                 .f_add_scalar(0.5)?
                 .f_div_scalar(side)?;
-            let after = middles.f_ge_tensor(&edges.f_get(low)?)?;
-            Ok(after.f_logical_and(&middles.f_lt_tensor(&edges.f_get(low + 1)?)?)?)
+            let after = centres.f_ge_tensor(&edges.f_get(low)?)?;
+            Ok(after.f_logical_and(&centres.f_lt_tensor(&edges.f_get(low + 1)?)?)?)
         };
         let rows = within(0, height)?.f_unsqueeze(2)?;
         let columns = within(2, width)?.f_unsqueeze(1)?;
@@ -81,11 +82,7 @@ impl Erasing {
     }
 }
 
-/// Top, bottom, left and right of the first rectangle that fits.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "shares of a side, rounded to f32"
-)]
+/// Top, bottom, left and right of the first rectangle that fits, as fractions of the sides.
 fn rectangle(draws: Draws, (height, width): (u32, u32)) -> Option<[f32; 4]> {
     let (all_rows, all_columns) = (f64::from(height), f64::from(width));
     (0..ATTEMPTS).find_map(|attempt| {
@@ -95,7 +92,7 @@ fn rectangle(draws: Draws, (height, width): (u32, u32)) -> Option<[f32; 4]> {
         let aspect = (low + draw(1) * (high - low)).exp();
         let rows = (area * aspect).sqrt().round();
         let columns = (area / aspect).sqrt().round();
-        // One pixel less than the image, as in torchvision.
+        // At least one pixel smaller than the image, as in torchvision.
         (rows < all_rows && columns < all_columns).then(|| {
             let top = (draw(2) * (all_rows - rows + 1.0)).floor();
             let left = (draw(3) * (all_columns - columns + 1.0)).floor();
@@ -105,7 +102,7 @@ fn rectangle(draws: Draws, (height, width): (u32, u32)) -> Option<[f32; 4]> {
                 left / all_columns,
                 (left + columns) / all_columns,
             ]
-            .map(|edge| edge as f32)
+            .map(to_f32)
         })
     })
 }
@@ -122,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_erased_as_each_of_its_images_would_be_alone() {
+    fn erasing_does_not_depend_on_the_batch() {
         let ids: Vec<u32> = (0..60).map(|i| i * 7 % 60).collect();
         let erasing = Erasing::new(0.5, draws(), &ids, SIDES, Device::Cpu);
         let erasing = erasing.unwrap().unwrap();
         let (height, width) = (12_usize, 20_usize);
         let mut times = 0;
-        // In two batches, so that the second one's place counts.
+        // Two batches, so that the range of the second is used.
         for (start, end) in [(0, 25), (25, 60)] {
             let ones = Tensor::ones([end - start, 3, 12, 20], (Kind::Float, Device::Cpu));
             let got = erasing.apply(ones, &(start..end)).unwrap();
@@ -172,12 +169,12 @@ mod tests {
         let ids: Vec<u32> = (0..40).collect();
         let erasing = Erasing::new(1.0, draws(), &ids, (32, 32), Device::Cpu);
         let erasing = erasing.unwrap().unwrap();
-        let share = |side: i64| {
+        let erased = |side: i64| {
             let ones = Tensor::ones([40, 3, side, side], (Kind::Float, Device::Cpu));
             let kept = erasing.apply(ones, &(0..40)).unwrap();
             1.0 - f64::try_from(kept.mean(Kind::Float)).unwrap()
         };
-        let (small, large) = (share(32), share(64));
+        let (small, large) = (erased(32), erased(64));
         assert!((small - large).abs() < 1e-6, "{small} {large}");
         assert!((0.1..0.35).contains(&small), "{small}");
         let none = Erasing::new(0.0, draws(), &ids, (32, 32), Device::Cpu);

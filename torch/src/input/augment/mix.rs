@@ -1,37 +1,46 @@
-//! Mixup and CutMix: every image of a batch mixed with another one of it.
+//! Mixup and CutMix: each image of a batch is mixed with another one of the same batch, and so are the labels,
+//! in the loss. With the papers' lambda, for mixup:
+//!
+//! ```text
+//! x = lambda * x[i] + (1 - lambda) * x[i - 1]
+//! loss = lambda * loss(y[i]) + (1 - lambda) * loss(y[i - 1])
+//! ```
+//!
+//! CutMix pastes a rectangle of x[i - 1] that covers 1 - lambda of the image. The loss is the caller's work.
 
 use tch::Tensor;
 use tinyres_format::Draws;
 
 use crate::Result;
+use crate::num::to_i64;
 
-/// How the batches of one epoch are mixed: an image's partner is the one before it in its batch, and
-/// the last one's for the first.
+/// How the batches of one epoch are mixed.
 #[derive(Clone, Copy, Debug)]
 pub struct Mix {
-    /// Parameter of mixup's Beta distribution (Zhang et al. 2017), 0 for no mixup.
+    /// Mixup (Zhang et al. 2017) draws lambda from Beta(`mixup`, `mixup`); 0 for no mixup.
     pub mixup: f64,
-    /// The same of CutMix (Yun et al. 2019).
+    /// CutMix (Yun et al. 2019) draws lambda from Beta(`cutmix`, `cutmix`); 0 for no CutMix.
     pub cutmix: f64,
-    /// Share of the batches that are mixed. Where both are on, each takes half of these.
+    /// Fraction of the batches that are mixed, half by each if both are on.
     pub probability: f64,
-    /// The epoch's draws for mixing.
+    /// Random draws of the epoch, from the stream for mixing.
     pub draws: Draws,
 }
 
 /// A batch as [`Mix::apply`] leaves it.
 #[derive(Debug)]
 pub struct Mixed {
-    /// The images, of the shape they had.
+    /// Images, in the shape that they had.
     pub images: Tensor,
-    /// How much of each image is its own, and so how much its own label counts; the rest is its
-    /// partner's. `None` for a batch that is not mixed.
-    pub own: Option<f64>,
+    /// Weight of each image's own label; the label of [`rolled`] has the rest. `None` if the batch is
+    /// not mixed.
+    pub lambda: Option<f64>,
 }
 
 impl Mix {
-    /// Mixes `images`, `f32 [B, 3, H, W]`, as the draws of batch number `batch` of the epoch say: draw 0
-    /// whether, draw 1 how, draws 2 and 3 where CutMix cuts, and those from 4 on how much is whose.
+    /// Mixes `images`, `f32 [B, 3, H, W]`, by the draws of batch number `batch` of the epoch: draw 0 decides
+    /// whether to mix, draw 1 by which method, draws 2 and 3 the centre of CutMix's rectangle, and the
+    /// draws from 4 on lambda.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -39,7 +48,10 @@ impl Mix {
         let draws = self.draws.of(batch);
         let off = self.mixup == 0.0 && self.cutmix == 0.0;
         if off || draws.unit(0) >= self.probability {
-            return Ok(Mixed { images, own: None });
+            return Ok(Mixed {
+                images,
+                lambda: None,
+            });
         }
         let cut = match (self.mixup > 0.0, self.cutmix > 0.0) {
             (true, true) => draws.below(1, 2) == 1,
@@ -48,77 +60,63 @@ impl Mix {
         if cut {
             self.cut(images, draws)
         } else {
-            let own = symmetric_beta(self.mixup, draws, 4);
-            let images = images.f_lerp(&partners(&images)?, 1.0 - own)?;
+            let lambda = symmetric_beta(self.mixup, draws, 4);
+            let images = images.f_lerp(&rolled(&images)?, 1.0 - lambda)?;
             Ok(Mixed {
                 images,
-                own: Some(own),
+                lambda: Some(lambda),
             })
         }
     }
 
-    /// Replaces one rectangle in all images by the partners': of the drawn share of the area, around a
-    /// place that is drawn evenly, and cut at the image's edges, so the share is counted afterwards.
+    /// Pastes one rectangle of the other image into each image. It has the sides times `sqrt(1 - lambda)`,
+    /// a centre drawn uniformly, and is clipped at the image's edges. So the returned lambda is computed
+    /// from the rectangle, as in the authors' code.
     fn cut(&self, images: Tensor, draws: Draws) -> Result<Mixed> {
         let (_, _, height, width) = images.size4()?;
         let side = (1.0 - symmetric_beta(self.cutmix, draws, 4)).sqrt();
         let span = |draw: u64, all: i64| {
-            let half = (side * real(all) / 2.0).floor();
-            let middle = (draws.unit(draw) * real(all)).floor();
-            let (from, to) = ((middle - half).max(0.0), (middle + half).min(real(all)));
-            (whole(from), whole(to - from))
+            let half = (side * all as f64 / 2.0).floor();
+            let middle = (draws.unit(draw) * all as f64).floor();
+            let (from, to) = ((middle - half).max(0.0), (middle + half).min(all as f64));
+            (to_i64(from), to_i64(to - from))
         };
         let ((top, rows), (left, columns)) = (span(2, height), span(3, width));
         let mut patch = images.f_narrow(2, top, rows)?.f_narrow(3, left, columns)?;
         if patch.numel() > 0 {
-            patch.f_copy_(&partners(&patch)?)?;
+            patch.f_copy_(&rolled(&patch)?)?;
         }
-        let own = 1.0 - real(rows * columns) / real(height * width);
+        let lambda = 1.0 - (rows * columns) as f64 / (height * width) as f64;
         Ok(Mixed {
             images,
-            own: Some(own),
+            lambda: Some(lambda),
         })
     }
 }
 
-/// For each row of `batch`, `[B, ...]`, that of its partner.
+/// `batch`, `[B, ...]`, rolled by one: row i holds what row i is mixed with, that is row i - 1, and row 0
+/// holds the last one.
 ///
 /// # Errors
 /// Only where libtorch fails.
-pub fn partners(batch: &Tensor) -> Result<Tensor> {
+pub fn rolled(batch: &Tensor) -> Result<Tensor> {
     Ok(batch.f_roll([1], [0])?)
 }
 
-/// A number from 0 to 1 of the distribution Beta(alpha, alpha), by Jöhnk's method (1964) from the
-/// draws from `first` on: `X / (X + Y)`, with X and Y the first pair of `u^(1/alpha)` of even numbers
-/// u whose sum is at most 1. In logarithms, as for a small alpha both powers are below all floats.
+/// A sample of Beta(alpha, alpha) by Jöhnk's method (1964), from the draws from `first` on: `X / (X + Y)`,
+/// where X and Y are the first pair of `u^(1/alpha)` of uniform numbers u whose sum is at most 1. Uses
+/// logarithms, since for a small alpha both powers underflow.
 fn symmetric_beta(alpha: f64, draws: Draws, first: u64) -> f64 {
     (0..)
         .map(|pair| {
             [0, 1].map(|place| {
                 let u = draws.unit(first + 2 * pair + place);
-                // Never the logarithm of 0.
+                // u may be 0, 1 - u may not.
                 (1.0 - u).ln() / alpha
             })
         })
         .find(|[x, y]| x.exp() + y.exp() <= 1.0)
         .map_or(0.5, |[x, y]| 1.0 / (1.0 + (y - x).exp()))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "pixels of an image are far below 2^53"
-)]
-fn real(pixels: i64) -> f64 {
-    pixels as f64
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a whole number between 0 and the side of an image"
-)]
-fn whole(pixels: f64) -> i64 {
-    pixels as i64
 }
 
 #[cfg(test)]
@@ -155,14 +153,14 @@ mod tests {
         let (values, tensor) = images();
         for batch in 0..20 {
             let mixed = mix(0.4, 0.0, 1.0).apply(tensor.copy(), batch).unwrap();
-            let own = mixed.own.unwrap();
-            assert!((0.0..=1.0).contains(&own));
+            let lambda = mixed.lambda.unwrap();
+            assert!((0.0..=1.0).contains(&lambda));
             assert_eq!(mixed.images.stride()[1], 1);
             let got = numbers(&mixed.images);
             for (at, &got) in got.iter().enumerate() {
-                let partner = (at + 4 * 144) % values.len();
-                let (a, b) = (f64::from(values[at]), f64::from(values[partner]));
-                let expected = own * a + (1.0 - own) * b;
+                let other = (at + 4 * 144) % values.len();
+                let (a, b) = (f64::from(values[at]), f64::from(values[other]));
+                let expected = lambda * a + (1.0 - lambda) * b;
                 assert!((f64::from(got) - expected).abs() < 1e-3, "{got} {expected}");
             }
         }
@@ -171,7 +169,7 @@ mod tests {
     #[test]
     fn cutmix_takes_one_rectangle_of_the_image_before() {
         let (values, tensor) = images();
-        let mut shares = Vec::new();
+        let mut areas = Vec::new();
         for batch in 0..200 {
             let mixed = mix(0.0, 1.0, 1.0).apply(tensor.copy(), batch).unwrap();
             assert_eq!(mixed.images.stride()[1], 1);
@@ -193,21 +191,21 @@ mod tests {
             };
             assert_eq!(places.len(), span(&|at| at / 8) * span(&|at| at % 8));
             let taken = f64::from(u32::try_from(places.len()).unwrap()) / 48.0;
-            assert!((mixed.own.unwrap() - (1.0 - taken)).abs() < 1e-12);
-            shares.push(taken);
+            assert!((mixed.lambda.unwrap() - (1.0 - taken)).abs() < 1e-12);
+            areas.push(taken);
         }
-        let mean = shares.iter().sum::<f64>() / 200.0;
+        let mean = areas.iter().sum::<f64>() / 200.0;
         assert!((0.2..0.5).contains(&mean), "{mean}");
     }
 
     #[test]
-    fn as_many_batches_are_mixed_as_asked_for_and_in_both_ways() {
+    fn probability_is_the_fraction_of_mixed_batches_half_by_each_method() {
         let (values, tensor) = images();
         let (mut plain, mut cut) = (0, 0);
         for batch in 0..400 {
             let mixed = mix(0.4, 1.0, 0.5).apply(tensor.copy(), batch).unwrap();
             let got = numbers(&mixed.images);
-            match mixed.own {
+            match mixed.lambda {
                 None => {
                     assert_eq!(got, values);
                     plain += 1;
@@ -219,9 +217,9 @@ mod tests {
         assert!((160..240).contains(&plain), "{plain}");
         assert!((60..140).contains(&cut), "{cut}");
         for off in [mix(0.0, 0.0, 1.0), mix(0.4, 1.0, 0.0)] {
-            assert!(off.apply(tensor.copy(), 3).unwrap().own.is_none());
+            assert!(off.apply(tensor.copy(), 3).unwrap().lambda.is_none());
         }
-        let labels = partners(&Tensor::from_slice(&[4_i64, 5, 6])).unwrap();
+        let labels = rolled(&Tensor::from_slice(&[4_i64, 5, 6])).unwrap();
         assert_eq!(labels, Tensor::from_slice(&[6_i64, 4, 5]));
         assert_eq!(labels.kind(), Kind::Int64);
         assert_eq!(labels.device(), Device::Cpu);
@@ -229,7 +227,7 @@ mod tests {
 
     /// Mean 1/2, and the variance 1 / (4 (2 alpha + 1)) of Beta(alpha, alpha).
     #[test]
-    fn shares_have_the_moments_of_their_distribution() {
+    fn symmetric_beta_has_the_moments_of_its_distribution() {
         for alpha in [0.05, 0.2, 1.0, 4.0] {
             let draws = Draws::new(1, Stream::Mix, 0);
             let all: Vec<_> = (0..20_000)

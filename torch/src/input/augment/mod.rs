@@ -1,10 +1,13 @@
-//! From `u8` pixels to what the network takes, a whole batch at a time, on its device.
+//! Normalisation and augmentation of a whole batch at a time, on its device: flip and shift here, random
+//! erasing in `erasing`, mixup and CutMix in `mix`. All random numbers come from the draws of SPEC section
+//! 7 for (seed, epoch, image), so they do not depend on how images are batched. `inputs` has the order of
+//! the steps.
 
 mod erasing;
 mod mix;
 
 pub use erasing::Erasing;
-pub use mix::{Mix, Mixed, partners};
+pub use mix::{Mix, Mixed, rolled};
 
 use std::ops::Range;
 
@@ -17,23 +20,24 @@ use crate::config::Normalize;
 use crate::libtorch::device;
 use crate::libtorch::ffi;
 
-/// ImageNet's mean and deviation of each channel, as torchvision's models expect them.
+/// ImageNet's mean and standard deviation of each channel, which torchvision's models expect.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
+const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 impl Normalize {
-    /// Mean and deviation of each channel to normalise by, with 255 taken as 1.
+    /// Mean and standard deviation of each channel, for pixels in 0..1.
     pub(crate) fn statistics(self) -> ([f64; 3], [f64; 3]) {
         match self {
-            Self::Imagenet => (MEAN, DEVIATION),
+            Self::Imagenet => (MEAN, STD),
             Self::None => ([0.0; 3], [1.0; 3]),
         }
     }
 }
 
-/// Turns pixels into floating point: `x = pixel * scale + offset` for each channel.
+/// Normalisation of pixels by channel: `x = pixel * scale + offset`, which is `(pixel / 255 - mean) / std`.
 #[derive(Debug)]
 pub struct Normalizer {
+    /// `f32 [1, 3, 1, 1]`, and so is `offset`.
     scale: Tensor,
     offset: Tensor,
 }
@@ -44,45 +48,49 @@ impl Normalizer {
     /// # Errors
     /// Only where libtorch fails.
     pub fn new(normalize: Normalize, device: Device) -> Result<Self> {
-        let (mean, deviation) = normalize.statistics();
-        let by = Normalization::new(mean, deviation);
+        let (mean, std) = normalize.statistics();
+        let affine = Normalization::new(mean, std);
         let constant = |values: [f32; 3]| -> Result<Tensor> {
             let values = Tensor::f_from_slice(&values)?;
             Ok(values.f_view([1, 3, 1, 1])?.f_to_device(device)?)
         };
         Ok(Self {
-            scale: constant(by.scale)?,
-            offset: constant(by.offset)?,
+            scale: constant(affine.scale)?,
+            offset: constant(affine.offset)?,
         })
     }
 
-    /// `pixels`, `u8 [B, 3, H, W]`, as `f32`, channels last.
+    /// Normalises `pixels`, `[B, 3, H, W]`, to `f32`, channels last.
     ///
     /// # Errors
     /// Only where libtorch fails.
     pub fn apply(&self, pixels: &Tensor) -> Result<Tensor> {
-        // Still bytes where the layout changes: a quarter of the traffic.
+        // Changes the layout before the type: bytes are a quarter of the traffic.
         let mut x = ffi::channels_last(pixels)?.f_to_kind(Kind::Float)?;
         Ok(x.f_mul_(&self.scale)?.f_add_(&self.offset)?)
     }
 }
 
-/// What is done to the training images of one epoch: some are mirrored, and each is shifted by up
-/// to so many pixels, with what the edge uncovers filled by reflection.
+/// Flips and shifts for the training images of one epoch. Pixels that a shift uncovers are filled by
+/// reflection at the edge.
+///
+/// `rows` and `columns` are tables of source indices, one row for each possible move. There are
+/// `shifts = 2 * shift + 1` shifts in each direction.
 #[derive(Debug)]
 pub struct Augment {
-    /// For each image of the epoch, in its order: a row of `rows`, and one of `columns`.
+    /// For each image of the epoch, in their order: its row in `rows`, and its row in `columns`. `i64 [N]`
+    /// each.
     moves: (Tensor, Tensor),
-    /// `[shifts, H]`: for each row of the result the place of its source row in the plane.
+    /// `i64 [shifts, H]`: for each row of the result, the offset of its source row in the plane.
     rows: Tensor,
-    /// `[2 * shifts, W]`: the source column, mirrored in the second half.
+    /// `i64 [2 * shifts, W]`: for each column of the result, its source column. The second half is mirrored.
     columns: Tensor,
 }
 
 impl Augment {
-    /// The moves of `images`, each drawn from the image's own `draws` of the epoch, so that an
-    /// image's moves do not depend on its batch: draw 0 mirrors it, draw 1 moves it down, and draw 2
-    /// to the right. Nothing (`None`) where nothing would move.
+    /// Draws the moves of `images`, of `(height, width)` pixels, from each image's own `draws` of the epoch:
+    /// draw 0 mirrors it, draw 1 shifts it down, and draw 2 shifts it right, by up to `shift` pixels each way.
+    /// `None` without `flip` and with a `shift` of 0.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -127,8 +135,8 @@ impl Augment {
         }))
     }
 
-    /// Moves `pixels`, `u8 [B, 3, H, W]`, which are those of the images `at` of the epoch, by one
-    /// gather.
+    /// Moves `pixels`, `[B, 3, H, W]`, which are those of the images in the range `at` of the epoch, with one
+    /// gather. The result is channels last.
     ///
     /// # Errors
     /// Only where libtorch fails.
@@ -139,32 +147,32 @@ impl Augment {
         };
         let rows = pick(&self.moves.0, &self.rows)?.f_unsqueeze(2)?;
         let columns = pick(&self.moves.1, &self.columns)?.f_unsqueeze(1)?;
-        let places = (rows.f_add(&columns)?)
+        let sources = (rows.f_add(&columns)?)
             .f_view([b, h * w, 1])?
             .f_expand([b, h * w, c], false)?;
         let planes = pixels.f_view([b, c, h * w])?.f_transpose(1, 2)?;
-        // [B, H * W, C]: channels come out last by themselves.
-        let moved = planes.f_gather(1, &places, false)?;
+        // [B, H * W, C] is channels last already.
+        let moved = planes.f_gather(1, &sources, false)?;
         Ok(moved.f_view([b, h, w, c])?.f_permute([0, 3, 1, 2])?)
     }
 
-    /// Moves `boxes`, edges `f32 [B, 4]` in shares of the sides, along with the pixels of the images
-    /// `at` of the epoch. They end where the image does; one that has left it has no area any more.
+    /// Moves `boxes`, edges `f32 [B, 4]`, with the images in the range `at` of the epoch. Boxes are clipped at
+    /// the edges of the image, so one that has left it has no area.
     ///
     /// # Errors
     /// Only where libtorch fails.
     pub fn move_boxes(&self, boxes: &Tensor, at: &Range<i64>) -> Result<Tensor> {
         let pick = |moves: &Tensor| moves.f_narrow(0, at.start, at.end - at.start);
         let ((shifts, height), (_, width)) = (self.rows.size2()?, self.columns.size2()?);
-        let share = |shifted: &Tensor, side: i64| {
-            // The middle one of the shifts is none.
+        let fraction = |shifted: &Tensor, side: i64| {
+            // Move number shifts / 2 is a shift of 0.
             let pixels = shifted.f_to_kind(Kind::Float)?.f_sub_scalar(shifts / 2)?;
             pixels.f_div_scalar(side)
         };
         let (rows, columns) = (pick(&self.moves.0)?, pick(&self.moves.1)?);
-        let down = share(&rows, height)?;
-        let right = share(&columns.f_remainder(shifts)?, width)?;
-        // Mirroring puts x0 at 1 - x1 and x1 at 1 - x0: both move by 1 - x0 - x1.
+        let down = fraction(&rows, height)?;
+        let right = fraction(&columns.f_remainder(shifts)?, width)?;
+        // Mirroring takes x0 to 1 - x1 and x1 to 1 - x0: both move by 1 - (x0 + x1).
         let mirrored = columns.f_ge(shifts)?.f_to_kind(Kind::Float)?;
         let sum = boxes.f_select(1, 0)?.f_add(&boxes.f_select(1, 2)?)?;
         let right = right.f_add(&mirrored.f_mul(&sum.f_neg()?.f_add_scalar(1)?)?)?;
@@ -173,7 +181,8 @@ impl Augment {
     }
 }
 
-/// `at`, mirrored back at the edges of `0..side`. The edge itself is not repeated.
+/// The index `at`, reflected into `0..side` without repeating the edge: -1 becomes 1, `side` becomes `side
+/// - 2`.
 fn reflect(at: i64, side: i64) -> i64 {
     let last = side - 1;
     last - (last - at.abs()).abs()
@@ -200,7 +209,7 @@ mod tests {
         (bytes, tensor)
     }
 
-    /// The same, image by image and pixel by pixel.
+    /// The pixels after the moves, computed image by image and pixel by pixel.
     fn naive(bytes: &[u8], ids: &[u32], flip: bool, shift: i64) -> Vec<u8> {
         let (h, w) = (i64::from(SIDES.0), i64::from(SIDES.1));
         let mut out = Vec::new();
@@ -242,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_moves_as_each_of_its_images_would_alone() {
+    fn moves_do_not_depend_on_the_batch() {
         let ids: Vec<u32> = (0..40).map(|i| i * 7 % 40).collect();
         let (bytes, tensor) = pixels(40);
         for (flip, shift) in [(true, 0), (false, 3), (true, 4)] {
@@ -251,7 +260,7 @@ mod tests {
                 .unwrap();
             let expected = naive(&bytes, &ids, flip, shift.into());
             assert_ne!(expected, bytes);
-            // In two batches, so that the second one's place counts.
+            // Two batches, so that the range of the second is used.
             let mut got = Vec::new();
             for (start, end) in [(0, 16), (16, 40)] {
                 let batch = tensor.narrow(0, start, end - start);
@@ -279,9 +288,9 @@ mod tests {
     }
 
     #[test]
-    fn pixels_are_normalised_by_channel() {
+    fn normalizer_subtracts_mean_and_divides_by_std() {
         let (bytes, tensor) = pixels(2);
-        for (normalize, mean, deviation) in [
+        for (normalize, mean, std) in [
             (Normalize::None, [0.0; 3], [1.0; 3]),
             (
                 Normalize::Imagenet,
@@ -296,7 +305,7 @@ mod tests {
             let plane = (SIDES.0 * SIDES.1) as usize;
             for (at, (&got, &byte)) in got.iter().zip(&bytes).enumerate() {
                 let c = at / plane % 3;
-                let expected = (f64::from(byte) / 255.0 - mean[c]) / deviation[c];
+                let expected = (f64::from(byte) / 255.0 - mean[c]) / std[c];
                 assert!(
                     (f64::from(got) - expected).abs() < 1e-6,
                     "{got}, expected {expected}"

@@ -1,4 +1,4 @@
-//! The safe face of `script.cpp`: TorchScript modules to be saved.
+//! The safe interface of `script.cpp`: builds a TorchScript module and gives its file. It does not run modules.
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -9,7 +9,7 @@ use torch_sys::C_tensor;
 use super::check;
 use crate::{Error, Result};
 
-/// `torch::jit::Module`, known here by address only.
+/// `torch::jit::Module`, an opaque type.
 #[repr(C)]
 struct Module {
     _opaque: [u8; 0],
@@ -39,7 +39,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// A TorchScript module in the making: tensors, attributes, and then the code that uses them.
+/// A TorchScript module under construction: add tensors and attributes, then the code that uses them.
 pub(crate) struct Script(*mut Module);
 
 impl Script {
@@ -51,23 +51,23 @@ impl Script {
         Ok(Self(module))
     }
 
-    /// Adds a handle to `tensor` under a path such as `layer1.0.conv1.weight`, as a parameter or as a
-    /// buffer of submodules that are made as needed.
+    /// Adds a handle to `tensor` under a path such as `layer1.0.conv1.weight`, as a parameter or a buffer.
+    /// Submodules on the path are created.
     pub(crate) fn tensor(&mut self, path: &str, tensor: &Tensor, parameter: bool) -> Result<()> {
         let path = text(path)?;
-        // SAFETY: the module is live until `self` is dropped, and so is `tensor`, whose count of
-        // references the module takes part in; `path` ends in a zero.
+        // SAFETY: the module is live until `self` is dropped, `tensor` is live during the call and then
+        // reference counted by the module, and `path` ends in a zero.
         check(unsafe { tinyres_script_tensor(self.0, path.as_ptr(), tensor.as_ptr(), parameter) })
     }
 
-    /// Adds a number as an attribute.
+    /// Adds an integer attribute.
     pub(crate) fn int(&mut self, name: &str, value: i64) -> Result<()> {
         let name = text(name)?;
         // SAFETY: the module is live, and `name` ends in a zero.
         check(unsafe { tinyres_script_int(self.0, name.as_ptr(), value) })
     }
 
-    /// Adds a list of texts as an attribute.
+    /// Adds an attribute that is a list of strings.
     pub(crate) fn strings<'a>(
         &mut self,
         name: &str,
@@ -76,14 +76,14 @@ impl Script {
         let name = text(name)?;
         let texts = texts.map(text).collect::<Result<Vec<_>>>()?;
         let addresses: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
-        // SAFETY: the module is live; `addresses` holds `count` texts that end in a zero, and that live
-        // until the shim has copied them.
+        // SAFETY: the module is live. `addresses` holds `count` strings that end in a zero and outlive the
+        // call; the shim copies them.
         check(unsafe {
             tinyres_script_strings(self.0, name.as_ptr(), addresses.as_ptr(), addresses.len())
         })
     }
 
-    /// Compiles `code`, the module's methods, and returns the file that `torch.jit.load` takes.
+    /// Compiles `code`, the source of the module's methods, and returns the file for `torch.jit.load`.
     pub(crate) fn save(self, code: &str) -> Result<Vec<u8>> {
         let (code, mut out) = (text(code)?, ptr::null_mut());
         // SAFETY: the module is live, `code` ends in a zero, and the shim writes one pointer to `out`.

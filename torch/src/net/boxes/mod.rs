@@ -1,32 +1,36 @@
-//! Boxes: where they lie, how much two of them overlap, and what training makes of that.
+//! Boxes: their coordinates, the overlap of two boxes, the loss, and the scores. The network's head that
+//! predicts boxes is in `model`.
 //!
-//! Boxes are `f32 [B, 4]`, in shares of the image's width and height, in one of two forms: *edges*
-//! `(x0, y0, x1, y1)`, or *centres* `(cx, cy, w, h)`, which is what a network predicts. A source's
-//! integers name the first and the last pixel of a box, so its edges are `(x0, y0, x1 + 1, y1 + 1)`
-//! over the image's sides. Four zeros stand for an image without a box: what has no area is no box.
+//! Boxes are `f32 [B, 4]`, as fractions of the image's width and height, in one of two forms: *edges*
+//! `(x0, y0, x1, y1)`, or *centres* `(cx, cy, w, h)`, which a network predicts. A source gives the first
+//! and the last pixel of a box, both inclusive, so its edges are `(x0, y0, x1 + 1, y1 + 1)` divided by the
+//! image's sides. An image without a box has four zeros: a box has an area.
 
 mod baseline;
 mod score;
+mod truth;
 
 pub use baseline::Baseline;
-pub use score::{Localisation, overlap};
+pub use score::Localisation;
+pub use truth::overlap;
 
 use tch::{Reduction, Tensor};
 use tinyres_load::Dataset;
 
 use crate::Result;
+use crate::num::to_f32;
 
-/// Where smooth L1 turns from a square to a line, in shares of the image: that of torchvision's
-/// region proposals, and small enough that most errors of a box lie on the line.
+/// Error at which smooth L1 changes from a square to a line, as a fraction of the image. It is that of
+/// torchvision's region proposals, and so small that most errors are on the line.
 const BETA: f64 = 1.0 / 9.0;
 
-/// Added to areas that are divided by, as `torchvision.ops.generalized_box_iou_loss` does.
+/// Added to areas before dividing by them, as in `torchvision.ops.generalized_box_iou_loss`.
 const EPSILON: f64 = 1e-7;
 
 /// The edges of every image's box in `data`, or four zeros.
 ///
 /// # Errors
-/// The boxes of a shard are not as they were written.
+/// The boxes of a shard do not have the checksum that was written.
 pub fn of(data: &Dataset) -> Result<Vec<[f32; 4]>> {
     let shape = data.shape();
     let edges = |image| Ok(edges(data.bbox(image)?, (shape.height, shape.width)));
@@ -36,10 +40,6 @@ pub fn of(data: &Dataset) -> Result<Vec<[f32; 4]>> {
 /// The edges of a box of inclusive pixels in an image of `(height, width)` pixels; four zeros for
 /// four times -1.
 #[must_use]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "shares of a side, rounded to f32"
-)]
 pub fn edges(pixels: [i32; 4], (height, width): (u32, u32)) -> [f32; 4] {
     let [x0, y0, x1, y1] = pixels.map(f64::from);
     if x1 < 0.0 {
@@ -52,10 +52,10 @@ pub fn edges(pixels: [i32; 4], (height, width): (u32, u32)) -> [f32; 4] {
         (x1 + 1.0) / width,
         (y1 + 1.0) / height,
     ]
-    .map(|edge| edge as f32)
+    .map(to_f32)
 }
 
-/// Mean centre, width and height of the boxes among `edges`; `None` where there is no box.
+/// Mean centre x, centre y, width and height of the boxes among `edges`. `None` if there are none.
 #[must_use]
 pub fn mean(edges: &[[f32; 4]]) -> Option<[f64; 4]> {
     let (mut sum, mut count) = ([0.0; 4], 0.0);
@@ -68,13 +68,13 @@ pub fn mean(edges: &[[f32; 4]]) -> Option<[f64; 4]> {
     (count > 0.0).then(|| sum.map(|sum| sum / count))
 }
 
-/// Whether `edges` have an area.
+/// True if `edges` have an area.
 #[must_use]
 pub fn is_box([x0, y0, x1, y1]: &[f32; 4]) -> bool {
     x0 < x1 && y0 < y1
 }
 
-/// Edges of `centres`, both `[B, 4]`.
+/// Converts centres to edges, both `[B, 4]`.
 ///
 /// # Errors
 /// Only where libtorch fails.
@@ -87,7 +87,7 @@ pub fn to_edges(centres: &Tensor) -> Result<Tensor> {
     )?)
 }
 
-/// Centres of `edges`, both `[B, 4]`.
+/// Converts edges to centres, both `[B, 4]`.
 ///
 /// # Errors
 /// Only where libtorch fails.
@@ -97,8 +97,8 @@ pub fn to_centres(edges: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_cat(&[middle, high.f_sub(&low)?], 1)?)
 }
 
-/// Intersection over union of each box of `a` with that of `b`, both edges `[B, 4]`: `[B]`, from 0
-/// to 1.
+/// Intersection over union of each box of `a` with the one of `b` in the same row: `[B]`, from 0 to 1. Both
+/// are edges, `[B, 4]`.
 ///
 /// # Errors
 /// Only where libtorch fails.
@@ -107,9 +107,11 @@ pub fn iou(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(intersection.f_div(&union.f_add_scalar(EPSILON)?)?)
 }
 
-/// Generalised intersection over union (Rezatofighi et al. 2019) of each box of `a` with that of
-/// `b`, both edges `[B, 4]`: `[B]`, from -1 to 1. With C the smallest box around both it is
-/// `IoU - |C outside the union| / |C|`, which still has a slope where the two do not meet.
+/// Generalised intersection over union (Rezatofighi et al. 2019) of each box of `a` with the one of `b` in
+/// the same row: `[B]`, from -1 to 1. Both are edges, `[B, 4]`.
+///
+/// `GIoU = IoU - (|C| - |union|) / |C|`, where C is the smallest box around both. Unlike IoU it has a
+/// gradient where the two do not intersect.
 ///
 /// # Errors
 /// Only where libtorch fails.
@@ -118,9 +120,9 @@ pub fn giou(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let iou = intersection.f_div(&union.f_add_scalar(EPSILON)?)?;
     let low = a.f_narrow(1, 0, 2)?.f_minimum(&b.f_narrow(1, 0, 2)?)?;
     let high = a.f_narrow(1, 2, 2)?.f_maximum(&b.f_narrow(1, 2, 2)?)?;
-    let around = area(&high.f_sub(&low)?)?;
-    let outside = around.f_sub(&union)?;
-    Ok(iou.f_sub(&outside.f_div(&around.f_add_scalar(EPSILON)?)?)?)
+    let enclosing = area(&high.f_sub(&low)?)?;
+    let outside = enclosing.f_sub(&union)?;
+    Ok(iou.f_sub(&outside.f_div(&enclosing.f_add_scalar(EPSILON)?)?)?)
 }
 
 /// Areas of intersection and union, each `[B]`.
@@ -136,23 +138,22 @@ fn overlap_areas(a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((intersection, union))
 }
 
-/// `[B]` of widths and heights `[B, 2]`.
+/// Areas, `[B]`, from widths and heights, `[B, 2]`.
 fn area(size: &Tensor) -> Result<Tensor> {
     Ok(size.f_select(1, 0)?.f_mul(&size.f_select(1, 1)?)?)
 }
 
-/// How much the parts of the box loss weigh beside the cross-entropy.
+/// Weights of the parts of the box loss. The cross-entropy, to which it is added, has weight 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weights {
-    /// Of smooth L1, summed over centre, width and height.
+    /// Weight of smooth L1, summed over centre x, centre y, width and height.
     pub smooth_l1: f64,
-    /// Of 1 - [`giou`].
+    /// Weight of 1 - [`giou`].
     pub giou: f64,
 }
 
-/// The loss of `predicted` boxes (centres `[B, 4]`) against `truth` (edges `[B, 4]`): smooth L1 of
-/// centre, width and height (Girshick 2015) and 1 - GIoU, weighted, and averaged over the images
-/// that have a box. 0 where none has.
+/// The loss of `predicted` boxes (centres, `[B, 4]`) against `truth` (edges, `[B, 4]`), a scalar: the weighted
+/// sum of smooth L1 (Girshick 2015) and 1 - GIoU, averaged over the images that have a box. 0 if none has.
 ///
 /// # Errors
 /// Only where libtorch fails.
@@ -162,12 +163,12 @@ pub fn loss(predicted: &Tensor, truth: &Tensor, weights: Weights) -> Result<Tens
     let smooth_l1 = predicted
         .f_smooth_l1_loss(&target, Reduction::None, BETA)?
         .f_sum_dim_intlist(1, false, kind)?;
-    let apart = giou(&to_edges(predicted)?, truth)?
+    let one_minus_giou = giou(&to_edges(predicted)?, truth)?
         .f_neg()?
         .f_add_scalar(1)?;
     let each = smooth_l1
         .f_mul_scalar(weights.smooth_l1)?
-        .f_add(&apart.f_mul_scalar(weights.giou)?)?;
+        .f_add(&one_minus_giou.f_mul_scalar(weights.giou)?)?;
     let has_box = area(&target.f_narrow(1, 2, 2)?)?.f_gt(0)?.f_to_kind(kind)?;
     let count = has_box.f_sum(kind)?.f_clamp_min(1)?;
     Ok(each.f_mul(&has_box)?.f_sum(kind)?.f_div(&count)?)

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
+use strum::IntoEnumIterator as _;
 use tch::{Device, Kind, Tensor};
 use tinyres::event::{Event, Observer};
 use tinyres_format::{Class, Digest};
 
 use crate::config::Config;
-use crate::net::{BATCHES_TRACKED, ResNet18, Stem};
+use crate::net::{BATCHES_TRACKED, BOX_HEAD, FIRST_WEIGHT, ResNet18, Stem};
 use crate::run::checkpoint::{self, About};
 use crate::{Error, Result};
 
@@ -37,8 +38,6 @@ pub struct Taken {
 
 /// What `torch.nn.DataParallel` and its kin put before every name.
 const WRAPPED: &str = "module.";
-/// What the names of the tensors of the head for boxes begin with.
-const BOX_HEAD: &str = "box_head.";
 
 /// Reads the file that `config` names, so that a fault is known before a run is begun, and records in
 /// `config` which file it was.
@@ -224,20 +223,20 @@ impl Init {
         stem: Stem,
         state: &[(String, Tensor)],
     ) -> std::result::Result<(), String> {
-        const FIRST: &str = "conv1.weight";
         let shape = |state: &[(String, Tensor)]| {
-            let first = state.iter().find(|(name, _)| name == FIRST);
+            let first = state.iter().find(|(name, _)| name == FIRST_WEIGHT);
             first.map(|(_, weight)| weight.size())
         };
         let (Some(got), Some(expected)) = (shape(&self.tensors), shape(state)) else {
-            return Err(format!("has no {FIRST}: it is not of a ResNet18"));
+            return Err(format!("has no {FIRST_WEIGHT}: it is not of a ResNet18"));
         };
         let said = self.about.as_ref().map(|about| about.config.stem);
         let fits = match (said, &got[..]) {
             (Some(stem), _) => vec![stem],
-            (None, [.., 7, 7]) => vec![Stem::Imagenet],
-            (None, [.., 3, 3]) => vec![Stem::Half, Stem::Small],
-            _ => Vec::new(),
+            (None, [.., rows, columns]) => Stem::iter()
+                .filter(|stem| [*rows, *columns] == [stem.kernel(); 2])
+                .collect(),
+            (None, _) => Vec::new(),
         };
         if fits.contains(&stem) || (fits.is_empty() && got == expected) {
             return Ok(());
@@ -248,7 +247,7 @@ impl Init {
             false => format!("train with {}", flags.join(" or ")),
         };
         Err(format!(
-            "has a {FIRST} of shape {got:?}, but stem {stem} has {expected:?}: {remedy}"
+            "has a {FIRST_WEIGHT} of shape {got:?}, but stem {stem} has {expected:?}: {remedy}"
         ))
     }
 }

@@ -1,51 +1,59 @@
-//! Muon for convolutions: a step along the momentum with all its singular values made about 1, so that
-//! no direction of a filter bank is left behind. Keller Jordan et al. 2024,
-//! <https://kellerjordan.github.io/posts/muon>, as `airbench94_muon.py` of
-//! <https://github.com/KellerJordan/cifar10-airbench> has it for networks with batch norm: weights are
-//! held at a fixed norm, which such a network does not see, in place of weight decay.
+//! Muon for convolutions (Keller Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon>): the step is
+//! the momentum with all singular values made about 1, so that every direction of a filter bank is
+//! trained. As in `airbench94_muon.py` of <https://github.com/KellerJordan/cifar10-airbench>, weights are
+//! kept at a fixed norm instead of decayed: a network with batch norm computes the same at any norm.
 
 use tch::{Kind, Tensor};
 
 use crate::Result;
 
-/// Coefficients of the iteration's quintic polynomial, which lifts small singular values fast and
-/// leaves them all between about 0.7 and 1.2.
+/// Coefficients a, b, c of the Newton-Schulz iteration `s -> a s + b s^3 + c s^5` on the singular values. It
+/// lifts small values fast, and ends with all of them between about 0.7 and 1.2.
 const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// Rounds of the iteration.
 const ROUNDS: usize = 3;
 
-/// One step of a convolution's weight `[K, C, R, S]`, channels last, by its gradient, which is used up.
-/// Products are of `kind`.
+/// One step of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g, which is
+/// overwritten. Matrix products are computed in `kind`.
 ///
-/// With the millions of weights there are, each walk through them counts. So the momentum is a running `mean`,
-/// which is the sum of the gradients but for a factor that the direction does not see; and a filter is a
-/// row of the matrix in the order of memory, as the order of columns makes no difference.
+/// ```text
+/// mean = momentum * mean + (1 - momentum) * g
+/// W    = sqrt(K) * W / |W| - rate * orthogonal(momentum * mean + (1 - momentum) * g)    (Nesterov)
+/// ```
+///
+/// Each pass over the millions of weights costs time, which decides two details. `mean` is a running mean
+/// instead of the paper's running sum; they differ by a factor, which `orthogonal` removes. And a filter is
+/// a row of the matrix in memory order `[R, S, C]`: the order of the columns makes no difference.
 pub(super) fn step(
     weight: &Tensor,
     mean: &mut Tensor,
-    share: f64,
+    momentum: f64,
     rate: f64,
     kind: Kind,
 ) -> Result<()> {
     let outputs = weight.size()[0];
     let in_memory = |tensor: &Tensor| tensor.f_permute([0, 2, 3, 1]);
     let mut grad = weight.f_grad()?;
-    let _ = mean.f_lerp_(&grad, 1.0 - share)?;
-    let ahead = in_memory(&grad.f_lerp_(mean, share)?)?.f_reshape([outputs, -1])?;
+    let _ = mean.f_lerp_(&grad, 1.0 - momentum)?;
+    let ahead = in_memory(&grad.f_lerp_(mean, momentum)?)?.f_reshape([outputs, -1])?;
     let step = orthogonal(&ahead.f_to_kind(kind)?, -rate)?;
 
     let weight = in_memory(&weight.f_detach()?)?.f_view([outputs, -1])?;
     let norm = weight.f_norm()?.f_reciprocal()?;
-    let norm = norm.f_mul_scalar(real(outputs).sqrt())?;
+    let norm = norm.f_mul_scalar((outputs as f64).sqrt())?;
     let _ = step.f_addcmul_out(&weight, &weight, &norm)?;
     Ok(())
 }
 
-/// `matrix` with its singular values made about `length`.
+/// `matrix` with all singular values made about `length`.
 ///
-/// Each round takes X, the matrix over its norm, to (aI + bA + cA²)X, where A = XXᵀ. That polynomial is
-/// multiplied up by itself, since A is the smaller: only the first product and the last are of the matrix's
-/// full size.
+/// ```text
+/// X = matrix / |matrix|
+/// ROUNDS times:  A = X X^T,  P = a I + b A + c A^2,  X = P X
+/// ```
+///
+/// A and P are at most as large as X, so the rounds work on them alone: the next A is P A P, and the product of
+/// all P is applied to the matrix at the end. Only the first product and the last have the full size of X.
 fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
     let size = matrix.size();
     if size[0] > size[1] {
@@ -59,7 +67,7 @@ fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
         Ok(sum)
     };
     let gram = matrix.f_mm(&matrix.f_tr()?)?;
-    // The sum of the squares is what stands on its diagonal. Nothing is divided by the norm of no gradient.
+    // |matrix|^2 is the trace of the Gram matrix. The constant avoids a division by 0 where the gradient is 0.
     let squares = gram.f_diagonal(0, 0, 1)?.f_sum(Kind::Float)?;
     let squares = squares.f_add_scalar(1e-14)?;
     let mut gram = gram.f_div(&squares)?;
@@ -73,11 +81,6 @@ fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
     Ok(all.f_mm(matrix)?)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "channels are below 2^53")]
-fn real(channels: i64) -> f64 {
-    channels as f64
-}
-
 #[cfg(test)]
 mod tests {
     use tch::Device;
@@ -85,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_iteration_is_that_of_each_singular_value() {
+    fn orthogonal_applies_the_quintic_to_each_singular_value() {
         tch::manual_seed(3);
         for (rows, columns) in [(4, 9), (9, 4), (1, 5), (6, 6)] {
             let matrix = Tensor::randn([rows, columns], (Kind::Float, Device::Cpu));

@@ -13,8 +13,9 @@ use tinyres_load::Normalization;
 use self::schema::{Attribute, Dim, Graph, ModelProto, Node, TensorProto, ValueInfo};
 use super::Model;
 use super::graph::{Op, Value, operations};
+use crate::libtorch::tensors::bytes;
 use crate::net::{EPSILON, ResNet18};
-use crate::run::checkpoint::{About, bytes};
+use crate::run::checkpoint::About;
 use crate::{Error, Result};
 
 /// The version of the operators' meanings, of 2020: the oldest that has all operators used here as they
