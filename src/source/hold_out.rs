@@ -43,8 +43,7 @@ fn place(name: &str) -> f64 {
         .unwrap_or(name);
     let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(path));
     let bits = u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 11;
-    let place = bits as f64 / (1_u64 << 53) as f64;
-    place
+    bits as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
