@@ -1,4 +1,5 @@
-//! Why training, scoring or a checkpoint failed.
+//! The one error of this crate. Its texts name what was found, what was expected and a remedy, for the
+//! command line prints them as they are.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,144 +9,148 @@ use tinyres_format::Split;
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why training, scoring or a checkpoint failed.
+/// Why training, evaluation, prediction, export or a file failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// libtorch refused: out of memory, or a fault of this crate.
+    /// libtorch failed: it has no memory left, or this crate has a defect.
     #[error("libtorch: {0}")]
     Torch(String),
-    /// A value of the configuration is out of its bounds.
+    /// A value of the configuration is not allowed.
     #[error("{key} is {got}, expected {expected}")]
     Value {
-        /// Its name, as in the file; the flag has `-` for `_`.
+        /// The key in the file; the flag has `-` for `_`.
         key: &'static str,
-        /// What it is.
+        /// The value.
         got: String,
-        /// What it may be.
+        /// The values allowed.
         expected: String,
     },
-    /// The configuration cannot be understood.
+    /// The configuration cannot be parsed.
     #[error("{0}")]
     Config(String),
-    /// A file of the configuration is at fault.
+    /// The same in a file.
     #[error("{}: {error}", path.display())]
     ConfigFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         error: Box<Self>,
     },
-    /// A GPU was asked for that cannot be used.
-    #[error("{device}: {why}. `tinyres doctor` says more; --device cpu does without")]
+    /// The GPU asked for cannot be used.
+    #[error("{device}: {why}. `tinyres doctor` says more; --device cpu needs no GPU")]
     NoCuda {
         /// The device asked for.
         device: String,
         /// Why it cannot be used.
         why: String,
     },
-    /// The data cannot be read.
+    /// The data set cannot be read.
     #[error(transparent)]
     Load(#[from] tinyres_load::Error),
-    /// There is no memory for the batches.
+    /// The system has no memory for the batches.
     #[error("no memory for batches: {0}")]
     Memory(String),
-    /// The loader ended before the epoch did: a defect of tinyres.
-    #[error("the loader ended before the epoch: this is a defect of tinyres, please report it")]
+    /// The loader gave fewer batches than the epoch has: a defect of tinyres.
+    #[error(
+        "the loader gave fewer batches than the epoch has: this is a defect of tinyres, please report it"
+    )]
     Exhausted,
-    /// An image without a label cannot be trained on or scored.
-    #[error("{split}: image {image} ({name}) has no label: training and scoring need one for each")]
+    /// An image has no label, and training and evaluation need one.
+    #[error(
+        "{split}: image {image} ({name}) has no label: training and evaluation need one for each image"
+    )]
     Unlabelled {
         /// The split.
         split: Split,
-        /// Its place in the split.
+        /// The image's number in the split.
         image: u32,
-        /// What the source calls it.
+        /// The image's name.
         name: String,
     },
-    /// The training has gone astray. The last checkpoint is from before.
+    /// A training step gave a value that is not finite. It was not saved: the last checkpoint is older.
     #[error(
         "step {step}, in epoch {epoch}: {what}; its batch: {}. {}, with a lower --lr",
-        some(images),
-        before(kept.as_deref())
+        first_few(images),
+        restart(kept.as_deref())
     )]
     NotFinite {
-        /// What is not finite.
+        /// The value, and what it is.
         what: String,
         /// The step, counted from 1.
         step: u64,
         /// The epoch, counted from 1.
         epoch: u32,
-        /// The names of the images of its batch.
+        /// The names of the images in the step's batch.
         images: Vec<String>,
-        /// The last checkpoint.
+        /// The last checkpoint, if there is one.
         kept: Option<PathBuf>,
     },
-    /// The data's classes are not those that the weights were trained on, in the same order.
+    /// The data has other classes than the weights, or the same in another order.
     #[error(
-        "label {label} is {weights} for the weights, but {data} in the data: score on the set they were trained on"
+        "label {label} is {weights} for the weights, but {data} in the data: evaluate on the set that they were trained on"
     )]
     Classes {
         /// The first label that differs.
         label: usize,
-        /// Its class for the weights.
+        /// The class that it has for the weights.
         weights: String,
-        /// Its class in the data.
+        /// The class that it has in the data.
         data: String,
     },
-    /// A file of weights or a checkpoint is not as it must be.
+    /// A file of weights or a checkpoint cannot be used.
     #[error("{} {what}", path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect, which continues the sentence.
         what: String,
     },
-    /// A run is there already.
+    /// The directory for a new run holds one already.
     #[error("{} holds a run: continue it with --resume, or name another directory with --output", dir.display())]
     RunExists {
         /// The directory.
         dir: PathBuf,
     },
-    /// No run, or none that has got so far.
+    /// The directory holds no run, or one without weights so far.
     #[error("{} holds no run with a {missing}: name the directory that `tinyres train` printed", dir.display())]
     NoRun {
         /// The directory.
         dir: PathBuf,
-        /// The file that is not there.
+        /// The file that is missing.
         missing: &'static str,
     },
-    /// Weights that are not those of this network.
+    /// The weights do not fit this network.
     #[error("weights: tensor {name} {what}")]
     Weights {
         /// The tensor's name.
         name: String,
-        /// What is wrong with it.
+        /// The defect, which continues the sentence.
         what: String,
     },
-    /// A picture could not be encoded.
+    /// A picture cannot be encoded.
     #[error("{0}")]
     Picture(String),
-    /// The end of a training could not be saved.
-    #[error("{error}: make it possible, then go on from the last checkpoint with --resume {}", dir.display())]
+    /// The end of a training cannot be saved.
+    #[error("could not save the end of the run: {error}. Fix this, then continue from the last checkpoint with --resume {}", dir.display())]
     Unsaved {
-        /// Why not.
+        /// The reason.
         error: Box<Self>,
         /// The run's directory.
         dir: PathBuf,
     },
-    /// The file system said no.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// What was read or written.
+        /// The file or directory.
         path: PathBuf,
-        /// What went wrong.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// The first of `names`, and how many more there are.
-fn some(names: &[String]) -> String {
+/// The first four of `names`, and how many more there are.
+fn first_few(names: &[String]) -> String {
     const SHOWN: usize = 4;
     let mut text = names[..names.len().min(SHOWN)].join(", ");
     if names.len() > SHOWN {
@@ -155,23 +160,24 @@ fn some(names: &[String]) -> String {
     text
 }
 
-/// Where to go on after a training that went astray.
-fn before(kept: Option<&Path>) -> String {
+/// The advice where to start again after a value that is not finite.
+fn restart(kept: Option<&Path>) -> String {
     match kept {
         Some(path) => format!(
-            "{} is from before: begin a run from it, with --init",
+            "{} is from before: start a run from it, with --init",
             path.display()
         ),
-        None => "Nothing was saved before: begin anew".to_owned(),
+        None => "Nothing was saved before: start the run again".to_owned(),
     }
 }
 
 impl Error {
-    /// What the TOML parser says.
+    /// The error of the TOML parser.
     pub(crate) fn config(error: &toml::de::Error) -> Self {
         Self::Config(error.to_string().trim_end().to_owned())
     }
 
+    /// Names the file that the error is in.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         Self::ConfigFile {
             path: path.to_path_buf(),
@@ -179,6 +185,7 @@ impl Error {
         }
     }
 
+    /// The error of the tensor `name`: `what` continues the sentence.
     pub(crate) fn weights(name: &str, what: impl Into<String>) -> Self {
         Self::Weights {
             name: name.to_owned(),
@@ -186,7 +193,7 @@ impl Error {
         }
     }
 
-    /// For `map_err` on an operation on `path`.
+    /// Makes the error of an operation on `path`, for `map_err`.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io {
             path: path.to_path_buf(),
@@ -196,14 +203,14 @@ impl Error {
 }
 
 impl From<safetensors::SafeTensorError> for Error {
-    /// Of tensors that are to be written; what is wrong with a file is said with its name.
+    /// Only for tensors to be written. What is wrong with a file read is an [`Error::Checkpoint`].
     fn from(error: safetensors::SafeTensorError) -> Self {
         Self::Torch(format!("tensors that cannot be written: {error}"))
     }
 }
 
 impl From<tch::TchError> for Error {
-    /// Keeps what libtorch said and drops the C++ stack that it appends.
+    /// Keeps the message and drops the C++ stack that libtorch appends.
     fn from(error: tch::TchError) -> Self {
         let text = match error {
             tch::TchError::Torch(text) => text,

@@ -324,7 +324,7 @@ fn a_disk_that_stays_full_costs_all_but_what_was_saved_before() {
             == 2,
         "two epochs"
     );
-    let error = "error: run/final.safetensors: No space left on device (os error 28): make it possible, then go on from the last checkpoint with --resume run";
+    let error = "error: could not save the end of the run: run/final.safetensors: No space left on device (os error 28). Fix this, then continue from the last checkpoint with --resume run";
     assert_eq!(said.lines().last().unwrap(), error);
     assert_eq!(
         Checkpoint::load(&run.join(LAST))

@@ -1,4 +1,4 @@
-//! Scores and checkpoints: against the same worked out image by image, and read back.
+//! Evaluation, compared with scores worked out image by image, and checkpoints read back.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -40,7 +40,7 @@ fn network(classes: i64) -> ResNet18 {
 }
 
 #[test]
-fn scores_are_those_of_each_image_alone() {
+fn scores_agree_with_single_images() {
     let dir = tempfile::tempdir().unwrap();
     // Shards of 48 images: batches of 7 end at the shards' ends, and the last of all is smaller.
     let data = common::splits(dir.path(), 8, 8, 60).val;
@@ -117,7 +117,7 @@ fn mapped_batches_are_views_of_the_map() {
 }
 
 #[test]
-fn a_run_leaves_weights_that_score_as_it_said() {
+fn final_weights_score_as_the_last_epoch_reported() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 70, 20);
     let path = dir.path().join("run");
@@ -150,7 +150,7 @@ fn a_run_leaves_weights_that_score_as_it_said() {
     assert_eq!((scores.top1, scores.top5), (said.top1, said.top5));
     assert!((scores.loss - said.val_loss).abs() < 1e-6);
 
-    // The checkpoint has the optimizer beside the same weights.
+    // The checkpoint has the same weights, and the optimizer's state.
     let last = Checkpoint::load(&path.join("last.safetensors")).unwrap();
     let state = |checkpoint: &Checkpoint| checkpoint.network(Device::Cpu).unwrap().state().unwrap();
     assert_eq!(state(&last), state(&checkpoint));
@@ -218,7 +218,7 @@ fn damaged_files_of_weights_are_refused_with_their_name() {
     for (bytes, part) in [
         (&b"not weights at all"[..], "is damaged"),
         (&foreign[..foreign.len() - 1], "is damaged"),
-        (&foreign[..], "is not of tinyres"),
+        (&foreign[..], "was not written by tinyres"),
     ] {
         std::fs::write(&path, bytes).unwrap();
         let error = Checkpoint::load(&path).unwrap_err().to_string();

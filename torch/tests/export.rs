@@ -17,10 +17,10 @@ use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::train::train;
 
-/// Of logits of about 1.
+/// Largest difference of logits, which are about 1.
 const TOLERANCE: f64 = 1e-4;
 const CLASSES: usize = 7;
-/// Each with the flags that make it so.
+/// Names of networks, and their flags.
 const NETWORKS: [(&str, &str); 4] = [
     ("imagenet", "stem = 'imagenet'"),
     ("half", "stem = 'half'\nnormalize = 'none'"),
@@ -30,7 +30,7 @@ const NETWORKS: [(&str, &str); 4] = [
 /// `consumers.py` has as many.
 const CONSUMERS: usize = 3;
 
-/// A run of a few steps, so that no tensor of its network is as it began.
+/// A run of a few steps, so that every tensor differs from its initial value.
 fn trained(dir: &Path, flags: &str) -> PathBuf {
     let data = common::splits(dir, CLASSES, 40, 10);
     let run = dir.join("run");
@@ -44,7 +44,7 @@ fn trained(dir: &Path, flags: &str) -> PathBuf {
     run
 }
 
-/// Five images of noise, `u8 [5, 3, SIDE, SIDE]`, and what the network makes of them.
+/// Five images of noise, `u8 [5, 3, SIDE, SIDE]`, and the network's logits for them.
 fn examples(checkpoint: &Checkpoint) -> (Tensor, Tensor) {
     let side = i64::from(SIDE);
     let images = Tensor::randint(256, [5, 3, side, side], (tch::Kind::Uint8, Device::Cpu));
@@ -55,7 +55,7 @@ fn examples(checkpoint: &Checkpoint) -> (Tensor, Tensor) {
     (images, logits)
 }
 
-/// Exports a network to `dir`, beside what its consumers need to compare.
+/// Exports a network to `dir`, together with the images and logits that `consumers.py` compares with.
 fn prepare(dir: &Path, flags: &str) {
     let checkpoint = Checkpoint::load(&Run::weights(&trained(dir, flags)).unwrap()).unwrap();
     let (images, logits) = examples(&checkpoint);
@@ -70,7 +70,7 @@ fn prepare(dir: &Path, flags: &str) {
         assert!(file == again, "{target}: not the same bytes again");
         std::fs::write(dir.join(name), file).unwrap();
     }
-    // That notice ends in the line of Python that torchvision's network needs.
+    // The last line of the notice is the Python code that torchvision's network needs.
     let stem = ear.events.iter().find_map(|event| match event {
         Event::Notice(text) if text.contains("load_state_dict") => text.lines().last(),
         _ => None,
@@ -87,7 +87,7 @@ fn prepare(dir: &Path, flags: &str) {
     ] {
         std::fs::write(dir.join(name), bytes).unwrap();
     }
-    // What torch.jit.load calls, whether there is a Python or not.
+    // Loads as torch.jit.load does, and needs no Python.
     let module = CModule::load(dir.join("model.pt")).unwrap();
     let off = module.forward_ts(&[&images]).unwrap() - &logits;
     let off = off.abs().max().double_value(&[]);
@@ -95,7 +95,7 @@ fn prepare(dir: &Path, flags: &str) {
 }
 
 #[test]
-fn every_export_computes_what_the_network_does_where_it_is_for() {
+fn exports_compute_the_same_logits_in_their_tools() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new("python3");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/consumers.py"));
@@ -106,7 +106,7 @@ fn every_export_computes_what_the_network_does_where_it_is_for() {
         command.arg(home);
     }
     let Ok(output) = command.output() else {
-        println!("skipped: there is no python3");
+        println!("skipped: python3 is missing");
         return;
     };
     let error = String::from_utf8_lossy(&output.stderr);
@@ -140,7 +140,7 @@ fn run(dir: &Path, args: &[&str]) -> Output {
 }
 
 #[test]
-fn the_command_says_what_it_wrote_and_refuses_what_it_must() {
+fn export_prints_what_it_wrote_and_refuses_wrong_arguments() {
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path();
     trained(home, "stem = 'half'");
@@ -205,7 +205,7 @@ fn the_command_says_what_it_wrote_and_refuses_what_it_must() {
                 "./run/final.safetensors",
             ],
             1,
-            "is what is to be exported",
+            "is the file to export from",
         ),
     ] {
         let output = run(home, args);

@@ -1,5 +1,5 @@
-//! Weights to start from, as PyTorch and torchvision write them. `tools/witness/pth_golden.py` wrote the
-//! golden files, and says what is in them.
+//! Initial weights from files that PyTorch and torchvision write. `tools/witness/pth_golden.py` wrote the golden
+//! files, and documents their content.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -46,16 +46,16 @@ fn refused(path: &Path, part: &str) {
 }
 
 #[test]
-fn a_state_dict_of_torchvision_is_taken_name_by_name() {
+fn torchvision_state_dict_is_loaded_by_name() {
     let init = Init::read(&golden("resnet18.pth")).unwrap();
     let mut network = network(Stem::Imagenet, 1000);
-    let taken = init.give(&mut network, &common::wnids(1000)).unwrap();
-    assert_eq!(taken, init::Taken::default());
+    let report = init.load_into(&mut network, &common::wnids(1000)).unwrap();
+    assert_eq!(report, init::InitReport::default());
     let state = network.state().unwrap();
     assert_eq!(state.len(), 122);
     for (k, (name, tensor)) in (0_i32..).zip(state) {
         if tensor.kind() == Kind::Int64 {
-            // They are one count here; torchvision's are equal, too, in every file that it wrote.
+            // The network has one count of batches. Files of torchvision have equal ones.
             continue;
         }
         let off = (tensor - f64::from(k + 1) / 128.0).abs().max();
@@ -64,7 +64,7 @@ fn a_state_dict_of_torchvision_is_taken_name_by_name() {
 }
 
 #[test]
-fn another_number_of_classes_gets_a_new_classifier() {
+fn other_number_of_classes_gets_a_new_classifier() {
     let init = Init::read(&golden("resnet18.pth")).unwrap();
     let mut network = network(Stem::Imagenet, 5);
     let before: Vec<_> = network
@@ -73,17 +73,20 @@ fn another_number_of_classes_gets_a_new_classifier() {
         .into_iter()
         .map(|(name, t)| (name, t.copy()))
         .collect();
-    let taken = init.give(&mut network, &common::wnids(5)).unwrap();
-    assert_eq!(taken.new, ["fc.weight", "fc.bias"]);
-    assert_eq!(taken.why, ["fc, since it has 1000 classes, and the data 5"]);
+    let report = init.load_into(&mut network, &common::wnids(5)).unwrap();
+    assert_eq!(report.new, ["fc.weight", "fc.bias"]);
+    assert_eq!(
+        report.why,
+        ["fc, since it has 1000 classes, and the data 5"]
+    );
     for ((name, before), (_, after)) in before.iter().zip(network.state().unwrap()) {
         assert_eq!(*before == after, name.starts_with("fc."), "{name}");
     }
 }
 
 #[test]
-fn tensors_of_every_kind_and_form_are_read() {
-    // The names are none of a ResNet18: `give` would refuse them, and names the first.
+fn tensors_of_every_dtype_and_stride_are_read() {
+    // These are not names of a ResNet18: `load_into` would refuse them.
     let init = Init::read(&golden("tensors.pth")).unwrap();
     let values = Tensor::arange(6, (Kind::Double, Device::Cpu)) / 4.0;
     let matrix = values.view([2, 3]);
@@ -122,7 +125,7 @@ fn other_files_are_refused_by_name() {
     let whole = fs::read(golden("tensors.pth")).unwrap();
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     refused(&path, "is damaged");
-    // A storage is longer than a tensor says, and its checksum, in the zip, no longer right.
+    // A byte of a storage changes, so that the zip's checksum does not match.
     let at = whole
         .windows(4)
         .position(|part| part == 0.25_f32.to_le_bytes())
@@ -131,7 +134,7 @@ fn other_files_are_refused_by_name() {
     bent[at] ^= 1;
     fs::write(&path, bent).unwrap();
     refused(&path, "is damaged");
-    // Whatever is done to a file, reading it ends, and in an error of its own.
+    // A file with any byte changed is read or refused: no panic, no endless loop.
     for at in 0..whole.len() {
         let mut bent = whole.clone();
         bent[at] = !bent[at];
@@ -141,7 +144,7 @@ fn other_files_are_refused_by_name() {
     let mut network = network(Stem::Imagenet, 5);
     let init = Init::read(&golden("tensors.pth")).unwrap();
     let error = init
-        .give(&mut network, &common::wnids(5))
+        .load_into(&mut network, &common::wnids(5))
         .unwrap_err()
         .to_string();
     assert!(
@@ -155,7 +158,7 @@ fn another_stem_is_refused_with_the_remedy() {
     let init = Init::read(&golden("resnet18.pth")).unwrap();
     for stem in [Stem::Half, Stem::Small] {
         let error = init
-            .give(&mut network(stem, 5), &common::wnids(5))
+            .load_into(&mut network(stem, 5), &common::wnids(5))
             .unwrap_err();
         let error = error.to_string();
         assert!(
@@ -188,7 +191,7 @@ fn state(weights: &Checkpoint) -> Vec<(String, Tensor)> {
 }
 
 #[test]
-fn frozen_layers_stay_and_new_ones_have_their_own_rate() {
+fn frozen_layers_stay_and_new_layers_have_their_own_rate() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 16, 8);
     let init = golden("resnet18.pth");
@@ -212,7 +215,7 @@ fn frozen_layers_stay_and_new_ones_have_their_own_rate() {
     let mut first = network(Stem::Imagenet, 3);
     Init::read(&init)
         .unwrap()
-        .give(&mut first, &common::wnids(3))
+        .load_into(&mut first, &common::wnids(3))
         .unwrap();
     let fresh = ResNet18::new(
         Spec {
@@ -242,7 +245,7 @@ fn frozen_layers_stay_and_new_ones_have_their_own_rate() {
 }
 
 #[test]
-fn a_resume_does_without_the_file() {
+fn resume_does_not_need_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 70, 20);
     let file = dir.path().join("init.pth");
@@ -281,7 +284,7 @@ fn a_resume_does_without_the_file() {
     go(&mut broken, from.as_ref(), false).unwrap();
     let weights = |run: &Run| fs::read(run.dir().join("final.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&broken));
-    // Where nothing was saved, it must be the very file.
+    // A run without a checkpoint needs the same file again.
     assert!(go(&mut unsaved, None, false).is_err());
     let mut other = fs::read(golden("resnet18.pth")).unwrap();
     other.extend([0; 7]);
@@ -294,7 +297,7 @@ fn a_resume_does_without_the_file() {
 }
 
 #[test]
-fn a_run_goes_on_from_the_weights_of_another() {
+fn run_starts_from_the_weights_of_another_run() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 16, 8);
     let (first, _) = run(&dir.path().join("first"), "lr = 0.01", &data);
@@ -303,23 +306,23 @@ fn a_run_goes_on_from_the_weights_of_another() {
         let init = Init::read(&path).unwrap();
         let mut same = network(Stem::Imagenet, 3);
         assert_eq!(
-            init.give(&mut same, &common::wnids(3)).unwrap().new,
+            init.load_into(&mut same, &common::wnids(3)).unwrap().new,
             Vec::<String>::new()
         );
         for ((name, own), (_, saved)) in same.state().unwrap().iter().zip(state(&first)) {
             assert_eq!(*own, saved, "{name}");
         }
-        // As many classes, but others.
+        // The same number of classes, but other ones.
         let mut others = common::wnids(3);
         others.swap(0, 1);
-        let taken = init.give(&mut same, &others).unwrap();
+        let report = init.load_into(&mut same, &others).unwrap();
         assert_eq!(
-            taken.why,
+            report.why,
             ["fc, since its classes are not those of the data"]
         );
         let none: &[Class] = &[];
         assert_eq!(
-            init.give(&mut network(Stem::Imagenet, 0), none)
+            init.load_into(&mut network(Stem::Imagenet, 0), none)
                 .unwrap()
                 .new
                 .len(),

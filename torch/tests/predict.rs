@@ -1,4 +1,4 @@
-//! Predictions, against the network asked about the pixels that `pack --size` makes of the same files.
+//! Predictions, compared with the network's outputs for the pixels that `pack --size` makes of the same files.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -80,15 +80,15 @@ fn expected(dir: &Path, set: &Path) -> Vec<(String, Vec<f64>)> {
             let x = Tensor::from_slice(&pixels).view([1, 3, side, side]);
             let x = normalizer.apply(&x).unwrap();
             let logits = tch::no_grad(|| network.forward(&x, false)).unwrap();
-            let shares = logits.softmax(1, Kind::Double).view([-1]);
+            let probabilities = logits.softmax(1, Kind::Double).view([-1]);
             let name = data.name(image).unwrap().to_owned();
-            (name, Vec::<f64>::try_from(shares).unwrap())
+            (name, Vec::<f64>::try_from(probabilities).unwrap())
         })
         .collect()
 }
 
 #[test]
-fn pictures_are_shown_to_the_network_as_pack_makes_them() {
+fn pictures_are_resized_as_pack_does() {
     let dir = trained();
     let set = dir.path().join("set");
     for (class, from) in [
@@ -111,28 +111,32 @@ fn pictures_are_shown_to_the_network_as_pack_makes_them() {
         &["predict", "run", "set", "--json", "--batch", "5"],
     );
     assert!(output.status.success());
-    let told = lines(&output);
+    let printed = lines(&output);
     let expected = expected(dir.path(), &set);
-    assert!(told.len() > 20 && told.len() == expected.len());
-    for line in &told {
+    assert!(printed.len() > 20 && printed.len() == expected.len());
+    for line in &printed {
         let name = line["image"]
             .as_str()
             .unwrap()
             .strip_prefix("set/")
             .unwrap();
-        let (_, shares) = expected.iter().find(|(known, _)| known == name).unwrap();
+        let (_, probabilities) = expected.iter().find(|(known, _)| known == name).unwrap();
         let top = line["top"].as_array().unwrap();
         assert_eq!(top.len(), 5);
         let mut last = 1.0;
         for guess in top {
             let label = usize::try_from(guess["label"].as_u64().unwrap()).unwrap();
             let probability = guess["probability"].as_f64().unwrap();
-            assert!((probability - shares[label]).abs() < 1e-6, "{name}: {line}");
+            assert!(
+                (probability - probabilities[label]).abs() < 1e-6,
+                "{name}: {line}"
+            );
             assert!(probability <= last, "{name}: {line}");
             last = probability;
             assert_eq!(guess["id"], common::wnids(CLASSES)[label].id);
         }
-        let rest: f64 = shares.iter().sum::<f64>() - shares.iter().copied().fold(1.0, f64::min);
+        let rest: f64 =
+            probabilities.iter().sum::<f64>() - probabilities.iter().copied().fold(1.0, f64::min);
         let sum: f64 = top
             .iter()
             .map(|guess| guess["probability"].as_f64().unwrap())
@@ -143,7 +147,7 @@ fn pictures_are_shown_to_the_network_as_pack_makes_them() {
 }
 
 #[test]
-fn a_bad_picture_costs_no_other() {
+fn bad_pictures_are_reported_and_the_others_predicted() {
     let dir = trained();
     let good = format!("{PICTURES}exact/exif/1.jpg");
     let bad = format!("{PICTURES}refused/cmyk.jpg");
@@ -156,18 +160,18 @@ fn a_bad_picture_costs_no_other() {
         String::from_utf8(output.stderr).unwrap(),
     );
     assert_eq!(output.status.code(), Some(1));
-    let told: Vec<_> = out.lines().collect();
-    assert_eq!(told.len(), 10, "{out}");
-    assert_eq!([0, 2, 4, 6, 8].map(|at| told[at]), images);
-    assert_eq!(told[3], "  CMYK colours: convert it to RGB first");
-    assert_eq!(told[7], "  unreadable: no such file");
+    let printed: Vec<_> = out.lines().collect();
+    assert_eq!(printed.len(), 10, "{out}");
+    assert_eq!([0, 2, 4, 6, 8].map(|at| printed[at]), images);
+    assert_eq!(printed[3], "  CMYK colours: convert it to RGB first");
+    assert_eq!(printed[7], "  unreadable: no such file");
     assert!(
-        told[1].contains("%  n00000") && told[1].contains("  thing "),
+        printed[1].contains("%  n00000") && printed[1].contains("  thing "),
         "{out}"
     );
-    assert_eq!((told[1], told[1]), (told[5], told[9]));
+    assert_eq!((printed[1], printed[1]), (printed[5], printed[9]));
     assert!(
-        err.contains("2 of 5 pictures could not be looked at"),
+        err.contains("2 of 5 pictures could not be predicted"),
         "{err}"
     );
     assert!(
@@ -178,14 +182,14 @@ fn a_bad_picture_costs_no_other() {
     args.push("--json");
     let output = run(dir.path(), &args);
     assert_eq!(output.status.code(), Some(1));
-    let told = lines(&output);
-    assert_eq!(told.len(), 5);
-    assert_eq!(told[1]["error"], "CMYK colours: convert it to RGB first");
-    assert!(told[1].get("top").is_none() && told[0].get("error").is_none());
+    let printed = lines(&output);
+    assert_eq!(printed.len(), 5);
+    assert_eq!(printed[1]["error"], "CMYK colours: convert it to RGB first");
+    assert!(printed[1].get("top").is_none() && printed[0].get("error").is_none());
 }
 
 #[test]
-fn a_list_comes_from_stdin_and_a_sheet_goes_to_a_file() {
+fn stdin_lists_pictures_and_png_draws_them() {
     let dir = trained();
     let list = format!("{PICTURES}exact/exif/1.jpg\n\n{PICTURES}exact/exif/6.png\n");
     let list_file = dir.path().join("list");
@@ -198,7 +202,7 @@ fn a_list_comes_from_stdin_and_a_sheet_goes_to_a_file() {
         assert!(output.status.success(), "{error}");
         lines(&output)
     };
-    let told = ask(&[
+    let printed = ask(&[
         "predict",
         "run",
         "-",
@@ -208,13 +212,13 @@ fn a_list_comes_from_stdin_and_a_sheet_goes_to_a_file() {
         "--top",
         "99",
     ]);
-    assert_eq!(told.len(), 2);
-    assert_eq!(told[0]["top"].as_array().unwrap().len(), CLASSES);
+    assert_eq!(printed.len(), 2);
+    assert_eq!(printed[0]["top"].as_array().unwrap().len(), CLASSES);
     let one = format!("{PICTURES}exact/exif/1.jpg");
     let alone = ask(&[
         "predict", "run", &one, "--json", "--png", "one.png", "--top", "99",
     ]);
-    assert_eq!(alone[0]["image"], told[0]["image"]);
+    assert_eq!(alone[0]["image"], printed[0]["image"]);
     // Width and height, as a PNG's header has them: images, gaps of 8 and a line of 16.
     let size = |name: &str| {
         let png = fs::read(dir.path().join(name)).unwrap();
@@ -225,7 +229,7 @@ fn a_list_comes_from_stdin_and_a_sheet_goes_to_a_file() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn wrong_arguments_are_refused_by_name() {
     let dir = trained();
     fs::create_dir(dir.path().join("empty")).unwrap();
     for (args, code, part) in [
@@ -236,12 +240,12 @@ fn what_is_wrong_is_named() {
         (
             &["predict", "run", "empty"],
             1,
-            "empty: no file here has the name of a picture",
+            "empty: no file in this folder has the extension of a picture",
         ),
         (
             &["predict", "run", "-", "a.png"],
             1,
-            "name no others beside it",
+            "give no other pictures with it",
         ),
         (
             &["predict", "run", "-"],

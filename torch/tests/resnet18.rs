@@ -2,7 +2,7 @@
 #![cfg(feature = "torch")]
 
 use tch::{Device, Kind, Tensor};
-use tinyres_torch::doctor::parity::{Deviation, against_torchvision};
+use tinyres_torch::doctor::parity::{Difference, against_torchvision};
 use tinyres_torch::libtorch::device::Precision;
 use tinyres_torch::net::{ResNet18, Spec, Stem};
 
@@ -35,10 +35,10 @@ fn state_has_torchvisions_names_types_and_shapes() {
 
 #[test]
 fn training_step_matches_torchvision() {
-    let deviations = against_torchvision(Device::Cpu, Precision::F32).unwrap();
+    let differences = against_torchvision(Device::Cpu, Precision::F32).unwrap();
     // Logits twice, loss, 62 gradients with their norms and projections, 40 statistics.
-    assert_eq!(deviations.len(), 3 + 62 + 2 + 40);
-    for Deviation { what, relative } in deviations {
+    assert_eq!(differences.len(), 3 + 62 + 2 + 40);
+    for Difference { what, relative } in differences {
         assert!(relative < TOLERANCE, "{what} is off by {relative:.1e}");
     }
 }

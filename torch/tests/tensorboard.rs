@@ -1,5 +1,4 @@
-//! Event files: by a reader of their framing and of the protocol buffers that knows none of the
-//! writer's code, and by TensorBoard's own reader.
+//! Event files, read by an independent reader of framing and protocol buffers, and by TensorBoard's reader.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -14,7 +13,7 @@ use common::{Ear, config};
 use tinyres_torch::run::Run;
 use tinyres_torch::train::{Splits, train};
 
-/// Bit by bit: CRC-32C as RFC 3720 has it, masked as TensorFlow's `crc32c.h` has it.
+/// CRC-32C of RFC 3720, bit by bit, with the mask of TensorFlow's `crc32c.h`.
 fn masked_crc(data: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in data {
@@ -34,7 +33,7 @@ fn number(bytes: &[u8]) -> u64 {
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The records of a file, all checksums compared.
+/// The records of a file. Compares all checksums.
 fn records(mut file: &[u8]) -> Vec<&[u8]> {
     let mut records = Vec::new();
     while !file.is_empty() {
@@ -84,7 +83,7 @@ fn fields(mut message: &[u8]) -> Vec<(u64, u64, &[u8])> {
     fields
 }
 
-/// What a file says: step, tag and figure; or step and `start`.
+/// The content of a file: (step, tag, figure), or (step, `start`, 1).
 fn events(path: &Path) -> Vec<(u64, String, f64)> {
     let bytes = fs::read(path).unwrap();
     let mut said = Vec::new();
@@ -128,8 +127,8 @@ fn event_files(run: &Path) -> Vec<PathBuf> {
 
 const FLAGS: &str = "epochs = 2\nbatch = 8\nlr = 0.02\nshift = 2";
 
-/// A run of two epochs of two steps that is killed, as it were, after step 3, the last checkpoint being
-/// from step `saved`, and goes on.
+/// A run of two epochs of two steps that stops after step 3 as if killed, with a last checkpoint of step
+/// `saved`, and is resumed.
 fn broken_run(dir: &Path, data: &Splits, saved: u64) -> PathBuf {
     let path = dir.join("run");
     let mut run = Run::create(&path, config(FLAGS), dir, data.train.fingerprint()).unwrap();
@@ -161,15 +160,15 @@ fn broken_run(dir: &Path, data: &Splits, saved: u64) -> PathBuf {
 }
 
 #[test]
-fn every_start_has_a_file_that_voids_what_came_after_it() {
+fn each_start_writes_a_file_that_voids_later_steps() {
     for (saved, void, steps) in [(1, 2, 4), (2, 2, 3)] {
         every_start(saved, void, steps);
     }
 }
 
-/// With the checkpoint of step `saved`, step `void` and later ones are void for the next start; in the
-/// end so many `steps` have figures. After the last step of an epoch, but before its own figures, that one
-/// is void, too.
+/// With the checkpoint of step `saved`, the next start voids step `void` and later steps; at the end, `steps`
+/// steps have figures. If the last step of an epoch was done, but the epoch has no figures, that step is void
+/// too.
 fn every_start(saved: u64, void: u64, steps: usize) {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 16, 12);
@@ -179,7 +178,7 @@ fn every_start(saved: u64, void: u64, steps: usize) {
     let starts: Vec<_> = files.iter().map(|file| events(file)[0].clone()).collect();
     let start = |step: u64| (step, "start".to_owned(), 1.0);
     assert_eq!(starts, [start(1), start(void), start(void)]);
-    // What is left after that is what the metrics say, to the 24 bits of f32.
+    // The figures that are left agree with the metrics, to the 24 bits of f32.
     let mut left = BTreeMap::new();
     for (step, tag, figure) in files.iter().flat_map(|file| events(file)) {
         if tag == "start" {
@@ -224,7 +223,7 @@ fn every_start(saved: u64, void: u64, steps: usize) {
 }
 
 #[test]
-fn none_is_written_where_none_is_wanted() {
+fn tensorboard_false_writes_no_event_file() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 16, 8);
     let path = dir.path().join("run");
@@ -234,9 +233,9 @@ fn none_is_written_where_none_is_wanted() {
     assert_eq!(event_files(&path), Vec::<PathBuf>::new());
 }
 
-/// By `event_accumulator`, which TensorBoard itself reads with.
+/// Reads with `event_accumulator`, TensorBoard's own reader.
 #[test]
-fn tensorboard_reads_them() {
+fn tensorboard_reads_event_files() {
     const READ: &str = r#"
 import io, json, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator, IMAGES, SCALARS

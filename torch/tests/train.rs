@@ -254,7 +254,7 @@ fn runs_do_not_replace_each_other() {
     assert_eq!(again.config(), run.config());
     assert!(checkpoint.is_none());
     assert_eq!(
-        Run::made(&path).unwrap().data,
+        Run::provenance(&path).unwrap().data,
         dir.path().canonicalize().unwrap()
     );
     let nowhere = Run::resume(&dir.path().join("other"))

@@ -1,3 +1,5 @@
+//! `tinyres doctor`: what libtorch finds on this machine, and whether it computes correctly.
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,10 +12,11 @@ use tinyres_format::{
 use tinyres_load::Verify;
 use tinyres_torch::doctor::examine;
 
-/// Say what libtorch finds on this machine, and check that it computes alike everywhere
+/// Check what libtorch finds on this machine, and that every device computes correctly
 ///
-/// Takes one training step on every device, of a network whose logits, loss and gradients are known
-/// from torchvision, and compares the batches of every way of keeping pixels with single images.
+/// Takes one training step on the CPU and on every GPU, and compares logits, loss and gradients with
+/// torchvision's. Then compares the batches of each --placement with single images. The exit code is 1 if a
+/// check fails.
 #[derive(clap::Args)]
 pub struct Args {}
 
@@ -30,7 +33,7 @@ pub fn run(_: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Writes a shard of noise to `dir`, whose last batch of 24 is a smaller one.
+/// Writes a set of noise to `dir`. Its number of images is not a multiple of the batch that is checked.
 fn noise(dir: &Path) -> tinyres_format::Result<()> {
     const IMAGES: usize = 100;
     let (split, shape) = (Split::Train, Shape::rgb(64));

@@ -1,3 +1,5 @@
+//! `tinyres eval`: scores of trained weights on a split.
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,33 +15,34 @@ use tinyres_torch::libtorch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
 
-/// Score trained weights on a split
+/// Evaluate trained weights on a split
 ///
-/// Loss, top-1 and top-5 over all images of the split, and the ten classes that fare worst; --json
-/// gives every class. Of weights trained with --boxes also how well their boxes fit, beside boxes that
-/// are the same for every image: the full one, the training split's mean, and the two that are best for
-/// this very split. Weights trained on other classes, or on the same in another order, are refused.
+/// Prints loss, top-1 and top-5 over all images of the split, and the ten classes with the lowest top-1;
+/// --json has every class. For weights trained with --boxes it also prints the scores of the boxes,
+/// compared with boxes that are the same for every image: the full image, the mean box of the training
+/// split, and the two constant boxes with the best scores on this split. Weights trained on other classes,
+/// or on the same classes in another order, are refused.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
     /// Directory of a run, or a file of weights that `tinyres train` wrote
     #[arg(value_name = "RUN|WEIGHTS")]
     weights: PathBuf,
-    /// Directory of shards, as `tinyres pack` wrote it; compressed ones are expanded once, to a cache
+    /// Directory of shards that `tinyres pack` wrote; compressed shards are expanded once, into a cache
     shards: PathBuf,
-    /// Split to score on: train, val or test
+    /// Split to evaluate on: train, val or test
     #[arg(long, default_value = "val")]
     split: Split,
-    /// Images at a time
+    /// Images in a batch
     #[arg(long, value_name = "N", default_value = "256")]
     batch: NonZeroUsize,
-    /// Where to compute: auto, cpu, cuda or cuda:N
+    /// Device to compute on: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// What forward passes compute in [default: what the run was trained in]
+    /// Precision of the forward pass [default: that of the training]
     #[arg(long, value_parser = super::name_of::<Precision>())]
     precision: Option<Precision>,
-    /// Views of an image whose predictions are averaged: none, or flip for its mirror image beside it
+    /// Average predictions over views of an image; flip adds its mirror image
     #[arg(long, default_value = "none", value_parser = super::name_of::<Tta>())]
     tta: Tta,
     /// Threads that compute [default: libtorch's choice]

@@ -1,3 +1,5 @@
+//! `tinyres export`: a trained network as a file of another tool.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,17 +15,16 @@ use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// Write a trained network in the format of another tool
 ///
-/// torchscript is a module for torch.jit.load, in Python or C++, that takes RGB images [B, 3, H, W], u8
-/// or floating point in 0..1, and normalises them itself. Its parameters have torchvision's names and can
-/// be trained further; its attributes side, class_ids and class_names say what it was trained on.
+/// torchscript: a module for torch.jit.load, in Python or C++. Takes RGB images [B, 3, H, W], u8 or floating
+/// point from 0 to 1, and normalises them itself. Its parameters have torchvision's names and can be trained
+/// further. Its attributes side, class_ids and class_names describe the training set.
 ///
-/// onnx is a model of opset 13 for onnxruntime and others: images, u8 [batch, 3, side, side] RGB of any
-/// batch size, to logits, f32 [batch, classes]. It normalises, too, and holds the weights; batch
-/// normalisations are folded into the convolutions. Its metadata entry `model` is JSON that has the
-/// classes.
+/// onnx: a model of opset 13 for onnxruntime and others. Takes RGB images, u8 [batch, 3, side, side], and
+/// returns logits, f32 [batch, classes]. Normalisation is part of the model. Batch normalisations are folded
+/// into the convolutions. The metadata entry `model` is JSON with the classes.
 ///
-/// safetensors is the tensors alone, as torchvision.models.resnet18(num_classes=N).load_state_dict takes
-/// them, strictly; its metadata entry `model` has the mean and std to normalise by, and the classes.
+/// safetensors: the tensors alone, for torchvision.models.resnet18(num_classes=N).load_state_dict, strictly.
+/// The metadata entry `model` is JSON with the classes, and the mean and std to normalise by.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -33,7 +34,7 @@ pub struct Args {
     /// Format to write
     #[arg(long, value_name = "FORMAT", value_parser = super::name_of::<Target>())]
     to: Target,
-    /// File to write, replaced if it is there [default: beside the weights, ending in .pt, .onnx or
+    /// File to write or replace [default: next to the weights, with the extension .pt, .onnx or
     /// .torchvision.safetensors]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -52,7 +53,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let output = args.output.unwrap_or_else(default);
     ensure!(
         !same(&output, &weights),
-        "{} is what is to be exported: choose another --output",
+        "{} is the file to export from: choose another --output",
         output.display()
     );
     let file = export(&checkpoint, args.to, ui)?;
@@ -67,17 +68,18 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// True if both paths lead to one file.
 fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-/// What was written.
+/// The file that was written.
 #[derive(Serialize)]
 struct Exported {
     file: PathBuf,
     to: Target,
     bytes: usize,
-    /// Width and height that the network was trained at, in pixels.
+    /// Width and height of the images that the network was trained on, in pixels.
     side: u32,
     classes: usize,
 }

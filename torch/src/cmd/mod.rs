@@ -1,4 +1,4 @@
-//! One file for each command: what was typed, and how its result is shown.
+//! One file for each command: its arguments, and how its result is printed. The work itself is the library's.
 
 pub mod doctor;
 pub mod eval;
@@ -16,10 +16,11 @@ use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_load::{Dataset, Verify};
 
-/// What the help of each command that maps shards says of them.
+/// The part of the help of each command that maps shards: the rule that keeps the map sound.
 pub const MAPPED: &str = "\
-The shards are mapped, not read: nobody may write to or truncate them meanwhile. `tinyres pack`
-never does; copying another file over a shard in use would.";
+The shards are mapped into memory: no program may write to or truncate them
+while the command runs. `tinyres pack` never does; copying another file over a
+shard in use does.";
 
 /// A parser of the names of `T`, which help and errors then list.
 pub fn name_of<T>() -> impl TypedValueParser<Value = T>
@@ -30,7 +31,7 @@ where
         .map(|name| name.parse().expect("strum parses the names it lists"))
 }
 
-/// The directory of raw shards to open for `shards`: another one where these are compressed.
+/// The directory of raw shards for `shards`: the same one, or a cache if these are compressed.
 pub fn ready(shards: &Path, ui: &mut Ui) -> transport::Result<PathBuf> {
     transport::ready(shards, transport::cache_dir().as_deref(), ui)
 }
@@ -38,7 +39,7 @@ pub fn ready(shards: &Path, ui: &mut Ui) -> transport::Result<PathBuf> {
 /// Opens a split of a directory of raw shards.
 #[expect(unsafe_code, reason = "the command's help states the rule of the map")]
 pub fn open(dir: &Path, split: Split, verify: Verify) -> tinyres_load::Result<Dataset> {
-    // SAFETY: that nobody writes to or truncates the shards is the rule that `--help` gives whoever
-    // calls the command; nothing in tinyres does.
+    // SAFETY: nothing in tinyres writes to or truncates a shard in place, and `--help` of each command
+    // tells the user that no other program may.
     unsafe { Dataset::open(dir, split, verify) }
 }

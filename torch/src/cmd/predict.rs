@@ -1,3 +1,5 @@
+//! `tinyres predict`: what pictures show, on standard output, and as a contact sheet.
+
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead};
@@ -11,53 +13,53 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use tinyres::event::{Event, Observer};
 use tinyres::inspect::{self, Panel};
-use tinyres::pack::{ImageError, Resize};
+use tinyres::pack::Resize;
 use tinyres::source::{self, Problems};
 use tinyres::text::Count;
 use tinyres::ui::Ui;
 use tinyres_format::{Refused, publish};
-use tinyres_torch::infer::predict::{Drawing, Options, Picture, Prediction, Predictor};
+use tinyres_torch::infer::predict::{Drawing, Options, PictureResult, Prediction, Predictor};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Precision};
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
 
-/// Say what pictures show
+/// Predict the classes of pictures
 ///
-/// The likeliest classes of each picture, JPEG or PNG of any size, turned upright where EXIF says so: the
-/// shorter side is brought to the size that the network was trained at, and the middle of the longer one
-/// kept, exactly as `tinyres pack --size` does. Pictures that cannot be decoded are named, the others told
-/// all the same; the exit code is 1 then.
+/// Prints the likeliest classes of each picture, a JPEG or PNG of any size. Pictures are turned upright as
+/// EXIF says, resized so that the shorter side has the size that the network was trained at, and cropped to
+/// the middle, exactly as by `tinyres pack --size`. A picture that cannot be decoded is named, and the exit
+/// code is 1 at the end; the other pictures are predicted all the same.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Directory of a run, or a file of weights that `tinyres train` wrote
     #[arg(value_name = "RUN|WEIGHTS")]
     weights: PathBuf,
-    /// Pictures, folders of them, or - for a list of files on standard input, one a line
+    /// Pictures, folders of pictures, or - for a list of files on standard input, one a line
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
-    /// How many of the likeliest classes to tell
+    /// How many of the likeliest classes to print
     #[arg(long, value_name = "N", default_value = "5")]
     top: NonZeroUsize,
-    /// Write the pictures, each with its likeliest class, as one PNG; at most the first 1,000
+    /// Write the first 1,000 pictures, each with its likeliest class, into one PNG
     #[arg(long, value_name = "FILE")]
     png: Option<PathBuf>,
-    /// Width and height to bring pictures to [default: those that the network was trained at]
+    /// Width and height to resize pictures to [default: the size that the network was trained at]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     size: Option<u32>,
-    /// Stretch the whole picture instead of keeping its middle, as for `tinyres pack --squash`
+    /// Squash the whole picture to a square instead of cropping it, as `tinyres pack --squash` does
     #[arg(long)]
     squash: bool,
-    /// Pictures at a time
+    /// Pictures in a batch
     #[arg(long, value_name = "N", default_value = "64")]
     batch: NonZeroUsize,
-    /// Where to compute: auto, cpu, cuda or cuda:N
+    /// Device to compute on: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
     /// Threads that compute [default: libtorch's choice]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
-    /// What forward passes compute in [default: what the run was trained in]
+    /// Precision of the forward pass [default: that of the training]
     #[arg(long, value_parser = super::name_of::<Precision>())]
     precision: Option<Precision>,
 }
@@ -69,8 +71,8 @@ Examples:
   tinyres predict best.safetensors holiday/ --top 1 --json | jq -r '.image, .top[0].name'
   find . -name '*.png' | tinyres predict runs/default-1 -";
 
-/// Most pictures of a contact sheet, which lies in memory as a whole.
-const DRAWN: usize = 1000;
+/// Largest number of pictures on a contact sheet, which is in memory as a whole.
+const MAX_DRAWN: usize = 1000;
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let checkpoint = Checkpoint::load(&Run::weights(&args.weights)?)?;
@@ -80,7 +82,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     if let Some(threads) = args.threads {
         tinyres_torch::set_threads(threads.get());
     }
-    let drawn = NonZeroU32::new(inspect::Picture::side(total.unwrap_or(DRAWN)));
+    let drawn = NonZeroU32::new(inspect::Picture::side(total.unwrap_or(MAX_DRAWN)));
     let options = Options {
         resize: Resize {
             side,
@@ -91,36 +93,36 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         top: args.top,
         drawn: drawn
             .filter(|_| args.png.is_some())
-            .map(|side| (DRAWN, side)),
+            .map(|side| (MAX_DRAWN, side)),
     };
     let device = device::open(args.device)?;
     let predictor = Predictor::new(&checkpoint, device, args.precision)?;
     if let Some(total) = total {
         ui.on(&Event::Begin {
-            task: "looking at pictures".to_owned(),
+            task: "predicting".to_owned(),
             unit: "img",
             total: total as u64,
         });
     }
-    let mut heard = Heard::default();
-    predictor.predict(images, &options, |picture| heard.take(picture, ui))?;
+    let mut tally = Tally::default();
+    predictor.predict(images, &options, |result| tally.add(result, ui))?;
     ui.on(&Event::End);
-    ensure!(heard.count > 0, "standard input named no picture");
+    ensure!(tally.count > 0, "standard input named no picture");
     if let Some(file) = &args.png {
-        heard.draw(file, ui)?;
+        tally.draw(file, ui)?;
     }
-    heard.end()
+    tally.finish()
 }
 
-/// Files to look at, as they become known.
+/// Files to predict, as they become known.
 type Images = Box<dyn Iterator<Item = io::Result<PathBuf>> + Send>;
 
-/// The pictures that `paths` name, and how many they are, where that is known.
+/// The pictures that `paths` name, and their number, unless they come from standard input.
 fn list(paths: Vec<PathBuf>) -> anyhow::Result<(Images, Option<usize>)> {
     if paths.iter().any(|path| path == Path::new("-")) {
         ensure!(
             paths.len() == 1,
-            "- takes the list of all pictures from standard input: name no others beside it"
+            "- reads the list of pictures from standard input: give no other pictures with it"
         );
         let lines = io::BufReader::new(io::stdin()).split(b'\n');
         let named = lines.filter(|line| !line.as_ref().is_ok_and(Vec::is_empty));
@@ -133,7 +135,7 @@ fn list(paths: Vec<PathBuf>) -> anyhow::Result<(Images, Option<usize>)> {
             let found = source::in_folder(&path)?;
             ensure!(
                 !found.is_empty(),
-                "{}: no file here has the name of a picture (.jpg, .jpeg, .png)",
+                "{}: no file in this folder has the extension of a picture (.jpg, .jpeg, .png)",
                 path.display()
             );
             images.extend(found);
@@ -145,17 +147,19 @@ fn list(paths: Vec<PathBuf>) -> anyhow::Result<(Images, Option<usize>)> {
     Ok((Box::new(images.into_iter().map(Ok)), Some(total)))
 }
 
-/// What has been told so far, beyond what stdout has.
+/// The results so far that are not on standard output yet.
 #[derive(Default)]
-struct Heard {
+struct Tally {
+    /// Pictures, good and bad.
     count: usize,
     bad: Problems<Refused>,
-    /// Each with its caption.
+    /// The drawings, each with its caption.
     drawings: Vec<(Drawing, String)>,
 }
 
-impl Heard {
-    fn take(&mut self, mut picture: Picture, ui: &mut Ui) -> anyhow::Result<()> {
+impl Tally {
+    /// Counts and prints the result for one picture.
+    fn add(&mut self, mut picture: PictureResult, ui: &mut Ui) -> anyhow::Result<()> {
         self.count += 1;
         let name = picture.image.display().to_string();
         match &mut picture.found {
@@ -172,14 +176,16 @@ impl Heard {
         ui.on(&Event::Advance {
             done: self.count as u64,
         });
-        let found = picture.found.map_err(Problem::from);
-        Ok(ui.result(&Told { image: name, found })?)
+        let found = picture.found.map_err(|bad| PredictionError {
+            error: bad.to_string(),
+        });
+        Ok(ui.result(&PredictionLine { image: name, found })?)
     }
 
     /// Writes the contact sheet.
     fn draw(&self, file: &Path, ui: &mut Ui) -> anyhow::Result<()> {
         if self.drawings.is_empty() {
-            return Ok(()); // Why, is said of each picture.
+            return Ok(()); // All pictures are bad, and each has its error.
         }
         let panels: Vec<_> = (self.drawings.iter())
             .map(|(drawing, caption)| Panel {
@@ -191,8 +197,8 @@ impl Heard {
             .collect();
         let png = inspect::Picture::sheet(&panels).png()?;
         publish::write(file, &png).with_context(|| file.display().to_string())?;
-        if self.count > DRAWN {
-            let (drawn, count) = (Count(DRAWN as u64), Count(self.count as u64));
+        if self.count > MAX_DRAWN {
+            let (drawn, count) = (Count(MAX_DRAWN as u64), Count(self.count as u64));
             ui.on(&Event::Notice(format!(
                 "{}: shows the first {drawn} of {count} pictures",
                 file.display()
@@ -201,19 +207,20 @@ impl Heard {
         Ok(())
     }
 
-    fn end(self) -> anyhow::Result<ExitCode> {
+    /// The error that names the bad pictures, if there are any.
+    fn finish(self) -> anyhow::Result<ExitCode> {
         if self.bad.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
         let (bad, count) = (Count(self.bad.count() as u64), Count(self.count as u64));
         bail!(
-            "{bad} of {count} pictures could not be looked at: {}",
+            "{bad} of {count} pictures could not be predicted: {}",
             self.bad
         )
     }
 }
 
-/// `61% Egyptian cat`: the first word for the likeliest class.
+/// The caption for a drawing, such as `61% Egyptian cat`: the first of the class's synonyms.
 fn caption(prediction: &Prediction) -> String {
     prediction.top.first().map_or_else(String::new, |guess| {
         let name = guess.name.split(',').next().unwrap_or_default();
@@ -221,29 +228,22 @@ fn caption(prediction: &Prediction) -> String {
     })
 }
 
-/// One picture, as it is told.
+/// The result for one picture, as it is printed.
 #[derive(Serialize)]
-struct Told {
+struct PredictionLine {
     image: String,
     #[serde(flatten, serialize_with = "either")]
-    found: Result<Prediction, Problem>,
+    found: Result<Prediction, PredictionError>,
 }
 
-/// Why there is nothing to tell.
+/// The line of a picture that cannot be decoded.
 #[derive(Serialize)]
-struct Problem {
+struct PredictionError {
     error: String,
 }
 
-impl From<ImageError> for Problem {
-    fn from(bad: ImageError) -> Self {
-        let error = bad.to_string();
-        Self { error }
-    }
-}
-
 fn either<S: serde::Serializer>(
-    found: &Result<Prediction, Problem>,
+    found: &Result<Prediction, PredictionError>,
     to: S,
 ) -> Result<S::Ok, S::Error> {
     match found {
@@ -252,13 +252,13 @@ fn either<S: serde::Serializer>(
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for PredictionLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.image)?;
         match &self.found {
             Ok(prediction) => {
                 for guess in &prediction.top {
-                    // Names are lists of synonyms: as many characters as fit a line.
+                    // Names are lists of synonyms, cut to fit a line.
                     let name: String = guess.name.chars().take(56).collect();
                     let percent = 100.0 * guess.probability;
                     write!(f, "\n  {percent:5.1}%  {}  {name}", guess.id)?;
@@ -268,7 +268,7 @@ impl fmt::Display for Told {
                 }
                 Ok(())
             }
-            Err(problem) => write!(f, "\n  {}", problem.error),
+            Err(error) => write!(f, "\n  {}", error.error),
         }
     }
 }

@@ -295,7 +295,7 @@ fn resume(
     let (run, from) = Run::resume(dir)?;
     let shards = match shards {
         Some(moved) => moved,
-        None => Run::made(dir)?.data,
+        None => Run::provenance(dir)?.data,
     };
     let data = splits(&shards, run.config().verify, ui)?;
     ensure!(

@@ -1,4 +1,5 @@
-//! What libtorch finds on this machine, and whether it computes alike everywhere.
+//! Checks of this machine: what libtorch finds, whether a training step agrees with torchvision on each
+//! device, and whether each placement of the pixels gives the same batches. Nothing is repaired here.
 
 pub mod parity;
 
@@ -15,62 +16,59 @@ use crate::doctor::parity::{against_torchvision, same_batches};
 use crate::libtorch::device::{self, CudaState, Placement, Precision};
 use crate::libtorch::ffi;
 
-/// Largest deviation from torchvision's `f64` that counts as the same in `f32`.
-const SINGLE: f64 = 1e-4;
-/// The same for logits and loss in bfloat16, of which torchvision's own are off by up to 0.03.
-const BFLOAT16: f64 = 0.1;
+/// Largest relative difference from torchvision's `f64` in `f32`.
+const MAX_F32: f64 = 1e-4;
+/// The same for logits and loss in bfloat16, where torchvision itself differs by up to 0.03.
+const MAX_BF16: f64 = 0.1;
 
-/// What libtorch found, and what was checked.
+/// The findings of `tinyres doctor`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct DoctorReport {
     /// Version of libtorch.
     pub libtorch: String,
-    /// Directory that it was loaded from.
+    /// Directory that libtorch was loaded from.
     pub directory: PathBuf,
-    /// The processor's instruction set that its kernels use.
+    /// The processor's instruction set that libtorch's kernels use.
     pub instructions: String,
-    /// Threads that it computes with.
+    /// Threads that libtorch computes with.
     pub threads: usize,
-    /// GPUs that can be used.
+    /// Number of GPUs that can be used.
     pub gpus: usize,
-    /// Why no GPU can be used, where that is so.
+    /// The reason why no GPU can be used, if none can.
     pub no_gpu: Option<String>,
-    /// What was checked.
+    /// The checks of each device.
     pub checks: Vec<Check>,
 }
 
-/// Something that was checked.
+/// One check, and its result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// The device that it was checked on.
+    /// The device.
     pub device: String,
-    /// What was checked.
+    /// The statement that was checked.
     pub what: String,
-    /// Whether it is as it should be.
+    /// True if the statement holds.
     pub ok: bool,
-    /// The figure behind that, or the error.
+    /// The figure measured, or the error.
     pub found: String,
 }
 
-impl Report {
-    /// Whether all that was checked is as it should be.
-    #[must_use]
+impl DoctorReport {
+    /// True if all checks passed.
     pub fn healthy(&self) -> bool {
         self.checks.iter().all(|check| check.ok)
     }
 }
 
-/// Looks at libtorch, and checks the network and the loader on every device, with the images of
-/// `data`.
-#[must_use]
-pub fn examine(data: &Arc<Dataset>) -> Report {
+/// Checks the network and the loader on the CPU and on every GPU, with the images of `data`.
+pub fn examine(data: &Arc<Dataset>) -> DoctorReport {
     let cuda = device::cuda();
     let gpus = match cuda {
         CudaState::Ready(count) => count,
         CudaState::Not(_) => 0,
     };
     let devices = (0..gpus).map(Device::Cuda);
-    Report {
+    DoctorReport {
         checks: std::iter::once(Device::Cpu)
             .chain(devices)
             .flat_map(|device| check(data, device))
@@ -101,22 +99,22 @@ fn check(data: &Arc<Dataset>, device: Device) -> Vec<Check> {
             found,
         }
     };
-    let worst = |precision, forward_only: bool, most: f64| {
-        let deviations = against_torchvision(device, precision)?;
+    let parity = |precision, forward_only: bool, max: f64| {
+        let differences = against_torchvision(device, precision)?;
         let counts = |what: &str| !forward_only || what == "loss" || what.ends_with("logits");
-        let worst = deviations
+        let worst = differences
             .into_iter()
-            .filter(|deviation| counts(&deviation.what))
-            // Not a number is worse than any.
+            .filter(|difference| counts(&difference.what))
+            // Sorts NaN above every number.
             .max_by(|a, b| a.relative.total_cmp(&b.relative));
         let (what, off) = worst.map_or((String::new(), f64::NAN), |worst| {
             (worst.what, worst.relative)
         });
-        Ok((off < most, format!("off by at most {off:.1e}, in {what}")))
+        Ok((off < max, format!("off by at most {off:.1e}, in {what}")))
     };
     let mut checks = vec![outcome(
-        "a training step in f32 is torchvision's",
-        worst(Precision::F32, false, SINGLE),
+        "a training step in f32 agrees with torchvision",
+        parity(Precision::F32, false, MAX_F32),
     )];
     let mut placements = vec![Placement::Mapped, Placement::Resident];
     if device.is_cuda() {
@@ -124,8 +122,8 @@ fn check(data: &Arc<Dataset>, device: Device) -> Vec<Check> {
     }
     if Precision::Auto.on(device) == Precision::Bf16 {
         checks.push(outcome(
-            "logits in bfloat16 are torchvision's",
-            worst(Precision::Bf16, true, BFLOAT16),
+            "logits in bfloat16 agree with torchvision",
+            parity(Precision::Bf16, true, MAX_BF16),
         ));
     }
     for placement in placements {
@@ -135,14 +133,14 @@ fn check(data: &Arc<Dataset>, device: Device) -> Vec<Check> {
             Err(error) => Err(error),
         };
         checks.push(outcome(
-            &format!("{placement} batches are those of single images"),
+            &format!("{placement} batches equal those of single images"),
             found,
         ));
     }
     checks
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DoctorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

@@ -1,7 +1,9 @@
-//! A device checked against torchvision, and the ways of keeping pixels against each other.
+//! Compares a training step on a device with torchvision's, and the batches of a placement with single
+//! images.
 //!
-//! `tools/witness/resnet18_golden.py` wrote the golden file with torchvision, in `f64`, and states the
-//! formulas by which weights, images and labels follow from nothing but their place.
+//! `tools/witness/resnet18_golden.py` wrote the golden file with torchvision, in `f64`. It has the formulas of
+//! [`initial`] and [`unit`], which give weights, images and labels from their index alone, so that the file
+//! only holds results.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -22,25 +24,22 @@ use crate::{Error, Result};
 
 const GOLDEN: &[u8] = include_bytes!("../../golden/resnet18.safetensors");
 const BATCH: i64 = 2;
-/// Elements of a gradient that are compared one by one.
+/// Number of elements of a gradient that are compared one by one.
 const SAMPLES: u64 = 64;
 
-/// How far a tensor is from torchvision's.
+/// The difference between a tensor and torchvision's.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Deviation {
-    /// What it is: `logits`, `loss`, `grad.NAME`.
+pub struct Difference {
+    /// Name of the tensor: `logits`, `loss`, `grad.NAME`.
     pub what: String,
-    /// The norm of the difference, as a share of the norm of torchvision's.
+    /// `norm(tensor - torchvision) / norm(torchvision)`.
     pub relative: f64,
 }
 
 /// Takes one training step and one evaluation on `device`, and compares the logits, the loss, every
-/// gradient and every statistic with torchvision's.
-///
-/// # Errors
-/// Where libtorch fails on the device.
-pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<Deviation>> {
-    // TensorFloat-32 is what training on a GPU may use, but not `f32`.
+/// gradient and every running statistic with torchvision's.
+pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<Difference>> {
+    // TensorFloat-32, which training on a GPU may use, is less exact than `f32`.
     ffi::allow_tf32(precision != Precision::F32)?;
     let spec = Spec {
         stem: Stem::Imagenet,
@@ -69,7 +68,7 @@ pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<D
     let (mut norms, mut projections) = (Vec::new(), Vec::new());
     for (k, (name, _)) in (0..).zip(&state) {
         let Some(named) = net.named().iter().find(|named| named.name == *name) else {
-            continue; // The count of batches, which torchvision's file leaves out.
+            continue; // The count of batches, which is not in the golden file.
         };
         if named.role == Role::Buffer {
             got.insert(name.clone(), named.tensor.f_detach_copy()?);
@@ -112,11 +111,12 @@ pub fn against_torchvision(device: Device, precision: Precision) -> Result<Vec<D
                 .f_to_kind(Kind::Double)?;
             let off = got.f_sub(&want)?.f_norm()?.f_double_value(&[])?;
             let relative = off / want.f_norm()?.f_double_value(&[])?;
-            Ok(Deviation { what, relative })
+            Ok(Difference { what, relative })
         })
         .collect()
 }
 
+/// The tensors of the golden file, in `f64`.
 fn golden() -> Result<Vec<(String, Tensor)>> {
     let file = SafeTensors::deserialize(GOLDEN).map_err(|error| Error::Torch(error.to_string()))?;
     let tensor = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
@@ -133,6 +133,7 @@ fn golden() -> Result<Vec<(String, Tensor)>> {
     file.iter().map(tensor).collect()
 }
 
+/// A hash of `(key, index)`: one step of SplitMix64 (Steele et al. 2014).
 fn splitmix64(key: u64, index: u64) -> u64 {
     let mut z = (key << 32)
         .wrapping_add(index)
@@ -142,7 +143,7 @@ fn splitmix64(key: u64, index: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Numbers from -1 to 1.
+/// Numbers from -1 to 1, `f64` of shape `dims`, that follow from `key`.
 fn unit(key: u64, dims: &[i64]) -> Result<Tensor> {
     let count: i64 = dims.iter().product();
     let at = |i| (splitmix64(key, i) >> 11) as f64 * 0.5_f64.powi(52) - 1.0;
@@ -150,6 +151,8 @@ fn unit(key: u64, dims: &[i64]) -> Result<Tensor> {
     Ok(Tensor::f_from_slice(&values)?.f_view(dims)?)
 }
 
+/// The initial value of the tensor `name`, which is number `k` of the network's state: uniform with He's bound
+/// for layers, near 1 and 0 for batch normalisation.
 fn initial(k: u64, name: &str, default: &Tensor) -> Result<Tensor> {
     let dims = default.size();
     if dims.len() > 1 {
@@ -164,11 +167,9 @@ fn initial(k: u64, name: &str, default: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// Whether an epoch of `data`, augmented and normalised, is the same to the bit from `placement` on
-/// `device` as from single images gathered on the CPU, up to the rounding of the normalisation.
-///
-/// # Errors
-/// Where data or libtorch fail.
+/// True if an epoch of `data` from `placement` on `device`, augmented and normalised, agrees with single images
+/// that are gathered, augmented and normalised on the CPU. Only the rounding of the normalisation may
+/// differ.
 pub fn same_batches(data: &Arc<Dataset>, device: Device, placement: Placement) -> Result<bool> {
     const SHIFT: u32 = 4;
     const ROUNDING: f64 = 1e-6;

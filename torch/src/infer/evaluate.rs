@@ -1,4 +1,4 @@
-//! How a network does on a split.
+//! Evaluation: loss, top-1, top-5 and box scores of a network on a split, and its text report.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -20,45 +20,43 @@ use crate::{Error, Result};
 pub struct Evaluation {
     /// The split.
     pub split: String,
-    /// Its images.
+    /// Number of images in it.
     pub images: usize,
     /// Mean cross-entropy.
     pub loss: f64,
-    /// Share of images whose label is the likeliest class, 0 to 1.
+    /// Fraction of images whose label is the likeliest class.
     pub top1: f64,
-    /// Share of images whose label is among the five likeliest classes, 0 to 1.
+    /// Fraction of images whose label is among the five likeliest classes.
     pub top5: f64,
-    /// How the boxes do, where the network predicts them and images have them.
+    /// Scores of the boxes, if the network predicts boxes and images have them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boxes: Option<Localisation>,
     /// Top-1 for each class, in label order.
     pub classes: Vec<ClassScore>,
 }
 
-/// How a network does on the images of one class.
+/// The top-1 score on the images of one class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClassScore {
-    /// What the source calls it.
+    /// The identifier of the class in the source.
     pub id: String,
-    /// What people call it.
+    /// The name of the class for people.
     pub name: String,
-    /// Its images.
+    /// Number of images of the class.
     pub images: usize,
-    /// How many of them have it as their likeliest class.
+    /// Number of these for which it is the likeliest class.
     pub correct: usize,
 }
 
 impl ClassScore {
-    /// Share of its images that have it as their likeliest class; none for a class without images.
-    #[must_use]
+    /// `correct / images`; `None` for a class without images.
     pub fn top1(&self) -> Option<f64> {
         (self.images > 0).then(|| self.correct as f64 / self.images as f64)
     }
 }
 
 impl Evaluation {
-    /// What an epoch reports.
-    #[must_use]
+    /// The scores that the report of an epoch has.
     pub fn score(&self) -> Score {
         Score {
             val_loss: self.loss,
@@ -68,8 +66,7 @@ impl Evaluation {
         }
     }
 
-    /// The classes that have images, worst first.
-    #[must_use]
+    /// The classes that have images, by top-1, the lowest first.
     pub fn worst(&self) -> Vec<&ClassScore> {
         let mut classes: Vec<_> = self
             .classes
@@ -85,11 +82,11 @@ impl Evaluation {
     }
 }
 
-/// Scores `model` on all images of `feed`, which `inputs` prepares and `tta` shows it in several views,
-/// `batch` at a time.
+/// Evaluates `model` on all images of `feed`, in batches of `batch`. `inputs` resizes and normalises them,
+/// and `tta` says which views of an image are averaged.
 ///
 /// # Errors
-/// Those of the data and of libtorch.
+/// [`Error::Load`] if the data cannot be read or is damaged.
 pub fn evaluate(
     model: &ResNet18,
     feed: &Feed,
@@ -100,12 +97,12 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let data = feed.data();
     watch.on(&Event::Begin {
-        task: format!("scoring {}", data.split()),
+        task: format!("evaluating {}", data.split()),
         unit: "img",
         total: data.len() as u64,
     });
-    // One row an image: loss, whether it is right, whether it is among the first five, and how much
-    // the box overlaps the image's.
+    // A row for each image: loss, top-1 (0 or 1), top-5 (0 or 1), and the IoU of the predicted box if there
+    // is one. Rows stay on the device until the end, so that no batch waits for it.
     let mut rows = Vec::new();
     let mut done = 0;
     tch::no_grad(|| {
@@ -162,7 +159,7 @@ pub fn evaluate(
     })
 }
 
-/// `f32 [B, 3]` of logits `[B, C]` and labels `[B]`: loss, right or not, among the first five or not.
+/// Loss, top-1 and top-5 of each image, `f32 [B, 3]`, from logits `[B, C]` and labels `[B]`.
 fn outcomes(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let loss = logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::None, -100, 0.0)?;
     let first = logits.size()[1].min(5);
@@ -196,7 +193,7 @@ impl fmt::Display for Evaluation {
                 "\n  {top1:5.1}%  {right:>3} of {images:<3}  {}  ",
                 class.id
             )?;
-            // Names are lists of synonyms: as many characters as fit a line.
+            // Names are lists of synonyms, cut to fit a line.
             let name: String = class.name.chars().take(40).collect();
             write!(f, "{name}")?;
         }
@@ -209,8 +206,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_are_those_of_hand() {
-        // Six classes, so that one of them is not among the first five.
+    fn loss_top1_and_top5_agree_with_values_worked_out_by_hand() {
+        // Six classes, so that one of them is not in the top 5.
         let logits = Tensor::from_slice(&[
             5.0_f32, 4.0, 3.0, 2.0, 1.0, 0.0, //
             5.0, 4.0, 3.0, 2.0, 1.0, 0.0, //

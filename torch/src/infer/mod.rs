@@ -1,5 +1,5 @@
-//! What trained weights are used for: evaluation on a split, prediction of pictures, export to other
-//! tools. Nothing here trains.
+//! Uses of trained weights: evaluation on a split, prediction of pictures, export to other tools. Nothing here
+//! trains.
 
 pub mod evaluate;
 pub mod export;

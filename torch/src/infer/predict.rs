@@ -1,4 +1,5 @@
-//! What a network sees in pictures of any size.
+//! Predictions for pictures: files of any size, JPEG or PNG. Threads read and decode them while the network
+//! runs. A picture that cannot be decoded costs no other one; reporting it is the caller's.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,69 +21,69 @@ use crate::net::boxes;
 use crate::run::checkpoint::Checkpoint;
 use crate::{Error, Result};
 
-/// How pictures are given to the network, and what is told of them.
+/// How pictures are decoded, and what a prediction contains.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How they are brought to the size that the network takes.
+    /// How they are resized for the network.
     pub resize: Resize,
-    /// Pictures at a time.
+    /// Pictures in a batch.
     pub batch: NonZeroUsize,
-    /// Threads that decode.
+    /// Number of threads that decode.
     pub threads: NonZeroUsize,
-    /// How many of the likeliest classes are told.
+    /// Number of classes in a prediction, the likeliest ones.
     pub top: NonZeroUsize,
-    /// Of how many pictures, the first, pixels to draw are kept, and of what side.
+    /// Keep pixels to draw: of this many pictures, the first ones, squares of this side.
     pub drawn: Option<(usize, NonZeroU32)>,
 }
 
-/// What was found out about one picture.
+/// The result for one picture.
 #[derive(Debug)]
-pub struct Picture {
-    /// Its file.
+pub struct PictureResult {
+    /// The file.
     pub image: PathBuf,
-    /// What the network says, or why it could not be asked.
+    /// The prediction, or why the picture cannot be decoded.
     pub found: std::result::Result<Prediction, ImageError>,
 }
 
-/// What the network says of one picture.
+/// The prediction for one picture.
 #[derive(Debug, Serialize)]
 pub struct Prediction {
     /// The likeliest classes, likeliest first.
     pub top: Vec<Guess>,
-    /// Left, top, right and bottom edge of what it shows, in pixels of the upright picture, where the
-    /// network has a box head.
+    /// Left, top, right and bottom edge of the object, in pixels of the upright picture, if the network has
+    /// a box head.
     #[serde(rename = "box", skip_serializing_if = "Option::is_none")]
     pub bbox: Option<[f64; 4]>,
-    /// What to draw, if that was asked for.
+    /// The pixels to draw, for the pictures that [`Options::drawn`] asks for.
     #[serde(skip)]
     pub drawing: Option<Drawing>,
 }
 
-/// A class, and how likely it is.
+/// A class and its probability.
 #[derive(Debug, Serialize)]
 pub struct Guess {
-    /// Its place in the list of classes.
+    /// The label: its index in the list of classes.
     pub label: usize,
-    /// What the source calls it.
+    /// The identifier in the source.
     pub id: String,
-    /// What people call it.
+    /// The name for people.
     pub name: String,
-    /// From 0 to 1; those of all classes add up to 1.
+    /// Probability, from 0 to 1: the softmax over all classes.
     pub probability: f64,
 }
 
-/// The part of a picture that the network was shown, larger than it was shown.
+/// The part of a picture that the network was given, in more pixels.
 #[derive(Debug)]
 pub struct Drawing {
-    /// Its shape.
+    /// The shape of the pixels.
     pub shape: Shape,
-    /// Its pixels, `u8 [3, side, side]`.
+    /// `u8 [3, side, side]`.
     pub pixels: Vec<u8>,
-    /// The predicted box, in inclusive pixels.
+    /// The predicted box in these pixels: left, top, right and bottom pixel, inclusive.
     pub bbox: Option<[i32; 4]>,
 }
 
-/// A network that can be asked about pictures.
+/// A network ready to predict.
 #[derive(Debug)]
 pub struct Predictor {
     network: ResNet18,
@@ -92,10 +93,10 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// The network of `checkpoint`, on `device`; it computes as it was trained, or as `precision` says.
+    /// The network of `checkpoint`, on `device`, in the precision of its training if `precision` is `None`.
     ///
     /// # Errors
-    /// Weights that are not whole, or libtorch's.
+    /// [`Error::Weights`] if the weights do not fit the network.
     pub fn new(
         checkpoint: &Checkpoint,
         device: Device,
@@ -113,17 +114,17 @@ impl Predictor {
         })
     }
 
-    /// Calls `tell` with each of `images`, in their order. They are read and decoded on threads of their
-    /// own while the network runs; batches, and so all figures, are the same for any number of them.
+    /// Calls `report` with the result for each of `images`, in their order. Other threads read and decode
+    /// them while the network runs. The batches, and so all results, do not depend on the number of threads.
     ///
     /// # Errors
-    /// That of `images`, libtorch's, or that of `tell`, at which it stops. A picture that cannot be
-    /// decoded is no error.
+    /// The first error of `images`, of libtorch or of `report`. A picture that cannot be decoded is a
+    /// result, not an error.
     pub fn predict<E: From<Error>>(
         &self,
         images: impl Iterator<Item = io::Result<PathBuf>> + Send,
         options: &Options,
-        mut tell: impl FnMut(Picture) -> std::result::Result<(), E>,
+        mut report: impl FnMut(PictureResult) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let images = Mutex::new(images.enumerate());
         let batch_size = options.batch.get();
@@ -132,65 +133,69 @@ impl Predictor {
             for _ in 0..options.threads.get() {
                 let (send, images) = (send.clone(), &images);
                 scope.spawn(move || {
-                    let mut worker = Worker::new(options);
+                    let mut decoder = PictureDecoder::new(options);
                     loop {
                         let next = images.lock().unwrap_or_else(PoisonError::into_inner).next();
                         let Some((index, image)) = next else { break };
-                        let view = image.map(|image| worker.view(index, image));
-                        if send.send((index, view)).is_err() {
-                            break; // The network, or who is told, has failed.
+                        let picture = image.map(|image| decoder.decode(index, image));
+                        if send.send((index, picture)).is_err() {
+                            break; // The network or `report` has failed.
                         }
                     }
                 });
             }
             drop(send);
-            // Threads end with pictures in another order than they began. What is early is small, and no
-            // more than what the other threads decode while one decodes the largest picture there may be.
+            // Pictures arrive in the order in which they are decoded. Those that are early wait here for the
+            // `next` one. They are as many as the other threads decode during the slowest picture.
             let (mut early, mut next) = (BTreeMap::new(), 0);
             let mut batch = Vec::with_capacity(batch_size);
-            for (index, view) in receive {
-                let view = view.map_err(Error::io(Path::new("the list of pictures")))?;
-                early.insert(index, view);
-                while let Some(view) = early.remove(&next) {
+            for (index, picture) in receive {
+                let picture = picture.map_err(Error::io(Path::new("the list of pictures")))?;
+                early.insert(index, picture);
+                while let Some(picture) = early.remove(&next) {
                     next += 1;
-                    batch.push(view);
+                    batch.push(picture);
                     if batch.len() == batch_size {
-                        self.run(&mut batch, options, &mut tell)?;
+                        self.run(&mut batch, options, &mut report)?;
                     }
                 }
             }
-            self.run(&mut batch, options, &mut tell)
+            self.run(&mut batch, options, &mut report)
         })
     }
 
-    /// Empties `batch`, telling what is found out about each picture of it.
+    /// Empties `batch`, and reports the result for each of its pictures.
     fn run<E: From<Error>>(
         &self,
-        batch: &mut Vec<View>,
+        batch: &mut Vec<DecodedPicture>,
         options: &Options,
-        tell: &mut impl FnMut(Picture) -> std::result::Result<(), E>,
+        report: &mut impl FnMut(PictureResult) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let seen: Vec<_> = (batch.iter())
-            .filter_map(|view| view.seen.as_ref().ok())
+        let inputs: Vec<_> = (batch.iter())
+            .filter_map(|picture| picture.input.as_ref().ok())
             .collect();
-        let mut answers = self.ask(&seen, options)?.into_iter();
-        for View { image, seen } in batch.drain(..) {
-            let found = seen.map(|seen| {
-                let answer = answers.next();
-                seen.with(answer.expect("there is an answer for each picture that was seen"))
+        let mut outputs = self.forward(&inputs, options)?.into_iter();
+        for DecodedPicture { image, input } in batch.drain(..) {
+            let found = input.map(|input| {
+                let output = outputs.next();
+                input.prediction(output.expect("there is an output for each input"))
             });
-            tell(Picture { image, found })?;
+            report(PictureResult { image, found })?;
         }
         Ok(())
     }
 
-    /// What the network says of pictures, in their order.
-    fn ask(&self, seen: &[&Seen], options: &Options) -> Result<Vec<Answer>> {
-        if seen.is_empty() {
+    /// The outputs of the network for `inputs`, in their order.
+    fn forward(&self, inputs: &[&NetworkInput], options: &Options) -> Result<Vec<NetworkOutput>> {
+        if inputs.is_empty() {
             return Ok(Vec::new());
         }
         let side = i64::from(options.resize.side.get());
-        let pixels: Vec<u8> = seen.iter().flat_map(|seen| &seen.pixels).copied().collect();
+        let pixels: Vec<u8> = inputs
+            .iter()
+            .flat_map(|input| &input.pixels)
+            .copied()
+            .collect();
         let pixels = Tensor::f_from_slice(&pixels)?.f_view([-1, 3, side, side])?;
         tch::no_grad(|| {
             let x = self
@@ -210,7 +215,7 @@ impl Predictor {
             let labels = Vec::<Vec<i64>>::try_from(labels)?;
             let rows = probabilities.into_iter().zip(labels);
             Ok(rows
-                .map(|(probabilities, labels)| Answer {
+                .map(|(probabilities, labels)| NetworkOutput {
                     top: self.guesses(&probabilities, &labels),
                     edges: edges.next().and_then(|edges| edges.try_into().ok()),
                 })
@@ -233,73 +238,74 @@ impl Predictor {
     }
 }
 
-/// What the network says of one picture.
-struct Answer {
+/// The output of the network for one input.
+struct NetworkOutput {
     top: Vec<Guess>,
-    /// The box's left, top, right and bottom edge, in shares of what the network was shown.
+    /// Left, top, right and bottom edge of the box, as fractions of the input's side.
     edges: Option<[f64; 4]>,
 }
 
 /// A picture as it comes from the threads that decode.
-struct View {
+struct DecodedPicture {
     image: PathBuf,
-    seen: std::result::Result<Seen, ImageError>,
+    input: std::result::Result<NetworkInput, ImageError>,
 }
 
-/// What is shown to the network.
-struct Seen {
+/// The input of the network: a picture cut and resized.
+struct NetworkInput {
     /// `u8 [3, side, side]`.
     pixels: Vec<u8>,
-    /// The edges of that part of the upright picture, in its pixels.
+    /// Left, top, right and bottom edge of the kept part of the upright picture, in its pixels.
     kept: [f64; 4],
     drawing: Option<(Shape, Vec<u8>)>,
 }
 
-impl Seen {
-    fn with(self, answer: Answer) -> Prediction {
+impl NetworkInput {
+    /// Converts the network's `output` for this input to pixels of the picture.
+    fn prediction(self, output: NetworkOutput) -> Prediction {
         let [left, top, right, bottom] = self.kept;
-        let bbox = answer.edges.map(|[x0, y0, x1, y1]| {
-            let x = |share: f64| left + share.clamp(0.0, 1.0) * (right - left);
-            let y = |share: f64| top + share.clamp(0.0, 1.0) * (bottom - top);
-            // More digits would claim what no network knows.
+        let bbox = output.edges.map(|[x0, y0, x1, y1]| {
+            let x = |fraction: f64| left + fraction.clamp(0.0, 1.0) * (right - left);
+            let y = |fraction: f64| top + fraction.clamp(0.0, 1.0) * (bottom - top);
+            // Rounded to a tenth of a pixel, which is finer than any prediction.
             [x(x0), y(y0), x(x1), y(y1)].map(|edge| (10.0 * edge).round() / 10.0)
         });
         let drawing = self.drawing.map(|(shape, pixels)| Drawing {
             shape,
             pixels,
-            bbox: answer.edges.map(|edges| touched(edges, shape.width)),
+            bbox: output.edges.map(|edges| touched_pixels(edges, shape.width)),
         });
         Prediction {
-            top: answer.top,
+            top: output.top,
             bbox,
             drawing,
         }
     }
 }
 
-/// The first and last pixels of a square of `side` pixels that a box touches, whose `edges` are shares of
-/// it: x0, y0, x1, y1.
-fn touched([x0, y0, x1, y1]: [f64; 4], side: u32) -> [i32; 4] {
+/// The first and last pixels that a box touches in a square of `side` pixels. The edges x0, y0, x1, y1 are
+/// fractions of the side.
+fn touched_pixels([x0, y0, x1, y1]: [f64; 4], side: u32) -> [i32; 4] {
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "whole numbers that are clamped to a side, which is far below 2^31"
+        reason = "integers clamped to the side, which is far below 2^31"
     )]
     let pixel = |at: f64| at.clamp(0.0, f64::from(side - 1)) as i32;
-    let first = |share: f64| pixel((share * f64::from(side)).floor());
-    let last = |share: f64| pixel((share * f64::from(side)).ceil() - 1.0);
+    let first = |fraction: f64| pixel((fraction * f64::from(side)).floor());
+    let last = |fraction: f64| pixel((fraction * f64::from(side)).ceil() - 1.0);
     [first(x0), first(y0), last(x1), last(y1)]
 }
 
-/// What one thread decodes with.
-struct Worker {
+/// The decoders and buffers of one thread.
+struct PictureDecoder {
     resize: Resize,
     decoder: Decoder,
-    /// For the pictures whose numbers are below the first part.
-    larger: Option<(usize, Decoder, Shape)>,
+    /// How many pictures, the first ones, get pixels to draw; the decoder and the shape of those.
+    drawing: Option<(usize, Decoder, Shape)>,
     encoded: Vec<u8>,
 }
 
-impl Worker {
+impl PictureDecoder {
     fn new(options: &Options) -> Self {
         let decoder = |side| {
             Decoder::new(Some(Resize {
@@ -310,18 +316,23 @@ impl Worker {
         Self {
             resize: options.resize,
             decoder: decoder(options.resize.side),
-            larger: (options.drawn)
+            drawing: (options.drawn)
                 .map(|(count, side)| (count, decoder(side), Shape::rgb(side.get()))),
             encoded: Vec::new(),
         }
     }
 
-    fn view(&mut self, index: usize, image: PathBuf) -> View {
-        let seen = self.see(index, &image);
-        View { image, seen }
+    /// Decodes the picture with number `index`.
+    fn decode(&mut self, index: usize, image: PathBuf) -> DecodedPicture {
+        let input = self.input(index, &image);
+        DecodedPicture { image, input }
     }
 
-    fn see(&mut self, index: usize, image: &Path) -> std::result::Result<Seen, ImageError> {
+    fn input(
+        &mut self,
+        index: usize,
+        image: &Path,
+    ) -> std::result::Result<NetworkInput, ImageError> {
         source::read(image, &mut self.encoded)
             .map_err(|fault| ImageError::Unreadable(fault.to_string()))?;
         let decode = |decoder: &mut Decoder, shape: Shape| {
@@ -331,13 +342,13 @@ impl Worker {
         };
         let shape = Shape::rgb(self.resize.side.get());
         let (pixels, decoded) = decode(&mut self.decoder, shape)?;
-        let drawing = match &mut self.larger {
+        let drawing = match &mut self.drawing {
             Some((count, decoder, shape)) if index < *count => {
                 Some((*shape, decode(decoder, *shape)?.0))
             }
             _ => None,
         };
-        Ok(Seen {
+        Ok(NetworkInput {
             pixels,
             kept: self.resize.kept(decoded.size),
             drawing,
@@ -350,23 +361,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boxes_go_back_to_where_the_picture_shows_them() {
+    fn boxes_are_mapped_to_pixels_of_the_picture() {
         let side = NonZeroU32::new(64).unwrap();
         let resize = Resize {
             side,
             squash: false,
         };
-        let seen = Seen {
+        let input = NetworkInput {
             pixels: Vec::new(),
             kept: resize.kept([400, 200]),
             drawing: Some((Shape::rgb(100), Vec::new())),
         };
-        let answer = Answer {
+        let output = NetworkOutput {
             top: Vec::new(),
             edges: Some([0.25, 0.101, 0.5, 1.2]),
         };
-        let prediction = seen.with(answer);
-        // The middle 200x200 of 400x200.
+        let prediction = input.prediction(output);
+        // The crop is the middle 200x200 of 400x200.
         assert_eq!(prediction.bbox, Some([150.0, 20.2, 200.0, 200.0]));
         assert_eq!(prediction.drawing.unwrap().bbox, Some([25, 10, 49, 99]));
     }

@@ -1,9 +1,23 @@
-//! Weights and checkpoints: safetensors files that say what they are.
+//! Weights and checkpoints: safetensors files with a description of themselves and a checksum.
 //!
-//! The network's tensors stand under torchvision's names, so that
+//! The network's tensors have torchvision's names, so that
 //! `torchvision.models.resnet18(num_classes=N).load_state_dict` takes a file of weights as it is. A
-//! checkpoint holds the optimizer's state beside them, and where the run stands, in the same file:
-//! so it is replaced as a whole.
+//! checkpoint is a file of weights that also holds the state of the optimizer and of the moving average.
+//! All that a resume needs is in that one file, which is replaced as a whole.
+//!
+//! The metadata of the safetensors header has one entry, `tinyres`: a [`Description`] as JSON. A file
+//! starts like this, in every format:
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 8 | length of the header, little-endian |
+//! | 40 | [`START`]: the beginning of the header, up to the format |
+//! | 1 | the format, a digit |
+//! | 13 | [`BEFORE_CRC`] |
+//! | 8 | the checksum, in hexadecimal digits |
+//!
+//! The checksum is the CRC-32 of the whole file with zeros for its own digits, so it covers the header, the
+//! description and all tensors.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -22,46 +36,50 @@ use crate::libtorch::tensors;
 use crate::net::ResNet18;
 use crate::{Error, Result};
 
-/// The key of the file's metadata that holds the [`Head`], as JSON. There is no other key: their order
-/// in the file would be left to chance.
+/// The one key of the metadata. Several would be written in any order, as safetensors keeps a hash map.
 const KEY: &str = "tinyres";
-/// What the names of the other tensors of a checkpoint have, and those of a network have not.
-const NOT_OF_THE_NETWORK: char = '/';
-/// The format of what stands there and of the optimizer's tensors. It changes when an older tinyres
-/// would go wrong with a file, or a newer one with an older file.
+/// Separator in the names of the tensors of the optimizer and the average; those of a network have none.
+const STATE_SEPARATOR: char = '/';
+/// The format of the [`Description`] and of the names of tensors. It changes when an older tinyres would
+/// misread a new file, or a newer one an old file. A digit.
 const FORMAT: u32 = 1;
 
-/// What a file of ours begins with.
+/// The entry of the metadata.
 #[derive(Serialize)]
-struct Head<'a> {
+struct Description<'a> {
     /// [`FORMAT`].
     format: u32,
-    /// CRC-32 of the whole file, taken with [`BLANK`] in this place.
+    /// The checksum, or [`NO_CRC`] before it is known.
     crc32: &'a str,
     about: &'a About,
 }
 
-/// Bytes of the file, after the first eight, that the checksum is in: metadata comes first.
-const HEAD_BEGINS_WITHIN: usize = 256;
-const BLANK: &str = "00000000";
-/// What stands before the checksum in the file: JSON in a string of JSON.
-const BEFORE_CRC: &[u8] = br#"\"crc32\":\""#;
+/// The start of the header: [`KEY`], and the start of the description, which is JSON in a string of JSON.
+const START: &[u8] = br#"{"__metadata__":{"tinyres":"{\"format\":"#;
+/// The bytes between format and checksum.
+const BEFORE_CRC: &[u8] = br#",\"crc32\":\""#;
+/// The place of the checksum in the file.
+const CRC: Range<usize> = {
+    let start = 8 + START.len() + 1 + BEFORE_CRC.len();
+    start..start + NO_CRC.len()
+};
+const NO_CRC: &str = "00000000";
 
-/// What a file of weights says of itself.
+/// The description of a file of weights: what its tensors are, and where they come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
-    /// The version that wrote it.
+    /// The version of tinyres that wrote the file.
     pub version: String,
-    /// What the outputs mean, in order.
+    /// The class of each output, in order.
     pub classes: Vec<Class>,
-    /// Of the data set that it was trained on.
+    /// The fingerprint of the data set that the network was trained on.
     pub fingerprint: Digest,
-    /// What decided the run.
+    /// The configuration of the run.
     pub config: Config,
-    /// The parameters that `config.init` did not give.
+    /// The parameters that were not taken from the file `config.init`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub new: Vec<String>,
-    /// Where the run stood.
+    /// The position of the run.
     pub position: Position,
 }
 
@@ -76,38 +94,38 @@ impl About {
     }
 }
 
-/// Where a run stands: with configuration and data, all that decides what comes next.
+/// The position of a run. Together with configuration, data and tensors it decides all later steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Position {
-    /// The epoch, from 0.
+    /// The epoch, counted from 0.
     pub epoch: u32,
-    /// Batches of it that are done.
+    /// Batches of that epoch that are done.
     pub batch: usize,
-    /// Steps that are done.
+    /// Steps of the run that are done.
     pub step: u64,
     /// The learning rate of the last step.
     pub rate: f64,
-    /// Sum of the losses of the epoch's steps.
+    /// Sum of the losses of the epoch's steps so far.
     pub losses: f64,
-    /// Time spent on the epoch's steps.
+    /// Time that the epoch's steps took so far.
     pub took: Duration,
-    /// Time of that spent waiting for data.
+    /// The part of `took` spent waiting for data.
     pub waited: Duration,
-    /// Time spent on the run, scoring included.
+    /// Time that the run took so far, evaluation included.
     pub elapsed: Duration,
     /// Side of the images of the last step, in pixels.
     pub size: u32,
-    /// Best top-1 on the validation split.
+    /// Best top-1 on the validation split so far, from 0 to 1.
     pub best: Option<f64>,
 }
 
-/// A file of weights, or a checkpoint, in memory.
+/// A file of weights or a checkpoint, read into memory.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// What it says of itself.
+    /// The description of the file.
     pub about: About,
     network: Vec<(String, Tensor)>,
-    /// What a run needs beside: the state of the optimizer, and of the average.
+    /// The state of the optimizer and of the moving average. Empty in a file of weights.
     rest: Vec<(String, Tensor)>,
 }
 
@@ -115,7 +133,8 @@ impl Checkpoint {
     /// Reads a file that [`save`] wrote.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] says what is wrong with the file.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Checkpoint`] if it is damaged, comes from another
+    /// program, or has another format.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let bad = |what: String| Error::Checkpoint {
@@ -126,7 +145,11 @@ impl Checkpoint {
         let about = about(&bytes).map_err(bad)?;
         let mut checkpoint = Self {
             about: about.ok_or_else(|| {
-                bad("is not of tinyres: train from it, with --init, first".to_owned())
+                bad(
+                    "was not written by tinyres: start a run from it with --init, and use the \
+                     weights of that run"
+                        .to_owned(),
+                )
             })?,
             network: Vec::new(),
             rest: Vec::new(),
@@ -138,16 +161,21 @@ impl Checkpoint {
             let kind = match view.dtype() {
                 Dtype::F32 => Kind::Float,
                 Dtype::I64 => Kind::Int64,
-                other => return Err(bad(format!("holds {name} as {other:?}"))),
+                other => {
+                    return Err(bad(format!(
+                        "holds {name} as {other:?}, expected F32 or I64: it was changed by another \
+                         program"
+                    )));
+                }
             };
             let dims: Vec<i64> = view
                 .shape()
                 .iter()
                 .map(|&d| d.cast_signed() as i64)
                 .collect();
-            // safetensors has checked that the bytes are as many as shape and type ask for.
+            // safetensors has checked that the number of bytes agrees with shape and type.
             let tensor = Tensor::f_from_data_size(view.data(), &dims, kind)?;
-            let into = if name.contains(NOT_OF_THE_NETWORK) {
+            let into = if name.contains(STATE_SEPARATOR) {
                 &mut checkpoint.rest
             } else {
                 &mut checkpoint.network
@@ -157,10 +185,10 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// The network that the weights are of.
+    /// The network with these weights, on `device`.
     ///
     /// # Errors
-    /// A tensor is missing, unknown or of another shape.
+    /// [`Error::Weights`] if a tensor is missing, unknown or of another shape.
     pub fn network(&self, device: Device) -> Result<ResNet18> {
         let spec = self.about.config.spec(self.about.classes.len());
         let mut network =
@@ -179,7 +207,7 @@ impl Checkpoint {
         &self.rest
     }
 
-    /// Refuses data whose classes are not those of the weights, in the same order.
+    /// Checks that `classes` are those of the weights, in the same order.
     ///
     /// # Errors
     /// [`Error::Classes`] names the first label that differs.
@@ -202,11 +230,11 @@ impl Checkpoint {
     }
 }
 
-/// Writes `network` to `path`, and `rest`, what a run needs beside it to go on from there. Either all
-/// of it replaces what was there, or nothing does.
+/// Writes `network` and `rest`, the state of the optimizer and of the average, to `path`. The new file
+/// replaces the old one as a whole or not at all.
 ///
 /// # Errors
-/// The file could not be written.
+/// [`Error::Io`] if the file cannot be written.
 pub fn save(
     path: &Path,
     about: &About,
@@ -215,88 +243,147 @@ pub fn save(
 ) -> Result<()> {
     let mut state = network.state()?;
     state.extend(rest);
-    let bad = |what: String| Error::Checkpoint {
-        path: path.to_path_buf(),
-        what,
-    };
-    let head = Head {
-        format: FORMAT,
-        crc32: BLANK,
-        about,
-    };
-    let head = serde_json::to_string(&head).map_err(|error| bad(error.to_string()))?;
-    let metadata = HashMap::from([(KEY.to_owned(), head)]);
-    let mut file = tensors::encode(&state, metadata)?;
-    let crc = format!("{:08x}", crc32fast::hash(&file));
-    let at = crc_place(&file).ok_or_else(|| bad("has no place for its checksum".to_owned()))?;
-    file[at].copy_from_slice(crc.as_bytes());
+    let file = sealed(&state, about)?;
     tinyres_format::publish::write(path, &file).map_err(Error::io(path))
 }
 
-/// Compares a safetensors file of ours with its checksum. A file of others has none.
-pub(crate) fn check(bytes: &[u8]) -> std::result::Result<(), String> {
-    let Some(at) = crc_place(bytes) else {
-        return Ok(());
+/// The file of `state`, its checksum included.
+fn sealed(state: &[(String, Tensor)], about: &About) -> Result<Vec<u8>> {
+    let description = Description {
+        format: FORMAT,
+        crc32: NO_CRC,
+        about,
     };
+    let description = serde_json::to_string(&description)
+        .map_err(|error| Error::Torch(format!("a description that cannot be written: {error}")))?;
+    let mut file = tensors::encode(state, HashMap::from([(KEY.to_owned(), description)]))?;
+    let crc = format!("{:08x}", crc32fast::hash(&file));
+    file[CRC].copy_from_slice(crc.as_bytes());
+    Ok(file)
+}
+
+/// Compares the bytes of a file of tinyres with their checksum. Files of other programs pass.
+pub(crate) fn check(file: &[u8]) -> std::result::Result<(), String> {
+    if !file
+        .get(8..)
+        .is_some_and(|header| header.starts_with(START))
+    {
+        return match description(file) {
+            Ok(Some(_)) => Err("is damaged, or was rewritten by another program".to_owned()),
+            _ => Ok(()),
+        };
+    }
+    let stored = file.get(CRC).ok_or("is damaged: it is cut short")?;
     let mut crc = crc32fast::Hasher::new();
-    for part in [&bytes[..at.start], BLANK.as_bytes(), &bytes[at.end..]] {
+    for part in [&file[..CRC.start], NO_CRC.as_bytes(), &file[CRC.end..]] {
         crc.update(part);
     }
-    let (got, expected) = (format!("{:08x}", crc.finalize()), &bytes[at]);
-    if got.as_bytes() == expected {
+    let computed = format!("{:08x}", crc.finalize());
+    if computed.as_bytes() == stored {
         return Ok(());
     }
     Err(format!(
-        "is damaged: it has checksum {got}, expected {}: copy it again, or go on from another one",
-        String::from_utf8_lossy(expected)
+        "is damaged: it has checksum {computed}, expected {}: copy it again, or use another file",
+        String::from_utf8_lossy(stored)
     ))
 }
 
-/// What a safetensors file of ours says of itself; none for a file of others.
-pub(crate) fn about(bytes: &[u8]) -> std::result::Result<Option<About>, String> {
-    /// A head of any format.
+/// The description in a file of tinyres that [`check`] has passed; `None` for a file of another program.
+pub(crate) fn about(file: &[u8]) -> std::result::Result<Option<About>, String> {
+    /// A description of any format.
     #[derive(Deserialize)]
-    struct Any {
+    struct AnyDescription {
         format: u32,
-        /// That it is there: else nothing has been compared.
-        #[serde(rename = "crc32")]
-        _crc32: String,
         about: serde_json::Value,
     }
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(&error))?;
-    let Some(head) = (header.metadata().as_ref()).and_then(|metadata| metadata.get(KEY)) else {
+    let Some(text) = description(file)? else {
         return Ok(None);
     };
-    let other = |what: &str| {
+    let other_version = |what: &str| {
         format!(
-            "is of another version of tinyres than this {}: {what}: go on with that one, or begin a \
-             run from its weights with --init",
+            "is of another version of tinyres than this {}: {what}: use that version, or start a run \
+             from its weights with --init",
             env!("CARGO_PKG_VERSION")
         )
     };
-    let unknown = |error: serde_json::Error| other(&error.to_string());
-    let any: Any = serde_json::from_str(head).map_err(unknown)?;
-    if any.format != FORMAT {
-        let version = any.about["version"].as_str().unwrap_or("unknown");
-        let format = any.format;
-        return Err(other(&format!(
+    let unknown = |error: serde_json::Error| other_version(&error.to_string());
+    let found: AnyDescription = serde_json::from_str(&text).map_err(unknown)?;
+    if found.format != FORMAT {
+        let version = found.about["version"].as_str().unwrap_or("unknown");
+        let format = found.format;
+        return Err(other_version(&format!(
             "{version}, in format {format}, expected {FORMAT}"
         )));
     }
-    About::deserialize(any.about).map(Some).map_err(unknown)
+    About::deserialize(found.about).map(Some).map_err(unknown)
+}
+
+/// The metadata's entry of tinyres, if there is one.
+fn description(file: &[u8]) -> std::result::Result<Option<String>, String> {
+    let (_, header) = SafeTensors::read_metadata(file).map_err(|error| damaged(&error))?;
+    Ok(header
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get(KEY).cloned()))
 }
 
 fn damaged(error: &safetensors::SafeTensorError) -> String {
-    format!("is no safetensors file, or is damaged: {error}")
+    format!("is not a safetensors file, or is damaged: {error}")
 }
 
-/// Where the checksum stands in a file.
-fn crc_place(file: &[u8]) -> Option<Range<usize>> {
-    let head = file.get(8..)?;
-    let head = head.get(..HEAD_BEGINS_WITHIN).unwrap_or(head);
-    let before = head
-        .windows(BEFORE_CRC.len())
-        .position(|part| part == BEFORE_CRC)?;
-    let at = 8 + before + BEFORE_CRC.len();
-    (at + BLANK.len() <= file.len()).then_some(at..at + BLANK.len())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small_file() -> Vec<u8> {
+        let about = About {
+            version: "0.1.0".to_owned(),
+            classes: Vec::new(),
+            fingerprint: Digest::of(b"data"),
+            config: Config::layered(None, toml::Table::new()).unwrap(),
+            new: Vec::new(),
+            position: Position::default(),
+        };
+        let tensor = |values: &[f32]| Tensor::from_slice(values);
+        let state = [
+            ("fc.bias".to_owned(), tensor(&[1.0, -2.0, 0.5])),
+            ("optimizer/step".to_owned(), Tensor::from_slice(&[7_i64])),
+        ];
+        sealed(&state, &about).unwrap()
+    }
+
+    /// Bytes that files of format 1 have started with since it exists, so that older files stay readable.
+    #[test]
+    fn format_1_has_its_checksum_at_byte_62() {
+        let file = small_file();
+        let start = br#"{"__metadata__":{"tinyres":"{\"format\":1,\"crc32\":\""#;
+        assert!(file[8..].starts_with(start));
+        let mut zeroed = file.clone();
+        zeroed[62..70].fill(b'0');
+        let crc = format!("{:08x}", crc32fast::hash(&zeroed));
+        assert_eq!(&file[62..70], crc.as_bytes());
+        assert_eq!(CRC, 62..70);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_detected() {
+        let file = small_file();
+        let read = |file: &[u8]| check(file).and_then(|()| about(file));
+        assert_eq!(read(&file).unwrap().unwrap().version, "0.1.0");
+        let key = file.windows(7).position(|part| part == KEY.as_bytes());
+        let key = key.unwrap()..key.unwrap() + KEY.len();
+        for bit in 0..8 * file.len() {
+            let mut flipped = file.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match read(&flipped) {
+                Err(_) => {}
+                // Without its key it is a file of another program, which `Checkpoint::load` refuses.
+                Ok(None) => assert!(key.contains(&(bit / 8)), "bit {bit}"),
+                Ok(Some(_)) => panic!("bit {bit}"),
+            }
+        }
+        for len in 0..file.len() {
+            assert!(read(&file[..len]).is_err(), "{len} bytes");
+        }
+    }
 }

@@ -1,4 +1,16 @@
-//! A run's directory: what decided it, what it measured, and where it stands.
+//! A run's directory: what decided the run, what it measured, and where it stands.
+//!
+//! | file | content |
+//! |---|---|
+//! | `config.toml` | the [`Config`], and the [`Provenance`] as its table `run` |
+//! | `metrics.jsonl` | a JSON object a line: each report of steps, each epoch |
+//! | `last.safetensors` | the last checkpoint: weights and all that a resume needs |
+//! | `best.safetensors` | the weights with the best top-1 on the validation split |
+//! | `final.safetensors` | the weights at the end |
+//! | `events.out.tfevents.*` | the metrics for TensorBoard, a file for each start |
+//!
+//! Each file of weights is replaced as a whole. This room writes what it is given; when to save, and what
+//! to do when that fails, is the trainer's.
 
 pub mod checkpoint;
 pub mod tensorboard;
@@ -20,40 +32,40 @@ use crate::{Error, Result};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
-/// All that the run needs to go on.
+/// The last checkpoint.
 const LAST: &str = "last.safetensors";
-/// The weights that scored best on the validation split.
+/// The weights with the best top-1 on the validation split.
 const BEST: &str = "best.safetensors";
 /// The weights at the end of the run.
 const FINAL: &str = "final.safetensors";
 
-/// A run's directory, open for one training.
+/// A run's directory, opened to train.
 #[derive(Debug)]
 pub struct Run {
     dir: PathBuf,
     record: Record,
     metrics: File,
-    /// Bytes of the metrics.
-    measured: u64,
+    /// Bytes of whole lines in the metrics.
+    metrics_len: u64,
 }
 
-/// A run's `config.toml`.
+/// The content of a run's `config.toml`.
 #[derive(Clone, Debug, Serialize)]
 struct Record {
     #[serde(flatten)]
     config: Config,
-    run: Made,
+    run: Provenance,
 }
 
-/// What a run was made of, beside its configuration: the table `run` of its `config.toml`.
+/// The origin of a run: the table `run` of its `config.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Made {
-    /// The version of tinyres.
+pub struct Provenance {
+    /// The version of tinyres that began it.
     pub version: String,
-    /// The directory of the shards.
+    /// The directory of the shards that it is trained on.
     pub data: PathBuf,
-    /// What is in it.
+    /// The data set in that directory.
     pub fingerprint: Digest,
 }
 
@@ -61,7 +73,7 @@ impl Run {
     /// Begins a run in `dir`, which is created if missing.
     ///
     /// # Errors
-    /// [`Error::RunExists`] where a run is there already; or the directory cannot be written.
+    /// [`Error::RunExists`] if `dir` holds a run already; [`Error::Io`] if it cannot be written.
     pub fn create(dir: &Path, config: Config, data: &Path, fingerprint: Digest) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join(CONFIG);
@@ -71,7 +83,7 @@ impl Run {
             });
         }
         let data = data.canonicalize().map_err(Error::io(data))?;
-        let run = Made {
+        let run = Provenance {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data,
             fingerprint,
@@ -82,17 +94,18 @@ impl Run {
         publish::write(&path, text.as_bytes()).map_err(Error::io(&path))?;
         Ok(Self {
             metrics: metrics_up_to(&dir.join(METRICS), 0, 0)?,
-            measured: 0,
+            metrics_len: 0,
             dir: dir.to_path_buf(),
             record,
         })
     }
 
-    /// Opens the run in `dir` to go on from its last checkpoint: what it measured after that is
-    /// forgotten. A run that was not saved yet begins anew.
+    /// Opens the run in `dir`, and returns it with its last checkpoint. Metrics of later steps are
+    /// dropped. A run without a checkpoint starts again from its first step.
     ///
     /// # Errors
-    /// No run is there, or what is wrong with its files.
+    /// [`Error::NoRun`] if `dir` holds no run; [`Error::Checkpoint`] if the checkpoint is damaged or
+    /// belongs to another run.
     pub fn resume(dir: &Path) -> Result<(Self, Option<Checkpoint>)> {
         let record = Record::read(dir)?;
         let last = dir.join(LAST);
@@ -104,8 +117,8 @@ impl Run {
             let bad = |what: &str| Error::Checkpoint {
                 path: last.clone(),
                 what: format!(
-                    "is of a run with another {what} than {CONFIG} beside it says: put back the file \
-                     that belongs to it, or take the checkpoint away to begin the run anew"
+                    "belongs to a run with another {what} than the {CONFIG} next to it: put back the \
+                     file that belongs there, or move the checkpoint away to start the run again"
                 ),
             };
             if let Some(key) = checkpoint.about.config.differs(&record.config) {
@@ -119,7 +132,7 @@ impl Run {
         let (step, epoch) = position.map_or((0, 0), |at| (at.step, at.epoch));
         let metrics = metrics_up_to(&dir.join(METRICS), step, epoch)?;
         let run = Self {
-            measured: metrics.metadata().map_err(Error::io(dir))?.len(),
+            metrics_len: metrics.metadata().map_err(Error::io(dir))?.len(),
             metrics,
             dir: dir.to_path_buf(),
             record,
@@ -127,19 +140,19 @@ impl Run {
         Ok((run, checkpoint))
     }
 
-    /// What the run in `dir` was made of.
+    /// The origin of the run in `dir`.
     ///
     /// # Errors
-    /// No run is there.
-    pub fn made(dir: &Path) -> Result<Made> {
+    /// [`Error::NoRun`] if `dir` holds no run.
+    pub fn provenance(dir: &Path) -> Result<Provenance> {
         Ok(Record::read(dir)?.run)
     }
 
-    /// The weights to use of `path`: a file of weights, or a run's final ones, or those of its last
-    /// checkpoint while it has not ended.
+    /// The file of weights that `path` stands for: itself, or for the directory of a run its final
+    /// weights, or its last checkpoint while the run has not ended.
     ///
     /// # Errors
-    /// A run that has none yet.
+    /// [`Error::NoRun`] if a directory has neither.
     pub fn weights(path: &Path) -> Result<PathBuf> {
         if !path.is_dir() {
             return Ok(path.to_path_buf());
@@ -154,30 +167,27 @@ impl Run {
             })
     }
 
-    /// Its directory.
-    #[must_use]
+    /// The run's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Its configuration.
-    #[must_use]
+    /// The run's configuration.
     pub fn config(&self) -> &Config {
         &self.record.config
     }
 
-    /// Of the data set that it is trained on.
-    #[must_use]
+    /// The fingerprint of the data set that the run is trained on.
     pub fn fingerprint(&self) -> Digest {
         self.record.run.fingerprint
     }
 
-    /// Its last checkpoint, if there is one.
+    /// The file of the last checkpoint, if there is one.
     pub(crate) fn last(&self) -> Option<PathBuf> {
         Some(self.dir.join(LAST)).filter(|path| path.exists())
     }
 
-    /// Adds what `event` measured to the metrics.
+    /// Appends the figures of `event` to the metrics.
     pub(crate) fn note(&mut self, event: &Event) -> Result<()> {
         let (kind, figures) = match event {
             Event::Step(step) => ("step", json!(step)),
@@ -191,7 +201,7 @@ impl Run {
         self.append(&line)
     }
 
-    /// Adds to the metrics which images a step was taken on that went wrong.
+    /// Appends to the metrics the names of the images of a step whose result is not finite.
     pub(crate) fn note_not_finite(
         &mut self,
         step: u64,
@@ -202,20 +212,20 @@ impl Run {
     }
 
     fn append(&mut self, line: &Value) -> Result<()> {
-        // In one write, so that whoever reads along meets whole lines.
+        // One write, so that a program that follows the file sees whole lines.
         let text = format!("{line}\n");
         let written = self.metrics.write_all(text.as_bytes());
         if written.is_ok() {
-            self.measured += text.len() as u64;
+            self.metrics_len += text.len() as u64;
         } else {
-            // A full disk may have taken part of the line. Where even this fails, the next resume
-            // drops what is no line.
-            let _ = self.metrics.set_len(self.measured);
+            // Removes the part of the line that a full disk took. If that fails too, the next resume
+            // drops the part.
+            let _ = self.metrics.set_len(self.metrics_len);
         }
         written.map_err(Error::io(&self.dir.join(METRICS)))
     }
 
-    /// Saves the network and `rest`, all that the run needs to go on.
+    /// Replaces the last checkpoint by `net` and `rest`, the state of the optimizer and the average.
     pub(crate) fn save_last(
         &self,
         about: &About,
@@ -225,11 +235,12 @@ impl Run {
         checkpoint::save(&self.dir.join(LAST), about, net, rest)
     }
 
+    /// Replaces the best weights by those of `net`.
     pub(crate) fn save_best(&self, about: &About, net: &ResNet18) -> Result<()> {
         checkpoint::save(&self.dir.join(BEST), about, net, Vec::new())
     }
 
-    /// What is to be done about `error`, which kept the end of a training from being saved.
+    /// Adds to `error`, met when saving the end of a training, how to continue.
     pub(crate) fn unsaved(&self, error: Error) -> Error {
         match error {
             Error::Io { .. } => Error::Unsaved {
@@ -240,7 +251,7 @@ impl Run {
         }
     }
 
-    /// Saves the weights at the end, and returns where.
+    /// Writes the final weights, and returns their file.
     pub(crate) fn save_final(&self, about: &About, net: &ResNet18) -> Result<PathBuf> {
         let path = self.dir.join(FINAL);
         checkpoint::save(&path, about, net, Vec::new())?;
@@ -257,10 +268,10 @@ impl Record {
                 missing: CONFIG,
             });
         }
-        /// The part of the file that [`Config`] passes over.
+        /// The part of the file that [`Config`] skips.
         #[derive(Deserialize)]
         struct Part {
-            run: Made,
+            run: Provenance,
         }
         let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
         let part: Part = toml::from_str(&text)
@@ -273,8 +284,8 @@ impl Record {
     }
 }
 
-/// Drops from the metrics at `path` what came after `steps` steps, or of an epoch that is not through
-/// after them, and opens them to go on.
+/// Opens the metrics at `path` to append to them, after dropping the lines of later steps than `steps`,
+/// and of epochs that were not finished then: all but the first `epochs`.
 fn metrics_up_to(path: &Path, steps: u64, epochs: u32) -> Result<File> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -282,7 +293,7 @@ fn metrics_up_to(path: &Path, steps: u64, epochs: u32) -> Result<File> {
     };
     let mut kept = String::new();
     for line in text.lines() {
-        // A line cut short by a crash is no JSON, and is dropped too.
+        // A line that a crash cut short does not parse, and is dropped too.
         let value = serde_json::from_str::<Value>(line).unwrap_or_default();
         let of = |key: &str| value[key].as_u64();
         let valid = of("step").is_some_and(|step| step <= steps)

@@ -1,8 +1,10 @@
-//! Event files, which TensorBoard shows.
+//! Writes event files, which TensorBoard shows: scalars and pictures. Nothing here reads them.
 //!
-//! A file is a sequence of records, each a protocol buffer between checksums. Sources: the framing,
-//! TensorFlow's `lib/io/record_writer.h`; its checksums, `lib/hash/crc32c.h`; the messages, with the
-//! field numbers that stand here, `tensorboard/compat/proto/event.proto` and `summary.proto`.
+//! A file is a sequence of records. A record is a protocol buffer between checksums. Sources:
+//!
+//! - framing: TensorFlow's `lib/io/record_writer.h`
+//! - checksums: TensorFlow's `lib/hash/crc32c.h`
+//! - messages and field numbers: `tensorboard/compat/proto/event.proto` and `summary.proto`
 
 use std::fs::File;
 use std::io::Write;
@@ -10,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
-use tinyres::event::{self, Score};
+use tinyres::event::{Event, Score};
 
 use crate::num::to_f32;
 use crate::{Error, Result};
 
-/// An event file that is being written.
+/// An event file, open to append to it.
 #[derive(Debug)]
 pub struct EventFile {
     path: PathBuf,
@@ -25,11 +27,11 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Begins an event file in `dir`. What files from before say of step `first` and later ones is void
-    /// from then on.
+    /// Creates an event file in `dir`. It makes void what older files there say about step `first` and
+    /// later steps.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// [`Error::Io`] if the file cannot be written.
     pub fn create(dir: &Path, first: u64) -> Result<Self> {
         // TensorBoard reads the files of a directory in the order of their names.
         let now = SystemTime::now()
@@ -44,23 +46,23 @@ impl EventFile {
             .open(&path)
             .map_err(Error::io(&path))?;
         let mut events = Self { path, file, len: 0 };
-        events.append(0, What::FileVersion("brain.Event:2".to_owned()))?;
+        events.append(0, Content::FileVersion("brain.Event:2".to_owned()))?;
         events.append(
             first,
-            What::SessionLog(SessionLog {
+            Content::SessionLog(SessionLogProto {
                 status: SESSION_START,
             }),
         )?;
         Ok(events)
     }
 
-    /// Adds the figures of `event`, if it has some.
+    /// Appends the figures of `event`, if it has any.
     ///
     /// # Errors
-    /// The file cannot be written: it holds what it held before.
-    pub fn on(&mut self, event: &event::Event) -> Result<()> {
+    /// [`Error::Io`] if the file cannot be written. It then holds the same records as before.
+    pub fn on(&mut self, event: &Event) -> Result<()> {
         match event {
-            event::Event::Step(step) => self.scalars(
+            Event::Step(step) => self.scalars(
                 step.step,
                 &[
                     ("loss/step", step.loss),
@@ -68,7 +70,7 @@ impl EventFile {
                     ("images_per_second", step.images_per_second),
                 ],
             ),
-            event::Event::Epoch(epoch) => {
+            Event::Epoch(epoch) => {
                 let mut figures = vec![
                     ("loss/train", epoch.train_loss),
                     ("wait_share", epoch.wait_share),
@@ -99,10 +101,10 @@ impl EventFile {
         }
     }
 
-    /// Adds a picture, a PNG of RGB.
+    /// Appends a picture, an RGB PNG, under the name `tag`.
     ///
     /// # Errors
-    /// As for [`on`](Self::on).
+    /// The same as those of [`on`](Self::on).
     pub fn image(
         &mut self,
         step: u64,
@@ -111,125 +113,126 @@ impl EventFile {
         [width, height]: [usize; 2],
     ) -> Result<()> {
         let side = |pixels| i32::try_from(pixels).unwrap_or(i32::MAX);
-        let image = Image {
+        let image = ImageProto {
             height: side(height),
             width: side(width),
             colorspace: RGB,
             encoded: png,
         };
-        self.values(step, vec![Value::new(tag, Figure::Image(image))])
+        self.values(step, vec![ValueProto::new(tag, ValueData::Image(image))])
     }
 
     fn scalars(&mut self, step: u64, figures: &[(&str, f64)]) -> Result<()> {
-        let value = |&(tag, figure): &(&str, f64)| Value::new(tag, Figure::Simple(to_f32(figure)));
+        let value =
+            |&(tag, figure): &(&str, f64)| ValueProto::new(tag, ValueData::Simple(to_f32(figure)));
         self.values(step, figures.iter().map(value).collect())
     }
 
-    fn values(&mut self, step: u64, values: Vec<Value>) -> Result<()> {
-        self.append(step, What::Summary(Summary { values }))
+    fn values(&mut self, step: u64, values: Vec<ValueProto>) -> Result<()> {
+        self.append(step, Content::Summary(SummaryProto { values }))
     }
 
-    fn append(&mut self, step: u64, what: What) -> Result<()> {
+    fn append(&mut self, step: u64, content: Content) -> Result<()> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let event = Event {
+        let event = EventProto {
             wall_time: now.as_secs_f64(),
             step: i64::try_from(step).unwrap_or(i64::MAX),
-            what: Some(what),
+            content: Some(content),
         };
         let record = record(&event.encode_to_vec());
-        // In one write, so that whoever reads along meets whole records.
+        // One write, so that a program that follows the file sees whole records.
         let written = self.file.write_all(&record);
         if written.is_ok() {
             self.len += record.len() as u64;
         } else {
-            // Nothing can be read behind part of a record. Where even this fails, the next start has
-            // a file of its own.
+            // Removes the part of the record that was written: readers stop at it. If that fails too,
+            // the next start still has a file of its own.
             let _ = self.file.set_len(self.len);
         }
         written.map_err(Error::io(&self.path))
     }
 }
 
-/// `data` as a record: its length, that one's checksum, the data and their checksum.
+/// The record of `data`: length, checksum of the length, data, checksum of the data.
 fn record(data: &[u8]) -> Vec<u8> {
     let len = (data.len() as u64).to_le_bytes();
     let parts: [&[u8]; 4] = [&len, &masked_crc(&len), data, &masked_crc(data)];
     parts.concat()
 }
 
-/// CRC-32C, turned and moved on: a checksum of data that has checksums in it would be weak.
+/// CRC-32C, masked: rotated, plus a constant. A plain CRC of data that contains CRCs would be weak.
 fn masked_crc(data: &[u8]) -> [u8; 4] {
     let crc = crc32c::crc32c(data).rotate_right(15);
     crc.wrapping_add(0xa282_ead8).to_le_bytes()
 }
 
-/// `SessionStatus.START`: events of this step and later ones are void where they come before.
+/// `SessionStatus.START`: makes earlier events of this step and later steps void.
 const SESSION_START: i32 = 1;
-/// `Image.colorspace` of three channels.
+/// `Image.colorspace` for RGB.
 const RGB: i32 = 3;
 
 #[derive(Clone, PartialEq, Message)]
-struct Event {
+struct EventProto {
     /// Seconds since 1970.
     #[prost(double, tag = "1")]
     wall_time: f64,
     #[prost(int64, tag = "2")]
     step: i64,
-    #[prost(oneof = "What", tags = "3, 5, 7")]
-    what: Option<What>,
+    #[prost(oneof = "Content", tags = "3, 5, 7")]
+    content: Option<Content>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum What {
+enum Content {
     #[prost(string, tag = "3")]
     FileVersion(String),
     #[prost(message, tag = "5")]
-    Summary(Summary),
+    Summary(SummaryProto),
     #[prost(message, tag = "7")]
-    SessionLog(SessionLog),
+    SessionLog(SessionLogProto),
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct SessionLog {
+struct SessionLogProto {
     #[prost(int32, tag = "1")]
     status: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Summary {
+struct SummaryProto {
     #[prost(message, repeated, tag = "1")]
-    values: Vec<Value>,
+    values: Vec<ValueProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Value {
+struct ValueProto {
     #[prost(string, tag = "1")]
     tag: String,
-    #[prost(oneof = "Figure", tags = "2, 4")]
-    figure: Option<Figure>,
+    #[prost(oneof = "ValueData", tags = "2, 4")]
+    data: Option<ValueData>,
 }
 
-impl Value {
-    fn new(tag: &str, figure: Figure) -> Self {
+impl ValueProto {
+    fn new(tag: &str, data: ValueData) -> Self {
         Self {
             tag: tag.to_owned(),
-            figure: Some(figure),
+            data: Some(data),
         }
     }
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-enum Figure {
+enum ValueData {
     #[prost(float, tag = "2")]
     Simple(f32),
     #[prost(message, tag = "4")]
-    Image(Image),
+    Image(ImageProto),
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Image {
+struct ImageProto {
     #[prost(int32, tag = "1")]
     height: i32,
     #[prost(int32, tag = "2")]
@@ -245,8 +248,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_the_one_of_the_format() {
-        // CRC-32C of 32 zeros, RFC 3720, B.4; and the mask of TensorFlow's crc32c.h, by hand.
+    fn masked_crc_agrees_with_the_sources() {
+        // CRC-32C of 32 zeros from RFC 3720, B.4; the mask of TensorFlow's crc32c.h by hand.
         let crc: u32 = 0x8a91_36aa;
         assert_eq!(crc32c::crc32c(&[0; 32]), crc);
         let masked: u32 = 0x0fd7_fffa;

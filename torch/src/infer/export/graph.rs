@@ -1,32 +1,34 @@
-//! The network as a list of operations, for the formats that hold code.
+//! The network as a list of operations, for the formats that contain code. They write each operation down;
+//! nothing is computed here.
 
 use crate::net::ResNet18;
 
-/// What an operation works on: 0 is the normalised images, and `n` what operation `n - 1` gives.
-pub(super) type Value = usize;
+/// A value in the network: 0 is the normalised images, and `n` the result of operation `n - 1`.
+pub(super) type ValueId = usize;
 
-/// One operation of a network that is not trained.
+/// One operation of the network in evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Op {
-    /// A convolution without bias, and the batch normalisation after it.
+    /// A convolution without bias, followed by a batch normalisation.
     Conv {
-        /// The tensors' names begin with these.
+        /// Prefix of the names of the convolution's tensors.
         conv: String,
+        /// The same for the batch normalisation.
         norm: String,
         stride: i64,
         pad: i64,
-        of: Value,
+        of: ValueId,
     },
-    /// What is negative becomes 0.
-    Relu(Value),
-    /// The largest of 3x3, at every second place.
-    MaxPool(Value),
+    /// `max(x, 0)`.
+    Relu(ValueId),
+    /// Max pooling, 3x3 with stride 2 and padding 1.
+    MaxPool(ValueId),
     /// The sum of two values.
-    Add(Value, Value),
-    /// The mean of each map: `[B, C, h, w]` to `[B, C]`.
-    Mean(Value),
-    /// A linear layer, whose tensors' names begin so.
-    Linear(&'static str, Value),
+    Add(ValueId, ValueId),
+    /// The mean over height and width: `[B, C, h, w]` to `[B, C]`.
+    Mean(ValueId),
+    /// A linear layer, with the prefix of its tensors' names.
+    Linear(&'static str, ValueId),
 }
 
 /// The operations of `network`, the last of which gives the logits.
@@ -55,7 +57,8 @@ struct Graph<'a> {
 }
 
 impl Graph<'_> {
-    fn push(&mut self, op: Op) -> Value {
+    /// Appends `op`, and returns its result.
+    fn push(&mut self, op: Op) -> ValueId {
         self.ops.push(op);
         self.ops.len()
     }
@@ -77,7 +80,8 @@ impl Graph<'_> {
             .map(|named| named.tensor.size())
     }
 
-    fn conv(&mut self, conv: &str, norm: &str, stride: i64, of: Value) -> Value {
+    /// Appends a convolution, padded so that stride 1 keeps the size, and its batch normalisation.
+    fn conv(&mut self, conv: &str, norm: &str, stride: i64, of: ValueId) -> ValueId {
         let shape = self.shape(&format!("{conv}.weight"));
         let size = shape.map_or(1, |shape| shape[2]);
         self.push(Op::Conv {
@@ -89,10 +93,11 @@ impl Graph<'_> {
         })
     }
 
-    fn block(&mut self, name: &str, of: Value) -> Value {
+    /// Appends a residual block.
+    fn block(&mut self, name: &str, of: ValueId) -> ValueId {
         let part = |part: &str| format!("{name}.{part}");
         let (down, down_norm) = (part("downsample.0"), part("downsample.1"));
-        // Whether a block halves the maps and whether it has a convolution beside it are one thing.
+        // The blocks with a convolution in the shortcut are those that halve height and width.
         let halves = self.shape(&format!("{down}.weight")).is_some();
         let stride = if halves { 2 } else { 1 };
         let mut x = self.conv(&part("conv1"), &part("bn1"), stride, of);

@@ -1,7 +1,7 @@
-//! Trained networks in the formats of other tools.
+//! Exports trained networks in the formats of other tools.
 //!
-//! TorchScript and ONNX hold the whole way from pixels to logits, normalisation included, so that who
-//! runs them need know nothing of the training; safetensors holds the tensors alone.
+//! TorchScript and ONNX files compute logits from pixels: normalisation is part of them. A safetensors file
+//! has the tensors alone. The box head is not exported.
 
 mod graph;
 mod onnx;
@@ -38,7 +38,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// What its files' names end in; with a mark where weights of a run are called alike.
+    /// The extension of its files. That of safetensors is long, so that it does not replace the run's weights.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -49,11 +49,11 @@ impl Target {
     }
 }
 
-/// The file of format `to` that holds the network of `checkpoint`. What it leaves out, or what its reader
-/// has to know, is told to `watch`.
+/// The content of the file of format `to` with the network of `checkpoint`. `watch` gets a notice of what is
+/// left out, and of what the reader has to do.
 ///
 /// # Errors
-/// Weights that are not whole, or libtorch's.
+/// [`Error::Weights`](crate::Error::Weights) if a tensor is missing or has another shape.
 pub fn export(checkpoint: &Checkpoint, to: Target, watch: &mut dyn Observer) -> Result<Vec<u8>> {
     let network = checkpoint.network(tch::Device::Cpu)?;
     let (about, state) = (&checkpoint.about, network.state()?);
@@ -70,7 +70,7 @@ pub fn export(checkpoint: &Checkpoint, to: Target, watch: &mut dyn Observer) -> 
         Target::Safetensors => {
             if let Some(change) = stem_in_torchvision(about.config.stem) {
                 watch.on(&Event::Notice(format!(
-                    "torchvision's resnet18 has another stem than this network; before load_state_dict say\n  {change}"
+                    "torchvision's resnet18 has another stem than this network: before load_state_dict, run\n  {change}"
                 )));
             }
             let metadata = HashMap::from([(Model::KEY.to_owned(), Model::of(about).json())]);
@@ -90,19 +90,20 @@ fn stem_in_torchvision(stem: Stem) -> Option<String> {
     })
 }
 
-/// What safetensors and ONNX files say of the network: JSON under one key of their metadata.
+/// The description of the network in safetensors and ONNX files: JSON under one key of their metadata.
 #[derive(Serialize)]
 struct Model<'a> {
-    /// The version of tinyres that wrote it.
+    /// The version of tinyres that wrote the file.
     tinyres: &'static str,
-    /// What comes before the residual blocks.
+    /// The stem, the layers before the residual blocks.
     stem: Stem,
     /// Width and height of the images that it was trained on, in pixels.
     side: u32,
-    /// Of the channels, with 255 taken as 1: what inputs in 0..1 are normalised by.
+    /// Mean of the channels to normalise by, for inputs from 0 to 1.
     mean: [f64; 3],
+    /// Standard deviation of the channels, likewise.
     std: [f64; 3],
-    /// What the outputs mean, in order.
+    /// The class of each output, in order.
     classes: &'a [Class],
 }
 

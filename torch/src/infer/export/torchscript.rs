@@ -4,13 +4,13 @@ use std::fmt::Write;
 
 use tch::Tensor;
 
-use super::graph::{Op, Value, operations};
+use super::graph::{Op, ValueId, operations};
 use crate::Result;
 use crate::libtorch::ffi::Script;
 use crate::net::{EPSILON, ResNet18, Role, STATISTICS_MOMENTUM};
 use crate::run::checkpoint::About;
 
-/// The file, whole.
+/// The content of the file.
 pub(super) fn encode(
     about: &About,
     network: &ResNet18,
@@ -29,7 +29,7 @@ pub(super) fn encode(
     script.save(&forward(about, network))
 }
 
-/// The text of the module's `forward`.
+/// The code of the module's `forward`.
 fn forward(about: &About, network: &ResNet18) -> String {
     let mut code = "\
 def forward(self, images: Tensor) -> Tensor:
@@ -38,10 +38,10 @@ def forward(self, images: Tensor) -> Tensor:
         x0 = x0 / 255.0
 "
     .to_owned();
-    let (mean, deviation) = about.config.normalize.statistics();
-    // Channel by channel: a tensor of constants would have to follow the module to its device.
+    let (mean, std) = about.config.normalize.statistics();
+    // Channel by channel: a constant tensor would have to be moved to the module's device.
     let channels: Vec<_> = (0..3)
-        .map(|c| format!("(x0[:, {c}] - {:?}) / {:?}", mean[c], deviation[c]))
+        .map(|c| format!("(x0[:, {c}] - {:?}) / {:?}", mean[c], std[c]))
         .collect();
     line(
         &mut code,
@@ -56,10 +56,12 @@ def forward(self, images: Tensor) -> Tensor:
     code
 }
 
-fn line(code: &mut String, value: Value, expression: &str) {
+/// Appends the line that assigns `expression` to a value.
+fn line(code: &mut String, value: ValueId, expression: &str) {
     let _ = writeln!(code, "    x{value} = {expression}");
 }
 
+/// The TorchScript expression of an operation.
 fn expression(op: &Op) -> String {
     match op {
         Op::Conv {
@@ -76,7 +78,7 @@ fn expression(op: &Op) -> String {
                 (norm, "running_mean"),
                 (norm, "running_var"),
             ]
-            .map(|(module, name)| format!("{}.{name}", place(module)));
+            .map(|(module, name)| format!("{}.{name}", submodule(module)));
             format!(
                 "torch.batch_norm(torch.conv2d(x{of}, {weight}, None, [{stride}, {stride}], [{pad}, {pad}]), \
                  {scale}, {bias}, {mean}, {variance}, self.training, {STATISTICS_MOMENTUM:?}, {EPSILON:?}, True)"
@@ -87,14 +89,14 @@ fn expression(op: &Op) -> String {
         Op::Add(a, b) => format!("x{a} + x{b}"),
         Op::Mean(of) => format!("torch.flatten(torch.adaptive_avg_pool2d(x{of}, [1, 1]), 1)"),
         Op::Linear(name, of) => {
-            let module = place(name);
+            let module = submodule(name);
             format!("torch.linear(x{of}, {module}.weight, {module}.bias)")
         }
     }
 }
 
-/// How code names a submodule: `layer1.0.conv1` is no name, since a number is none.
-fn place(path: &str) -> String {
+/// The TorchScript expression of a submodule: numbers, as in `layer1.0.conv1`, need `getattr`.
+fn submodule(path: &str) -> String {
     path.split('.').fold("self".to_owned(), |module, name| {
         if name.starts_with(|first: char| first.is_ascii_digit()) {
             format!("getattr({module}, {name:?})")

@@ -1,4 +1,7 @@
-//! Weights that a training starts from: torchvision's, or those of an earlier run.
+//! Initial weights from a file: of torchvision, of an earlier run, or of any ResNet18 with torchvision's names.
+//!
+//! Reads safetensors files and state dicts of `torch.save`, and copies what fits into a network. Which layers
+//! are frozen or have another learning rate is not decided here.
 
 mod pickle;
 mod pth;
@@ -17,50 +20,50 @@ use crate::net::{BATCHES_TRACKED, BOX_HEAD, FIRST_WEIGHT, ResNet18, Stem};
 use crate::run::checkpoint::{self, About};
 use crate::{Error, Result};
 
-/// A network's tensors, from a file.
+/// The tensors of a network, read from a file.
 #[derive(Debug)]
 pub struct Init {
     path: PathBuf,
     digest: Digest,
     tensors: Vec<(String, Tensor)>,
-    /// What a file of ours says of itself.
+    /// The description, if tinyres wrote the file.
     about: Option<About>,
 }
 
-/// What a network got from a file, and what it did not.
+/// The parameters that a network did not get from a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
-    /// Names of the parameters that keep their initial values.
+pub struct InitReport {
+    /// Names of the parameters that keep their random initial values.
     pub new: Vec<String>,
-    /// The same for people: which layers, and why.
+    /// The same for people: layers, each with the reason.
     pub why: Vec<String>,
 }
 
-/// What `torch.nn.DataParallel` and its kin put before every name.
-const WRAPPED: &str = "module.";
+/// The prefix that `torch.nn.DataParallel` and `DistributedDataParallel` add to every name.
+const DATA_PARALLEL: &str = "module.";
 
-/// Reads the file that `config` names, so that a fault is known before a run is begun, and records in
-/// `config` which file it was.
+/// Checks that the file `config.init` fits the network, before a run is created, and records its absolute
+/// path and its digest in `config`.
 ///
 /// # Errors
-/// The file cannot be read, or is of another network.
+/// [`Error::Io`] if the file cannot be read; [`Error::Checkpoint`] if it is damaged or of another network.
 pub fn settle(config: &mut Config, classes: &[Class]) -> Result<()> {
     if let Some(path) = &config.init {
         let whole = path.canonicalize().map_err(Error::io(path))?;
         let spec = config.spec(classes.len());
         let init = Init::expected(config, path)?;
-        init.give(&mut ResNet18::new(spec, 0, Device::Cpu)?, classes)?;
+        init.load_into(&mut ResNet18::new(spec, 0, Device::Cpu)?, classes)?;
         config.init_digest = Some(init.digest);
         config.init = Some(whole);
     }
     Ok(())
 }
 
-/// Gives `network` the weights of the file that `config` names, if it names one, and says which
-/// parameters keep their initial values then.
+/// Copies the weights of the file `config.init`, if there is one, into `network`. Returns the names of the
+/// parameters that keep their random initial values.
 ///
 /// # Errors
-/// The file cannot be read, is not the one that was recorded, or is of another network.
+/// Those of [`settle`], and [`Error::Checkpoint`] if the file is not the one that was recorded.
 pub(crate) fn begin(
     config: &Config,
     network: &mut ResNet18,
@@ -70,24 +73,24 @@ pub(crate) fn begin(
     let Some(path) = &config.init else {
         return Ok(Vec::new());
     };
-    let taken = Init::expected(config, path)?.give(network, classes)?;
+    let report = Init::expected(config, path)?.load_into(network, classes)?;
     let mut notice = format!("starting from {}", path.display());
-    if !taken.why.is_empty() {
-        notice += &format!("; new: {}", taken.why.join("; "));
+    if !report.why.is_empty() {
+        notice += &format!("; new: {}", report.why.join("; "));
     }
     watch.on(&Event::Notice(notice));
-    Ok(taken.new)
+    Ok(report.new)
 }
 
 impl Init {
-    /// Reads `path`, which must be the file that `config` recorded, if it has.
+    /// Reads `path`, and checks it against the digest that `config` recorded, if there is one.
     fn expected(config: &Config, path: &Path) -> Result<Self> {
         let init = Self::read(path)?;
         match config.init_digest {
             Some(digest) if digest != init.digest => Err(Error::Checkpoint {
                 path: path.to_path_buf(),
                 what: format!(
-                    "has SHA-256 {}, but the run was begun with a file of {digest}: put that one back, or begin another run",
+                    "has SHA-256 {}, but the run was created with a file of {digest}: put that file back, or start another run",
                     init.digest
                 ),
             }),
@@ -95,28 +98,32 @@ impl Init {
         }
     }
 
-    /// Reads the network's tensors from `path`: a safetensors file, of ours or others, or a state dict
-    /// that `torch.save` wrote. Nothing that a file of the latter kind names is imported or run.
+    /// Reads the network's tensors from `path`: a safetensors file of tinyres or another program, or a state
+    /// dict of `torch.save`. Nothing that a pickle names is imported or run.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] says what is wrong with the file.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Checkpoint`] if it is damaged, has another format or
+    /// has values that are not finite.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let bad = |what| Error::Checkpoint {
             path: path.to_path_buf(),
             what,
         };
-        let (mut tensors, about) = if pth::is_one(&bytes) {
+        let (mut tensors, about) = if pth::is_pth(&bytes) {
             (pth::read(&bytes).map_err(bad)?, None)
         } else {
             checkpoint::check(&bytes).map_err(bad)?;
-            // Of another version only the tensors are of use.
+            // The description of another version is of no use, but the tensors are.
             let about = checkpoint::about(&bytes).ok().flatten();
             (safetensors(&bytes).map_err(bad)?, about)
         };
-        if tensors.iter().all(|(name, _)| name.starts_with(WRAPPED)) {
+        if tensors
+            .iter()
+            .all(|(name, _)| name.starts_with(DATA_PARALLEL))
+        {
             for (name, _) in &mut tensors {
-                name.drain(..WRAPPED.len());
+                name.drain(..DATA_PARALLEL.len());
             }
         }
         for (name, tensor) in &tensors {
@@ -132,24 +139,22 @@ impl Init {
         })
     }
 
-    /// What the file holds, by name; of a file of ours without the optimizer's state.
+    /// The tensors with their names, without the optimizer's state.
     pub fn tensors(&self) -> &[(String, Tensor)] {
         &self.tensors
     }
 
-    /// Of the file's bytes.
-    #[must_use]
+    /// The SHA-256 of the file.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Gives `network`, whose outputs mean `classes`, all tensors that it has in common with the file.
-    /// The classifier is left as it is where the file's is of other classes, a head for boxes where the
-    /// file has none.
+    /// Copies all tensors into `network`, whose outputs are `classes`. The classifier keeps its initial values
+    /// if the file has other classes, and the box head if the file has none.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] where the file is of another stem or another network.
-    pub fn give(&self, network: &mut ResNet18, classes: &[Class]) -> Result<Taken> {
+    /// [`Error::Checkpoint`] if the file is of another stem or another network.
+    pub fn load_into(&self, network: &mut ResNet18, classes: &[Class]) -> Result<InitReport> {
         let bad = |what| Error::Checkpoint {
             path: self.path.clone(),
             what,
@@ -159,27 +164,29 @@ impl Init {
         let known = |name: &String| state.iter().any(|(own, _)| own == name);
         let unknown = |name: &&String| !known(name) && !name.starts_with(BOX_HEAD);
         if let Some(name) = self.tensors.iter().map(|(name, _)| name).find(unknown) {
-            return Err(bad(format!("holds {name}, which a ResNet18 has not")));
+            return Err(bad(format!("holds {name}, which a ResNet18 does not have")));
         }
-        let mut taken = Taken::default();
+        let mut report = InitReport::default();
         let of_classifier = |name: &str| name.starts_with("fc.");
         let why_new = self.other_classes(classes);
         if let Some(why) = &why_new {
-            taken.why.push(format!("fc, since {why}"));
+            report.why.push(format!("fc, since {why}"));
         }
         let head = self
             .tensors
             .iter()
             .any(|(name, _)| name.starts_with(BOX_HEAD));
         if !head && state.iter().any(|(name, _)| name.starts_with(BOX_HEAD)) {
-            taken.why.push("box_head, which it has not".into());
+            report
+                .why
+                .push("box_head, which the file does not have".into());
         }
         for (name, into) in &mut state {
             let found = self.tensors.iter().find(|(other, _)| other == name);
             let keep = match found {
                 _ if of_classifier(name) && why_new.is_some() => true,
                 None if name.starts_with(BOX_HEAD) && !head => true,
-                // PyTorch before 0.4.1 did not count them, and nothing depends on it.
+                // PyTorch before 0.4.1 does not have this count, and no result depends on it.
                 None if name.ends_with(BATCHES_TRACKED) => continue,
                 None => return Err(bad(format!("has no {name}: it is not of a ResNet18"))),
                 Some(_) => false,
@@ -194,14 +201,14 @@ impl Init {
                     }
                     *into = from.shallow_clone();
                 }
-                _ => taken.new.push(name.clone()),
+                _ => report.new.push(name.clone()),
             }
         }
         network.load(&state)?;
-        Ok(taken)
+        Ok(report)
     }
 
-    /// Why the file's classifier is of no use for `classes`.
+    /// The reason why the file's classifier does not fit `classes`, if there is one.
     fn other_classes(&self, classes: &[Class]) -> Option<String> {
         let own = self.tensors.iter().find(|(name, _)| name == "fc.weight");
         let own = own.and_then(|(_, weight)| weight.size().first().copied());
@@ -218,6 +225,7 @@ impl Init {
             .then(|| "its classes are not those of the data".into())
     }
 
+    /// Checks that the file is of a network with `stem`. `state` is the state of such a network.
     fn expect_stem(
         &self,
         stem: Stem,
@@ -252,7 +260,8 @@ impl Init {
     }
 }
 
-/// The tensors of a safetensors file, without those of an optimizer, whose names have a slash.
+/// The tensors of a safetensors file, without those of the optimizer and the average, whose names have a
+/// slash.
 fn safetensors(bytes: &[u8]) -> std::result::Result<Vec<(String, Tensor)>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| {
         format!("is neither a safetensors file nor one of torch.save, or is damaged: {error}")
@@ -270,7 +279,7 @@ fn safetensors(bytes: &[u8]) -> std::result::Result<Vec<(String, Tensor)>, Strin
         let dims: Vec<i64> = (view.shape().iter())
             .map(|&side| i64::try_from(side).unwrap_or(i64::MAX))
             .collect();
-        // safetensors has checked that the bytes are as many as shape and type ask for.
+        // safetensors has checked that the number of bytes agrees with shape and type.
         let tensor = Tensor::f_from_data_size(view.data(), &dims, kind);
         found.push((name.to_owned(), tensor.map_err(|error| error.to_string())?));
     }

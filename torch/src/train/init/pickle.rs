@@ -1,14 +1,15 @@
-//! The part of Python's pickle format that `torch.save` writes a state dict in. Nothing is imported or
-//! called: a class is no more than its name, and what it would make is left [opaque](Value::Opaque),
-//! but for the dictionaries and tensors that are rebuilt here.
+//! Reads the part of Python's pickle format that `torch.save` uses for a state dict. Nothing is imported or
+//! called: a class is only a name. Dictionaries and tensors are rebuilt here, and every other object is
+//! [opaque](PickleValue::Opaque).
 //!
-//! Source of the opcodes: CPython's `Lib/pickletools.py`. Of what they rebuild: `torch/_utils.py`.
+//! Sources: CPython's `Lib/pickletools.py` for the opcodes, `torch/_utils.py` for the functions that rebuild
+//! tensors.
 
 use std::collections::HashMap;
 
-/// A value that was pickled. Its parts stand in the [`Pickle`], by number: values may be shared.
+/// A pickled value. Its parts are indices into the [`Pickle`], since values may be shared.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(super) enum PickleValue {
     Int(i64),
     Text(String),
     /// A list or a tuple.
@@ -16,28 +17,28 @@ pub(super) enum Value {
     Dict(Vec<(usize, usize)>),
     /// `module.name` of a class or a function.
     Global(String),
-    Tensor(TensorView),
-    /// What nothing here needs: made by the class of that name, or of a plain type.
+    Tensor(StridedView),
+    /// A value that is not needed here, with the name of its class or plain type.
     Opaque(String),
 }
 
-/// A tensor as a window onto a storage. Lengths are in elements; nothing is checked yet.
+/// A tensor as a strided view of a storage. Lengths are in elements. Nothing is checked yet.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct TensorView {
+pub(super) struct StridedView {
     /// The storage's class, such as `torch.HalfStorage`.
     pub class: String,
     /// The storage's name in the archive.
     pub key: String,
-    /// Elements before the first.
+    /// Index of the first element in the storage.
     pub offset: i64,
     pub size: Vec<i64>,
     pub stride: Vec<i64>,
 }
 
-/// A pickle, read.
+/// A parsed pickle.
 #[derive(Debug)]
 pub(super) struct Pickle {
-    values: Vec<Value>,
+    values: Vec<PickleValue>,
     root: usize,
 }
 
@@ -58,28 +59,30 @@ impl Pickle {
         })
     }
 
-    pub(super) fn root(&self) -> &Value {
+    /// The value that was pickled.
+    pub(super) fn root(&self) -> &PickleValue {
         self.at(self.root)
     }
 
     /// A part of a value of this pickle.
-    pub(super) fn at(&self, part: usize) -> &Value {
+    pub(super) fn at(&self, part: usize) -> &PickleValue {
         &self.values[part]
     }
 }
 
-/// The pickle machine. Each opcode adds at most one value, so what it builds is bounded by the input.
+/// The stack machine that runs the opcodes. Each opcode adds at most one value, so the input's length bounds
+/// the memory.
 struct Machine<'a> {
     bytes: &'a [u8],
-    values: Vec<Value>,
+    values: Vec<PickleValue>,
     stack: Vec<usize>,
-    /// Heights of the stack.
+    /// Heights of the stack at the marks.
     marks: Vec<usize>,
     memo: HashMap<u32, usize>,
 }
 
 const CUT: &str = "its pickle ends too early";
-const UNBALANCED: &str = "its pickle takes more than it has put down";
+const UNBALANCED: &str = "its pickle takes more from the stack than is there";
 
 impl Machine<'_> {
     fn run(&mut self) -> Result<usize, String> {
@@ -92,39 +95,39 @@ impl Machine<'_> {
                 },
                 b'.' => return self.pop(),
                 b'(' => self.marks.push(self.stack.len()),
-                b'N' => self.push(Value::Opaque("None".into())),
-                0x88 | 0x89 => self.push(Value::Opaque("bool".into())),
+                b'N' => self.push(PickleValue::Opaque("None".into())),
+                0x88 | 0x89 => self.push(PickleValue::Opaque("bool".into())),
                 b'G' => {
                     self.take(8)?;
-                    self.push(Value::Opaque("float".into()));
+                    self.push(PickleValue::Opaque("float".into()));
                 }
                 b'K' => {
                     let value = self.byte()?;
-                    self.push(Value::Int(value.into()));
+                    self.push(PickleValue::Int(value.into()));
                 }
                 b'M' => {
                     let value = u16::from_le_bytes(self.array()?);
-                    self.push(Value::Int(value.into()));
+                    self.push(PickleValue::Int(value.into()));
                 }
                 b'J' => {
                     let value = i32::from_le_bytes(self.array()?);
-                    self.push(Value::Int(value.into()));
+                    self.push(PickleValue::Int(value.into()));
                 }
                 0x8a => self.long()?,
                 b'X' => {
                     let len = u32::from_le_bytes(self.array()?);
                     let text = self.text(len as usize)?;
-                    self.push(Value::Text(text));
+                    self.push(PickleValue::Text(text));
                 }
-                b'}' => self.push(Value::Dict(Vec::new())),
-                b']' | b')' => self.push(Value::List(Vec::new())),
+                b'}' => self.push(PickleValue::Dict(Vec::new())),
+                b']' | b')' => self.push(PickleValue::List(Vec::new())),
                 b't' => {
                     let items = self.since_mark()?;
-                    self.push(Value::List(items));
+                    self.push(PickleValue::List(items));
                 }
                 count @ 0x85..=0x87 => {
                     let items = self.pop_many(usize::from(count - 0x84))?;
-                    self.push(Value::List(items));
+                    self.push(PickleValue::List(items));
                 }
                 b'a' => {
                     let items = self.pop_many(1)?;
@@ -160,10 +163,10 @@ impl Machine<'_> {
                 }
                 b'c' => {
                     let name = format!("{}.{}", self.line()?, self.line()?);
-                    self.push(Value::Global(name));
+                    self.push(PickleValue::Global(name));
                 }
                 b'Q' => {
-                    // A storage: its description is all that there is of it in the pickle.
+                    // BINPERSID: a storage. Its description stays on the stack in its place.
                 }
                 // REDUCE and NEWOBJ: a callable and its arguments.
                 b'R' | 0x81 => {
@@ -182,47 +185,49 @@ impl Machine<'_> {
         }
     }
 
-    /// What calling the global `callable` with the list `args` makes.
+    /// The result of calling the global `callable` with the list `args`.
     fn make(&mut self, callable: usize, args: usize) -> Result<usize, String> {
-        let Value::Global(name) = &self.values[callable] else {
-            return Err("its pickle calls what is no function".into());
+        let PickleValue::Global(name) = &self.values[callable] else {
+            return Err("its pickle calls a value that is not a function".into());
         };
         let name = name.clone();
-        let Value::List(args) = &self.values[args] else {
+        let PickleValue::List(args) = &self.values[args] else {
             return Err(format!("its pickle calls {name} without arguments"));
         };
         let value = match (name.as_str(), &args[..]) {
-            ("collections.OrderedDict", []) => Value::Dict(Vec::new()),
+            ("collections.OrderedDict", []) => PickleValue::Dict(Vec::new()),
             ("torch._utils._rebuild_parameter", [data, ..]) => return Ok(*data),
             ("torch._utils._rebuild_tensor_v2", [storage, offset, size, stride, ..]) => {
                 let view = self.view(*storage, *offset, *size, *stride);
-                Value::Tensor(view.ok_or("its pickle has a tensor of no known form")?)
+                PickleValue::Tensor(view.ok_or("its pickle has a tensor in an unknown form")?)
             }
-            _ => Value::Opaque(name),
+            _ => PickleValue::Opaque(name),
         };
         self.push(value);
         self.pop()
     }
 
+    /// The view that the arguments of `_rebuild_tensor_v2` describe.
     fn view(
         &self,
         storage: usize,
         offset: usize,
         size: usize,
         stride: usize,
-    ) -> Option<TensorView> {
-        let Value::List(storage) = &self.values[storage] else {
+    ) -> Option<StridedView> {
+        let PickleValue::List(storage) = &self.values[storage] else {
             return None;
         };
         // ("storage", class, key, device, elements).
         let [_, class, key, ..] = storage[..] else {
             return None;
         };
-        let (Value::Global(class), Value::Text(key)) = (&self.values[class], &self.values[key])
+        let (PickleValue::Global(class), PickleValue::Text(key)) =
+            (&self.values[class], &self.values[key])
         else {
             return None;
         };
-        Some(TensorView {
+        Some(StridedView {
             class: class.clone(),
             key: key.clone(),
             offset: self.int(offset)?,
@@ -233,19 +238,19 @@ impl Machine<'_> {
 
     fn int(&self, at: usize) -> Option<i64> {
         match self.values[at] {
-            Value::Int(value) => Some(value),
+            PickleValue::Int(value) => Some(value),
             _ => None,
         }
     }
 
     fn ints(&self, at: usize) -> Option<Vec<i64>> {
         match &self.values[at] {
-            Value::List(items) => items.iter().map(|&item| self.int(item)).collect(),
+            PickleValue::List(items) => items.iter().map(|&item| self.int(item)).collect(),
             _ => None,
         }
     }
 
-    fn push(&mut self, value: Value) {
+    fn push(&mut self, value: PickleValue) {
         self.stack.push(self.values.len());
         self.values.push(value);
     }
@@ -268,16 +273,16 @@ impl Machine<'_> {
     }
 
     /// The value on top of the stack.
-    fn top(&mut self) -> Result<&mut Value, String> {
+    fn top(&mut self) -> Result<&mut PickleValue, String> {
         let &at = self.stack.last().ok_or(UNBALANCED)?;
         Ok(&mut self.values[at])
     }
 
     fn append(&mut self, items: &[usize]) -> Result<(), String> {
         match self.top()? {
-            Value::List(list) => list.extend(items),
-            Value::Opaque(_) => {}
-            _ => return Err("its pickle appends to what is no list".into()),
+            PickleValue::List(list) => list.extend(items),
+            PickleValue::Opaque(_) => {}
+            _ => return Err("its pickle appends to a value that is not a list".into()),
         }
         Ok(())
     }
@@ -285,11 +290,11 @@ impl Machine<'_> {
     fn set(&mut self, items: &[usize]) -> Result<(), String> {
         let (pairs, rest) = items.as_chunks::<2>();
         match self.top()? {
-            Value::Dict(dict) if rest.is_empty() => {
+            PickleValue::Dict(dict) if rest.is_empty() => {
                 dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
             }
-            Value::Opaque(_) => {}
-            _ => return Err("its pickle sets entries of what is no dictionary".into()),
+            PickleValue::Opaque(_) => {}
+            _ => return Err("its pickle sets entries of a value that is not a dictionary".into()),
         }
         Ok(())
     }
@@ -334,7 +339,7 @@ impl Machine<'_> {
         Ok(line)
     }
 
-    /// An integer of any length, of which no state dict has one that is longer than eight bytes.
+    /// Reads an integer of any length. One longer than eight bytes, which no state dict has, is opaque.
     fn long(&mut self) -> Result<(), String> {
         let len = self.byte()?.into();
         let bytes = self.take(len)?;
@@ -346,9 +351,9 @@ impl Machine<'_> {
         let value = match whole.get_mut(..len) {
             Some(part) => {
                 part.copy_from_slice(bytes);
-                Value::Int(i64::from_le_bytes(whole))
+                PickleValue::Int(i64::from_le_bytes(whole))
             }
-            None => Value::Opaque("int".into()),
+            None => PickleValue::Opaque("int".into()),
         };
         self.push(value);
         Ok(())
@@ -360,22 +365,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_prefix_and_no_changed_byte_does_more_than_fail() {
+    fn prefixes_fail_and_changed_bytes_do_not_panic() {
         // `pickle.dumps(OrderedDict(a=(1, -2, 2**40), b=[None, 1.5, True]), 2)`.
         let whole = b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01(X\x01\x00\x00\x00aq\x02K\x01J\xfe\xff\xff\xff\x8a\x06\x00\x00\x00\x00\x00\x01\x87q\x03X\x01\x00\x00\x00bq\x04]q\x05(NG?\xf8\x00\x00\x00\x00\x00\x00\x88eu.";
         let pickle = Pickle::parse(whole).unwrap();
-        let Value::Dict(entries) = pickle.root() else {
+        let PickleValue::Dict(entries) = pickle.root() else {
             panic!("{pickle:?}")
         };
-        let Value::List(items) = pickle.at(entries[0].1) else {
+        let PickleValue::List(items) = pickle.at(entries[0].1) else {
             panic!("{pickle:?}")
         };
         let ints = items.iter().map(|&item| match pickle.at(item) {
-            Value::Int(value) => *value,
+            PickleValue::Int(value) => *value,
             other => panic!("{other:?}"),
         });
         assert_eq!(ints.collect::<Vec<_>>(), [1, -2, 1 << 40]);
-        assert!(matches!(pickle.at(entries[1].1), Value::List(items) if items.len() == 3));
+        assert!(matches!(pickle.at(entries[1].1), PickleValue::List(items) if items.len() == 3));
         for end in 0..whole.len() {
             assert!(Pickle::parse(&whole[..end]).is_err(), "{end}");
         }
@@ -389,8 +394,8 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_run_is_only_named() {
+    fn functions_are_named_and_not_called() {
         let pickle = Pickle::parse(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.").unwrap();
-        assert!(matches!(pickle.root(), Value::Opaque(name) if name == "os.system"));
+        assert!(matches!(pickle.root(), PickleValue::Opaque(name) if name == "os.system"));
     }
 }

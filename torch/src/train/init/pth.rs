@@ -1,5 +1,5 @@
-//! State dicts as `torch.save` writes them: a zip with a pickle that describes tensors, and a file for
-//! each storage that they are windows onto.
+//! Reads state dicts of `torch.save`: a zip with a pickle that describes tensors, and a file for each storage
+//! that the tensors are views of.
 
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
@@ -8,13 +8,13 @@ use tch::{Kind, Tensor};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{Pickle, TensorView, Value};
+use super::pickle::{Pickle, PickleValue, StridedView};
 
-/// What training programs call the state dict in a checkpoint that holds more.
+/// Usual names of the state dict in a checkpoint that holds more.
 const NESTED: [&str; 2] = ["state_dict", "model"];
 
-/// What `torch.save` of PyTorch before 1.6 begins its files with: a pickled magic number. Before 0.1.10
-/// they were tar files, which have their own magic at [`TAR_MAGIC_AT`].
+/// The start of a file of PyTorch before 1.6: a pickled magic number. Before 0.1.10 the files were tar files,
+/// with the magic of those at [`TAR_MAGIC_AT`].
 const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 const TAR_MAGIC: &[u8] = b"ustar";
 const TAR_MAGIC_AT: usize = 257;
@@ -24,12 +24,12 @@ fn is_legacy(bytes: &[u8]) -> bool {
     bytes.starts_with(LEGACY_MAGIC) || tar.starts_with(TAR_MAGIC)
 }
 
-/// Whether `torch.save` may have written `bytes`, in a format of today or of old.
-pub(super) fn is_one(bytes: &[u8]) -> bool {
+/// True if `bytes` start as a file of `torch.save`, of any version.
+pub(super) fn is_pth(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04") || is_legacy(bytes)
 }
 
-/// The tensors of the state dict that `bytes` hold, which may be one of several parts of a checkpoint.
+/// The tensors of the state dict in `bytes`, which may be a part of a checkpoint.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     if is_legacy(bytes) {
         return Err(
@@ -42,7 +42,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     let pickle = Pickle::parse(&archive.file("data.pkl")?)?;
     let mut state = dictionary(pickle.root()).ok_or_else(|| not_a_state_dict(pickle.root()))?;
     let entry = |name: &str| {
-        let is = |&&(key, _): &&_| matches!(pickle.at(key), Value::Text(text) if text == name);
+        let is =
+            |&&(key, _): &&_| matches!(pickle.at(key), PickleValue::Text(text) if text == name);
         state.iter().find(is).map(|&(_, value)| pickle.at(value))
     };
     if let Some(inner) = NESTED.iter().find_map(|name| entry(name)) {
@@ -50,7 +51,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     }
     let mut found = Vec::new();
     for &(key, value) in state {
-        if let (Value::Text(name), Value::Tensor(view)) = (pickle.at(key), pickle.at(value)) {
+        if let (PickleValue::Text(name), PickleValue::Tensor(view)) =
+            (pickle.at(key), pickle.at(value))
+        {
             let tensor = (archive.tensor(view)).map_err(|what| format!("has {name}, {what}"))?;
             found.push((name.clone(), tensor));
         }
@@ -61,23 +64,23 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
     Ok(found)
 }
 
-fn dictionary(value: &Value) -> Option<&[(usize, usize)]> {
+fn dictionary(value: &PickleValue) -> Option<&[(usize, usize)]> {
     match value {
-        Value::Dict(entries) => Some(entries),
+        PickleValue::Dict(entries) => Some(entries),
         _ => None,
     }
 }
 
-fn not_a_state_dict(value: &Value) -> String {
+fn not_a_state_dict(value: &PickleValue) -> String {
     match value {
-        Value::Opaque(name) => format!(
+        PickleValue::Opaque(name) => format!(
             "holds a {name}, expected a state dict: save its state_dict(), torch.save(model.state_dict(), FILE)"
         ),
-        _ => "holds no dictionary, expected a state dict".into(),
+        _ => "does not hold a dictionary, expected a state dict".into(),
     }
 }
 
-/// The zip, and its storages that were read already.
+/// The zip, with a cache of the storages read so far.
 struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
     /// The directory that all files of the zip are in.
@@ -92,7 +95,7 @@ impl<'a> Archive<'a> {
         let directory = names
             .filter_map(|name| Some(name.strip_suffix("/data.pkl")?.to_owned()))
             .next()
-            .ok_or("is a zip without a data.pkl, so torch.save has not written it")?;
+            .ok_or("is a zip without a data.pkl: it was not written by torch.save")?;
         let mut archive = Self {
             zip,
             directory,
@@ -100,25 +103,27 @@ impl<'a> Archive<'a> {
         };
         match archive.file("byteorder").as_deref() {
             Ok(b"big") => Err("holds big-endian tensors, expected little-endian".into()),
-            // A file of PyTorch before 2.1 does not say, and is little-endian.
+            // Files of PyTorch before 2.1 do not have this entry, and are little-endian.
             _ => Ok(archive),
         }
     }
 
-    /// A file of the archive. Those of `torch.save` are stored, hence no longer than the archive.
+    /// Reads a file of the archive. `torch.save` does not compress, so a file is not larger than the archive.
     fn file(&mut self, name: &str) -> Result<Vec<u8>, String> {
         let name = format!("{}/{name}", self.directory);
         let mut file = self.zip.by_name(&name).map_err(|error| damaged(&error))?;
         if file.compression() != CompressionMethod::Stored {
-            return Err(format!("is no file of torch.save: {name} is compressed"));
+            return Err(format!(
+                "was not written by torch.save: {name} is compressed"
+            ));
         }
         let mut bytes = Vec::new();
-        // This compares the checksum, too.
+        // Reading to the end also compares the checksum.
         (file.read_to_end(&mut bytes)).map_err(|error| format!("is damaged: {name}: {error}"))?;
         Ok(bytes)
     }
 
-    fn tensor(&mut self, view: &TensorView) -> Result<Tensor, String> {
+    fn tensor(&mut self, view: &StridedView) -> Result<Tensor, String> {
         let storage = match self.storages.get(&view.key) {
             Some(storage) => storage,
             None => {
@@ -145,7 +150,7 @@ impl<'a> Archive<'a> {
     }
 
     /// A whole storage, `[elements]`.
-    fn storage(&mut self, view: &TensorView) -> Result<Tensor, String> {
+    fn storage(&mut self, view: &StridedView) -> Result<Tensor, String> {
         let kind = match view.class.strip_prefix("torch.") {
             Some("FloatStorage") => Kind::Float,
             Some("DoubleStorage") => Kind::Double,

@@ -1,8 +1,7 @@
 //! ONNX: a model that onnxruntime runs.
 //!
-//! Batch normalisations are folded into the convolutions before them, as every exporter of trained
-//! networks does and every runtime would do after it: what is left are operators whose meaning has not
-//! changed since [`OPSET`].
+//! Batch normalisations are folded into the convolutions before them, as exporters of trained networks do. The
+//! meaning of the operators that are left has not changed since [`OPSET`].
 
 mod schema;
 
@@ -12,20 +11,20 @@ use tinyres_load::Normalization;
 
 use self::schema::{Attribute, Dim, Graph, ModelProto, Node, TensorProto, ValueInfo};
 use super::Model;
-use super::graph::{Op, Value, operations};
+use super::graph::{Op, ValueId, operations};
 use crate::libtorch::tensors::bytes;
 use crate::net::{EPSILON, ResNet18};
 use crate::run::checkpoint::About;
 use crate::{Error, Result};
 
-/// The version of the operators' meanings, of 2020: the oldest that has all operators used here as they
-/// are today, so that old runtimes take the file as well as new ones.
+/// The version of the operator set. 13, of 2020, is the oldest in which all operators used here have today's
+/// meaning, so that old and new runtimes read the file.
 pub const OPSET: i64 = 13;
 
-/// The version of the file's form that came with [`OPSET`].
+/// The version of the file format that came with [`OPSET`].
 const IR_VERSION: i64 = 7;
 
-/// The file, whole.
+/// The content of the file.
 pub(super) fn encode(about: &About, network: &ResNet18) -> Result<Vec<u8>> {
     let mut model = Builder {
         network,
@@ -86,8 +85,8 @@ pub(super) fn encode(about: &About, network: &ResNet18) -> Result<Vec<u8>> {
 const IMAGES: &str = "images";
 const LOGITS: &str = "logits";
 
-/// What a value is called.
-fn name(value: Value) -> String {
+/// The name of a value.
+fn name(value: ValueId) -> String {
     format!("x{value}")
 }
 
@@ -119,10 +118,10 @@ impl Builder<'_> {
         Ok(name)
     }
 
-    /// Pixels to value 0, by the same two operations as in training.
+    /// Adds the normalisation of pixels to value 0: `pixel * scale + offset`, as in training.
     fn normalize(&mut self, about: &About) -> Result<()> {
-        let (mean, deviation) = about.config.normalize.statistics();
-        let by = Normalization::new(mean, deviation);
+        let (mean, std) = about.config.normalize.statistics();
+        let by = Normalization::new(mean, std);
         let constant = |values: [f32; 3]| Tensor::from_slice(&values).f_view([1, 3, 1, 1]);
         let scale = self.weight("normalize.scale".to_owned(), &constant(by.scale)?)?;
         let offset = self.weight("normalize.offset".to_owned(), &constant(by.offset)?)?;
@@ -133,6 +132,7 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Adds the nodes of `op`, the last of which gives the value `to`.
     fn add(&mut self, op: &Op, to: String) -> Result<()> {
         match op {
             Op::Conv {
@@ -177,14 +177,14 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Weight and bias of one convolution that does what `conv` and then `norm` do. Worked out in `f64`,
-    /// so that folding rounds once.
+    /// Weight and bias of one convolution that computes `norm(conv(x))`. With `s = gamma / sqrt(var + eps)`
+    /// they are `w * s` and `beta - mean * s`, computed in `f64` and rounded once.
     fn folded(&self, conv: &str, norm: &str) -> Result<(Tensor, Tensor)> {
         let of = |part: &str| Ok(self.tensor(part)?.f_to_kind(Kind::Double)?);
         let norm = |part: &str| -> Result<Tensor> { of(&format!("{norm}.{part}")) };
         let weight: Tensor = of(&format!("{conv}.weight"))?;
-        let deviation = norm("running_var")?.f_add_scalar(EPSILON)?.f_sqrt()?;
-        let scale = norm("weight")?.f_div(&deviation)?;
+        let std = norm("running_var")?.f_add_scalar(EPSILON)?.f_sqrt()?;
+        let scale = norm("weight")?.f_div(&std)?;
         let bias = norm("bias")?.f_sub(&norm("running_mean")?.f_mul(&scale)?)?;
         let weight = weight.f_mul(&scale.f_view([-1, 1, 1, 1])?)?;
         Ok((weight.f_to_kind(Kind::Float)?, bias.f_to_kind(Kind::Float)?))

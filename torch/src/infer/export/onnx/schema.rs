@@ -1,5 +1,5 @@
-//! The part of ONNX's protobuf schema that a network of dense layers needs, with the numbers of
-//! `onnx.proto`. Fields that are left out are optional there.
+//! The part of ONNX's protobuf schema that this network needs, with the field numbers of `onnx.proto`. The
+//! fields left out are optional there.
 
 use prost::{Message, Oneof};
 
@@ -156,7 +156,7 @@ impl ValueInfo {
     }
 }
 
-/// `TypeProto`, of which only tensors occur here.
+/// `TypeProto`, for tensors only.
 #[derive(Clone, PartialEq, Message)]
 struct Type {
     #[prost(message, optional, tag = "1")]
@@ -186,7 +186,7 @@ pub(super) struct Dim {
     length: Option<Length>,
 }
 
-/// A length that is known, or that any batch may have.
+/// A fixed length, or the name of a length that varies.
 #[derive(Clone, PartialEq, Oneof)]
 enum Length {
     #[prost(int64, tag = "1")]
