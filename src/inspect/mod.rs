@@ -1,4 +1,6 @@
-//! What shards hold, as values that print themselves.
+//! What shards hold: reports, single images, and the check of every byte, for `tinyres inspect`. Results are
+//! values that display themselves. A set is opened even if parts of it are damaged or missing; what is
+//! wrong becomes a list of problems.
 
 mod picture;
 mod report;
@@ -20,17 +22,17 @@ pub use report::Report;
 pub use sample::Sample;
 pub use verify::{Damage, Verification};
 
-/// A result whose error is [`Error`].
+/// Result with this module's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why there is nothing to show.
+/// Reason why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A shard or the manifest is not as it must be.
+    /// A shard or the manifest is damaged or missing.
     #[error(transparent)]
     Format(#[from] tinyres_format::Error),
-    /// What was opened has no such split.
+    /// The shard or directory has no such split.
     #[error("{}: no {split} split here, only {}", path.display(), present.join(", "))]
     NoSplit {
         /// The shard or directory.
@@ -40,7 +42,7 @@ pub enum Error {
         /// The splits that there are.
         present: Vec<&'static str>,
     },
-    /// What was opened has no such image.
+    /// The split has no such image.
     #[error("{}: no image {image} of {split} here, only {len}, counted from 0", path.display())]
     NoImage {
         /// The shard or directory.
@@ -49,10 +51,10 @@ pub enum Error {
         split: Split,
         /// The image asked for.
         image: u64,
-        /// How many images there are.
+        /// Number of images in the split.
         len: u64,
     },
-    /// The image is in a shard that has a problem.
+    /// The image lies in a shard that could not be opened.
     #[error("{}: image {image} of {split} is in a shard that cannot be shown: inspect the directory to see why", path.display())]
     NotOpen {
         /// The directory.
@@ -67,27 +69,27 @@ pub enum Error {
     Png(#[from] png::EncodingError),
 }
 
-/// Something wrong that does not keep the rest from being shown.
+/// A fault that does not keep the rest of the set from being shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// A shard or the manifest is not as it must be.
+    /// A shard or the manifest is damaged or missing.
     #[error(transparent)]
     Format(#[from] tinyres_format::Error),
-    /// A shard that the set should have.
+    /// A listed shard is missing.
     #[error("{}: in dataset.json, but not here: copy it again, or pack again", .0.display())]
     Missing(PathBuf),
-    /// A shard that the set does not have.
+    /// A shard is not listed.
     #[error("{}: not in dataset.json: a leftover of another pack; remove it", .0.display())]
     Unlisted(PathBuf),
-    /// A shard of another set than the first one.
+    /// A shard belongs to another set than the first shard.
     #[error("{}: its {what} is not that of {}: they are of two sets; keep one", path.display(), first.display())]
     Mixed {
         /// The shard.
         path: PathBuf,
         /// The first shard.
         first: PathBuf,
-        /// What differs.
+        /// The property that differs.
         what: &'static str,
     },
 }
@@ -98,11 +100,11 @@ impl serde::Serialize for Problem {
     }
 }
 
-/// What holds the bytes of a shard.
+/// Bytes of a shard.
 #[derive(Debug)]
 enum Bytes<B> {
     Raw(B),
-    /// All but the pixels, which are expanded where they are looked at.
+    /// A compressed shard. Its pixels are expanded block by block, on request.
     Zstd(Zstd<File>),
 }
 
@@ -115,17 +117,17 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Bytes<B> {
     }
 }
 
-/// A shard, or all shards of a directory, raw or in their transport form.
+/// A shard, or all shards of a directory, raw or compressed.
 #[derive(Debug)]
 pub struct Set<B> {
     path: PathBuf,
-    /// Whether `path` is a directory, or one shard.
+    /// True if `path` is a directory, false if it is one shard.
     directory: bool,
     creator: String,
     fingerprint: Digest,
     shape: Shape,
     classes: usize,
-    /// Each split and its images, those in shards that could not be opened included.
+    /// Each split and its number of images, including those in shards that could not be opened.
     splits: Vec<(Split, u64)>,
     /// In the order of splits and shards.
     members: Vec<Member<B>>,
@@ -138,19 +140,19 @@ struct Member<B> {
     path: PathBuf,
     shard: Shard<Bytes<B>>,
     split: Split,
-    /// The split's number of the shard's first image; 0 if the shard stands alone.
+    /// Number of the shard's first image in the split; 0 if the shard was opened alone.
     start: u64,
-    /// Whether labels, boxes and names are as they were written, and so may be shown.
+    /// True if labels, boxes and names have passed their checks, and so may be shown.
     sound: bool,
 }
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
-    /// Opens the shard at `path`, or all shards in the directory there, each with `open`, or where
-    /// that finds a transport form, as one. No pixel is read. What is wrong with a directory or with
-    /// a column is a problem to be reported.
+    /// Opens the shard at `path`, or all shards if `path` is a directory. `open` opens a raw shard;
+    /// compressed shards are recognised. Reads no pixels. Faults of a directory or a column become
+    /// problems of the report.
     ///
     /// # Errors
-    /// The shard cannot be opened; the directory has neither a manifest nor a shard that can.
+    /// The shard cannot be opened, or the directory has neither a manifest nor a shard that opens.
     pub fn open(
         path: &Path,
         open: impl Fn(&Path) -> tinyres_format::Result<Shard<B>>,
@@ -180,7 +182,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         Ok(set)
     }
 
-    /// A directory with a manifest: its shards are those listed.
+    /// Opens a directory with a manifest: its shards are those listed.
     fn finished(
         dir: &Path,
         manifest: &Manifest,
@@ -226,7 +228,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         Ok(set)
     }
 
-    /// A directory without a usable manifest, for the reason `why`: its shards are those found that
+    /// Opens a directory without a usable manifest, for the reason `why`: its shards are those found that
     /// fit to the first.
     fn unfinished(
         dir: &Path,
@@ -253,7 +255,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         Ok(set)
     }
 
-    /// A set without members that `shard` fits into.
+    /// An empty set with the properties of `shard`.
     fn like(path: &Path, shard: &Shard<Bytes<B>>) -> Self {
         let metadata = shard.metadata();
         Self {
@@ -269,7 +271,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         }
     }
 
-    /// Adds a shard, if it fits to the first one.
+    /// Adds a shard, if it belongs to the same set as the first one.
     fn add(&mut self, path: PathBuf, shard: Shard<Bytes<B>>, start: u64) {
         let metadata = shard.metadata();
         if let Some(first) = self.members.first() {
@@ -299,7 +301,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         });
     }
 
-    /// Images of the split, those in shards that could not be opened included.
+    /// Number of images in the split, including those in shards that could not be opened.
     fn len(&self, split: Split) -> u64 {
         let known = self.splits.iter().find(|(known, _)| *known == split);
         known.map_or(0, |(_, images)| *images)
@@ -319,7 +321,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
 }
 
 impl<B: AsRef<[u8]>> Member<B> {
-    /// The pixels of a block, compared with their checksum.
+    /// Pixels of a block, after comparing them with their checksum.
     fn block<'a>(
         &'a self,
         block: u64,
@@ -334,7 +336,7 @@ impl<B: AsRef<[u8]>> Member<B> {
         }
     }
 
-    /// The pixels of the shard's image `at`, compared with their block's checksum.
+    /// Pixels of image `at` of the shard, after comparing its block with the checksum.
     fn image(&self, at: usize) -> tinyres_format::Result<Cow<'_, [u8]>> {
         let block = Shard::<B>::block_of(at);
         match self.shard.inner() {

@@ -1,3 +1,6 @@
+//! The report on a set: counts, sizes and problems, as plain data that displays as text or serialises to
+//! JSON. It reads labels and boxes, but no pixel.
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -8,50 +11,50 @@ use super::{Bytes, Member, Set, Verification};
 use crate::text::{Bytes as Size, Count};
 use crate::transport::ratio;
 
-/// Columns of a terminal.
+/// Width of the text, in characters.
 const WIDTH: usize = 80;
 
-/// What a set holds.
+/// Contents of a shard, or of all shards of a directory.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// The shard or the directory.
     pub path: PathBuf,
-    /// Version of the format.
+    /// Version of the shard format.
     pub version: u32,
-    /// What wrote the set.
+    /// Program that wrote the set, with its version.
     pub creator: String,
-    /// Identifies the set.
+    /// Fingerprint of the set.
     pub fingerprint: Digest,
-    /// What the transport form takes, where the shards are in it. Sizes below are of raw shards.
+    /// Size of the compressed files, if there are any. All sizes below are those of raw shards.
     pub transport: Option<TransportReport>,
     /// Shape of every image.
     pub shape: Shape,
     /// Number of classes.
     pub classes: usize,
-    /// Where a shard that was opened alone stands in its split.
+    /// Place in its split of a shard that was opened alone.
     pub place: Option<Place>,
-    /// What each split holds.
+    /// Contents of each split.
     pub splits: Vec<SplitReport>,
-    /// Bytes of each part, over all shards.
+    /// Size of each part, summed over all shards.
     pub parts: Vec<PartSize>,
-    /// Each class, where they were asked for.
+    /// Images of each class, on request.
     pub per_class: Option<Vec<ClassReport>>,
-    /// What is wrong. Shards that could not be opened are counted nowhere above.
+    /// Problems found. Shards that could not be opened are not counted above.
     pub problems: Vec<String>,
-    /// What came of comparing all checksums, where that was asked for.
+    /// Result of comparing all pixels with their checksums, on request.
     pub verification: Option<Verification>,
 }
 
-/// What is compressed, and how much.
+/// Shards in their compressed form.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct TransportReport {
-    /// How.
+    /// Compression.
     pub form: Form,
-    /// Shards in this form.
+    /// Number of compressed shards.
     pub shards: u64,
-    /// Bytes of their files.
+    /// Size of their files, in bytes.
     pub bytes: u64,
-    /// How many times shorter they are than the raw shards.
+    /// Size of the raw shards divided by that of these files.
     pub ratio: Option<f64>,
 }
 
@@ -60,74 +63,74 @@ pub struct TransportReport {
 pub struct Place {
     /// The split.
     pub split: Split,
-    /// The shard, from 0.
+    /// Index of the shard, from 0.
     pub shard: u32,
-    /// How many there are.
+    /// Number of shards.
     pub shards: u32,
 }
 
-/// What is there of one split.
+/// Contents of one split.
 #[derive(Debug, Serialize)]
 pub struct SplitReport {
-    /// Which one.
+    /// The split.
     pub split: Split,
-    /// Images that it should have.
+    /// Images that the manifest lists.
     pub listed: u64,
-    /// Images found: of them and their shards the rest speaks.
+    /// Images found. All counts below are of these and their shards.
     pub images: u64,
-    /// Of them, greyscale in the source.
+    /// Images that were greyscale in the source.
     pub grey: u64,
-    /// Images of the source that were left out.
+    /// Images of the source that `--skip-bad` left out.
     pub refused: u64,
-    /// Its shards.
+    /// Number of shards.
     pub shards: u64,
-    /// Their length in bytes.
+    /// Size of the shards, in bytes.
     pub bytes: u64,
     /// Images without a label.
     pub unlabelled: u64,
-    /// Images of a class, unless none has a label.
+    /// Images per class; `None` if no image has a label.
     pub per_class: Option<Spread>,
     /// Images with a box.
     pub boxes: u64,
-    /// Mean area of the boxes in pixels, their sides included.
+    /// Mean area of the boxes, in pixels; their edges are inclusive.
     pub mean_area: Option<f64>,
 }
 
-/// How many images the classes have.
+/// Distribution of images over classes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// Images of the smallest class.
     pub least: u64,
-    /// As many classes have more as have fewer.
+    /// Median over the classes.
     pub median: f64,
     /// Images of the largest class.
     pub most: u64,
 }
 
-/// Bytes of a part.
+/// Size of a part.
 #[derive(Clone, Debug, Serialize)]
 pub struct PartSize {
-    /// Which one.
+    /// Name of the part.
     pub part: String,
-    /// Its bytes in all shards.
+    /// Size in bytes, summed over all shards.
     pub bytes: u64,
 }
 
-/// A class and its images.
+/// Number of images of a class.
 #[derive(Clone, Debug, Serialize)]
 pub struct ClassReport {
-    /// Its label.
+    /// Label.
     pub label: usize,
-    /// What the source calls it.
+    /// Identifier in the source, such as a WordNet id.
     pub id: String,
-    /// What people call it.
+    /// Name in words.
     pub name: String,
-    /// Its images in each split.
+    /// Number of images in each split.
     pub images: Vec<u64>,
 }
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
-    /// What the set holds; of each class too if `classes`.
+    /// Builds the report, with one row for each class if `classes`.
     pub fn report(&self, classes: bool) -> Report {
         let splits: Vec<_> = self
             .splits
@@ -165,7 +168,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         }
     }
 
-    /// What is there of `split`, and its images of each class.
+    /// Contents of `split`, and its number of images of each class.
     fn split(&self, split: Split) -> (SplitReport, Vec<u64>) {
         let mut report = SplitReport {
             split,
@@ -208,7 +211,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         (report, counts)
     }
 
-    /// What the shards in their transport form take, if there are any.
+    /// Size of the compressed shards, if there are any.
     fn transport(&self) -> Option<TransportReport> {
         let compressed = |member: &Member<B>| match member.shard.inner() {
             Bytes::Raw(_) => None,
@@ -422,7 +425,7 @@ impl Spread {
     }
 }
 
-/// The first words of `text` that fit into `room` characters.
+/// Shortens `text` to at most `room` characters.
 fn clip(text: &str, room: usize) -> String {
     if text.chars().count() <= room {
         return text.to_owned();

@@ -1,3 +1,6 @@
+//! Single images of a set, with label, box and name, for `inspect --image` and `--sheet`. An image is
+//! compared with its checksum before it is shown.
+
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
@@ -8,35 +11,35 @@ use super::{Error, Member, Result, Set};
 use crate::text::Count;
 use tinyres_format::{Class, Draws, LeI32, Shape, Split, Stream};
 
-/// One image and what is known of it.
+/// One image with its label, box and name.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sample<'a> {
-    /// Its split.
+    /// The split.
     pub split: Split,
-    /// Its number, from 0: in the split, or in the shard if that was opened alone.
+    /// Number of the image, from 0: in the split, or in the shard if that was opened alone.
     pub image: u64,
-    /// The shard that it is in.
+    /// The shard.
     pub shard: PathBuf,
-    /// Its number in that shard, from 0.
+    /// Number of the image in the shard, from 0.
     pub in_shard: u64,
-    /// Its class's place in the list of classes.
+    /// Label: the place of the class in the list of classes.
     pub label: Option<usize>,
-    /// Its class.
+    /// The class.
     pub class: Option<&'a Class>,
-    /// Inclusive pixels: x0, y0, x1, y1.
+    /// Box in inclusive pixels: x0, y0, x1, y1.
     #[serde(rename = "box")]
     pub bbox: Option<[i32; 4]>,
-    /// What the source calls it.
+    /// Name in the source.
     pub name: &'a str,
-    /// Its shape.
+    /// Shape.
     pub shape: Shape,
-    /// Its pixels, `u8 [channels, height, width]`.
+    /// Pixels, `u8 [channels, height, width]`.
     #[serde(skip)]
     pub pixels: Cow<'a, [u8]>,
 }
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
-    /// The split to look at where none is named: the first.
+    /// Returns `split` if the set has it, or the first split if none is named.
     fn choose(&self, split: Option<Split>) -> Result<Split> {
         let mut present = self.splits.iter().map(|(split, _)| *split);
         match split {
@@ -50,11 +53,10 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         }
     }
 
-    /// Image number `image` of `split`, or of the first split there is. All that is shown has been
-    /// compared with its checksum.
+    /// Image number `image` of `split`, or of the first split if none is named.
     ///
     /// # Errors
-    /// There is no such image, or it is damaged.
+    /// There is no such image, or it fails its checksum.
     pub fn sample(&self, split: Option<Split>, image: u64) -> Result<Sample<'_>> {
         let split = self.choose(split)?;
         let (path, len) = (self.path.clone(), self.len(split));
@@ -95,11 +97,12 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         })
     }
 
-    /// At most `count` images of `split`, or of the first split there is: one from each of `count`
-    /// equal stretches, not always at the same place in them, for classes may take turns.
+    /// At most `count` images spread over `split`, or over the first split if none is named. One image
+    /// is drawn at random from each of `count` equal ranges: with a fixed place in each range, a set
+    /// whose classes alternate would show only some of them.
     ///
     /// # Errors
-    /// One of them is damaged.
+    /// One of them fails its checksum.
     pub fn spread(&self, split: Option<Split>, count: u64) -> Result<Vec<Sample<'_>>> {
         let split = self.choose(split)?;
         let len = self.len(split);

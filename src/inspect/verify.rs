@@ -1,3 +1,5 @@
+//! Comparing every block of pixels with its checksum, for `inspect --verify`.
+
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -12,37 +14,37 @@ use super::Set;
 use crate::event::{Event, Observer};
 use crate::text::{Bytes, Count};
 
-/// What came of comparing every block of images with its checksum.
+/// Result of comparing every block of pixels with its checksum.
 #[derive(Debug, Serialize)]
 pub struct Verification {
-    /// Bytes of pixels.
+    /// Size of the pixels, in bytes.
     pub bytes: u64,
-    /// Time it took.
+    /// Time taken, in seconds.
     pub seconds: f64,
-    /// Blocks that are not as they were written.
+    /// Blocks that failed.
     pub damaged: Vec<Damage>,
 }
 
-/// A block of images that is not as it was written.
+/// A block that failed its checksum.
 #[derive(Debug, Serialize)]
 pub struct Damage {
     /// The shard.
     pub path: PathBuf,
-    /// The block, from 0.
+    /// Number of the block, from 0.
     pub block: u64,
-    /// Its images, by their number in the shard.
+    /// Numbers of its images in the shard.
     pub images: Range<u64>,
     /// The split of the shard.
     pub split: Split,
-    /// Its images, by their number in the split, where all shards were opened together.
+    /// Numbers of its images in the split, if the whole directory was opened.
     pub in_split: Option<Range<u64>>,
-    /// What was found and what was expected.
+    /// Reason, with the checksum found and the one expected.
     pub reason: String,
 }
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
-    /// Compares every block of images with its checksum, on all threads: a read of every file. The
-    /// other checksums were compared when the set was opened.
+    /// Compares every block of pixels with its checksum, on all threads. This reads every file. All other
+    /// checksums were compared when the set was opened.
     pub fn verify(&self, watch: &mut dyn Observer) -> Verification {
         let began = Instant::now();
         let total = self
