@@ -33,6 +33,24 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
+fn relative_links_lead_to_files() {
+    let documents = files(&["md"]);
+    assert!(documents.contains(&Path::new(ROOT).join("README.md")));
+    for document in documents {
+        let text = read(&document);
+        for (at, _) in text.match_indices("](") {
+            let link = text[at + 2..].split(')').next().unwrap();
+            let target = link.split('#').next().unwrap();
+            if link.contains("://") || target.is_empty() {
+                continue;
+            }
+            let target = document.with_file_name("").join(target);
+            assert!(target.exists(), "{}: {link}", document.display());
+        }
+    }
+}
+
+#[test]
 fn tests_that_the_peers_page_names_exist() {
     let page = read(&Path::new(ROOT).join("benches/peers/README.md"));
     let mut named = 0;
