@@ -7,12 +7,12 @@ use serde::Serialize;
 use tch::{Kind, Reduction, Tensor};
 use tinyres::event::{Event, Observer, Score};
 
+use crate::infer::box_score::Localisation;
 use crate::infer::tta::Tta;
 use crate::input::feed::Feed;
 use crate::input::inputs::Inputs;
 use crate::net::ResNet18;
 use crate::net::boxes;
-use crate::net::boxes::Localisation;
 use crate::{Error, Result};
 
 /// The scores of a network on a split.

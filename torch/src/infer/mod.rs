@@ -1,6 +1,7 @@
 //! Uses of trained weights: evaluation on a split, prediction of pictures, export to other tools. Nothing here
 //! trains.
 
+pub mod box_score;
 pub mod evaluate;
 pub mod export;
 pub mod predict;

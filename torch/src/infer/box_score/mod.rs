@@ -1,13 +1,19 @@
 //! The report on a network's boxes: their score on a split, next to those of constant boxes.
 
+mod baseline;
+mod truth;
+
 use std::fmt;
 
 use serde::Serialize;
 use tinyres::event::BoxScore;
 
-use super::baseline::{Baseline, baselines};
-use super::is_box;
-use super::truth::{Truth, score};
+use self::baseline::baselines;
+use self::truth::{Truth, score};
+use crate::net::boxes::is_box;
+
+pub use baseline::Baseline;
+pub use truth::overlap;
 
 /// The score of a network's boxes on a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,18 +1,10 @@
-//! Boxes: their coordinates, the overlap of two boxes, the loss, and the scores. The network's head that
-//! predicts boxes is in `model`.
+//! Boxes: their coordinates, the overlap of two boxes, and the loss. The head that predicts boxes is in
+//! `box_head`, and the scores of boxes in `infer::box_score`.
 //!
 //! Boxes are `f32 [B, 4]`, as fractions of the image's width and height, in one of two forms: *edges*
 //! `(x0, y0, x1, y1)`, or *centres* `(cx, cy, w, h)`, which a network predicts. A source gives the first
 //! and the last pixel of a box, both inclusive, so its edges are `(x0, y0, x1 + 1, y1 + 1)` divided by the
 //! image's sides. An image without a box has four zeros: a box has an area.
-
-mod baseline;
-mod score;
-mod truth;
-
-pub use baseline::Baseline;
-pub use score::Localisation;
-pub use truth::overlap;
 
 use tch::{Reduction, Tensor};
 use tinyres_load::Dataset;
