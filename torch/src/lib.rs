@@ -9,9 +9,12 @@
 //! | [`config`] | what decides a run: recipes, learning-rate schedule, image sizes |
 //! | [`input`] | from shards to what the network takes: feeds, augmentation, normalisation |
 //! | [`run`] | a run's directory: configuration, metrics, checkpoints, event files |
-//! | [`infer`] | what trained weights are used for: evaluation, prediction, export |
+//! | [`infer`] | uses of trained weights: evaluation, prediction, export |
 //! | [`train`] | initial weights, optimizers, the training loop |
-//! | [`doctor`] | checks that devices and loader compute alike |
+//! | [`doctor`] | checks that every device and every placement of pixels compute the same |
+//!
+//! Each function that calls libtorch returns [`Error::Torch`] if libtorch fails. An `# Errors` section names
+//! the other errors.
 #![cfg(feature = "torch")]
 
 pub mod config;

@@ -67,9 +67,6 @@ pub fn is_box([x0, y0, x1, y1]: &[f32; 4]) -> bool {
 }
 
 /// Converts centres to edges, both `[B, 4]`.
-///
-/// # Errors
-/// Only where libtorch fails.
 pub fn to_edges(centres: &Tensor) -> Result<Tensor> {
     let (middle, size) = (centres.f_narrow(1, 0, 2)?, centres.f_narrow(1, 2, 2)?);
     let half = size.f_mul_scalar(0.5)?;
@@ -80,9 +77,6 @@ pub fn to_edges(centres: &Tensor) -> Result<Tensor> {
 }
 
 /// Converts edges to centres, both `[B, 4]`.
-///
-/// # Errors
-/// Only where libtorch fails.
 pub fn to_centres(edges: &Tensor) -> Result<Tensor> {
     let (low, high) = (edges.f_narrow(1, 0, 2)?, edges.f_narrow(1, 2, 2)?);
     let middle = low.f_add(&high)?.f_mul_scalar(0.5)?;
@@ -91,9 +85,6 @@ pub fn to_centres(edges: &Tensor) -> Result<Tensor> {
 
 /// Intersection over union of each box of `a` with the one of `b` in the same row: `[B]`, from 0 to 1. Both
 /// are edges, `[B, 4]`.
-///
-/// # Errors
-/// Only where libtorch fails.
 pub fn iou(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (intersection, union) = overlap_areas(a, b)?;
     Ok(intersection.f_div(&union.f_add_scalar(EPSILON)?)?)
@@ -104,9 +95,6 @@ pub fn iou(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 ///
 /// `GIoU = IoU - (|C| - |union|) / |C|`, where C is the smallest box around both. Unlike IoU it has a
 /// gradient where the two do not intersect.
-///
-/// # Errors
-/// Only where libtorch fails.
 pub fn giou(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let (intersection, union) = overlap_areas(a, b)?;
     let iou = intersection.f_div(&union.f_add_scalar(EPSILON)?)?;
@@ -146,9 +134,6 @@ pub struct Weights {
 
 /// The loss of `predicted` boxes (centres, `[B, 4]`) against `truth` (edges, `[B, 4]`), a scalar: the weighted
 /// sum of smooth L1 (Girshick 2015) and 1 - GIoU, averaged over the images that have a box. 0 if none has.
-///
-/// # Errors
-/// Only where libtorch fails.
 pub fn loss(predicted: &Tensor, truth: &Tensor, weights: Weights) -> Result<Tensor> {
     let kind = predicted.kind();
     let target = to_centres(truth)?;

@@ -222,9 +222,6 @@ impl ResNet18 {
     }
 
     /// Makes every block the identity, by setting the weight of its last normalisation to 0.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn zero_init_residual(&mut self) -> Result<()> {
         for block in &self.blocks {
             let _ = tch::no_grad(|| block.bn2.weight.shallow_clone().f_zero_())?;
@@ -233,9 +230,6 @@ impl ResNet18 {
     }
 
     /// Makes an untrained box head predict `mean` (centre x, centre y, width, height) for every image.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn start_boxes_at(&mut self, mean: [f64; 4]) -> Result<()> {
         if let Some(head) = &self.box_head {
             head.mean().f_copy_(&Tensor::f_from_slice(&mean)?)?;
@@ -245,9 +239,6 @@ impl ResNet18 {
 
     /// Excludes the parameters of `layers` from training. Their normalisations use the running
     /// statistics in training, too, and do not update them, so the layers keep computing the same.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn freeze(&mut self, layers: &[Layer]) -> Result<()> {
         self.frozen = layers.to_vec();
         for named in &mut self.named {
@@ -260,9 +251,6 @@ impl ResNet18 {
     }
 
     /// The mean box of the training split: centre x, centre y, width, height. `None` without a box head.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn mean_box(&self) -> Result<Option<[f64; 4]>> {
         let Some(head) = &self.box_head else {
             return Ok(None);
@@ -348,9 +336,6 @@ impl ResNet18 {
     }
 
     /// Names and tensors of `torchvision.models.resnet18().state_dict()`, and those of the box head.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut state = Vec::new();
         for named in &self.named {
