@@ -2,7 +2,7 @@
 //! images.
 //!
 //! `tools/witness/resnet18_golden.py` wrote the golden file with torchvision, in `f64`. It has the formulas of
-//! [`initial`] and [`unit`], which give weights, images and labels from their index alone, so that the file
+//! `initial` and `unit`, which give weights, images and labels from their index alone, so that the file
 //! only holds results.
 
 use std::collections::HashMap;

@@ -5,15 +5,15 @@
 //! checkpoint is a file of weights that also holds the state of the optimizer and of the moving average.
 //! All that a resume needs is in that one file, which is replaced as a whole.
 //!
-//! The metadata of the safetensors header has one entry, `tinyres`: a [`Description`] as JSON. A file
+//! The metadata of the safetensors header has one entry, `tinyres`: a `Description` as JSON. A file
 //! starts like this, in every format:
 //!
 //! | bytes | content |
 //! |---|---|
 //! | 8 | length of the header, little-endian |
-//! | 40 | [`START`]: the beginning of the header, up to the format |
+//! | 40 | `START`: the beginning of the header, up to the format |
 //! | 1 | the format, a digit |
-//! | 13 | [`BEFORE_CRC`] |
+//! | 13 | `BEFORE_CRC` |
 //! | 8 | the checksum, in hexadecimal digits |
 //!
 //! The checksum is the CRC-32 of the whole file with zeros for its own digits, so it covers the header, the
@@ -269,7 +269,9 @@ pub(crate) fn check(file: &[u8]) -> std::result::Result<(), String> {
         .is_some_and(|header| header.starts_with(START))
     {
         return match description(file) {
-            Ok(Some(_)) => Err("is damaged, or was rewritten by another program".to_owned()),
+            Ok(Some(_)) => {
+                Err("is damaged, or was rewritten by another program: copy it again".to_owned())
+            }
             _ => Ok(()),
         };
     }
