@@ -5,6 +5,7 @@
 
 mod background;
 pub mod event;
+mod faults;
 pub mod inspect;
 pub mod pack;
 pub mod sample;

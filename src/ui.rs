@@ -146,7 +146,8 @@ pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
     std::process::ExitCode::FAILURE
 }
 
-/// Makes a fault in a mapped shard an error as any other. For a program's `main`, to begin with.
+/// Turns a fault in a mapped shard into an error message that names the shard, and exit code 1. Call
+/// it first in a program's `main`: it covers the maps that are opened after it.
 pub fn report_faults() {
     // A line of progress may be there.
     let clear = if io::stderr().is_terminal() {
@@ -154,7 +155,7 @@ pub fn report_faults() {
     } else {
         ""
     };
-    tinyres_format::report_faults(&format!("{clear}{} ", heading()));
+    crate::faults::report(&format!("{clear}{} ", heading()));
 }
 
 /// What an error begins with.

@@ -9,8 +9,8 @@ use common::{failure, tinyres};
 use serde_json::Value;
 use tinyres::inspect::Set;
 use tinyres_format::{
-    Class, Columns, Digest, Draws, Manifest, Metadata, Refused, Shape, Shard, ShardEntry, Split,
-    SplitEntry, Stream, Writer,
+    Class, Columns, Digest, Draws, Manifest, Metadata, Refused, Shape, Shard, Split, SplitEntry,
+    Stream, Writer,
 };
 
 const SIDE: usize = 20;
@@ -65,8 +65,8 @@ impl Fixture {
             let shards = bounds.windows(2).enumerate();
             let shards: Vec<_> = shards
                 .map(|(index, range)| {
-                    let file = split.shard_name(index);
-                    let mut writer = Writer::create(&dir.join(&file), SHAPE).unwrap();
+                    let path = dir.join(split.shard_name(index));
+                    let mut writer = Writer::create(&path, SHAPE).unwrap();
                     let mut columns = Columns::default();
                     for image in range[0]..range[1] {
                         writer.append(&pixels(split, image)).unwrap();
@@ -104,15 +104,7 @@ impl Fixture {
                         })
                         .to_vec(),
                     };
-                    let published = writer.finish(&columns, &metadata).unwrap();
-                    let (images, bytes, digest) =
-                        (published.images, published.bytes, published.digest);
-                    ShardEntry {
-                        file,
-                        images,
-                        bytes,
-                        digest,
-                    }
+                    writer.finish(&columns, &metadata).unwrap()
                 })
                 .collect();
             SplitEntry {
@@ -446,7 +438,7 @@ fn what_is_no_shard() {
     insta::assert_snapshot!(error("set/cut.bin"), @"error: set/cut.bin: file is 91297 bytes long, expected 91298: it was cut short or added to; copy or pack it again");
     insta::assert_snapshot!(error("set/page.bin"), @"error: set/page.bin: file is 100 bytes long, expected 4096: it was cut short or added to; copy or pack it again");
     insta::assert_snapshot!(error("set/later.bin"), @"error: set/later.bin: shard has version 2, but this build reads versions up to 1: upgrade tinyres or pack again");
-    insta::assert_snapshot!(error("set/nothing"), @"error: set/nothing: no dataset.json here: the pack is unfinished or this is no shard directory; run `tinyres pack` again");
+    insta::assert_snapshot!(error("set/nothing"), @"error: set/nothing: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again");
     insta::assert_snapshot!(error("set/missing.bin"), @"error: set/missing.bin: No such file or directory (os error 2)");
 }
 
@@ -470,7 +462,7 @@ fn a_directory_without_dataset_json() {
     "#);
     insta::assert_snapshot!(section(&report, "problems"), @r#"
     problems
-      set: no dataset.json here: the pack is unfinished or this is no shard directory; run `tinyres pack` again
+      set: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again
     "#);
     assert_eq!(
         error,
@@ -511,7 +503,7 @@ fn shards_of_two_sets() {
     let (report, _) = set.unsound(&["set"]);
     insta::assert_snapshot!(section(&report, "problems"), @r#"
     problems
-      set: no dataset.json here: the pack is unfinished or this is no shard directory; run `tinyres pack` again
+      set: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again
       set/train-00002.bin: its fingerprint is not that of set/train-00000.bin: they are of two sets; keep one
       set/val-00000.bin: its fingerprint is not that of set/train-00000.bin: they are of two sets; keep one
     "#);

@@ -1,27 +1,29 @@
-//! Random numbers that follow from a seed by the rule in section 7 of the format's `SPEC.md`,
-//! readable at any place and in any order.
+//! Random numbers that follow from a seed by the rule in section 7 of `SPEC.md`.
+//!
+//! A draw is a pure function of its key and its number, so threads can read them in any order. They
+//! are not fit for cryptography.
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// What draws are for. Draws for one thing tell nothing of those for another.
+/// The purpose of draws. Streams of different purposes are independent of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// The order of an epoch.
     Order,
-    /// How images are augmented.
+    /// The augmentation of images.
     Augment,
-    /// How the images of a batch are mixed.
+    /// The mixing of the images of a batch.
     Mix,
-    /// What a picture of a sample set shows: a split stands in the place of an epoch.
+    /// The images of a synthetic set, with the split in place of the epoch.
     Sample,
 }
 
-/// An endless sequence of random numbers, each of which can be read by its place.
+/// An endless sequence of random numbers, readable at any index: SplitMix64 started at the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draws(u64);
 
 impl Draws {
-    /// The draws of `stream` in an epoch of the run with `seed`.
+    /// Returns the draws of `stream` in `epoch` for `seed`.
     #[must_use]
     pub fn new(seed: u64, stream: Stream, epoch: u64) -> Self {
         let stream = match stream {
@@ -33,7 +35,7 @@ impl Draws {
         Self([seed, stream, epoch].into_iter().fold(0, absorb))
     }
 
-    /// The draws for one image, by its place in its split, or for one batch, by its number.
+    /// Returns the draws for one image, by its index in its split, or for one batch, by its number.
     #[must_use]
     pub fn of(self, id: u64) -> Self {
         Self(absorb(self.0, id))

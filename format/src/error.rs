@@ -1,3 +1,8 @@
+//! The one error type of the crate, with a variant for each way in which a file can be wrong.
+//!
+//! Each message says what was found, what was expected, and, where there is one, a remedy. The path
+//! is added by [`Error::at`], because most checks see only bytes.
+
 use std::path::{Path, PathBuf};
 
 use crate::Part;
@@ -5,11 +10,11 @@ use crate::Part;
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a shard or a data set could not be opened, read or written. Offsets and lengths are in bytes.
+/// A reason why a shard or a set cannot be opened, read or written. Offsets and lengths are in bytes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Not a shard at all, or one that a text-mode transfer has changed.
+    /// The file is not a shard, or a text-mode transfer has changed it.
     #[error("not a tinyres shard: it begins with {got:02x?}, expected {expected:02x?}")]
     Magic {
         /// The first eight bytes of the file.
@@ -17,19 +22,19 @@ pub enum Error {
         /// The eight bytes that every shard begins with.
         expected: [u8; 8],
     },
-    /// Written by a newer tinyres: upgrade this one, or pack again.
+    /// The file was written by a newer tinyres: upgrade this one, or pack again.
     #[error(
         "{what} has version {got}, but this build reads versions up to {max}: upgrade tinyres or pack again"
     )]
     Version {
-        /// What carries the version: a shard or a manifest.
+        /// The kind of file: a shard or a manifest.
         what: &'static str,
         /// The version found.
         got: u32,
         /// The newest version this build reads.
         max: u32,
     },
-    /// Written with a feature that a reader must know: upgrade this one, or pack again.
+    /// The shard uses a feature that a reader must know: upgrade tinyres, or pack again.
     #[error("shard flags {unknown:#x} are unknown to this build: upgrade tinyres or pack again")]
     Flags {
         /// The flag bits that this build does not know.
@@ -42,7 +47,7 @@ pub enum Error {
     Length {
         /// The length of the file.
         got: u64,
-        /// The length that the header states, or the least that a shard can have.
+        /// The length that the header states, or the smallest that a shard can have.
         expected: u64,
     },
     /// A field of the header has a value that version 1 does not allow.
@@ -52,22 +57,54 @@ pub enum Error {
         field: &'static str,
         /// The value found.
         got: u64,
-        /// What the format allows.
+        /// The values that the format allows.
         expected: &'static str,
     },
-    /// A section does not lie where the ones before it end, or has another length than its count demands.
+    /// A section does not begin where the previous one ends, or its length does not fit the image count.
     #[error("{part} {what} {got}, expected {expected}")]
     Extent {
         /// The section.
         part: Part,
-        /// Which of its numbers is off.
+        /// Which of its numbers is wrong.
         what: &'static str,
         /// The value found.
         got: u64,
         /// The value that the sections before it and the image count demand.
         expected: u64,
     },
-    /// Bytes that the format keeps zero are not: the file is damaged, or of a later minor version.
+    /// A section is longer than the format allows, or ends after the end of the file.
+    #[error("{part} {what} {got}, expected at most {max}")]
+    ExtentLimit {
+        /// The section.
+        part: Part,
+        /// Which of its numbers is too large.
+        what: &'static str,
+        /// The value found.
+        got: u64,
+        /// The largest value allowed.
+        max: u64,
+    },
+    /// Something is longer than the format allows.
+    #[error("{what} is too large: {got} bytes, at most {max} bytes are allowed; {remedy}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its length in bytes.
+        got: u64,
+        /// The longest that is allowed, in bytes.
+        max: u64,
+        /// How to make it smaller.
+        remedy: &'static str,
+    },
+    /// The shard has no such block of images.
+    #[error("image block {block} was asked for, but the shard has {}", blocks_text(*blocks))]
+    NoBlock {
+        /// The block asked for, counted from 0.
+        block: u64,
+        /// How many blocks the shard has.
+        blocks: u64,
+    },
+    /// A byte that the format reserves is not zero: the file is damaged, or of a later minor version.
     #[error("reserved byte at {offset} is {got:#04x}, expected 0")]
     Reserved {
         /// Offset in the file.
@@ -87,10 +124,10 @@ pub enum Error {
         /// The checksum that the shard carries.
         expected: u32,
     },
-    /// The metadata is not the JSON that the format asks for.
+    /// The metadata is not the JSON that the format demands.
     #[error("metadata: {reason}")]
     Metadata {
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// A sample's label is neither -1 nor the index of a class.
@@ -131,10 +168,10 @@ pub enum Error {
         /// The length of the names section.
         len: u64,
     },
-    /// What the caller gave does not fit together.
+    /// The values that the caller gave do not fit together.
     #[error("{what}: got {got}, expected {expected}")]
     Mismatch {
-        /// What was counted.
+        /// The thing that was counted.
         what: &'static str,
         /// The value given.
         got: u64,
@@ -143,21 +180,29 @@ pub enum Error {
     },
     /// The directory holds no `dataset.json`: the pack was interrupted, or this is not its output.
     #[error(
-        "no dataset.json here: the pack is unfinished or this is no shard directory; run `tinyres pack` again"
+        "no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again"
     )]
     Unfinished,
-    /// `dataset.json` is not what the format asks for.
+    /// `dataset.json` is not what the format demands.
     #[error("dataset.json: {reason}; pack again")]
     Manifest {
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
+    /// The directory for a new set holds shards already.
+    #[error(
+        "holds a set, or shards of an unfinished one: remove them, or choose another directory"
+    )]
+    Occupied,
+    /// Another [`SetWriter`](crate::SetWriter) is at work in the directory.
+    #[error("another process is writing a set here: wait for it, or choose another directory")]
+    Busy,
     /// A shard is not the one that `dataset.json` was written for.
     #[error(
         "{what} is {got}, but dataset.json says {expected}: the shard is of another set or another pack; pack again"
     )]
     Foreign {
-        /// What differs.
+        /// The property that differs.
         what: &'static str,
         /// The value in the shard.
         got: String,
@@ -170,12 +215,12 @@ pub enum Error {
     /// A set in its transport form was opened as a raw one: expand it.
     #[error("a set compressed for transport: run `tinyres expand` on the directory first")]
     Transport,
-    /// Not a shard in its transport form, or one whose end is missing.
+    /// The file is not a shard in its transport form, or its end is missing.
     #[error(
         "no seek table at the end: not a shard in its transport form, or cut short; copy it again"
     )]
     NotTransport,
-    /// The seek table of a transport file does not fit to the file, or to the shard's header.
+    /// The seek table of a transport file does not fit the file, or the shard's header.
     #[error("seek table: {what} is {got}, expected {expected}: damaged; copy the file again")]
     SeekTable {
         /// Which of its numbers is off.
@@ -185,7 +230,7 @@ pub enum Error {
         /// The value that the file's length or the header demands, or the largest one allowed.
         expected: u64,
     },
-    /// A frame of a transport file has not the size that it must have.
+    /// A frame of a transport file has the wrong size.
     #[error(
         "{part}: its frame {what} {got} bytes, expected {expected}: damaged; copy the file again"
     )]
@@ -199,7 +244,7 @@ pub enum Error {
         /// The size that the shard's header or the seek table demands.
         expected: u64,
     },
-    /// A part of the shard is longer than a frame of the transport form may be: leave it raw.
+    /// A part of the shard is longer than a frame of the transport form may be: leave the shard raw.
     #[error(
         "{part} has {got} bytes, but the transport form takes at most {max}: leave the shard raw"
     )]
@@ -208,7 +253,7 @@ pub enum Error {
         part: Part,
         /// Its length.
         got: u64,
-        /// The longest that a frame holds.
+        /// The longest part that a frame holds.
         max: u64,
     },
     /// zstd could not compress or expand a part of a shard.
@@ -216,30 +261,31 @@ pub enum Error {
     Zstd {
         /// The part.
         part: Part,
-        /// What zstd said.
+        /// The message of zstd.
         reason: String,
     },
-    /// zstd has no such level.
+    /// The compression level does not exist.
     #[error("zstd level {got}, expected 1 (fast) to 22 (small)")]
     Level {
         /// The level asked for.
         got: i32,
     },
-    /// The operating system refused.
+    /// The operating system refused an operation.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The error in `source`, met in the file at `path`.
+    /// Another error, with the file in which it was found.
     #[error("{}: {source}", path.display())]
     At {
         /// The file.
         path: PathBuf,
-        /// What went wrong with it.
+        /// The error.
         source: Box<Error>,
     },
 }
 
 impl Error {
-    /// Says in which file the error was met. An error that already names its file stays as it is.
+    /// Adds the path of the file in which the error was found. An error that names a file already
+    /// stays as it is.
     #[must_use]
     pub fn at(self, path: &Path) -> Self {
         match self {
@@ -249,5 +295,14 @@ impl Error {
                 source: Box::new(source),
             },
         }
+    }
+}
+
+/// The number of blocks of a shard, and how they are numbered.
+fn blocks_text(blocks: u64) -> String {
+    match blocks {
+        0 => "no blocks".to_owned(),
+        1 => "1 block (0)".to_owned(),
+        _ => format!("{blocks} blocks (0 to {})", blocks - 1),
     }
 }

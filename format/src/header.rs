@@ -1,3 +1,8 @@
+//! The header page: its layout, and the checks that make every later read safe.
+//!
+//! [`Layout::parse`] turns the page into ranges that lie in the file and do not overlap. It reads no
+//! byte behind the page.
+
 use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
@@ -11,18 +16,18 @@ pub const PAGE: usize = 4096;
 pub const BLOCK_IMAGES: usize = 16;
 /// The newest shard version that this build reads, and the one that it writes.
 pub const VERSION: u32 = 1;
-/// What every shard begins with: a byte that is not ASCII, `TRS`, then the line ends that a
-/// text-mode transfer changes and the byte that stops `type` on DOS, as in PNG.
+/// First bytes of every shard: a byte that is not ASCII, `TRS`, then the line ends that a text-mode
+/// transfer changes and the byte that stops `type` on DOS, as in PNG.
 pub const MAGIC: [u8; 8] = *b"\x89TRS\r\n\x1a\n";
-/// What a frame of zstd begins with, and so a shard in its transport form.
+/// First bytes of a zstd frame, and so of a shard in its transport form.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 /// Sections begin at multiples of this, so that every column is aligned for any vector width.
 pub(crate) const ALIGN: u64 = 64;
 /// The `dtype` of `u8` pixels.
 const DTYPE_U8: u32 = 0;
-/// The largest side and channel count: keeps every product of sizes far from overflow.
+/// The largest height and width: keeps every product of sizes far from overflow.
 const MAX_SIDE: u32 = 65_535;
-/// The longest metadata that is read: 22,000 classes take under 2 MiB.
+/// The longest metadata allowed, in bytes: 22,000 classes take under 2 MiB.
 pub(crate) const MAX_METADATA: u64 = 16 << 20;
 
 /// The shape of one image, planar: `[channels, height, width]`.
@@ -96,41 +101,63 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// Where a section lies, and the checksum of its bytes.
+/// An entry of the section table: where a section lies, and the checksum of its bytes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Section {
+pub struct Section {
+    /// Offset in the file.
     pub offset: Le64,
+    /// Length in bytes.
     pub len: Le64,
-    /// CRC-32 of the section; zero for the images, whose blocks have one each.
+    /// CRC-32 of the section; 0 for the images, whose blocks have one each.
     pub crc: Le32,
+    /// Always 0.
     pub reserved: Le32,
 }
 
-/// The first page of a shard. `SPEC.md`, section 2, is the byte table.
-#[derive(Clone, Copy, Pod, Zeroable)]
+/// The first page of a shard, field by field as in the byte table of section 2 of `SPEC.md`.
+///
+/// Most programs do not need it: [`Shard`](crate::Shard) checks it and
+/// [`Writer`](crate::Writer) fills it in. It is for those that build or repair a file by hand: cast
+/// the first page to it with `bytemuck`, and [`seal`](Self::seal) it after a change.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(crate) struct Header {
+pub struct Header {
+    /// [`MAGIC`].
     pub magic: [u8; 8],
+    /// [`VERSION`].
     pub version: Le32,
+    /// Features that a reader must know: 0.
     pub flags: Le32,
+    /// Length of the file in bytes.
     pub file_len: Le64,
+    /// Images in the shard.
     pub count: Le64,
+    /// Colour planes of an image: 3.
     pub channels: Le32,
+    /// Rows of an image.
     pub height: Le32,
+    /// Pixels in a row.
     pub width: Le32,
+    /// Type of a pixel's value: 0 for `u8`.
     pub dtype: Le32,
+    /// [`BLOCK_IMAGES`].
     pub block_images: Le32,
+    /// Entries of the section table: 7.
     pub section_count: Le32,
+    /// Always 0.
     pub reserved: [u8; 8],
+    /// The section table, in the order of [`Part::SECTIONS`].
     pub sections: [Section; Part::SECTIONS.len()],
+    /// Always 0.
     pub rest: [u8; 3860],
+    /// CRC-32 of all bytes above.
     pub header_crc: Le32,
 }
 
 const _: () = assert!(size_of::<Header>() == PAGE && align_of::<Header>() == 1);
 
-/// What the header says, checked: every range lies in the file, and none overlaps another.
+/// The checked content of a header: every range lies in the file, and none overlaps another.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub shape: Shape,
@@ -140,7 +167,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Where `part` lies in the file; for a block past the last an empty range.
+    /// The range of `part` in the file; empty for a block that the shard does not have.
     pub fn range(&self, part: Part) -> Range<usize> {
         let images = self.ranges[0].clone();
         match part {
@@ -160,17 +187,18 @@ impl Layout {
         }
     }
 
-    /// How many blocks the images are checked in.
+    /// The number of blocks of images.
     pub fn blocks(&self) -> u64 {
         self.count.div_ceil(BLOCK_IMAGES) as u64
     }
 
-    /// Checks the header page at the start of `bytes`, and that every section lies where it must.
+    /// Checks the header page at the start of `bytes`, which are the whole file, and the place of every
+    /// section.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         Self::of(bytes, bytes.len() as u64)
     }
 
-    /// The same for a file of `len` bytes that begins with `bytes`: all of it, or its first page.
+    /// Checks a file of `len` bytes of which `bytes` are the beginning: at least the header page.
     pub fn of(bytes: &[u8], len: u64) -> Result<Self> {
         if bytes.starts_with(&ZSTD_MAGIC) {
             return Err(Error::Compressed);
@@ -211,17 +239,22 @@ impl Layout {
     }
 }
 
-/// The section table's entry for `part`; a block of images and the header have none.
+/// The index in the section table of `part`; blocks of images and the header have none.
 pub(crate) fn index(part: Part) -> Option<usize> {
     Part::SECTIONS.iter().position(|&section| section == part)
 }
 
-/// The first multiple of [`ALIGN`] that is not before `offset`.
+/// The first multiple of [`ALIGN`] from `offset` on.
 pub(crate) fn align(offset: u64) -> Option<u64> {
     offset.checked_next_multiple_of(ALIGN)
 }
 
 impl Header {
+    /// Sets `header_crc` to the checksum of the other fields.
+    pub fn seal(&mut self) {
+        self.header_crc = crc32fast::hash(&bytemuck::bytes_of(self)[..PAGE - 4]).into();
+    }
+
     fn check(&self, len: u64) -> Result<Layout> {
         if self.flags.get() != 0 {
             return Err(Error::Flags {
@@ -278,6 +311,12 @@ impl Header {
                 got,
                 expected,
             };
+            let limit = |what, got, max| Error::ExtentLimit {
+                part,
+                what,
+                got,
+                max,
+            };
             let start = align(end).ok_or_else(too_many)?;
             if offset != start {
                 return Err(extent("begins at", offset, start));
@@ -286,15 +325,16 @@ impl Header {
                 SectionLen::Exactly(expected) if section_len != expected => {
                     return Err(extent("has length", section_len, expected));
                 }
-                SectionLen::AtMost(cap) if section_len > cap => {
-                    return Err(extent("has length", section_len, cap));
+                SectionLen::AtMost(max) if section_len > max => {
+                    return Err(limit("has length", section_len, max));
                 }
                 _ => {}
             }
-            end = match offset.checked_add(section_len) {
-                Some(end) if end <= len => end,
-                _ => return Err(extent("ends past", len, len)),
-            };
+            // Saturated, the sum is still past the end of any file.
+            end = offset.saturating_add(section_len);
+            if end > len {
+                return Err(limit("ends at", end, len));
+            }
             if section.reserved.get() != 0 {
                 return Err(extent(
                     "has reserved bits",
@@ -332,14 +372,14 @@ impl Header {
     }
 }
 
-/// How long a section has to be.
+/// The length that a section must have.
 #[derive(Clone, Copy)]
 enum SectionLen {
     Exactly(u64),
     AtMost(u64),
 }
 
-/// The length of each section, or `None` where it would overflow.
+/// The length of each section, or `None` if one overflows.
 fn section_lens(count: usize, shape: Shape) -> Option<[SectionLen; Part::SECTIONS.len()]> {
     let count = count as u64;
     let each = |size: u64| count.checked_mul(size).map(SectionLen::Exactly);
@@ -354,7 +394,7 @@ fn section_lens(count: usize, shape: Shape) -> Option<[SectionLen; Part::SECTION
     ])
 }
 
-/// Checks that the bytes at `offset` are zero.
+/// Checks that `bytes`, which begin at `offset` in the file, are zero.
 pub(crate) fn zero(offset: usize, bytes: &[u8]) -> Result<()> {
     match bytes.iter().position(|&byte| byte != 0) {
         Some(at) => Err(Error::Reserved {

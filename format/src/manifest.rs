@@ -1,67 +1,74 @@
+//! `dataset.json`: the list of all shards of a set, and the check that a shard is the one listed.
+//!
+//! The manifest knows shards by their header pages alone. It opens no shard file.
+
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::metadata::from_json;
-use crate::{Digest, Error, Result, Sections, Shape, Shard, Split, publish, transport};
+use crate::{Digest, Error, RawShard, Result, Shape, Shard, Split, publish};
 
-/// The file that says that a directory of shards is whole.
+/// Name of the manifest's file. A directory of shards without it is unfinished.
 pub const MANIFEST: &str = "dataset.json";
+/// Ending of the file name of a shard in its transport form, after the raw shard's name.
+pub const TRANSPORT_SUFFIX: &str = ".zst";
 /// The newest manifest version that this build reads, and the one that it writes.
 const VERSION: u32 = 1;
-/// The longest manifest that is read: 100,000 shards take under 20 MiB.
+/// The longest manifest that is read, in bytes: 100,000 shards take under 20 MiB.
 const MAX_LEN: u64 = 64 << 20;
 
-/// A directory of shards: written last, so that a directory with one is whole.
+/// The content of `dataset.json`. It is written after the shards, so a directory that has it holds a
+/// whole set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The version of the manifest: 1.
     pub version: u32,
-    /// What wrote the set: `tinyres 0.1.0`.
+    /// The program that wrote the set: `tinyres 0.1.0`.
     pub creator: String,
     /// Identifies the set; every shard carries the same.
     pub fingerprint: Digest,
     /// The shape of every image: `[channels, height, width]`.
     pub shape: Shape,
-    /// How many classes there are.
+    /// The number of classes.
     pub classes: usize,
     /// The splits, in the order train, val, test.
     pub splits: Vec<SplitEntry>,
-    /// The form that the shards are in, unless they are raw; what is said of each is of its raw form.
+    /// The form of the shards, or `None` if they are raw. All other fields describe the raw shards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<Form>,
 }
 
-/// A form of shards in which they are moved and kept, but not used.
+/// A form of shards for moving and keeping them, which must be expanded before use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Form {
-    /// Each shard is a `.zst` file of the [transport form](transport).
+    /// Each shard is a `.zst` file of the transport form, section 9 of `SPEC.md`.
     Zstd,
 }
 
 /// A split of the set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitEntry {
-    /// Which one it is.
+    /// The split.
     pub split: Split,
     /// Images in all its shards.
     pub images: u64,
-    /// Its shards, in order: image `i` of the split lies in the first that is long enough.
+    /// Its shards, in order. The images of the split are those of its shards, one shard after the other.
     pub shards: Vec<ShardEntry>,
 }
 
-/// A shard of a split.
+/// An entry of the manifest for one shard of a split.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardEntry {
-    /// Its file name in the directory.
+    /// The name of its raw file in the directory.
     pub file: String,
-    /// Images in it.
+    /// The number of images.
     pub images: u64,
     /// Its length in bytes.
     pub bytes: u64,
-    /// The SHA-256 of its header page.
+    /// The SHA-256 of its header page, which holds the checksums of everything else.
     pub digest: Digest,
 }
 
@@ -69,12 +76,12 @@ impl ShardEntry {
     /// The shard's file name in the directory of a set in its transport form.
     #[must_use]
     pub fn transport_file(&self) -> String {
-        self.file.clone() + transport::SUFFIX
+        self.file.clone() + TRANSPORT_SUFFIX
     }
 }
 
-/// The files in `dir` that have the name of a shard, raw or in its transport form, in the order of
-/// splits and shards.
+/// Lists the files in `dir` that are named like a shard, raw or in its transport form, in the order
+/// of splits and shards.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -83,7 +90,7 @@ pub fn shards_in(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     for entry in std::fs::read_dir(dir)? {
         let name = entry?.file_name();
         let place = name.to_str().and_then(|name| {
-            let raw = name.strip_suffix(transport::SUFFIX).unwrap_or(name);
+            let raw = name.strip_suffix(TRANSPORT_SUFFIX).unwrap_or(name);
             let (split, index) = raw.strip_suffix(".bin")?.split_once('-')?;
             let (split, index): (Split, usize) = (split.parse().ok()?, index.parse().ok()?);
             (split.shard_name(index) == raw).then_some((split, index, raw != name))
@@ -118,8 +125,8 @@ impl Manifest {
     /// Reads the manifest of the set of raw shards in `dir`.
     ///
     /// # Errors
-    /// [`Error::Unfinished`] where there is none, [`Error::Transport`] where the shards must be
-    /// expanded first; otherwise what is wrong with it. Each names the directory.
+    /// [`Error::Unfinished`] if there is none, [`Error::Transport`] if the shards must be expanded
+    /// first, or whatever is wrong with the manifest. Each error names the file or the directory.
     pub fn load(dir: &Path) -> Result<Self> {
         let manifest = Self::load_any(dir)?;
         match manifest.transport {
@@ -135,9 +142,11 @@ impl Manifest {
     pub fn load_any(dir: &Path) -> Result<Self> {
         let path = dir.join(MANIFEST);
         let read = || match std::fs::metadata(&path) {
-            Ok(file) if file.len() > MAX_LEN => Err(Error::Length {
+            Ok(file) if file.len() > MAX_LEN => Err(Error::TooLarge {
+                what: "the manifest",
                 got: file.len(),
-                expected: MAX_LEN,
+                max: MAX_LEN,
+                remedy: "pack the set again with more images in each shard",
             }),
             Ok(_) => Self::parse(&std::fs::read(&path)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {
@@ -154,7 +163,7 @@ impl Manifest {
     /// Reads a manifest's JSON text.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// [`Error::Version`], or [`Error::Manifest`] with the problem.
     pub fn parse(json: &[u8]) -> Result<Self> {
         let wrong = |reason: String| Error::Manifest { reason };
         let manifest: Self = from_json(json).map_err(wrong)?;
@@ -206,10 +215,10 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The manifest's text, as it is written to a file.
+    /// Returns the manifest's JSON text, as it is written to the file.
     ///
     /// # Errors
-    /// None that a manifest can have.
+    /// None in practice: every manifest can be written as JSON.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         let mut json = serde_json::to_vec_pretty(self).map_err(|error| Error::Manifest {
             reason: error.to_string(),
@@ -238,7 +247,7 @@ impl Manifest {
         self.splits.iter().flat_map(|entry| &entry.shards)
     }
 
-    /// The name in the set's directory of the file that holds `shard`, in whichever form.
+    /// The name of the file that holds `shard` in the set's directory, in the form that the set has.
     #[must_use]
     pub fn file<'a>(&self, shard: &'a ShardEntry) -> Cow<'a, str> {
         match self.transport {
@@ -247,16 +256,16 @@ impl Manifest {
         }
     }
 
-    /// Checks by its header that `shard` is shard `index` of `entry`. Only where it is not, its
-    /// metadata is read, to say what it is instead.
+    /// Checks by its header alone that `shard` is shard `index` of `entry`. Its metadata is read only
+    /// after a mismatch, to say what differs.
     ///
     /// # Errors
-    /// [`Error::Foreign`], with what differs.
+    /// [`Error::Foreign`] with the first property that differs, or whatever is wrong with the shard.
     pub fn check_header<B: AsRef<[u8]>>(
         &self,
         entry: &SplitEntry,
         index: usize,
-        shard: &Sections<B>,
+        shard: &RawShard<B>,
     ) -> Result<()> {
         let is_listed = entry.shards.get(index).is_some_and(|listed| {
             listed.images == shard.len() as u64
@@ -269,10 +278,11 @@ impl Manifest {
         self.check(entry, index, &Shard::new(shard.bytes())?)
     }
 
-    /// Checks that `shard` is shard `index` of `entry`, the very one that was packed with this manifest.
+    /// Checks that `shard` is shard `index` of `entry`, and the same file that this manifest was
+    /// written for.
     ///
     /// # Errors
-    /// [`Error::Foreign`], with what differs.
+    /// [`Error::Foreign`] with the first property that differs.
     pub fn check<B: AsRef<[u8]>>(
         &self,
         entry: &SplitEntry,

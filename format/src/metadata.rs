@@ -1,3 +1,7 @@
+//! The metadata of a shard, and the types that metadata and manifest share: classes, splits, digests.
+//!
+//! Columns of single images (labels, boxes, names) are not metadata; see `shard.rs`.
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -5,24 +9,24 @@ use sha2::{Digest as _, Sha256};
 use crate::header::MAX_METADATA;
 use crate::{Error, Result};
 
-/// A class of a data set. Its label is its place in the list of classes.
+/// A class of a set. Its label is its index in the list of classes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Class {
-    /// What the source calls it: a WordNet id such as `n02124075`.
+    /// Its identifier in the source: a WordNet id such as `n02124075`.
     pub id: String,
-    /// What people call it: `Egyptian cat`.
+    /// Its name for people: `Egyptian cat`.
     pub name: String,
 }
 
-/// A part of a data set that is used as a whole.
+/// A part of a set with a purpose of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// What a model is trained on.
+    /// Images to train a model on.
     Train,
-    /// What it is scored on while it is being made.
+    /// Images to score a model on during its development.
     Val,
-    /// What its last score comes from. Tiny ImageNet's has no labels.
+    /// Images for the final score. Those of Tiny ImageNet have no labels.
     Test,
 }
 
@@ -90,7 +94,7 @@ impl TryFrom<String> for Digest {
     type Error = String;
 
     fn try_from(text: String) -> std::result::Result<Self, String> {
-        let wrong = || format!("{text:?} is no SHA-256 in 64 lower-case hexadecimal digits");
+        let wrong = || format!("{text:?} is not a SHA-256 in 64 lower-case hexadecimal digits");
         let digits = text.as_bytes();
         if digits.len() != 64
             || !digits
@@ -113,6 +117,12 @@ impl std::fmt::Display for Digest {
     }
 }
 
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
 impl std::fmt::Debug for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self}")
@@ -124,30 +134,24 @@ impl std::fmt::Debug for Digest {
 pub struct Refused {
     /// Its name in the source.
     pub name: String,
-    /// Why it could not be packed.
+    /// The reason why it could not be packed.
     pub reason: String,
 }
 
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.name, self.reason)
-    }
-}
-
-/// What a shard says of itself and of the set that it belongs to.
+/// A shard's description of itself and of the set that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
-    /// What wrote the shard: `tinyres 0.1.0`.
+    /// The program that wrote the shard: `tinyres 0.1.0`.
     pub creator: String,
     /// Identifies the whole set: its classes, names, labels, boxes, shape and sharding.
     pub fingerprint: Digest,
     /// The split that the shard is a part of.
     pub split: Split,
-    /// This shard's place among the split's shards, from 0.
+    /// The index of this shard among the split's shards, from 0.
     pub shard: u32,
-    /// How many shards the split has.
+    /// The number of shards of the split.
     pub shards: u32,
-    /// How many of the images were greyscale in the source.
+    /// The number of images that were greyscale in the source.
     pub grey: u64,
     /// Images of the source that were left out of this shard.
     pub refused: Vec<Refused>,
@@ -155,21 +159,21 @@ pub struct Metadata {
     pub classes: Vec<Class>,
 }
 
-/// Reads a JSON text. That all of it is UTF-8 is checked here, since `serde_json` looks at no string
-/// in a field that it passes over, and other readers refuse what is no text.
+/// Parses a JSON text. Checks first that all of it is UTF-8: `serde_json` does not check the strings
+/// of fields that it ignores, but other readers refuse the whole text.
 pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> std::result::Result<T, String> {
     let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 impl Metadata {
-    /// Reads the JSON text of a shard that holds `count` images.
+    /// Parses the JSON text of a shard that holds `count` images.
     pub(crate) fn parse(json: &[u8], count: usize) -> Result<Self> {
         let wrong = |reason: String| Error::Metadata { reason };
         let metadata: Self = from_json(json).map_err(wrong)?;
         if metadata.shard >= metadata.shards {
             return Err(wrong(format!(
-                "shard {} of {} is past the last",
+                "shard {} of {}: the index must be below the number of shards",
                 metadata.shard, metadata.shards
             )));
         }
@@ -184,10 +188,12 @@ impl Metadata {
             reason: error.to_string(),
         })?;
         if json.len() as u64 > MAX_METADATA {
-            return Err(Error::Mismatch {
-                what: "bytes of metadata",
+            return Err(Error::TooLarge {
+                what: "the metadata",
                 got: json.len() as u64,
-                expected: MAX_METADATA,
+                max: MAX_METADATA,
+                remedy: "use fewer or shorter class names, or put fewer images into each shard \
+                         so that each lists fewer refused ones",
             });
         }
         Ok(json)

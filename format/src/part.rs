@@ -1,10 +1,12 @@
+//! Names of the parts of a shard, for errors, reports and [`RawShard::part`](crate::RawShard::part).
+
 /// A part of a shard, as errors and reports name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
-    /// The header page.
+    /// The header page, bytes 0 to 4095.
     Header,
-    /// One block of 16 images.
+    /// One block of 16 images, counted from 0; the last block may be shorter.
     Block(u64),
     /// All images.
     Images,
@@ -14,18 +16,19 @@ pub enum Part {
     Labels,
     /// A box for each image.
     Boxes,
-    /// Where each image's name ends, and the next begins.
+    /// The offset at which each image's name begins in the names.
     NameOffsets,
     /// The images' names.
     Names,
     /// The JSON metadata.
     Metadata,
-    /// All that comes after the images.
+    /// Everything after the images.
     Tail,
 }
 
 impl Part {
-    /// The sections, in file order: all of the file but the header and the bytes between them.
+    /// The sections, in file order. With the header and the zero bytes between sections they are the
+    /// whole file.
     pub const SECTIONS: [Self; 7] = [
         Self::Images,
         Self::BlockCrcs,

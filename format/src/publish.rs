@@ -1,28 +1,30 @@
 //! Files that appear whole or not at all.
+//!
+//! Every file that this project publishes is written through this module.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A file that is not there until it is whole.
+/// A file that does not appear at its path until it is complete.
 ///
-/// It is written under a temporary name in the directory of its destination. [`publish`](Self::publish)
-/// forces it to the disk, renames it and forces the directory; a draft dropped before that leaves nothing.
-/// A killed process leaves the temporary file, whose name no reader looks for and which the next
-/// draft of the same file replaces.
+/// It is written under a temporary name in the same directory. [`publish`](Self::publish) forces it
+/// to the disk, renames it and forces the directory to the disk. Dropped before that, it removes the
+/// temporary file. A killed process leaves the temporary file: no reader looks for its name, and the
+/// next `AtomicFile` for the same path replaces it.
 #[derive(Debug)]
-pub struct Draft {
+pub struct AtomicFile {
     file: File,
     path: PathBuf,
     temporary: PathBuf,
     published: bool,
 }
 
-impl Draft {
+impl AtomicFile {
     /// Begins a file that will appear at `path`, whose directory must exist.
     ///
     /// # Errors
-    /// Those of the operating system; a path without a file name is invalid input.
+    /// Those of the operating system; [`io::ErrorKind::InvalidInput`] for a path without a file name.
     pub fn create(path: &Path) -> io::Result<Self> {
         let name = path.file_name().ok_or_else(|| {
             io::Error::new(
@@ -54,17 +56,17 @@ impl Draft {
         &self.file
     }
 
-    /// Where the file will appear.
+    /// The path at which the file will appear.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the file appear at its path, whole and on the disk, in place of one that was there.
+    /// Makes the file appear at its path, complete and on the disk. It replaces a file that was there.
     ///
     /// # Errors
-    /// Those of the operating system. The file does not appear then, unless only the last step,
-    /// forcing the directory to the disk, has failed.
+    /// Those of the operating system. The file does not appear then, unless only the last step failed:
+    /// forcing the directory to the disk.
     pub fn publish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.temporary, &self.path)?;
@@ -73,10 +75,10 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         if !self.published {
-            // Nothing can be done about a failure here, and no reader looks at the leftover.
+            // A failure cannot be reported here, and no reader looks at the leftover.
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -85,11 +87,11 @@ impl Drop for Draft {
 /// Writes `bytes` to a file that appears at `path` whole or not at all.
 ///
 /// # Errors
-/// As for [`Draft`].
+/// As for [`AtomicFile`].
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let draft = Draft::create(path)?;
-    io::Write::write_all(&mut draft.file(), bytes)?;
-    draft.publish()
+    let file = AtomicFile::create(path)?;
+    io::Write::write_all(&mut file.file(), bytes)?;
+    file.publish()
 }
 
 /// Forces the directory entry of `path` to the disk.

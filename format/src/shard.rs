@@ -1,3 +1,7 @@
+//! Readers of a shard over any bytes, at two levels of trust: [`RawShard`] and [`Shard`].
+//!
+//! Both return slices of the bytes that they were given, and copy nothing.
+
 use std::ops::{Deref, Range};
 use std::path::Path;
 
@@ -6,43 +10,48 @@ use crate::{
     BLOCK_IMAGES, Digest, Error, Le32, LeI32, LeI64, Map, Metadata, PAGE, Part, Result, Shape,
 };
 
-/// The sections of a shard over any bytes: a map of its file, or a copy in memory.
+/// A shard whose header page alone has been checked, over any bytes: a map of its file, or a copy in
+/// memory.
 ///
-/// Only the header page has been checked: it suffices to tell a shard by its [digest](Self::digest),
-/// and for no read to be out of bounds. Each section is to be checked before it is used.
+/// A checked header is enough to identify the shard by its [digest](Self::digest), and to keep every
+/// read in bounds. Check a section with [`verify_section`](Self::verify_section), and a block of
+/// pixels with [`verify_block`](Self::verify_block), before you use it.
 ///
-/// `bytes` must not change while this lives, and `as_ref` must always give the same slice.
+/// The bytes must not change while this lives, and `as_ref` must always return the same slice.
 #[derive(Debug)]
-pub struct Sections<B> {
+pub struct RawShard<B> {
     bytes: B,
     layout: Layout,
 }
 
-/// A shard over any bytes, whose header and metadata have been checked.
+/// A shard whose header and metadata have been checked, over any bytes.
+///
+/// It dereferences to [`RawShard`], which has the methods that return pixels and columns. These are
+/// not checked on opening; [`verify`](Self::verify) and the methods of `RawShard` check them.
 #[derive(Debug)]
 pub struct Shard<B> {
-    sections: Sections<B>,
+    raw: RawShard<B>,
     metadata: Metadata,
 }
 
-impl<B: AsRef<[u8]>> Sections<B> {
-    /// Checks the header page and the extent of every section, and looks at nothing else: costs a
-    /// few microseconds.
+impl<B: AsRef<[u8]>> RawShard<B> {
+    /// Checks the header page and the extent of every section, and reads nothing else. Takes a few
+    /// microseconds.
     ///
     /// # Errors
-    /// The first thing in the header that is not as `SPEC.md` says.
+    /// The first violation of `SPEC.md` in the header.
     pub fn new(bytes: B) -> Result<Self> {
         let layout = Layout::parse(bytes.as_ref())?;
         Ok(Self { bytes, layout })
     }
 
-    /// How many images there are.
+    /// The number of images.
     #[must_use]
     pub fn len(&self) -> usize {
         self.layout.count
     }
 
-    /// Whether there are no images.
+    /// Returns true if there are no images.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -60,14 +69,14 @@ impl<B: AsRef<[u8]>> Sections<B> {
         self.bytes.as_ref()
     }
 
-    /// The SHA-256 of the header page. As the header holds the checksum of every other byte (of
-    /// the images, through the checksum of their checksums), it stands for the whole file.
+    /// The SHA-256 of the header page. The header holds the checksum of every section, and the section
+    /// of block checksums covers the images, so the digest stands for the whole file.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::of(&self.bytes()[..PAGE])
     }
 
-    /// The bytes of a section; of the images where it is a block of them.
+    /// The bytes of a part; empty for a block that the shard does not have.
     #[must_use]
     pub fn part(&self, part: Part) -> &[u8] {
         &self.bytes()[self.range(part)]
@@ -77,7 +86,7 @@ impl<B: AsRef<[u8]>> Sections<B> {
         self.layout.range(part)
     }
 
-    /// What holds the bytes.
+    /// The holder of the bytes.
     #[must_use]
     pub fn inner(&self) -> &B {
         &self.bytes
@@ -89,7 +98,8 @@ impl<B: AsRef<[u8]>> Sections<B> {
         self.part(Part::Images)
     }
 
-    /// The pixels of one image, `u8 [channels, height, width]`. Not checked against their checksum.
+    /// The pixels of one image, `u8 [channels, height, width]`, or `None` if there is no such image. Not
+    /// checked against their checksum.
     #[must_use]
     pub fn image(&self, image: usize) -> Option<&[u8]> {
         self.images()
@@ -109,10 +119,10 @@ impl<B: AsRef<[u8]>> Sections<B> {
         bytemuck::cast_slice(self.part(Part::Boxes))
     }
 
-    /// What the source called an image, or `None` past the last.
+    /// The name of an image in the source, or `None` if there is no such image.
     ///
     /// # Errors
-    /// The offsets do not lie in the names section, or the name is not UTF-8.
+    /// [`Error::Name`]: the offsets do not lie in the names section, or the name is not UTF-8.
     pub fn name(&self, image: usize) -> Option<Result<&str>> {
         let offsets: &[Le32] = bytemuck::cast_slice(self.part(Part::NameOffsets));
         let pair = offsets.get(image..image.checked_add(2)?)?;
@@ -130,7 +140,7 @@ impl<B: AsRef<[u8]>> Sections<B> {
         Some(name.ok_or(wrong))
     }
 
-    /// How many blocks the images are checked in.
+    /// The number of blocks of images. Each block has a checksum.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.layout.blocks()
@@ -139,7 +149,7 @@ impl<B: AsRef<[u8]>> Sections<B> {
     /// Checks the pixels of one block against their checksum.
     ///
     /// # Errors
-    /// They differ, or there is no such block.
+    /// [`Error::Checksum`] if they differ, [`Error::NoBlock`] if there is no such block.
     pub fn verify_block(&self, block: u64) -> Result<()> {
         self.check_block(block, self.part(Part::Block(block)))
     }
@@ -147,17 +157,16 @@ impl<B: AsRef<[u8]>> Sections<B> {
     /// Checks `pixels`, which were read elsewhere, against the checksum of a block.
     ///
     /// # Errors
-    /// They differ, or there is no such block.
+    /// [`Error::Checksum`] if they differ, [`Error::NoBlock`] if there is no such block.
     pub fn check_block(&self, block: u64, pixels: &[u8]) -> Result<()> {
         let crcs: &[Le32] = bytemuck::cast_slice(self.part(Part::BlockCrcs));
         let crc = usize::try_from(block)
             .ok()
             .and_then(|block| crcs.get(block));
         let Some(expected) = crc.map(|crc| crc.get()) else {
-            return Err(Error::Mismatch {
-                what: "block of images",
-                got: block,
-                expected: self.blocks(),
+            return Err(Error::NoBlock {
+                block,
+                blocks: self.blocks(),
             });
         };
         let got = crc32fast::hash(pixels);
@@ -172,12 +181,13 @@ impl<B: AsRef<[u8]>> Sections<B> {
         }
     }
 
-    /// Checks the bytes of one section and the zero bytes before it; of labels, boxes and names also
-    /// that each is one that the format allows, where labels are below `classes`. The images have no
-    /// checksum but those of their blocks.
+    /// Checks the bytes of one section against their checksum, and that the bytes before it are zero.
+    /// Checks also that every label, box and name is one that the format allows; labels must be below
+    /// `classes`. The images have checksums of blocks only, so of them only the bytes before are
+    /// checked.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first violation.
     pub fn verify_section(&self, part: Part, classes: usize) -> Result<()> {
         let Some(at) = index(part) else { return Ok(()) };
         let ranges = &self.layout.ranges;
@@ -206,7 +216,8 @@ impl<B: AsRef<[u8]>> Sections<B> {
         }
     }
 
-    /// Where there is no name, no name's place tells whether the only offset is right.
+    /// Checks the first name offset: [`check_names`](Self::check_names) does not see it in a shard
+    /// without images.
     fn check_first_name(&self) -> Result<()> {
         let offsets: &[Le32] = bytemuck::cast_slice(self.part(Part::NameOffsets));
         match offsets.first().map(|first| first.get()) {
@@ -241,67 +252,66 @@ impl<B: AsRef<[u8]>> Shard<B> {
     /// Checks header, metadata and the extent of every section, so that no later read can be out
     /// of bounds.
     ///
-    /// Costs microseconds however many images there are: it looks at no image and at no column.
+    /// Takes microseconds for any number of images: it reads no pixel and no column.
     /// [`verify`](Self::verify) does.
     ///
     /// # Errors
-    /// The first thing that is not as `SPEC.md` says.
+    /// The first violation of `SPEC.md`.
     pub fn new(bytes: B) -> Result<Self> {
-        Self::from_sections(Sections::new(bytes)?)
+        Self::from_raw(RawShard::new(bytes)?)
     }
 
-    /// Checks what [`new`](Self::new) does, the header apart.
+    /// Checks everything that [`new`](Self::new) checks after the header, which `raw` has checked.
     ///
     /// # Errors
-    /// The first thing that is not as `SPEC.md` says.
-    pub fn from_sections(sections: Sections<B>) -> Result<Self> {
-        for pair in sections.layout.ranges.windows(2) {
+    /// The first violation of `SPEC.md`.
+    pub fn from_raw(raw: RawShard<B>) -> Result<Self> {
+        for pair in raw.layout.ranges.windows(2) {
             let padding = pair[0].end..pair[1].start;
-            zero(padding.start, &sections.bytes()[padding])?;
+            zero(padding.start, &raw.bytes()[padding])?;
         }
-        sections.verify_section(Part::Metadata, 0)?;
-        let metadata = Metadata::parse(sections.part(Part::Metadata), sections.len())?;
-        Ok(Self { sections, metadata })
+        raw.verify_section(Part::Metadata, 0)?;
+        let metadata = Metadata::parse(raw.part(Part::Metadata), raw.len())?;
+        Ok(Self { raw, metadata })
     }
 
-    /// The same shard, with its bytes held by what `into` makes of their holder: it must give the
-    /// same bytes.
+    /// Replaces the holder of the bytes by `into(holder)`, which must return the same bytes.
     pub fn map_inner<C: AsRef<[u8]>>(self, into: impl FnOnce(B) -> C) -> Shard<C> {
         Shard {
-            sections: Sections {
-                bytes: into(self.sections.bytes),
-                layout: self.sections.layout,
+            raw: RawShard {
+                bytes: into(self.raw.bytes),
+                layout: self.raw.layout,
             },
             metadata: self.metadata,
         }
     }
 
-    /// What the shard says of itself.
+    /// The metadata of the shard.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// The block that an image is in.
+    /// The index of the block that holds an image.
     #[must_use]
     pub fn block_of(image: usize) -> u64 {
         (image / BLOCK_IMAGES) as u64
     }
 
-    /// Checks every byte that is not a pixel: the checksum of each column and of the blocks'
-    /// checksums, and that every label, box and name is one that the format allows.
+    /// Checks every byte that is not a pixel: the checksum of each section, and that every label, box
+    /// and name is one that the format allows.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first violation.
     pub fn verify_columns(&self) -> Result<()> {
         (Part::SECTIONS.iter())
             .try_for_each(|&part| self.verify_section(part, self.metadata.classes.len()))
     }
 
-    /// Checks everything: a read of the whole file.
+    /// Checks everything, which reads the whole file.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first violation.
     pub fn verify(&self) -> Result<()> {
         self.verify_columns()?;
         (0..self.blocks()).try_for_each(|block| self.verify_block(block))
@@ -309,10 +319,10 @@ impl<B: AsRef<[u8]>> Shard<B> {
 }
 
 impl<B> Deref for Shard<B> {
-    type Target = Sections<B>;
+    type Target = RawShard<B>;
 
-    fn deref(&self) -> &Sections<B> {
-        &self.sections
+    fn deref(&self) -> &RawShard<B> {
+        &self.raw
     }
 }
 
@@ -322,26 +332,26 @@ impl<B> Deref for Shard<B> {
 /// As for [`Shard::new`], with the path.
 ///
 /// # Safety
-/// As for [`map_sections`].
+/// As for [`map_raw`].
 #[expect(unsafe_code, reason = "only the caller can keep others off the file")]
 pub unsafe fn map(path: &Path) -> Result<Shard<Map>> {
     // SAFETY: the caller keeps our promise.
-    let sections = unsafe { map_sections(path)? };
-    Shard::from_sections(sections).map_err(|error| error.at(path))
+    let raw = unsafe { map_raw(path)? };
+    Shard::from_raw(raw).map_err(|error| error.at(path))
 }
 
 /// Maps the shard at `path` and checks its header.
 ///
 /// # Errors
-/// As for [`Sections::new`], with the path.
+/// As for [`RawShard::new`], with the path.
 ///
 /// # Safety
 /// Nobody may write to or truncate the file while the shard lives. [`Writer`](crate::Writer) never
 /// does: it renames a finished file into place. Copying another file over a shard in use breaks this.
 #[expect(unsafe_code, reason = "only the caller can keep others off the file")]
-pub unsafe fn map_sections(path: &Path) -> Result<Sections<Map>> {
+pub unsafe fn map_raw(path: &Path) -> Result<RawShard<Map>> {
     // SAFETY: the caller keeps our promise to `Map::open`.
-    let open = || Sections::new(unsafe { Map::open(path)? });
+    let open = || RawShard::new(unsafe { Map::open(path)? });
     open().map_err(|error| error.at(path))
 }
 

@@ -1,3 +1,8 @@
+//! Writes one shard: images first, then columns, metadata and the header page.
+//!
+//! The writer takes decoded pixels of one shape and computes all checksums. It knows nothing of the
+//! other shards of a set; see `SetWriter` for those.
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -5,89 +10,85 @@ use std::path::Path;
 use bytemuck::Zeroable;
 
 use crate::header::{ALIGN, Header, Section, align};
-use crate::publish::Draft;
-use crate::{BLOCK_IMAGES, Digest, Error, MAGIC, Metadata, PAGE, Part, Result, Shape, VERSION};
+use crate::publish::AtomicFile;
+use crate::{
+    BLOCK_IMAGES, Digest, Error, MAGIC, Metadata, PAGE, Part, Result, Shape, ShardEntry, VERSION,
+};
 
-/// What a shard holds of each image beside its pixels, in the order of the images.
+/// The columns of a shard: what it holds of each image apart from the pixels, in the order of the
+/// images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
     /// The class of each image, or -1.
     pub labels: Vec<i64>,
     /// The box of each image in inclusive pixels (x0, y0, x1, y1), or four times -1.
     pub boxes: Vec<[i32; 4]>,
-    /// What the source calls each image.
+    /// The name of each image in the source.
     pub names: Vec<String>,
 }
 
-/// A shard as it was published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Images in it.
-    pub images: u64,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// The SHA-256 of its header page, which holds the checksum of everything else.
-    pub digest: Digest,
-}
-
-/// A shard that is whole, but not on the disk yet, nor at its path. Dropped, it leaves nothing.
+/// A complete shard that has not been forced to the disk and is not at its path yet. Dropped, it
+/// leaves nothing.
 #[derive(Debug)]
 #[must_use = "the shard does not appear until it is published"]
 pub struct Sealed {
-    draft: Draft,
-    published: Published,
+    file: AtomicFile,
+    entry: ShardEntry,
 }
 
 impl Sealed {
-    /// Where it will appear.
+    /// The path at which it will appear.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.draft.path()
+        self.file.path()
     }
 
-    /// The file that holds it.
+    /// The temporary file that holds it.
     #[must_use]
     pub fn file(&self) -> &File {
-        self.draft.file()
+        self.file.file()
     }
 
-    /// What [`publish`](Self::publish) will return.
+    /// The entry that [`publish`](Self::publish) will return.
     #[must_use]
-    pub fn published(&self) -> &Published {
-        &self.published
+    pub fn entry(&self) -> &ShardEntry {
+        &self.entry
     }
 
     /// Makes the shard appear at its path.
     ///
     /// # Errors
     /// Those of the operating system. The shard does not appear then.
-    pub fn publish(self) -> Result<Published> {
-        let path = self.draft.path().to_owned();
-        let appeared = self.draft.publish();
+    pub fn publish(self) -> Result<ShardEntry> {
+        let path = self.file.path().to_owned();
+        let appeared = self.file.publish();
         appeared.map_err(|error| Error::from(error).at(&path))?;
-        Ok(self.published)
+        Ok(self.entry)
     }
 }
 
-/// Images that lie at their place in the file, and the checksums that the shard needs of them.
+/// Images that [`Writer::write_at`] has written to their place in the file, with the checksums that the
+/// shard needs of them.
 #[derive(Debug)]
-#[must_use = "the images are not part of the shard until the run is pushed"]
-pub struct Run {
+#[must_use = "the images are not part of the shard until they are pushed"]
+pub struct WrittenImages {
     first: u64,
-    /// Images, and the checksum of their pixels, for each block that the run has a part of.
+    /// For each block that they are a part of: how many of them, and the checksum of their pixels.
     parts: Vec<(u64, crc32fast::Hasher)>,
 }
 
 /// Writes one shard: its images, then the columns and the metadata.
 ///
-/// One thread can [`append`](Self::append) image after image. Or many write runs of images at
-/// their places at once ([`write_at`](Self::write_at)), which one thread pushes in order.
+/// One thread can [`append`](Self::append) image after image. Or many threads write images to their
+/// places at the same time with [`write_at`](Self::write_at), and one thread [`push`](Self::push)es
+/// them in order.
 ///
 /// The shard appears at its path when [`finish`](Self::finish) returns, and not before; a writer
-/// that is dropped leaves nothing. Memory: four bytes for each block of images.
+/// that is dropped leaves nothing. Memory: four bytes for each block of images. To write a whole set,
+/// use [`SetWriter`](crate::SetWriter).
 #[derive(Debug)]
 pub struct Writer {
-    draft: Draft,
+    file: AtomicFile,
     shape: Shape,
     images: u64,
     block: crc32fast::Hasher,
@@ -103,7 +104,7 @@ impl Writer {
         shape.check()?;
         let at = |error: std::io::Error| Error::from(error).at(path);
         Ok(Self {
-            draft: Draft::create(path).map_err(at)?,
+            file: AtomicFile::create(path).map_err(at)?,
             shape,
             images: 0,
             block: crc32fast::Hasher::new(),
@@ -111,7 +112,7 @@ impl Writer {
         })
     }
 
-    /// Images of the shard so far.
+    /// The number of images in the shard so far.
     #[must_use]
     pub fn images(&self) -> u64 {
         self.images
@@ -120,19 +121,20 @@ impl Writer {
     /// Writes the next images, `u8 [n, channels, height, width]`.
     ///
     /// # Errors
-    /// A length that is no whole number of images, or an error of the operating system.
+    /// A length that is not a whole number of images, or an error of the operating system.
     pub fn append(&mut self, pixels: &[u8]) -> Result<()> {
-        let run = self.write_at(self.images, pixels)?;
-        self.push(run)
+        let written = self.write_at(self.images, pixels)?;
+        self.push(written)
     }
 
-    /// Writes images, `u8 [n, channels, height, width]`, to where the shard's image `first` and
-    /// those after it lie, and takes their checksums while they are in the cache. Threads may do so
-    /// at once, each for its own images; those of a run that is not pushed must be written anew.
+    /// Writes images, `u8 [n, channels, height, width]`, to the places of the shard's image `first`
+    /// and those after it, and computes their checksums while they are in the cache. Several threads
+    /// may call it at the same time, each for images of its own. Images that are never pushed must be
+    /// written again.
     ///
     /// # Errors
-    /// A length that is no whole number of images, or an error of the operating system.
-    pub fn write_at(&self, first: u64, pixels: &[u8]) -> Result<Run> {
+    /// A length that is not a whole number of images, or an error of the operating system.
+    pub fn write_at(&self, first: u64, pixels: &[u8]) -> Result<WrittenImages> {
         let image_len = self.shape.image_len();
         if !pixels.len().is_multiple_of(image_len) {
             return Err(Error::Mismatch {
@@ -154,22 +156,22 @@ impl Writer {
             parts.push((images, crc));
             (image, rest) = (image + images, after);
         }
-        Ok(Run { first, parts })
+        Ok(WrittenImages { first, parts })
     }
 
-    /// Makes the images of `run` the shard's next.
+    /// Makes `written` the next images of the shard.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if they do not lie where the images so far end.
-    pub fn push(&mut self, run: Run) -> Result<()> {
-        if run.first != self.images {
+    /// [`Error::Mismatch`] if their place is not the end of the images so far.
+    pub fn push(&mut self, written: WrittenImages) -> Result<()> {
+        if written.first != self.images {
             return Err(Error::Mismatch {
-                what: "first image of a run",
-                got: run.first,
+                what: "first of the images that were pushed",
+                got: written.first,
                 expected: self.images,
             });
         }
-        for (images, crc) in run.parts {
+        for (images, crc) in written.parts {
             self.block.combine(&crc);
             self.images += images;
             if self.images.is_multiple_of(BLOCK_IMAGES as u64) {
@@ -182,14 +184,14 @@ impl Writer {
     /// Writes the columns, the metadata and the header, and publishes the shard.
     ///
     /// # Errors
-    /// Columns that do not fit the images, metadata past its cap, or an error of the operating
+    /// Columns that do not fit the images, metadata that is too large, or an error of the operating
     /// system. The shard does not appear then.
-    pub fn finish(self, columns: &Columns, metadata: &Metadata) -> Result<Published> {
+    pub fn finish(self, columns: &Columns, metadata: &Metadata) -> Result<ShardEntry> {
         self.seal(columns, metadata)?.publish()
     }
 
-    /// Writes what [`finish`](Self::finish) does, and leaves it to the caller to publish the shard:
-    /// one that is only compressed and thrown away need not be forced to the disk.
+    /// Writes everything that [`finish`](Self::finish) writes, but leaves it to the caller to publish
+    /// the shard. A shard that is only compressed and then dropped need not be forced to the disk.
     ///
     /// # Errors
     /// As for [`finish`](Self::finish).
@@ -239,25 +241,26 @@ impl Writer {
         header.block_images = 16.into();
         header.section_count = 7.into();
         const { assert!(BLOCK_IMAGES == 16 && Part::SECTIONS.len() == 7) };
-        let crc = crc32fast::hash(&bytemuck::bytes_of(&header)[..PAGE - 4]);
-        header.header_crc = crc.into();
+        header.seal();
 
-        let published = Published {
+        let name = self.file.path().file_name().unwrap_or_default();
+        let entry = ShardEntry {
+            file: name.to_string_lossy().into_owned(),
             images: self.images,
             bytes: end,
             digest: Digest::of(bytemuck::bytes_of(&header)),
         };
         self.write(0, bytemuck::bytes_of(&header))?;
-        // A run that was written and never pushed may lie further out.
-        let cut = self.draft.file().set_len(end);
-        cut.map_err(|error| Error::from(error).at(self.draft.path()))?;
+        // Images that were written and never pushed may lie after the end.
+        let cut = self.file.file().set_len(end);
+        cut.map_err(|error| Error::from(error).at(self.file.path()))?;
         Ok(Sealed {
-            draft: self.draft,
-            published,
+            file: self.file,
+            entry,
         })
     }
 
-    /// Checks what [`Shard::verify`](crate::Shard::verify) will, so that no shard fails it.
+    /// Checks what [`Shard::verify`](crate::Shard::verify) checks, so that no written shard fails it.
     fn check(&self, columns: &Columns, metadata: &Metadata) -> Result<()> {
         for (what, got) in [
             ("labels", columns.labels.len()),
@@ -286,8 +289,8 @@ impl Writer {
         self.block_crcs.extend(block.finalize().to_le_bytes());
     }
 
-    /// Writes a section at the first aligned offset that is not before `end`, where the one before
-    /// it ends, and zeros between.
+    /// Writes a section at the first aligned offset from `end` on, the end of the previous section,
+    /// and zeros between the two.
     fn section(&self, end: u64, bytes: &[u8]) -> Result<Section> {
         let offset = align(end).ok_or(Error::Mismatch {
             what: "bytes of a shard",
@@ -305,7 +308,7 @@ impl Writer {
         })
     }
 
-    /// Where the shard's image `index` lies.
+    /// The offset in the file of the shard's image `index`.
     fn offset_of(&self, index: u64) -> Result<u64> {
         let images = index.checked_mul(self.shape.image_len() as u64);
         images
@@ -318,21 +321,23 @@ impl Writer {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let written = self.draft.file().write_all_at(bytes, offset);
-        written.map_err(|error| Error::from(error).at(self.draft.path()))
+        let written = self.file.file().write_all_at(bytes, offset);
+        written.map_err(|error| Error::from(error).at(self.file.path()))
     }
 }
 
-/// Names one after the other, and where each begins, with one more offset for where the last ends.
+/// Returns the columns `name_offsets` and `names`: the offset at which each name begins, with one
+/// more for the end of the last, and the names one after the other.
 fn join(names: &[String]) -> Result<(Vec<u8>, Vec<u8>)> {
     let mut joined = Vec::new();
     let mut offsets = 0u32.to_le_bytes().to_vec();
     for name in names {
         joined.extend_from_slice(name.as_bytes());
-        let end = u32::try_from(joined.len()).map_err(|_| Error::Mismatch {
-            what: "bytes of names",
+        let end = u32::try_from(joined.len()).map_err(|_| Error::TooLarge {
+            what: "the column of names",
             got: joined.len() as u64,
-            expected: u32::MAX.into(),
+            max: u32::MAX.into(),
+            remedy: "put fewer images into each shard",
         })?;
         offsets.extend(end.to_le_bytes());
     }

@@ -187,17 +187,16 @@ fn extents() {
                 Error::Extent { part: p, what: "begins at", got, expected } if *p == part && *got == moved && *expected == offset
             );
         }
-        assert_error!(|b| put(b, entry + 8, &u64::MAX.to_le_bytes()), Error::Extent { part: p, .. } if *p == part);
+        let exact = !matches!(part, Part::Names | Part::Metadata);
+        let endless = |b: &mut Vec<u8>| put(b, entry + 8, &u64::MAX.to_le_bytes());
+        if exact {
+            assert_error!(endless, Error::Extent { part: p, what: "has length", .. } if *p == part);
+        } else {
+            assert_error!(endless, Error::ExtentLimit { part: p, what: "has length", .. } if *p == part);
+        }
         assert_error!(|b| put(b, entry + 20, &[1]), Error::Extent { part: p, what: "has reserved bits", .. } if *p == part);
     }
-    // Longer names push the metadata past the end; a shorter file ends before it does.
-    assert_error!(
-        |b| put(b, 64 + 24 * 5 + 8, &[0, 0, 1]),
-        Error::Extent {
-            part: Part::Names | Part::Metadata,
-            ..
-        }
-    );
+    // A shorter file ends before the metadata does.
     assert_error!(
         |b| {
             let len = u64_at(b, 64 + 24 * 6 + 8) - 1;
@@ -205,6 +204,33 @@ fn extents() {
         },
         Error::Length { .. }
     );
+}
+
+#[test]
+fn a_section_that_ends_after_the_file_states_its_own_end() {
+    let longer = |b: &mut Vec<u8>| put(b, 64 + 24 * 5 + 8, &65_536_u64.to_le_bytes());
+    let error = forged(longer).unwrap_err().to_string();
+    let (end, len) = (section(5) + 65_536, GOLDEN.len());
+    assert_eq!(
+        error,
+        format!("names ends at {end}, expected at most {len}")
+    );
+}
+
+#[test]
+fn metadata_too_large_for_the_format_states_its_limit() {
+    let large = |b: &mut Vec<u8>| put(b, 64 + 24 * 6 + 8, &16_777_217_u64.to_le_bytes());
+    assert_eq!(
+        forged(large).unwrap_err().to_string(),
+        "metadata has length 16777217, expected at most 16777216"
+    );
+}
+
+/// Holds with and without the cargo feature `transport`.
+#[test]
+fn a_compressed_shard_is_told_from_a_damaged_one() {
+    let compressed = include_bytes!("golden/train-00001.bin.zst");
+    assert!(matches!(Shard::new(compressed), Err(Error::Compressed)));
 }
 
 #[test]
@@ -317,14 +343,10 @@ fn checksums_name_the_part() {
             ..
         })
     ));
-    assert!(matches!(
-        shard.verify_block(2),
-        Err(Error::Mismatch {
-            got: 2,
-            expected: 2,
-            ..
-        })
-    ));
+    assert_eq!(
+        shard.verify_block(2).unwrap_err().to_string(),
+        "image block 2 was asked for, but the shard has 2 blocks (0 to 1)"
+    );
     assert!(matches!(
         shard.verify(),
         Err(Error::Checksum {

@@ -1,141 +1,59 @@
-//! Faults in maps. They end the process, so each case runs in one of its own: this program again,
-//! told which case by a variable of its environment.
+//! The hook of maps: it is told of each map, and its guard ends before the map does.
+//!
+//! The hook serves the whole process, so this file holds a single test.
 
-use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::Barrier;
+use std::sync::Mutex;
 
-use nix::sys::signal::{Signal, raise};
-use tinyres_format::{Map, report_faults};
+use tinyres_format::{Map, MapGuard, set_map_hook};
 
-const CASE: &str = "TINYRES_TEST_FAULT";
-const FILE: &str = "TINYRES_TEST_FILE";
+#[derive(Debug, PartialEq)]
+enum Event {
+    Opened(Range<usize>, PathBuf),
+    Closed(PathBuf),
+}
 
-#[expect(unsafe_code, reason = "the very point is to break the rule of the map")]
+static EVENTS: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+
+struct Guard(PathBuf);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let closed = Event::Closed(self.0.clone());
+        EVENTS.lock().unwrap().push(closed);
+    }
+}
+
+fn record(range: Range<usize>, path: &Path) -> MapGuard {
+    let opened = Event::Opened(range, path.to_owned());
+    EVENTS.lock().unwrap().push(opened);
+    Box::new(Guard(path.to_owned()))
+}
+
+#[expect(unsafe_code, reason = "a test's own files, which nobody else touches")]
 fn map(path: &Path) -> Map {
-    // SAFETY: not kept: the file is cut while it is mapped, but what is read then is not used.
+    // SAFETY: the file lies in a fresh temporary directory, and nothing writes to it any more.
     unsafe { Map::open(path) }.unwrap()
 }
 
-fn touch(map: &Map) {
-    std::hint::black_box(map.iter().fold(0u8, |sum, byte| sum ^ byte));
-}
-
-/// What the processes do. As a test of its own, it does nothing.
 #[test]
-fn child() {
-    let Ok(case) = std::env::var(CASE) else {
-        return;
-    };
-    let path = PathBuf::from(std::env::var_os(FILE).unwrap());
-    let other = path.with_file_name("another");
-    fs::write(&other, [1; 8192]).unwrap();
-    let cut = || {
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(5000)
-    };
-    match &case[..] {
-        "one thread" => {
-            report_faults("error: ");
-            let maps = [map(&other), map(&path), map(&other)];
-            cut().unwrap();
-            maps.iter().for_each(touch);
-        }
-        "many threads" => {
-            report_faults("error: ");
-            let map = map(&path);
-            cut().unwrap();
-            let together = Barrier::new(8);
-            std::thread::scope(|scope| {
-                for _ in 0..8 {
-                    scope.spawn(|| {
-                        together.wait();
-                        touch(&map);
-                    });
-                }
-            });
-        }
-        "not reported" => {
-            let map = map(&path);
-            cut().unwrap();
-            touch(&map);
-        }
-        "mapped before" => {
-            let map = map(&path);
-            report_faults("error: ");
-            cut().unwrap();
-            touch(&map);
-        }
-        "no map of ours" => {
-            report_faults("error: ");
-            // Likely at the place where the ones before were, which are no more.
-            for _ in 0..3 {
-                drop(map(&path));
-            }
-            let file = File::open(&path).unwrap();
-            #[expect(unsafe_code, reason = "the very point is to break the rule of the map")]
-            // SAFETY: as in `map`.
-            let foreign = unsafe { memmap2::Mmap::map(&file) }.unwrap();
-            cut().unwrap();
-            std::hint::black_box(foreign.iter().fold(0u8, |sum, byte| sum ^ byte));
-        }
-        "sent" => {
-            report_faults("error: ");
-            let map = map(&path);
-            raise(Signal::SIGBUS).unwrap();
-            touch(&map);
-        }
-        "whole" => {
-            report_faults("error: ");
-            touch(&map(&path));
-        }
-        other => panic!("no case {other}"),
-    }
-}
-
-fn run(case: &str) -> (Output, PathBuf) {
+fn hook_is_told_of_every_map_and_of_its_end() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("train-00000.bin");
-    fs::write(&path, vec![7; 1 << 20]).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--nocapture"])
-        .env(CASE, case)
-        .env(FILE, &path)
-        .current_dir(dir.path()) // for the core that the system may dump
-        .output()
-        .unwrap();
-    (output, path)
-}
+    let path = dir.path().join("file");
+    std::fs::write(&path, [7; 5000]).unwrap();
+    drop(map(&path));
+    assert!(EVENTS.lock().unwrap().is_empty(), "no hook yet");
 
-#[test]
-fn a_fault_in_a_map_names_its_file() {
-    for case in ["one thread", "many threads"] {
-        let (output, path) = run(case);
-        assert_eq!(output.status.code(), Some(1), "{case}: {output:?}");
-        let expected = format!(
-            "error: {}: its bytes can no longer be read: the disk failed, or the file was cut while in use; copy or pack it again\n",
-            path.display()
-        );
-        assert_eq!(
-            String::from_utf8(output.stderr).unwrap(),
-            expected,
-            "{case}"
-        );
-    }
-}
-
-#[test]
-fn any_other_fault_ends_the_program_as_ever() {
-    for case in ["not reported", "mapped before", "no map of ours", "sent"] {
-        let (output, _) = run(case);
-        let signal = output.status.signal();
-        assert_eq!(signal, Some(Signal::SIGBUS as i32), "{case}: {output:?}");
-        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{case}");
-    }
-    assert!(run("whole").0.status.success());
+    assert!(set_map_hook(record));
+    assert!(!set_map_hook(|_, _| unreachable!()), "the first one stays");
+    let first = map(&path);
+    let start = first.as_ptr().addr();
+    assert_eq!(first[..], [7; 5000]);
+    drop(first);
+    let expected = [
+        Event::Opened(start..start + 5000, path.clone()),
+        Event::Closed(path),
+    ];
+    assert_eq!(EVENTS.lock().unwrap()[..], expected);
 }

@@ -1,10 +1,11 @@
 //! Sets of shards: `dataset.json`, and files that appear whole or not at all.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use tinyres_format::{
-    Class, Columns, Digest, Error, MANIFEST, Manifest, Metadata, Shape, Shard, ShardEntry, Split,
-    SplitEntry, Writer, publish,
+    Class, Columns, Digest, Error, MANIFEST, Manifest, Metadata, SetOptions, SetWriter, Shape,
+    Shard, Split, SplitEntry, Writer, publish,
 };
 
 const SHAPE: Shape = Shape {
@@ -37,29 +38,30 @@ fn columns(images: usize) -> Columns {
     }
 }
 
-/// A set of two shards in `dir`, with one and two images.
+/// Writes a set of two shards to `dir`, with one and two images.
 fn write_set(dir: &Path) -> Manifest {
-    let shards = [0, 1].map(|index: u32| {
-        let file = Split::Val.shard_name(index as usize);
-        let images = index as usize + 1;
-        let mut writer = Writer::create(&dir.join(&file), SHAPE).unwrap();
-        writer.append(&vec![7; images * 6]).unwrap();
-        let shard = writer.finish(&columns(images), &metadata(index)).unwrap();
-        ShardEntry {
-            file,
-            images: shard.images,
-            bytes: shard.bytes,
-            digest: shard.digest,
-        }
-    });
-    let split = SplitEntry {
-        split: Split::Val,
-        images: 3,
-        shards: shards.to_vec(),
+    let options = SetOptions {
+        shape: SHAPE,
+        classes: metadata(0).classes,
+        creator: "test".into(),
+        fingerprint: Digest::of(b"the set"),
+        shard_images: NonZeroU32::new(2).unwrap(),
     };
-    let manifest = Manifest::new("test".into(), Digest::of(b"the set"), SHAPE, 1, vec![split]);
-    manifest.save(dir).unwrap();
-    manifest
+    let mut set = SetWriter::create(dir, options).unwrap();
+    for images in [1, 2] {
+        set.begin_shard(Split::Val).unwrap();
+        for image in 0..images {
+            set.image(
+                Split::Val,
+                &[7; 6],
+                0,
+                [0, 0, 1, 0],
+                &format!("{image}.jpg"),
+            )
+            .unwrap();
+        }
+    }
+    set.finish().unwrap()
 }
 
 #[test]
@@ -141,6 +143,38 @@ fn a_directory_without_a_manifest_is_unfinished() {
     let missing = Manifest::load(&dir.path().join("nowhere")).unwrap_err();
     assert!(missing.to_string().contains("nowhere"), "{missing}");
     assert!(matches!(&missing, Error::At { source, .. } if matches!(**source, Error::Io(_))));
+}
+
+#[test]
+fn an_oversize_manifest_is_too_large_not_cut_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join(MANIFEST)).unwrap();
+    file.set_len((64 << 20) + 1).unwrap();
+    let error = Manifest::load(dir.path()).unwrap_err().to_string();
+    assert!(
+        error.ends_with(
+            "dataset.json: the manifest is too large: 67108865 bytes, at most 67108864 bytes are \
+             allowed; pack the set again with more images in each shard"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn oversize_metadata_is_too_large_not_cut_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = Writer::create(&dir.path().join("val-00000.bin"), SHAPE).unwrap();
+    let mut large = metadata(0);
+    large.classes[0].name = "x".repeat(16 << 20);
+    let error = writer.finish(&columns(0), &large).unwrap_err().to_string();
+    assert!(
+        error.starts_with("the metadata is too large: 1677"),
+        "{error}"
+    );
+    assert!(
+        error.contains("at most 16777216 bytes are allowed; use fewer"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -259,7 +293,7 @@ fn a_draft_appears_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     std::fs::write(&path, "old").unwrap();
-    let draft = publish::Draft::create(&path).unwrap();
+    let draft = publish::AtomicFile::create(&path).unwrap();
     std::io::Write::write_all(&mut draft.file(), b"half").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     drop(draft);
@@ -274,5 +308,5 @@ fn a_draft_appears_whole_or_not_at_all() {
     publish::write(&path, b"new").unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    assert!(publish::Draft::create(Path::new("/")).is_err());
+    assert!(publish::AtomicFile::create(Path::new("/")).is_err());
 }

@@ -131,7 +131,10 @@ fn all_but_the_pixels_is_there_at_once() {
     }
     for block in [2, u64::MAX - 1, u64::MAX] {
         let none = shard.expand_block(block, &mut expander);
-        assert!(matches!(none, Err(Error::Mismatch { .. })), "{none:?}");
+        assert!(
+            matches!(none, Err(Error::NoBlock { blocks: 2, .. })),
+            "{none:?}"
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memmap2::Advice;
 use rayon::prelude::*;
 use tinyres_format::{
-    BLOCK_IMAGES, Class, Digest, Manifest, Map, Part, Sections, Shape, Shard, Split, SplitEntry,
+    BLOCK_IMAGES, Class, Digest, Manifest, Map, Part, RawShard, Shape, Shard, Split, SplitEntry,
 };
 
 use super::normalize::STREAMING_BYTES;
@@ -48,7 +48,7 @@ pub struct Dataset {
 /// A shard of a split.
 #[derive(Debug)]
 struct Member {
-    shard: Sections<Map>,
+    shard: RawShard<Map>,
     path: PathBuf,
     /// Number of the shard's first image in the split.
     start: u32,
@@ -76,7 +76,7 @@ impl Dataset {
     pub unsafe fn open(dir: &Path, split: Split, verify: Verify) -> Result<Self> {
         let manifest = Manifest::load(dir)?;
         // SAFETY: the caller keeps others off the shards, which is what the map asks for.
-        let map = |path: &Path| unsafe { tinyres_format::map_sections(path) };
+        let map = |path: &Path| unsafe { tinyres_format::map_raw(path) };
         Self::new(dir, &manifest, split, verify, map)
     }
 
@@ -85,7 +85,7 @@ impl Dataset {
         manifest: &Manifest,
         split: Split,
         verify: Verify,
-        map: impl Fn(&Path) -> tinyres_format::Result<Sections<Map>> + Sync,
+        map: impl Fn(&Path) -> tinyres_format::Result<RawShard<Map>> + Sync,
     ) -> Result<Self> {
         let entry = manifest.split(split).ok_or_else(|| Error::NoSplit {
             dir: dir.to_owned(),
@@ -98,7 +98,7 @@ impl Dataset {
             images: entry.images,
         };
         let len = u32::try_from(entry.images).map_err(too_many)?;
-        let open = |index: usize| -> tinyres_format::Result<Sections<Map>> {
+        let open = |index: usize| -> tinyres_format::Result<RawShard<Map>> {
             let path = dir.join(&entry.shards[index].file);
             let shard = map(&path)?;
             match manifest.check_header(entry, index, &shard) {

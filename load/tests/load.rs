@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use tinyres_format::{
-    Class, Columns, Digest, MANIFEST, Manifest, Metadata, Part, Shape, Shard, ShardEntry, Split,
-    SplitEntry, Writer,
+    Class, Digest, MANIFEST, Manifest, Part, SetOptions, SetWriter, Shape, Shard, Split,
 };
 use tinyres_load::{
     Batches, Dataset, Error, Normalization, Prefetch, Rank, Verify, alloc_slot, shuffled,
@@ -26,59 +25,31 @@ fn pixels(image: usize) -> Vec<u8> {
 
 /// Writes a train split with so many images in each of its shards.
 fn write_set(dir: &Path, shards: &[usize]) {
-    let classes: Vec<Class> = (0..3)
-        .map(|id| Class {
-            id: format!("n{id}"),
-            name: format!("class {id}"),
-        })
-        .collect();
+    let class = |id| Class {
+        id: format!("n{id}"),
+        name: format!("class {id}"),
+    };
+    let options = SetOptions {
+        shape: SHAPE,
+        classes: (0..3).map(class).collect(),
+        creator: "test".into(),
+        fingerprint: Digest::of(b"set"),
+        shard_images: NonZeroU32::MAX,
+    };
+    let mut set = SetWriter::create(dir, options).unwrap();
     let mut first = 0;
-    let mut entries = Vec::new();
-    for (index, &images) in shards.iter().enumerate() {
-        let file = Split::Train.shard_name(index);
-        let mut writer = Writer::create(&dir.join(&file), SHAPE).unwrap();
-        let all = first..first + images;
-        writer
-            .append(&all.clone().flat_map(pixels).collect::<Vec<_>>())
-            .unwrap();
-        let columns = Columns {
-            labels: all
-                .clone()
-                .map(|image| i64::try_from(image % 3).unwrap())
-                .collect(),
-            boxes: all
-                .clone()
-                .map(|image| [0, 0, i32::try_from(image % 5).unwrap(), 4])
-                .collect(),
-            names: all.map(|image| format!("train/{image}.JPEG")).collect(),
-        };
-        let metadata = Metadata {
-            creator: "test".into(),
-            fingerprint: Digest::of(b"set"),
-            split: Split::Train,
-            shard: u32::try_from(index).unwrap(),
-            shards: u32::try_from(shards.len()).unwrap(),
-            grey: 0,
-            refused: vec![],
-            classes: classes.clone(),
-        };
-        let shard = writer.finish(&columns, &metadata).unwrap();
-        entries.push(ShardEntry {
-            file,
-            images: shard.images,
-            bytes: shard.bytes,
-            digest: shard.digest,
-        });
+    for &images in shards {
+        set.begin_shard(Split::Train).unwrap();
+        for image in first..first + images {
+            let label = i64::try_from(image % 3).unwrap();
+            let sides = [0, 0, i32::try_from(image % 5).unwrap(), 4];
+            let name = format!("train/{image}.JPEG");
+            set.image(Split::Train, &pixels(image), label, sides, &name)
+                .unwrap();
+        }
         first += images;
     }
-    let split = SplitEntry {
-        split: Split::Train,
-        images: first as u64,
-        shards: entries,
-    };
-    Manifest::new("test".into(), Digest::of(b"set"), SHAPE, 3, vec![split])
-        .save(dir)
-        .unwrap();
+    set.finish().unwrap();
 }
 
 #[expect(

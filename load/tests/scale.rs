@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use tinyres_format::{
-    BLOCK_IMAGES, Class, Columns, Digest, Manifest, Metadata, PAGE, Part, Shape, Shard, ShardEntry,
-    Split, SplitEntry, Writer,
+    BLOCK_IMAGES, Class, Columns, Digest, Header, Manifest, Metadata, PAGE, Part, Shape, Shard,
+    ShardEntry, Split, SplitEntry, Writer,
 };
 use tinyres_load::{Batches, Dataset, Prefetch, Rank, Verify, alloc_slot, shuffled};
 
@@ -50,11 +50,10 @@ fn write_shard(dir: &Path, index: usize, shards: usize, images: usize) -> ShardE
         refused: vec![],
         classes: classes.collect(),
     };
-    let file = Split::Train.shard_name(index);
-    let path = dir.join(&file);
+    let path = dir.join(Split::Train.shard_name(index));
     let mut writer = Writer::create(&path, Shape::rgb(1)).unwrap();
     writer.append(&vec![0; images * 3]).unwrap();
-    writer.finish(&columns, &metadata).unwrap();
+    let entry = writer.finish(&columns, &metadata).unwrap();
 
     let small = std::fs::read(&path).unwrap();
     let shard = Shard::new(&small[..]).unwrap();
@@ -72,20 +71,16 @@ fn write_shard(dir: &Path, index: usize, shards: usize, images: usize) -> ShardE
     let len = small.len() + moved;
 
     let mut page = small[..PAGE].to_vec();
-    let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
-    put(16, &(len as u64).to_le_bytes());
-    put(36, &64_u32.to_le_bytes());
-    put(40, &64_u32.to_le_bytes());
-    put(64 + 8, &((images * LEN) as u64).to_le_bytes());
-    put(64 + 24 + 16, &crc32fast::hash(&crcs).to_le_bytes());
-    for (at, part) in Part::SECTIONS.into_iter().enumerate().skip(1) {
-        put(
-            64 + 24 * at,
-            &((address(part) + moved) as u64).to_le_bytes(),
-        );
+    let header: &mut Header = bytemuck::from_bytes_mut(&mut page);
+    header.file_len = (len as u64).into();
+    header.height = SHAPE.height.into();
+    header.width = SHAPE.width.into();
+    header.sections[0].len = ((images * LEN) as u64).into();
+    header.sections[1].crc = crc32fast::hash(&crcs).into();
+    for section in &mut header.sections[1..] {
+        section.offset = (section.offset.get() + moved as u64).into();
     }
-    let crc = crc32fast::hash(&page[..PAGE - 4]);
-    page[PAGE - 4..].copy_from_slice(&crc.to_le_bytes());
+    header.seal();
 
     crcs.resize(columns - address(Part::BlockCrcs), 0);
     let mut out = File::create(&path).unwrap();
@@ -94,10 +89,9 @@ fn write_shard(dir: &Path, index: usize, shards: usize, images: usize) -> ShardE
     out.write_all(&crcs).unwrap();
     out.write_all(&small[columns..]).unwrap();
     ShardEntry {
-        file,
-        images: images as u64,
         bytes: len as u64,
         digest: Digest::of(&page),
+        ..entry
     }
 }
 

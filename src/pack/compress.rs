@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tinyres_format::transport::Level;
-use tinyres_format::{Published, Sealed};
+use tinyres_format::{Sealed, ShardEntry};
 
 use super::Result;
 use crate::text::Bytes;
@@ -48,18 +48,18 @@ impl Compressor {
 
     /// Publishes the compressed form of `raw` at `to`. The raw file is never forced to the disk, and
     /// removed once `raw` is dropped. Returns the entry that publishing it would have returned.
-    pub fn replace(&self, raw: &Sealed, to: &Path) -> Result<Published> {
+    pub fn replace(&self, raw: &Sealed, to: &Path) -> Result<ShardEntry> {
         let began = Instant::now();
         let write = || transport::write_file(raw.file(), to, self.level);
         let written = self.pool.install(write);
         let bytes = written.map_err(|error| error.at(raw.path()))?;
-        let published = raw.published().clone();
+        let entry = raw.entry().clone();
         self.count(|sum| {
             sum.bytes += bytes;
-            sum.compressed += published.bytes;
+            sum.compressed += entry.bytes;
             sum.seconds += began.elapsed().as_secs_f64();
         });
-        Ok(published)
+        Ok(entry)
     }
 
     /// Counts a shard of `bytes` compressed bytes, kept of a killed pack.

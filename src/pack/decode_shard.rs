@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use tinyres_format::{Run, Shape, Writer};
+use tinyres_format::{Shape, Writer, WrittenImages};
 
 use super::decode::{Decoded, Decoder};
 use super::{Error, ImageError, Resize, Result};
@@ -114,7 +114,7 @@ struct Chunk {
 /// A chunk whose pixels are in the file. A chunk with a bad image is not written.
 struct WrittenChunk {
     index: usize,
-    written: Option<Run>,
+    written: Option<WrittenImages>,
     images: Vec<ImageResult>,
 }
 

@@ -288,18 +288,12 @@ impl Packer<'_, '_> {
                 let (staging, compressor) = (self.staging, self.compressor);
                 finishing.start(move || {
                     let shard = decoded.seal(metadata)?;
-                    let published = match compressor {
+                    let entry = match compressor {
                         None => shard.publish()?,
                         Some(compressor) => {
-                            let to = staging.path(&(file.clone() + SUFFIX));
+                            let to = staging.path(&(file + SUFFIX));
                             compressor.replace(&shard, &to)?
                         }
-                    };
-                    let entry = ShardEntry {
-                        file,
-                        images: published.images,
-                        bytes: published.bytes,
-                        digest: published.digest,
                     };
                     resume.record(&entry, &sources)?;
                     Ok(entry)

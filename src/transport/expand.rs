@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rayon::prelude::*;
-use tinyres_format::publish::{self, Draft};
+use tinyres_format::publish::{self, AtomicFile};
 use tinyres_format::transport::SUFFIX;
 use tinyres_format::{MANIFEST, Manifest, ZstdShard};
 
@@ -178,7 +178,7 @@ impl<'a> Work<'a> {
         shard: &ZstdShard<File>,
         to: &Path,
         before: u64,
-    ) -> tinyres_format::Result<Draft> {
+    ) -> tinyres_format::Result<AtomicFile> {
         let draft = shard.expand(to, |blocks, job| {
             for first in (0..blocks).step_by(STEP) {
                 let last = blocks.min(first + STEP as u64);

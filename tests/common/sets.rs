@@ -4,12 +4,10 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::fs::{self, File};
+use std::num::NonZeroU32;
 use std::path::Path;
 
-use tinyres_format::{
-    Class, Columns, Digest, MANIFEST, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry,
-    Writer,
-};
+use tinyres_format::{Class, Digest, MANIFEST, SetOptions, SetWriter, Shape, Split};
 
 /// What distinguishes one small set from another.
 #[derive(Clone, Copy)]
@@ -30,62 +28,39 @@ pub const KIND: Kind = Kind {
 
 /// Writes two shards of train images, 70 and 30, and one of 8 val images, in `dir`.
 pub fn write(dir: &Path, kind: Kind) {
+    let class = |id| Class {
+        id: format!("n{id}"),
+        name: format!("class {id}"),
+    };
     let shape = Shape::rgb(kind.side);
-    let fingerprint = Digest::of(kind.fingerprint.as_bytes());
-    let splits = [(Split::Train, &[70, 30][..]), (Split::Val, &[8])];
-    let splits = splits.map(|(split, shards)| {
-        let shard = |(index, &images): (usize, &usize)| {
-            let file = split.shard_name(index);
-            let mut writer = Writer::create(&dir.join(&file), shape).unwrap();
-            let mut columns = Columns::default();
+    let options = SetOptions {
+        shape,
+        classes: (0..kind.classes).map(class).collect(),
+        creator: "tests".into(),
+        fingerprint: Digest::of(kind.fingerprint.as_bytes()),
+        shard_images: NonZeroU32::new(70).unwrap(),
+    };
+    let mut set = SetWriter::create(dir, options).unwrap();
+    for (split, shards) in [(Split::Train, &[70, 30][..]), (Split::Val, &[8])] {
+        for (index, &images) in shards.iter().enumerate() {
             for image in 0..images {
                 let pixel = |at| u8::try_from((at * 3 + image * 5 + index + kind.salt) % 256);
                 let pixels: Vec<u8> = (0..shape.image_len())
                     .map(|at| pixel(at).unwrap())
                     .collect();
-                writer.append(&pixels).unwrap();
-                columns
-                    .labels
-                    .push(i64::try_from(image % kind.classes).unwrap());
-                columns.boxes.push([0, 0, 1, 1]);
-                columns.names.push(format!("{image}.JPEG"));
+                let label = i64::try_from(image % kind.classes).unwrap();
+                set.image(
+                    split,
+                    &pixels,
+                    label,
+                    [0, 0, 1, 1],
+                    &format!("{image}.JPEG"),
+                )
+                .unwrap();
             }
-            let class = |id| Class {
-                id: format!("n{id}"),
-                name: format!("class {id}"),
-            };
-            let metadata = Metadata {
-                creator: "tests".into(),
-                fingerprint,
-                split,
-                shard: u32::try_from(index).unwrap(),
-                shards: u32::try_from(shards.len()).unwrap(),
-                grey: 0,
-                refused: vec![],
-                classes: (0..kind.classes).map(class).collect(),
-            };
-            let published = writer.finish(&columns, &metadata).unwrap();
-            ShardEntry {
-                file,
-                images: published.images,
-                bytes: published.bytes,
-                digest: published.digest,
-            }
-        };
-        SplitEntry {
-            split,
-            images: shards.iter().sum::<usize>() as u64,
-            shards: shards.iter().enumerate().map(shard).collect(),
         }
-    });
-    let manifest = Manifest::new(
-        "tests".into(),
-        fingerprint,
-        shape,
-        kind.classes,
-        splits.to_vec(),
-    );
-    manifest.save(dir).unwrap();
+    }
+    set.finish().unwrap();
 }
 
 /// A directory that does not hold the set that its `dataset.json` is of.

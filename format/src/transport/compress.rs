@@ -1,3 +1,7 @@
+//! Compresses a raw shard to its transport form.
+//!
+//! The caller lends its threads; this module starts none.
+
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
@@ -8,22 +12,22 @@ use memmap2::Mmap;
 use super::seek::{self, Entry};
 use super::{MAX_FRAME, ReadAt, outline, parts};
 use crate::header::Layout;
-use crate::publish::Draft;
+use crate::publish::AtomicFile;
 use crate::{Error, PAGE, Part, Result, Shard};
 
-/// Pixels that are compressed between two writes, in bytes: enough for every core, and their frames
-/// are small beside any set.
+/// Pixels that are compressed between two writes, in bytes: enough to keep every core busy, and small
+/// compared with any set.
 const GROUP: u64 = 32 << 20;
 
-/// How hard zstd tries, from 1 (fast) to 22 (small). Expanding is about as fast for all.
+/// A compression level of zstd, from 1 (fast) to 22 (small). Expanding is about as fast for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level(i32);
 
 impl Level {
-    /// The level `level`.
+    /// Returns the level `level`.
     ///
     /// # Errors
-    /// There is no such level.
+    /// [`Error::Level`] if there is no such level.
     pub fn new(level: i32) -> Result<Self> {
         if (1..=22).contains(&level) {
             return Ok(Self(level));
@@ -38,7 +42,7 @@ impl Level {
     }
 }
 
-/// What zstd itself takes: 3.
+/// The default of zstd itself: 3.
 impl Default for Level {
     fn default() -> Self {
         Self(3)
@@ -52,23 +56,23 @@ pub struct Frame {
     entry: Entry,
 }
 
-/// A compressor and the buffer for what it compresses, kept from one block to the next.
+/// A compressor and the buffer for its input, reused for one block after the other.
 struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
     raw: Vec<u8>,
 }
 
 /// Writes the transport form of the shard in `raw` to a file that appears at `to` whole or not at
-/// all, and says how many bytes it has.
+/// all, and returns its length in bytes.
 ///
-/// Every checksum of the shard is compared before. `map` lends the caller's threads: it returns what
-/// the job makes of each block of a range, in order, as `blocks.map(job).collect()` does. The bytes
-/// depend on the shard, the level and the release of zstd alone. Memory: 32 MiB of compressed blocks,
-/// and for each thread one block and the tables of zstd (for blocks of 16 images of 64 x 64 pixels
-/// under 2 MB at level 3, about 6 MB at level 19).
+/// Every byte of the shard is checked before it is compressed. `map` lends the caller's threads: it
+/// returns the frame that the job makes of each block of a range, in order, as
+/// `blocks.map(job).collect()` does. The output depends only on the shard, the level and the release
+/// of zstd. Memory: the frames of 32 MiB of pixels, and for each thread one block and the tables of
+/// zstd (for blocks of 16 images of 64 x 64 pixels under 2 MB at level 3, about 6 MB at level 19).
 ///
 /// # Errors
-/// What is wrong with the shard, a part of it past [`MAX_FRAME`], or an error of the operating system.
+/// Damage to the shard, a part of it longer than [`MAX_FRAME`], or an error of the operating system.
 pub fn compress<R: ReadAt + Sync>(
     raw: &R,
     to: &Path,
@@ -89,12 +93,12 @@ pub fn compress<R: ReadAt + Sync>(
     };
     let mut zstd = Compressor::new(level)?.zstd;
     let at = |error: std::io::Error| Error::from(error).at(to);
-    let draft = Draft::create(to).map_err(at)?;
+    let file = AtomicFile::create(to).map_err(at)?;
     let (mut entries, mut len) = (Vec::new(), 0);
     let mut write = |frame: Frame| {
         entries.push(frame.entry);
         len += frame.bytes.len() as u64;
-        draft.file().write_all(&frame.bytes).map_err(at)
+        file.file().write_all(&frame.bytes).map_err(at)
     };
     write(frame(&mut zstd, Part::Header, shard.part(Part::Header))?)?;
     let block_len = shard.range(Part::Block(0)).len() as u64;
@@ -119,12 +123,12 @@ pub fn compress<R: ReadAt + Sync>(
         got: entries.len() as u64,
         expected: u32::MAX.into(),
     })?;
-    draft.file().write_all(&table).map_err(at)?;
-    draft.publish().map_err(at)?;
+    file.file().write_all(&table).map_err(at)?;
+    file.publish().map_err(at)?;
     Ok(len + table.len() as u64)
 }
 
-/// Opens the shard in `raw` without its pixels, and checks all else.
+/// Opens the shard in `raw` without its pixels, and checks everything else.
 fn columns<R: ReadAt>(raw: &R) -> Result<Shard<Mmap>> {
     let len = raw.len()?;
     let mut page = [0; PAGE];
@@ -152,7 +156,7 @@ fn columns<R: ReadAt>(raw: &R) -> Result<Shard<Mmap>> {
 impl Compressor {
     fn new(level: Level) -> Result<Self> {
         let mut zstd = zstd::bulk::Compressor::new(level.0)?;
-        // So that `zstd --test` finds damage, too.
+        // Lets `zstd --test` find damage, too.
         zstd.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
         Ok(Self {
             zstd,
@@ -172,12 +176,13 @@ fn frame(zstd: &mut zstd::bulk::Compressor, part: Part, raw: &[u8]) -> Result<Fr
     Ok(Frame { bytes, entry })
 }
 
-/// One of the idle workers, or a new one where all are at work.
+/// Takes one of the idle workers, or makes a new one if there is none.
 pub(super) fn take<T>(idle: &Mutex<Vec<T>>, new: impl FnOnce() -> Result<T>) -> Result<T> {
     let one = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
     one.map_or_else(new, Ok)
 }
 
+/// Adds a worker to the idle ones.
 pub(super) fn give_back<T>(idle: &Mutex<Vec<T>>, one: T) {
     idle.lock()
         .unwrap_or_else(PoisonError::into_inner)

@@ -1,3 +1,7 @@
+//! Expands a shard in its transport form: block by block in memory, or the whole to a raw file.
+//!
+//! The caller lends its threads; this module starts none.
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -10,14 +14,15 @@ use super::compress::{give_back, take};
 use super::seek::{self, Extent};
 use super::{ReadAt, outline, parts};
 use crate::header::Layout;
-use crate::publish::Draft;
+use crate::publish::AtomicFile;
 use crate::{Error, PAGE, Part, Result, Shard};
 
-/// A shard in its transport form. Header, columns and metadata are read as from any shard; **its
-/// pixels are zero here**, until [`expand_block`](Shard::expand_block) gives those of a block.
+/// A shard in its transport form. Header, columns and metadata are read as from any shard. **Its
+/// pixels are zero here**: [`expand_block`](Shard::expand_block) returns those of a block.
 pub type ZstdShard<R> = Shard<Zstd<R>>;
 
-/// The bytes of a shard in its transport form: all but the pixels, and where to find these.
+/// The holder of the bytes of a shard in its transport form: everything but the pixels is expanded,
+/// and the pixels are found through the seek table.
 #[derive(Debug)]
 pub struct Zstd<R> {
     outline: Mmap,
@@ -33,7 +38,7 @@ impl<R> Zstd<R> {
         self.len
     }
 
-    /// What the transport file is read from.
+    /// The source that the transport file is read from.
     #[must_use]
     pub fn source(&self) -> &R {
         &self.source
@@ -41,10 +46,11 @@ impl<R> Zstd<R> {
 }
 
 impl<R: ReadAt> Zstd<R> {
-    /// As [`Shard::expand_block`], for a `shard` whose bytes are held by more than this.
+    /// Like [`Shard::expand_block`], for callers that wrap this `Zstd` in a holder of their own and so
+    /// pass the shard explicitly.
     ///
     /// # Errors
-    /// There is no such block, or it is damaged.
+    /// [`Error::NoBlock`], or the damage of the block.
     pub fn expand_block<'a, B: AsRef<[u8]>>(
         &self,
         shard: &Shard<B>,
@@ -73,7 +79,7 @@ impl<R> AsRef<[u8]> for Zstd<R> {
     }
 }
 
-/// A decompressor and its buffers, kept from one block to the next.
+/// A decompressor and its buffers, reused for one block after the other.
 pub struct Expander {
     zstd: zstd::bulk::Decompressor<'static>,
     compressed: Vec<u8>,
@@ -81,10 +87,10 @@ pub struct Expander {
 }
 
 impl Expander {
-    /// One for any number of blocks, of any shards.
+    /// Returns a new one, for any number of blocks of any shards.
     ///
     /// # Errors
-    /// There is no memory for it.
+    /// Those of zstd, if there is no memory.
     pub fn new() -> Result<Self> {
         Ok(Self {
             zstd: zstd::bulk::Decompressor::new()?,
@@ -93,7 +99,7 @@ impl Expander {
         })
     }
 
-    /// Expands the frame that holds `part` to `raw`, which has the length that it must have.
+    /// Expands the frame that holds `part` to `raw`, which has the length of the part.
     fn frame<R: ReadAt>(
         &mut self,
         source: &R,
@@ -110,7 +116,7 @@ impl Expander {
             part,
             reason: error.to_string(),
         };
-        // One frame and nothing beside it, for zstd would expand any number of them.
+        // Exactly one frame: zstd would expand any number of them.
         let content = zstd::zstd_safe::get_frame_content_size(&self.compressed);
         let whole = zstd::zstd_safe::find_frame_compressed_size(&self.compressed);
         for (what, got, expected) in [
@@ -159,10 +165,10 @@ impl std::fmt::Debug for Expander {
 
 impl<R: ReadAt> Shard<Zstd<R>> {
     /// Opens the transport form in `source`: reads its seek table, and expands header, columns and
-    /// metadata. Every size is checked before memory is taken for it; no pixel is expanded.
+    /// metadata. Every size is checked before memory is taken for it. No pixel is expanded.
     ///
     /// # Errors
-    /// The first thing that is not as `SPEC.md` says.
+    /// The first violation of `SPEC.md`.
     pub fn open(source: R) -> Result<Self> {
         let frames = seek::read(&source)?;
         let mut expander = Expander::new()?;
@@ -192,35 +198,35 @@ impl<R: ReadAt> Shard<Zstd<R>> {
         })
     }
 
-    /// The pixels of a block, `u8 [n, channels, height, width]` with n at most 16, compared with
-    /// their checksum.
+    /// Expands the pixels of a block, `u8 [n, channels, height, width]` with n at most 16, and checks
+    /// them against their checksum.
     ///
     /// # Errors
-    /// There is no such block, or it is damaged.
+    /// [`Error::NoBlock`], or the damage of the block.
     pub fn expand_block<'a>(&self, block: u64, with: &'a mut Expander) -> Result<&'a [u8]> {
         self.inner().expand_block(self, block, with)
     }
 
-    /// Writes the raw shard to a draft of the file `to`, and compares everything with its checksum.
-    /// [`Draft::publish`] makes it appear.
+    /// Writes the raw shard to a file that will appear at `to`, and checks every byte against its
+    /// checksum. [`AtomicFile::publish`] makes the file appear.
     ///
     /// `each` lends the caller's threads: it calls the job for each of that many blocks, in any
     /// order, as `(0..blocks).try_for_each(job)` does. Memory: two blocks for each thread.
     ///
     /// # Errors
-    /// What is damaged, or an error of the operating system.
+    /// The first damage, or an error of the operating system.
     pub fn expand(
         &self,
         to: &Path,
         each: impl FnOnce(u64, &(dyn Fn(u64) -> Result<()> + Sync)) -> Result<()>,
-    ) -> Result<Draft>
+    ) -> Result<AtomicFile>
     where
         R: Sync,
     {
         self.verify_columns()?;
         let at = |error: std::io::Error| Error::from(error).at(to);
-        let draft = Draft::create(to).map_err(at)?;
-        let file: &File = draft.file();
+        let output = AtomicFile::create(to).map_err(at)?;
+        let file: &File = output.file();
         let put = |bytes: &[u8], part| {
             let offset = self.range(part).start as u64;
             file.write_all_at(bytes, offset).map_err(at)
@@ -231,7 +237,7 @@ impl<R: ReadAt> Shard<Zstd<R>> {
             let mut expander = take(&idle, Expander::new)?;
             put(self.expand_block(block, &mut expander)?, Part::Block(block))?;
             give_back(&idle, expander);
-            // Relaxed: `each` has joined its threads when the sum is read.
+            // Relaxed is enough: `each` has joined its threads before the sum is read.
             done.fetch_add(1, Ordering::Relaxed);
             Ok(())
         })?;
@@ -244,7 +250,7 @@ impl<R: ReadAt> Shard<Zstd<R>> {
             });
         }
         put(self.part(Part::Tail), Part::Tail)?;
-        Ok(draft)
+        Ok(output)
     }
 }
 
@@ -256,7 +262,7 @@ fn count(got: u64, expected: u64) -> Error {
     }
 }
 
-/// Checks that the seek table gives `frame` the size that the header demands of `part`.
+/// Checks that the seek table states for `frame` the size that the header demands of `part`.
 fn sized(frame: &Extent, part: Part, expected: usize) -> Result<()> {
     if u64::from(frame.raw) == expected as u64 {
         return Ok(());

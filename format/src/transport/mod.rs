@@ -15,19 +15,19 @@ use memmap2::{MmapMut, MmapOptions};
 use crate::header::Layout;
 use crate::{PAGE, Part, Result};
 
-/// What the name of a shard's transport form ends with, after the shard's own name.
-pub const SUFFIX: &str = ".zst";
-/// The longest part of a shard that one frame holds, in bytes: bounds what a reader allocates.
+pub use crate::manifest::TRANSPORT_SUFFIX as SUFFIX;
+
+/// The longest part of a shard that one frame may hold, in bytes. It bounds what a reader allocates.
 pub const MAX_FRAME: u64 = 1 << 28;
 
-/// The part of a shard that each of its frames holds, in order.
+/// The parts of a shard that its frames hold, in order.
 fn parts(layout: &Layout) -> impl Iterator<Item = Part> {
     let blocks = (0..layout.blocks()).map(Part::Block);
     [Part::Header].into_iter().chain(blocks).chain([Part::Tail])
 }
 
-/// Memory for a shard's header and columns, in their places. Its pixels' pages are never touched, so
-/// they take none.
+/// Returns memory for a whole shard of `len` bytes, with the header page filled in. The pages of the
+/// pixels are never touched, so they take no memory.
 fn outline(len: u64, page: &[u8; PAGE]) -> Result<MmapMut> {
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     let mut outline = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;

@@ -1,18 +1,20 @@
+//! Reading at any offset, from a file or from memory.
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes that several threads read at any place: a file, or a copy of one in memory.
+/// Bytes that several threads can read at any offset: a file, or a copy of one in memory.
 ///
-/// A file that is read and not mapped may be cut or fail while it is in use: that is an error then.
+/// If a file that is read, not mapped, is cut or fails while it is in use, the read returns an error.
 pub trait ReadAt {
-    /// How many bytes there are.
+    /// The number of bytes.
     ///
     /// # Errors
     /// Those of the operating system.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -23,7 +25,7 @@ pub trait ReadAt {
     /// Fills `buffer` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// There are not that many, or the operating system refuses.
+    /// [`io::ErrorKind::UnexpectedEof`] if there are too few, or those of the operating system.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
 

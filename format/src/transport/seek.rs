@@ -6,12 +6,12 @@ use super::{MAX_FRAME, ReadAt};
 use crate::le::Le32;
 use crate::{Error, Result};
 
-/// What a skippable frame that holds a seek table begins with.
+/// Magic number at the start of a skippable frame that holds a seek table.
 const SKIPPABLE: u32 = 0x184D_2A5E;
-/// What the file ends with.
+/// Magic number at the end of the file.
 const SEEKABLE: u32 = 0x8F92_EAB1;
 
-/// What comes before the entries.
+/// The fields before the entries.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Head {
@@ -20,17 +20,17 @@ struct Head {
     len: Le32,
 }
 
-/// What comes after the entries.
+/// The fields after the entries.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Foot {
     frames: Le32,
-    /// 0: entries have no checksum. The shard has its own.
+    /// 0: entries have no checksums, because the shard has its own.
     descriptor: u8,
     magic: Le32,
 }
 
-/// Sizes of one frame.
+/// An entry: the sizes of one frame.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Entry {
@@ -42,7 +42,7 @@ const HEAD: u64 = size_of::<Head>() as u64;
 const FOOT: u64 = size_of::<Foot>() as u64;
 const ENTRY: u64 = size_of::<Entry>() as u64;
 
-/// Where a frame lies in the transport file, and how long it is when expanded.
+/// Place of a frame in the transport file, and its length when expanded, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     pub offset: u64,
@@ -51,7 +51,8 @@ pub(super) struct Extent {
 }
 
 impl Entry {
-    /// An entry for a frame of `compressed` bytes that expands to `raw` bytes; `None` past 32 bits.
+    /// Returns the entry for a frame of `compressed` bytes that expands to `raw` bytes; `None` if one
+    /// of them needs more than 32 bits.
     pub fn new(compressed: usize, raw: usize) -> Option<Self> {
         Some(Self {
             compressed: u32::try_from(compressed).ok()?.into(),
@@ -60,7 +61,7 @@ impl Entry {
     }
 }
 
-/// The table's bytes; `None` for more frames than 32 bits can count.
+/// Returns the bytes of the table; `None` for more frames than 32 bits can count.
 pub(super) fn table(entries: &[Entry]) -> Option<Vec<u8>> {
     let body: &[u8] = bytemuck::cast_slice(entries);
     let foot = Foot {
@@ -75,9 +76,9 @@ pub(super) fn table(entries: &[Entry]) -> Option<Vec<u8>> {
     Some([bytemuck::bytes_of(&head), body, bytemuck::bytes_of(&foot)].concat())
 }
 
-/// Reads the table at the end of `source`: every frame lies in the file, they follow one another
-/// without holes, the table follows the last, and none expands to more than [`MAX_FRAME`] bytes.
-/// Takes at most three times as much memory as the file is long.
+/// Reads the table at the end of `source`. It checks that the frames follow one another from byte 0
+/// without holes, that the table follows the last, and that none expands to more than [`MAX_FRAME`]
+/// bytes. Takes at most three times as much memory as the file is long.
 pub(super) fn read(source: &impl ReadAt) -> Result<Vec<Extent>> {
     let wrong = |what, got, expected| Error::SeekTable {
         what,
@@ -112,7 +113,7 @@ pub(super) fn read(source: &impl ReadAt) -> Result<Vec<Extent>> {
             return Err(wrong(what, got.into(), expected));
         }
     }
-    // As many entries as the file has room for, so no forged number gets memory for more.
+    // The file has room for that many entries, so a forged number cannot ask for more memory.
     let count = usize::try_from(frames).map_err(|_| wrong("its number of frames", frames, 0))?;
     let mut entries = vec![Entry::zeroed(); count];
     source.read_exact_at(bytemuck::cast_slice_mut(&mut entries), data + HEAD)?;

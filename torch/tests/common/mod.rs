@@ -1,14 +1,12 @@
 //! What the tests share: a small set of shards that a network can learn, and an observer.
 #![allow(dead_code, reason = "each of the test programs uses a part")]
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
 use tinyres::event::{Event, Observer};
-use tinyres_format::{
-    Class, Columns, Digest, Draws, Manifest, Metadata, Shape, ShardEntry, Split, SplitEntry,
-    Stream, Writer,
-};
+use tinyres_format::{Class, Digest, Draws, SetOptions, SetWriter, Shape, Split, Stream};
 use tinyres_load::{Dataset, Verify};
 use tinyres_torch::config::Config;
 use tinyres_torch::train::Splits;
@@ -66,57 +64,23 @@ pub fn write_boxed(
     (train, val): (usize, usize),
     draw: impl Fn(Split, usize, i64) -> (Vec<u8>, i64, [i32; 4]),
 ) {
-    const SHARD: usize = 48;
-    let fingerprint = Digest::of(format!("{} {train} {val}", classes.len()).as_bytes());
-    let shape = Shape::rgb(SIDE);
-    let mut entries = Vec::new();
+    let options = SetOptions {
+        shape: Shape::rgb(SIDE),
+        classes: classes.to_vec(),
+        creator: "tests".to_owned(),
+        fingerprint: Digest::of(format!("{} {train} {val}", classes.len()).as_bytes()),
+        shard_images: NonZeroU32::new(48).unwrap(),
+    };
+    let mut set = SetWriter::create(dir, options).unwrap();
     for (split, images) in [(Split::Train, train), (Split::Val, val)] {
-        let mut shards = Vec::new();
-        for (index, first) in (0..images).step_by(SHARD).enumerate() {
-            let file = split.shard_name(index);
-            let mut writer = Writer::create(&dir.join(&file), shape).unwrap();
-            let mut columns = Columns::default();
-            for image in first..images.min(first + SHARD) {
-                let class = (image % classes.len()).try_into().unwrap();
-                let (pixels, label, bbox) = draw(split, image, class);
-                writer.append(&pixels).unwrap();
-                columns.labels.push(label);
-                columns.boxes.push(bbox);
-                columns.names.push(format!("{split}_{image}.JPEG"));
-            }
-            let metadata = Metadata {
-                creator: "tests".to_owned(),
-                fingerprint,
-                split,
-                shard: index.try_into().unwrap(),
-                shards: images.div_ceil(SHARD).try_into().unwrap(),
-                grey: 0,
-                refused: Vec::new(),
-                classes: classes.to_vec(),
-            };
-            let shard = writer.finish(&columns, &metadata).unwrap();
-            shards.push(ShardEntry {
-                file,
-                images: shard.images,
-                bytes: shard.bytes,
-                digest: shard.digest,
-            });
+        for image in 0..images {
+            let class = (image % classes.len()).try_into().unwrap();
+            let (pixels, label, bbox) = draw(split, image, class);
+            let name = format!("{split}_{image}.JPEG");
+            set.image(split, &pixels, label, bbox, &name).unwrap();
         }
-        entries.push(SplitEntry {
-            split,
-            images: images as u64,
-            shards,
-        });
     }
-    Manifest::new(
-        "tests".to_owned(),
-        fingerprint,
-        shape,
-        classes.len(),
-        entries,
-    )
-    .save(dir)
-    .unwrap();
+    set.finish().unwrap();
 }
 
 /// Each quarter has a grey of its class's own, under noise.

@@ -1,0 +1,143 @@
+//! Faults in mapped files. They end the process, so each case runs in a process of its own: this test
+//! program again, with the case named in an environment variable.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Barrier;
+
+use nix::sys::signal::{Signal, raise};
+use tinyres::ui::report_faults;
+use tinyres_format::Map;
+
+const CASE: &str = "TINYRES_TEST_FAULT";
+const FILE: &str = "TINYRES_TEST_FILE";
+
+#[expect(unsafe_code, reason = "the test breaks the rule of the map on purpose")]
+fn map(path: &Path) -> Map {
+    // SAFETY: broken on purpose: the file is cut while it is mapped, but nothing read then is used.
+    unsafe { Map::open(path) }.unwrap()
+}
+
+fn touch(map: &Map) {
+    std::hint::black_box(map.iter().fold(0u8, |sum, byte| sum ^ byte));
+}
+
+/// The code of each process. Run as a test, it does nothing.
+#[test]
+fn child() {
+    let Ok(case) = std::env::var(CASE) else {
+        return;
+    };
+    let path = PathBuf::from(std::env::var_os(FILE).unwrap());
+    let other = path.with_file_name("another");
+    fs::write(&other, [1; 8192]).unwrap();
+    let cut = || {
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(5000)
+    };
+    match &case[..] {
+        "one thread" => {
+            report_faults();
+            let maps = [map(&other), map(&path), map(&other)];
+            cut().unwrap();
+            maps.iter().for_each(touch);
+        }
+        "many threads" => {
+            report_faults();
+            let map = map(&path);
+            cut().unwrap();
+            let together = Barrier::new(8);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        together.wait();
+                        touch(&map);
+                    });
+                }
+            });
+        }
+        "not reported" => {
+            let map = map(&path);
+            cut().unwrap();
+            touch(&map);
+        }
+        "mapped before" => {
+            let map = map(&path);
+            report_faults();
+            cut().unwrap();
+            touch(&map);
+        }
+        "no map of ours" => {
+            report_faults();
+            // The foreign map is likely to get the addresses of these, which are unmapped.
+            for _ in 0..3 {
+                drop(map(&path));
+            }
+            let file = File::open(&path).unwrap();
+            #[expect(unsafe_code, reason = "the test breaks the rule of the map on purpose")]
+            // SAFETY: as in `map`.
+            let foreign = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+            cut().unwrap();
+            std::hint::black_box(foreign.iter().fold(0u8, |sum, byte| sum ^ byte));
+        }
+        "sent" => {
+            report_faults();
+            let map = map(&path);
+            raise(Signal::SIGBUS).unwrap();
+            touch(&map);
+        }
+        "whole" => {
+            report_faults();
+            touch(&map(&path));
+        }
+        other => panic!("no case {other}"),
+    }
+}
+
+fn run(case: &str) -> (Output, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("train-00000.bin");
+    fs::write(&path, vec![7; 1 << 20]).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--nocapture"])
+        .env(CASE, case)
+        .env(FILE, &path)
+        .env_remove("CLICOLOR_FORCE")
+        .current_dir(dir.path()) // for the core that the system may dump
+        .output()
+        .unwrap();
+    (output, path)
+}
+
+#[test]
+fn a_fault_in_a_map_names_its_file() {
+    for case in ["one thread", "many threads"] {
+        let (output, path) = run(case);
+        assert_eq!(output.status.code(), Some(1), "{case}: {output:?}");
+        let expected = format!(
+            "error: {}: its bytes can no longer be read: the disk failed, or the file was cut while in use; copy or pack it again\n",
+            path.display()
+        );
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            expected,
+            "{case}"
+        );
+    }
+}
+
+#[test]
+fn any_other_fault_ends_the_program_with_sigbus() {
+    for case in ["not reported", "mapped before", "no map of ours", "sent"] {
+        let (output, _) = run(case);
+        let signal = output.status.signal();
+        assert_eq!(signal, Some(Signal::SIGBUS as i32), "{case}: {output:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{case}");
+    }
+    assert!(run("whole").0.status.success());
+}
