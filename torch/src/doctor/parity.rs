@@ -1,8 +1,8 @@
 //! Compares a training step on a device with torchvision's, and the batches of a placement with single
 //! images.
 //!
-//! `tools/witness/resnet18_golden.py` wrote the golden file with torchvision, in `f64`. It has the formulas of
-//! `initial` and `unit`, which give weights, images and labels from their index alone, so that the file
+//! `tools/witness/resnet18_golden.py` wrote the golden file with torchvision, in `f64`. It has the formulas
+//! of `initial` and `unit`, which give weights, images and labels from their index alone, so that the file
 //! only holds results.
 
 use std::collections::HashMap;
@@ -151,8 +151,8 @@ fn unit(key: u64, dims: &[i64]) -> Result<Tensor> {
     Ok(Tensor::f_from_slice(&values)?.f_view(dims)?)
 }
 
-/// The initial value of the tensor `name`, which is number `k` of the network's state: uniform with He's bound
-/// for layers, near 1 and 0 for batch normalisation.
+/// The initial value of the tensor `name`, number `k` of the network's state: uniform with He's bound for
+/// layers, near 1 and 0 for batch normalisation.
 fn initial(k: u64, name: &str, default: &Tensor) -> Result<Tensor> {
     let dims = default.size();
     if dims.len() > 1 {
@@ -167,9 +167,9 @@ fn initial(k: u64, name: &str, default: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// True if an epoch of `data` from `placement` on `device`, augmented and normalised, agrees with single images
-/// that are gathered, augmented and normalised on the CPU. Only the rounding of the normalisation may
-/// differ.
+/// True if an epoch of `data` from `placement` on `device`, augmented and normalised, agrees with single
+/// images that are gathered, augmented and normalised on the CPU. Only the rounding of the normalisation
+/// may differ.
 pub fn same_batches(data: &Arc<Dataset>, device: Device, placement: Placement) -> Result<bool> {
     const SHIFT: u32 = 4;
     const ROUNDING: f64 = 1e-6;

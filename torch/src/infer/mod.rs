@@ -1,5 +1,5 @@
-//! Uses of trained weights: evaluation on a split, prediction of pictures, export to other tools. Nothing here
-//! trains.
+//! Uses of trained weights: evaluation on a split, prediction of pictures, export to other tools. Nothing
+//! here trains.
 
 pub mod box_score;
 pub mod evaluate;

@@ -33,7 +33,7 @@ pub(super) enum Op {
 
 /// The operations of `network`, the last of which gives the logits.
 pub(super) fn operations(network: &ResNet18) -> Vec<Op> {
-    let mut graph = Graph {
+    let mut graph = GraphBuilder {
         network,
         ops: Vec::new(),
     };
@@ -51,12 +51,12 @@ pub(super) fn operations(network: &ResNet18) -> Vec<Op> {
     graph.ops
 }
 
-struct Graph<'a> {
+struct GraphBuilder<'a> {
     network: &'a ResNet18,
     ops: Vec<Op>,
 }
 
-impl Graph<'_> {
+impl GraphBuilder<'_> {
     /// Appends `op`, and returns its result.
     fn push(&mut self, op: Op) -> ValueId {
         self.ops.push(op);

@@ -38,7 +38,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The extension of its files. That of safetensors is long, so that it does not replace the run's weights.
+    /// The extension of its files. That of safetensors differs from the extension of a run's weights.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {

@@ -1,4 +1,5 @@
-//! Initial weights from a file: of torchvision, of an earlier run, or of any ResNet18 with torchvision's names.
+//! Initial weights from a file: of torchvision, of an earlier run, or of any ResNet18 with torchvision's
+//! names.
 //!
 //! Reads safetensors files and state dicts of `torch.save`, and copies what fits into a network. Which layers
 //! are frozen or have another learning rate is not decided here.

@@ -9,7 +9,9 @@ use prost::Message;
 use tch::{Kind, Tensor};
 use tinyres_load::Normalization;
 
-use self::schema::{Attribute, Dim, Graph, ModelProto, Node, TensorProto, ValueInfo};
+use self::schema::{
+    AttributeProto, Dim, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+};
 use super::Model;
 use super::graph::{Op, ValueId, operations};
 use crate::libtorch::tensors::bytes;
@@ -57,17 +59,17 @@ pub(super) fn encode(about: &About, network: &ResNet18) -> Result<Vec<u8>> {
         }],
         producer_name: "tinyres".to_owned(),
         producer_version: env!("CARGO_PKG_VERSION").to_owned(),
-        graph: Some(Graph {
+        graph: Some(GraphProto {
             nodes: model.nodes,
             name: "resnet18".to_owned(),
             weights: model.weights,
-            inputs: vec![ValueInfo::new(
+            inputs: vec![ValueInfoProto::new(
                 IMAGES,
                 schema::UINT8,
                 images,
                 "RGB, planar, 0 to 255; normalisation is part of the model",
             )],
-            outputs: vec![ValueInfo::new(
+            outputs: vec![ValueInfoProto::new(
                 LOGITS,
                 schema::FLOAT,
                 [Dim::named("batch"), Dim::of(classes)],
@@ -92,13 +94,13 @@ fn name(value: ValueId) -> String {
 
 struct Builder<'a> {
     network: &'a ResNet18,
-    nodes: Vec<Node>,
+    nodes: Vec<NodeProto>,
     weights: Vec<TensorProto>,
 }
 
 impl Builder<'_> {
-    fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) {
-        self.nodes.push(Node {
+    fn node(&mut self, op: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
+        self.nodes.push(NodeProto {
             inputs: inputs.iter().map(|&name| name.to_owned()).collect(),
             outputs: vec![output.to_owned()],
             name: format!("{op}_{}", self.nodes.len()),
@@ -125,7 +127,7 @@ impl Builder<'_> {
         let constant = |values: [f32; 3]| Tensor::from_slice(&values).f_view([1, 3, 1, 1]);
         let scale = self.weight("normalize.scale".to_owned(), &constant(by.scale)?)?;
         let offset = self.weight("normalize.offset".to_owned(), &constant(by.offset)?)?;
-        let to = Attribute::int("to", schema::FLOAT.into());
+        let to = AttributeProto::int("to", schema::FLOAT.into());
         self.node("Cast", &[IMAGES], "levels", vec![to]);
         self.node("Mul", &["levels", &scale], "scaled", Vec::new());
         self.node("Add", &["scaled", &offset], &name(0), Vec::new());
@@ -144,8 +146,8 @@ impl Builder<'_> {
             } => {
                 let (weight, bias) = self.folded(conv, norm)?;
                 let attributes = vec![
-                    Attribute::ints("strides", vec![*stride; 2]),
-                    Attribute::ints("pads", vec![*pad; 4]),
+                    AttributeProto::ints("strides", vec![*stride; 2]),
+                    AttributeProto::ints("pads", vec![*pad; 4]),
                 ];
                 let weight = self.weight(format!("{conv}.weight"), &weight)?;
                 let bias = self.weight(format!("{conv}.bias"), &bias)?;
@@ -154,9 +156,9 @@ impl Builder<'_> {
             Op::Relu(of) => self.node("Relu", &[&name(*of)], &to, Vec::new()),
             Op::MaxPool(of) => {
                 let attributes = vec![
-                    Attribute::ints("kernel_shape", vec![3; 2]),
-                    Attribute::ints("strides", vec![2; 2]),
-                    Attribute::ints("pads", vec![1; 4]),
+                    AttributeProto::ints("kernel_shape", vec![3; 2]),
+                    AttributeProto::ints("strides", vec![2; 2]),
+                    AttributeProto::ints("pads", vec![1; 4]),
                 ];
                 self.node("MaxPool", &[&name(*of)], &to, attributes);
             }
@@ -170,7 +172,7 @@ impl Builder<'_> {
                 let [weight, bias] = ["weight", "bias"].map(|part| format!("{layer}.{part}"));
                 let weight = self.weight(weight.clone(), &self.tensor(&weight)?)?;
                 let bias = self.weight(bias.clone(), &self.tensor(&bias)?)?;
-                let transposed = vec![Attribute::int("transB", 1)];
+                let transposed = vec![AttributeProto::int("transB", 1)];
                 self.node("Gemm", &[&name(*of), &weight, &bias], &to, transposed);
             }
         }

@@ -21,7 +21,7 @@ pub(super) struct ModelProto {
     #[prost(string, tag = "3")]
     pub producer_version: String,
     #[prost(message, optional, tag = "7")]
-    pub graph: Option<Graph>,
+    pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
     pub opset: Vec<Opset>,
     #[prost(message, repeated, tag = "14")]
@@ -48,22 +48,22 @@ pub(super) struct Property {
 
 /// `GraphProto`: nodes in an order in which each comes after those whose values it uses.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Graph {
+pub(super) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeProto>,
     #[prost(string, tag = "2")]
     pub name: String,
     #[prost(message, repeated, tag = "5")]
     pub weights: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    pub inputs: Vec<ValueInfo>,
+    pub inputs: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    pub outputs: Vec<ValueInfo>,
+    pub outputs: Vec<ValueInfoProto>,
 }
 
 /// `NodeProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Node {
+pub(super) struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub inputs: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -73,12 +73,12 @@ pub(super) struct Node {
     #[prost(string, tag = "4")]
     pub op: String,
     #[prost(message, repeated, tag = "5")]
-    pub attributes: Vec<Attribute>,
+    pub attributes: Vec<AttributeProto>,
 }
 
 /// `AttributeProto`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Attribute {
+pub(super) struct AttributeProto {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(int64, tag = "3")]
@@ -89,7 +89,7 @@ pub(super) struct Attribute {
     kind: i32,
 }
 
-impl Attribute {
+impl AttributeProto {
     pub(super) fn int(name: &str, int: i64) -> Self {
         Self {
             name: name.to_owned(),
@@ -124,29 +124,29 @@ pub(super) struct TensorProto {
 
 /// `ValueInfoProto`: an input or output.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ValueInfo {
+pub(super) struct ValueInfoProto {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, optional, tag = "2")]
-    kind: Option<Type>,
+    kind: Option<TypeProto>,
     #[prost(string, tag = "3")]
     doc: String,
 }
 
-impl ValueInfo {
+impl ValueInfoProto {
     pub(super) fn new(
         name: &str,
         element: i32,
         dims: impl IntoIterator<Item = Dim>,
         doc: &str,
     ) -> Self {
-        let shape = Shape {
+        let shape = ShapeProto {
             dims: dims.into_iter().collect(),
         };
         Self {
             name: name.to_owned(),
-            kind: Some(Type {
-                tensor: Some(TensorType {
+            kind: Some(TypeProto {
+                tensor: Some(TensorTypeProto {
                     element,
                     shape: Some(shape),
                 }),
@@ -158,23 +158,23 @@ impl ValueInfo {
 
 /// `TypeProto`, for tensors only.
 #[derive(Clone, PartialEq, Message)]
-struct Type {
+struct TypeProto {
     #[prost(message, optional, tag = "1")]
-    tensor: Option<TensorType>,
+    tensor: Option<TensorTypeProto>,
 }
 
 /// `TypeProto.Tensor`.
 #[derive(Clone, PartialEq, Message)]
-struct TensorType {
+struct TensorTypeProto {
     #[prost(int32, tag = "1")]
     element: i32,
     #[prost(message, optional, tag = "2")]
-    shape: Option<Shape>,
+    shape: Option<ShapeProto>,
 }
 
 /// `TensorShapeProto`.
 #[derive(Clone, PartialEq, Message)]
-struct Shape {
+struct ShapeProto {
     #[prost(message, repeated, tag = "1")]
     dims: Vec<Dim>,
 }
