@@ -1,7 +1,5 @@
-//! What packing and training report while they run: plain data, for whoever watches.
-
-use std::fmt;
-use std::time::Duration;
+//! Progress of long work, reported as plain data to whoever watches. Says nothing about what is packed, drawn or
+//! trained: training has an observer of its own for its figures.
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,123 +20,12 @@ pub enum Event {
     },
     /// The work begun last is over.
     End,
-    /// One optimizer step was taken. Sent where a figure is due, not for every step.
-    Step(Step),
-    /// An epoch was trained and, where due, scored on the validation split.
-    Epoch(Epoch),
+    /// Something to show next to the progress of the work begun last, until there is something newer.
+    Status(String),
     /// Something a person should know.
     Notice(String),
     /// Something that went wrong, and that the work goes on in spite of.
     Warning(String),
-}
-
-/// Figures of one optimizer step.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Step {
-    /// Steps taken since the run began.
-    pub step: u64,
-    /// Epoch that the step belongs to, from 0.
-    pub epoch: u32,
-    /// Images of this epoch that were trained on.
-    pub images: u64,
-    /// Mean training loss of the step's batch.
-    pub loss: f64,
-    /// Learning rate of the step.
-    pub lr: f64,
-    /// Images per second since the last such event.
-    pub images_per_second: f64,
-}
-
-/// Figures of one epoch.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Epoch {
-    /// Epoch, from 0.
-    pub epoch: u32,
-    /// Steps taken since the run began.
-    pub step: u64,
-    /// Side of the images of its last step, in pixels; its scores are of images of that side.
-    pub size: u32,
-    /// Mean training loss over the epoch.
-    pub train_loss: f64,
-    /// Learning rate of the epoch's last step.
-    pub lr: f64,
-    /// Images trained on per second, evaluation left out.
-    pub images_per_second: f64,
-    /// Share of the training time spent waiting for data, 0 to 1.
-    pub wait_share: f64,
-    /// Time the epoch took, evaluation left out.
-    #[serde(serialize_with = "seconds")]
-    pub took: Duration,
-    /// Scores on the validation split, where they were due.
-    #[serde(flatten)]
-    pub val: Option<Score>,
-}
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Counted from 1, as the bar above it does, and short enough for 80 columns.
-        write!(
-            f,
-            "epoch {:>2}  loss {:.3}",
-            self.epoch + 1,
-            self.train_loss
-        )?;
-        if let Some(val) = self.val {
-            let (top1, top5) = (100.0 * val.top1, 100.0 * val.top5);
-            write!(
-                f,
-                "  val {:.3}  top-1 {top1:5.2}%  top-5 {top5:5.2}%",
-                val.val_loss
-            )?;
-        }
-        let wait = 100.0 * self.wait_share;
-        write!(f, "  {:.0} img/s  wait {wait:.1}%", self.images_per_second)?;
-        match self.val.and_then(|val| val.boxes) {
-            Some(boxes) => write!(f, "\n          {boxes}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// How a model does on a split.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Score {
-    /// Mean cross-entropy, without label smoothing.
-    pub val_loss: f64,
-    /// Share of images whose label is the likeliest class, 0 to 1.
-    pub top1: f64,
-    /// Share of images whose label is among the five likeliest classes, 0 to 1.
-    pub top5: f64,
-    /// How its boxes do, where it predicts any.
-    #[serde(flatten)]
-    pub boxes: Option<BoxScore>,
-}
-
-/// How the boxes that a model predicts do on a split: over the images that have one.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct BoxScore {
-    /// Mean intersection over union with the image's box, 0 to 1.
-    pub mean_iou: f64,
-    /// Localisation accuracy with the class known: share of images whose intersection over union is
-    /// at least 0.5, 0 to 1.
-    pub gt_known_loc: f64,
-    /// Top-1 localisation accuracy: the likeliest class is right as well, 0 to 1.
-    pub top1_loc: f64,
-}
-
-impl fmt::Display for BoxScore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (known, top1) = (100.0 * self.gt_known_loc, 100.0 * self.top1_loc);
-        let iou = self.mean_iou;
-        write!(
-            f,
-            "mean IoU {iou:.3}  IoU >= 0.5 {known:5.2}%  top-1 loc {top1:5.2}%"
-        )
-    }
-}
-
-fn seconds<S: serde::Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_f64(duration.as_secs_f64())
 }
 
 /// Whoever watches: a terminal, a log of JSON lines, a test.

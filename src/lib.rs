@@ -8,6 +8,7 @@ pub mod event;
 mod faults;
 pub mod inspect;
 pub mod pack;
+pub mod picture;
 pub mod sample;
 mod scratch;
 pub mod source;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::event::{Epoch, Event, Observer};
+use crate::event::{Event, Observer};
 
 /// How results are written to stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,13 +66,6 @@ impl Ui {
             out.flush()
         })
     }
-
-    fn epoch(&self, epoch: &Epoch) -> io::Result<()> {
-        match self.output {
-            Output::Text => self.line(&epoch.to_string()),
-            Output::Json => self.line(&serde_json::to_string(epoch)?),
-        }
-    }
 }
 
 impl Observer for Ui {
@@ -103,13 +96,7 @@ impl Observer for Ui {
             }
             Event::Advance { done } => self.bar.set_position(*done),
             Event::End => self.bar.finish_and_clear(),
-            Event::Step(step) => self
-                .bar
-                .set_prefix(format!("  loss {:.3}  lr {:.2e}", step.loss, step.lr)),
-            Event::Epoch(epoch) => {
-                // A reader that went away is met again, and reported, when the result is written.
-                let _ = self.epoch(epoch);
-            }
+            Event::Status(text) => self.bar.set_prefix(format!("  {text}")),
             Event::Warning(text) => self.warn(text),
             Event::Notice(text) => {
                 if !self.quiet {

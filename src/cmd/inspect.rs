@@ -2,7 +2,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use tinyres::inspect::{Panel, Picture, Sample, Set};
+use tinyres::inspect::{Sample, Set};
+use tinyres::picture::{Panel, Picture};
 use tinyres::ui::Ui;
 use tinyres_format::{Split, publish};
 

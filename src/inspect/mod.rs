@@ -2,7 +2,6 @@
 //! values that display themselves. A set is opened even if parts of it are damaged or missing; what is
 //! wrong becomes a list of problems.
 
-mod picture;
 mod report;
 mod sample;
 mod verify;
@@ -17,7 +16,6 @@ use tinyres_format::{BLOCK_IMAGES, Class, Digest, Manifest, Part, Shape, Shard, 
 
 use crate::transport;
 
-pub use picture::{Panel, Picture};
 pub use report::Report;
 pub use sample::Sample;
 pub use verify::{Damage, Verification};
@@ -64,9 +62,6 @@ pub enum Error {
         /// The image asked for.
         image: u64,
     },
-    /// The picture could not be encoded.
-    #[error("cannot encode a PNG: {0}")]
-    Png(#[from] png::EncodingError),
 }
 
 /// A fault that does not keep the rest of the set from being shown.

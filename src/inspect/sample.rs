@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Error, Member, Result, Set};
+use crate::picture::Panel;
 use crate::text::Count;
 use tinyres_format::{Class, Draws, LeI32, Shape, Split, Stream};
 
@@ -36,6 +37,17 @@ pub struct Sample<'a> {
     /// Pixels, `u8 [channels, height, width]`.
     #[serde(skip)]
     pub pixels: Cow<'a, [u8]>,
+}
+
+/// With a word for the class as caption, or the image's name if it has no class.
+impl<'a> From<&'a Sample<'_>> for Panel<'a> {
+    fn from(sample: &'a Sample<'_>) -> Self {
+        let words = sample.class.map_or(sample.name, |class| &class.name);
+        Self {
+            bbox: sample.bbox,
+            ..Self::new(sample.shape, &sample.pixels, words)
+        }
+    }
 }
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {

@@ -12,8 +12,7 @@ use tch::{Device, Kind, Tensor};
 use tinyres_format::{Draws, Split, Stream};
 use tinyres_load::{Dataset, Verify, shuffled};
 use tinyres_torch::config::Normalize;
-use tinyres_torch::input::augment::{Augment, Normalizer};
-use tinyres_torch::input::feed::Feed;
+use tinyres_torch::input::{FlipShift, Normalizer};
 use tinyres_torch::libtorch::device::Placement;
 
 #[path = "../tests/common/mod.rs"]
@@ -57,7 +56,7 @@ fn feeding(criterion: &mut Criterion) {
     let all = Tensor::from_slice(&all).view([-1, sides[0], sides[1], sides[2]]);
     let ids: Vec<i64> = order()[..images].iter().copied().map(i64::from).collect();
     let ids = Tensor::from_slice(&ids).view([-1, 512]);
-    let feed = Feed::new(Arc::clone(&data), Device::Cpu, Placement::Resident).expect("memory");
+    let feed = common::feed(&data, false, Placement::Resident);
     by_turns(
         &mut group,
         "pass",
@@ -86,7 +85,7 @@ fn feeding(criterion: &mut Criterion) {
     let planar = all.narrow(0, 0, 512).copy();
     let ids: Vec<u32> = (0..512).collect();
     let draws = Draws::new(0, Stream::Augment, 0);
-    let augment = Augment::new(
+    let moves = FlipShift::new(
         true,
         4,
         draws,
@@ -94,7 +93,7 @@ fn feeding(criterion: &mut Criterion) {
         (shape.height, shape.width),
         Device::Cpu,
     );
-    let moved = augment
+    let moved = moves
         .expect("tensors")
         .expect("moves")
         .apply(&planar, &(0..512));

@@ -10,21 +10,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{Ear, SIDE, config};
+use common::{Recorder, SIDE, config, train};
 use tch::{Device, Kind, Tensor};
-use tinyres::event::{Epoch, Event};
 use tinyres_format::{Draws, Split, Stream};
 use tinyres_torch::infer::box_score::overlap;
 use tinyres_torch::infer::evaluate::evaluate;
 use tinyres_torch::infer::tta::Tta;
-use tinyres_torch::input::augment::Augment;
-use tinyres_torch::input::feed::{Batch, Feed};
+use tinyres_torch::input::{Batch, FlipShift, Pipeline};
 use tinyres_torch::libtorch::device::Placement;
 use tinyres_torch::net::boxes::{self, Weights, edges, giou, iou, to_centres, to_edges};
 use tinyres_torch::net::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
-use tinyres_torch::train::{Splits, train};
+use tinyres_torch::train::{Epoch, Splits};
 
 /// A box of inclusive pixels in a square of `side`, drawn from `draws`.
 fn random_box(draws: Draws, side: u64) -> [i32; 4] {
@@ -255,13 +253,13 @@ fn boxes_move_with_their_pixels() {
     let images = Tensor::from_slice(&planes).view([200, 3, 12, 16]);
     let mut gone = 0;
     for (flip, shift) in [(true, 0), (false, 3), (true, 5)] {
-        let augment = Augment::new(flip, shift, draws, &ids, SIDES, Device::Cpu);
-        let augment = augment.unwrap().unwrap();
+        let moves = FlipShift::new(flip, shift, draws, &ids, SIDES, Device::Cpu);
+        let moves = moves.unwrap().unwrap();
         // A range that does not start at 0, so that it is used.
         let at = 50..200;
-        let moved = augment.apply(&images.narrow(0, 50, 150), &at).unwrap();
+        let moved = moves.apply(&images.narrow(0, 50, 150), &at).unwrap();
         let moved = Vec::<u8>::try_from(moved.contiguous().view([-1])).unwrap();
-        let boxes = augment.move_boxes(&tensor(&all[50..]), &at).unwrap();
+        let boxes = moves.move_boxes(&tensor(&all[50..]), &at).unwrap();
         let boxes = numbers(&boxes);
         for (pixels, edges) in moved.chunks(3 * height * width).zip(boxes.chunks(4)) {
             let scaled = [
@@ -394,13 +392,9 @@ fn quarters(dir: &Path, train: usize, val: usize) -> Splits {
 fn run(dir: &Path, name: &str, flags: &str, data: &Splits) -> Vec<Epoch> {
     let fingerprint = data.train.fingerprint();
     let mut run = Run::create(&dir.join(name), config(flags), dir, fingerprint).unwrap();
-    let mut ear = Ear::default();
-    train(&mut run, None, data, &mut ear, &AtomicBool::new(false)).unwrap();
-    let epoch = |event: &Event| match event {
-        Event::Epoch(epoch) => Some(*epoch),
-        _ => None,
-    };
-    ear.events.iter().filter_map(epoch).collect()
+    let mut recorder = Recorder::default();
+    train(&mut run, None, data, &mut recorder, &AtomicBool::new(false)).unwrap();
+    recorder.epochs
 }
 
 #[test]
@@ -421,10 +415,9 @@ fn boxes_are_learnt_and_scored() {
     for (got, expected) in net.mean_box().unwrap().unwrap().iter().zip(expected) {
         assert!((got - expected).abs() < 1e-6, "{got}, expected {expected}");
     }
-    let inputs = checkpoint
-        .about
-        .inputs(data.val.shape(), Device::Cpu)
-        .unwrap();
+    let about = &checkpoint.about;
+    let (size, normalize) = (about.position.size, about.config.normalize);
+    let pipeline = Pipeline::evaluation(data.val.shape(), size, normalize, Device::Cpu).unwrap();
 
     // Computed image by image, with IoUs on the host.
     let (mut ious, mut found, mut both) = (Vec::new(), 0, 0);
@@ -438,9 +431,10 @@ fn boxes_are_learnt_and_scored() {
             labels: Tensor::from_slice(&[0_i64]),
             boxes: None,
             at: 0..1,
+            number: 0,
         };
-        let x = inputs.apply(&batch).unwrap();
-        let outputs = tch::no_grad(|| net.outputs(&x, false)).unwrap();
+        let examples = pipeline.apply(&batch).unwrap();
+        let outputs = tch::no_grad(|| net.outputs(&examples.images, false)).unwrap();
         if !boxes::is_box(&truth) {
             continue;
         }
@@ -459,9 +453,8 @@ fn boxes_are_learnt_and_scored() {
         ious.push(iou);
     }
     for placement in [Placement::Mapped, Placement::Resident] {
-        let feed = Feed::new(Arc::clone(&data.val), Device::Cpu, placement).unwrap();
-        let feed = feed.with_boxes().unwrap();
-        let mut scores_now = evaluate(&net, &feed, &inputs, Tta::None, SEVEN, &mut ()).unwrap();
+        let feed = common::feed(&data.val, true, placement);
+        let mut scores_now = evaluate(&net, &feed, &pipeline, Tta::None, SEVEN, &mut ()).unwrap();
         let scored = scores_now.boxes.as_mut().unwrap();
         assert_eq!(scored.images, ious.len());
         let mean = ious.iter().sum::<f64>() / fraction(ious.len(), 1);
@@ -493,7 +486,7 @@ fn training_boxes_on_a_set_without_boxes_is_refused() {
         train: Arc::new(common::open(dir.path(), Split::Train)),
         val: Arc::new(common::open(dir.path(), Split::Val)),
     };
-    let error = tinyres_torch::train::check(&config("boxes = true\nbatch = 5"), &data);
+    let error = tinyres_torch::train::check(&config("boxes = true\nbatch = 5"), &data, Device::Cpu);
     let error = error.unwrap_err().to_string();
     assert!(
         error.contains("boxes is true, expected false, as no image"),

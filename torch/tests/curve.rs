@@ -15,14 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{Ear, config, open};
-use tinyres::event::Event;
+use common::{Recorder, config, open, train};
 use tinyres::pack::{self, Resize};
 use tinyres::sample;
 use tinyres::source::Source;
 use tinyres_format::Split;
 use tinyres_torch::run::Run;
-use tinyres_torch::train::{Splits, train};
+use tinyres_torch::train::Splits;
 
 /// 480 images of four classes in batches of 16: ten epochs of 30 steps.
 const FLAGS: &str = "batch = 16\nepochs = 10\nlr = 0.05\nsizes = 'full'\nprecision = 'f32'\neval_every = 10\ntensorboard = false\nthreads = 2";
@@ -78,13 +77,9 @@ fn curve(dir: &Path, data: &Splits, flags: &str) -> [f64; 4] {
         data.train.fingerprint(),
     )
     .unwrap();
-    let mut ear = Ear::default();
-    train(&mut run, None, data, &mut ear, &AtomicBool::new(false)).unwrap();
-    let epoch = |event: &Event| match event {
-        Event::Epoch(epoch) => Some(*epoch),
-        _ => None,
-    };
-    let epochs: Vec<_> = ear.events.iter().filter_map(epoch).collect();
+    let mut recorder = Recorder::default();
+    train(&mut run, None, data, &mut recorder, &AtomicBool::new(false)).unwrap();
+    let epochs = recorder.epochs;
     assert_eq!((epochs.len(), epochs[9].step), (10, 300));
     [
         epochs[0].train_loss,

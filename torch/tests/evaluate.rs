@@ -4,24 +4,20 @@
 mod common;
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{Ear, config};
+use common::{Recorder, config, train};
 use tch::{Device, Kind, Tensor};
 use tinyres::event::Event;
 use tinyres_torch::Error;
 use tinyres_torch::config::Normalize;
 use tinyres_torch::infer::evaluate::evaluate;
 use tinyres_torch::infer::tta::Tta;
-use tinyres_torch::input::augment::Normalizer;
-use tinyres_torch::input::feed::Feed;
-use tinyres_torch::input::inputs::Inputs;
+use tinyres_torch::input::{Normalizer, Pipeline, Targets};
 use tinyres_torch::libtorch::device::Placement;
 use tinyres_torch::net::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
-use tinyres_torch::train::train;
 
 const SEVEN: NonZeroUsize = NonZeroUsize::new(7).unwrap();
 
@@ -45,7 +41,8 @@ fn scores_agree_with_single_images() {
     // Shards of 48 images: batches of 7 end at the shards' ends, and the last of all is smaller.
     let data = common::splits(dir.path(), 8, 8, 60).val;
     let net = network(8);
-    let inputs = Inputs::new((32, 32), 32, Normalize::Imagenet, Device::Cpu).unwrap();
+    let imagenet = Normalize::Imagenet;
+    let pipeline = Pipeline::evaluation(data.shape(), 32, imagenet, Device::Cpu).unwrap();
     let normalizer = Normalizer::new(Normalize::Imagenet, Device::Cpu).unwrap();
     let (mut losses, mut first, mut five) = (Vec::new(), 0, 0);
     let mut right = [0; 8];
@@ -67,9 +64,9 @@ fn scores_agree_with_single_images() {
         five += usize::from(above < 5);
     }
     for placement in [Placement::Mapped, Placement::Resident] {
-        let feed = Feed::new(Arc::clone(&data), Device::Cpu, placement).unwrap();
-        let mut ear = Ear::default();
-        let scores = evaluate(&net, &feed, &inputs, Tta::None, SEVEN, &mut ear).unwrap();
+        let feed = common::feed(&data, false, placement);
+        let mut recorder = Recorder::default();
+        let scores = evaluate(&net, &feed, &pipeline, Tta::None, SEVEN, &mut recorder).unwrap();
         assert_eq!((scores.images, scores.split.as_str()), (60, "val"));
         let mean = losses.iter().sum::<f64>() / 60.0;
         assert!((scores.loss - mean).abs() < 1e-5, "{} {mean}", scores.loss);
@@ -86,7 +83,7 @@ fn scores_agree_with_single_images() {
             60
         );
         assert_eq!(scores.worst()[0].correct, *right.iter().min().unwrap());
-        assert!(ear.events.contains(&Event::Advance { done: 60 }));
+        assert!(recorder.events.contains(&Event::Advance { done: 60 }));
     }
 }
 
@@ -94,7 +91,7 @@ fn scores_agree_with_single_images() {
 fn mapped_batches_are_views_of_the_map() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 8, 60).val;
-    let feed = Feed::new(Arc::clone(&data), Device::Cpu, Placement::Auto).unwrap();
+    let feed = common::feed(&data, false, Placement::Auto);
     assert_eq!(feed.placement(), Placement::Mapped);
     let own: Vec<_> = data
         .sequential(7)
@@ -124,12 +121,16 @@ fn final_weights_score_as_the_last_epoch_reported() {
     let config = config("epochs = 1\nbatch = 10\nlr = 0.01\nnormalize = 'none'");
     let fingerprint = data.train.fingerprint();
     let mut run = Run::create(&path, config.clone(), dir.path(), fingerprint).unwrap();
-    let mut ear = Ear::default();
-    train(&mut run, None, &data, &mut ear, &AtomicBool::new(false)).unwrap();
-    let said = ear.events.iter().find_map(|event| match event {
-        Event::Epoch(epoch) => epoch.val,
-        _ => None,
-    });
+    let mut recorder = Recorder::default();
+    train(
+        &mut run,
+        None,
+        &data,
+        &mut recorder,
+        &AtomicBool::new(false),
+    )
+    .unwrap();
+    let said = recorder.epochs[0].val;
 
     let weights = Run::weights(&path).unwrap();
     assert_eq!(weights, path.join("final.safetensors"));
@@ -141,11 +142,11 @@ fn final_weights_score_as_the_last_epoch_reported() {
         (7, fingerprint)
     );
     let net = checkpoint.network(Device::Cpu).unwrap();
-    let feed = Feed::new(data.val, Device::Cpu, Placement::Auto).unwrap();
-    let inputs = (checkpoint.about)
-        .inputs(feed.data().shape(), Device::Cpu)
-        .unwrap();
-    let scores = evaluate(&net, &feed, &inputs, Tta::None, SEVEN, &mut ear).unwrap();
+    let feed = common::feed(&data.val, false, Placement::Auto);
+    let about = &checkpoint.about;
+    let (size, normalize) = (about.position.size, about.config.normalize);
+    let pipeline = Pipeline::evaluation(data.val.shape(), size, normalize, Device::Cpu).unwrap();
+    let scores = evaluate(&net, &feed, &pipeline, Tta::None, SEVEN, &mut recorder).unwrap();
     let said = said.unwrap();
     assert_eq!((scores.top1, scores.top5), (said.top1, said.top5));
     assert!((scores.loss - said.val_loss).abs() < 1e-6);
@@ -173,7 +174,7 @@ fn other_classes_or_another_order_are_refused() {
         &mut run,
         None,
         &data,
-        &mut Ear::default(),
+        &mut Recorder::default(),
         &AtomicBool::new(false),
     )
     .unwrap();
@@ -199,10 +200,8 @@ fn images_without_labels_are_refused_by_name() {
     common::write_labelled(dir.path(), &common::wnids(3), (10, 10), |image, label| {
         if image == 7 { -1 } else { label }
     });
-    let data = Arc::new(common::open(dir.path(), tinyres_format::Split::Val));
-    let error = Feed::new(data, Device::Cpu, Placement::Auto)
-        .unwrap_err()
-        .to_string();
+    let data = common::open(dir.path(), tinyres_format::Split::Val);
+    let error = Targets::read(&data, false).unwrap_err().to_string();
     assert!(
         error.contains("val: image 7 (val_7.JPEG) has no label"),
         "{error}"

@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
 
-use common::{Ear, SIDE, config};
+use common::{Recorder, SIDE, config, train};
 use serde_json::{Value, json};
 use tch::{CModule, Device, Tensor};
 use tinyres::event::Event;
 use tinyres_torch::infer::export::{Target, export};
-use tinyres_torch::input::augment::Normalizer;
+use tinyres_torch::input::Normalizer;
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
-use tinyres_torch::train::train;
 
 /// Largest difference of logits, which are about 1.
 const TOLERANCE: f64 = 1e-4;
@@ -40,7 +39,7 @@ fn trained(dir: &Path, flags: &str) -> PathBuf {
     let fingerprint = data.train.fingerprint();
     let mut record = Run::create(&run, config(&flags), dir, fingerprint).unwrap();
     let stop = AtomicBool::new(false);
-    train(&mut record, None, &data, &mut Ear::default(), &stop).unwrap();
+    train(&mut record, None, &data, &mut Recorder::default(), &stop).unwrap();
     run
 }
 
@@ -59,19 +58,19 @@ fn examples(checkpoint: &Checkpoint) -> (Tensor, Tensor) {
 fn prepare(dir: &Path, flags: &str) {
     let checkpoint = Checkpoint::load(&Run::weights(&trained(dir, flags)).unwrap()).unwrap();
     let (images, logits) = examples(&checkpoint);
-    let mut ear = Ear::default();
+    let mut recorder = Recorder::default();
     for (target, name) in [
         (Target::TorchScript, "model.pt"),
         (Target::Safetensors, "model.safetensors"),
         (Target::Onnx, "model.onnx"),
     ] {
-        let file = export(&checkpoint, target, &mut ear).unwrap();
+        let file = export(&checkpoint, target, &mut recorder).unwrap();
         let again = export(&checkpoint, target, &mut ()).unwrap();
         assert!(file == again, "{target}: not the same bytes again");
         std::fs::write(dir.join(name), file).unwrap();
     }
     // The last line of the notice is the Python code that torchvision's network needs.
-    let stem = ear.events.iter().find_map(|event| match event {
+    let stem = recorder.events.iter().find_map(|event| match event {
         Event::Notice(text) if text.contains("load_state_dict") => text.lines().last(),
         _ => None,
     });

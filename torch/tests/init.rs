@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use common::{Ear, config};
+use common::{Recorder, config, train};
 use tch::{Device, Kind, Tensor};
 use tinyres::event::Event;
 use tinyres_format::{Class, Digest};
@@ -16,8 +16,8 @@ use tinyres_torch::Error;
 use tinyres_torch::net::{ResNet18, Spec, Stem};
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
+use tinyres_torch::train::Splits;
 use tinyres_torch::train::init::{self, Init};
-use tinyres_torch::train::{Splits, train};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -174,9 +174,9 @@ fn run(dir: &Path, flags: &str, data: &Splits) -> (Checkpoint, Vec<String>) {
     init::settle(&mut config, data.train.classes()).unwrap();
     let mut run =
         Run::create(dir, config, dir.parent().unwrap(), data.train.fingerprint()).unwrap();
-    let mut ear = Ear::default();
-    train(&mut run, None, data, &mut ear, &AtomicBool::new(false)).unwrap();
-    let notices = ear.events.into_iter().filter_map(|event| match event {
+    let mut recorder = Recorder::default();
+    train(&mut run, None, data, &mut recorder, &AtomicBool::new(false)).unwrap();
+    let notices = recorder.events.into_iter().filter_map(|event| match event {
         Event::Notice(text) => Some(text),
         _ => None,
     });
@@ -270,8 +270,8 @@ fn resume_does_not_need_the_file() {
         .unwrap()
     };
     let go = |run: &mut Run, from: Option<&Checkpoint>, stop: bool| {
-        let mut ear = Ear::default();
-        train(run, from, &data, &mut ear, &AtomicBool::new(stop)).map(drop)
+        let mut recorder = Recorder::default();
+        train(run, from, &data, &mut recorder, &AtomicBool::new(stop)).map(drop)
     };
     let mut whole = begin("whole");
     go(&mut whole, None, false).unwrap();

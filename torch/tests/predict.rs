@@ -9,15 +9,14 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::AtomicBool;
 
-use common::{Ear, SIDE, config};
+use common::{Recorder, SIDE, config, train};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use tinyres::{pack, source::Source};
 use tinyres_format::Split;
-use tinyres_torch::input::augment::Normalizer;
+use tinyres_torch::input::Normalizer;
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
-use tinyres_torch::train::train;
 
 const CLASSES: usize = 6;
 /// JPEGs and PNGs of many sizes, some of them turned by EXIF.
@@ -32,7 +31,7 @@ fn trained() -> tempfile::TempDir {
     let fingerprint = data.train.fingerprint();
     let mut run = Run::create(&run, config, dir.path(), fingerprint).unwrap();
     let stop = AtomicBool::new(false);
-    train(&mut run, None, &data, &mut Ear::default(), &stop).unwrap();
+    train(&mut run, None, &data, &mut Recorder::default(), &stop).unwrap();
     dir
 }
 

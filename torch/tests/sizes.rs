@@ -7,15 +7,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use common::{Ear, config};
-use tinyres::event::Event;
+use common::{Recorder, config, train};
 use tinyres::pack::{Config, Resize, pack};
 use tinyres::sample;
 use tinyres::source::Source;
 use tinyres_format::{Shape, Split};
 use tinyres_load::{Dataset, Verify};
 use tinyres_torch::run::Run;
-use tinyres_torch::train::{Splits, train};
+use tinyres_torch::train::Epoch;
+use tinyres_torch::train::Splits;
 
 /// 32 pixels is CIFAR-10; 128 and 160 are usual for Imagenette.
 #[test]
@@ -59,9 +59,20 @@ fn sets_of_32_128_and_160_pixels_pack_and_train() {
         let run = dir.path().join(format!("run-{side}"));
         let flags = config("max_steps = 2\nbatch = 8\nstem = 'imagenet'");
         let mut run = Run::create(&run, flags, &shards, data.train.fingerprint()).unwrap();
-        let mut ear = Ear::default();
-        train(&mut run, None, &data, &mut ear, &AtomicBool::new(false)).unwrap();
-        let learnt = |event: &Event| matches!(event, Event::Epoch(epoch) if epoch.train_loss.is_finite() && epoch.val.is_some());
-        assert!(ear.events.iter().any(learnt), "{side}: {:?}", ear.events);
+        let mut recorder = Recorder::default();
+        train(
+            &mut run,
+            None,
+            &data,
+            &mut recorder,
+            &AtomicBool::new(false),
+        )
+        .unwrap();
+        let learnt = |epoch: &Epoch| epoch.train_loss.is_finite() && epoch.val.is_some();
+        assert!(
+            recorder.epochs.iter().any(learnt),
+            "{side}: {:?}",
+            recorder.epochs
+        );
     }
 }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Ear, config};
+use common::{Recorder, config, train};
 use tinyres_torch::run::Run;
-use tinyres_torch::train::{Splits, train};
+use tinyres_torch::train::Splits;
 
 /// CRC-32C of RFC 3720, bit by bit, with the mask of TensorFlow's `crc32c.h`.
 fn masked_crc(data: &[u8]) -> u32 {
@@ -133,22 +133,22 @@ fn broken_run(dir: &Path, data: &Splits, saved: u64) -> PathBuf {
     let path = dir.join("run");
     let mut run = Run::create(&path, config(FLAGS), dir, data.train.fingerprint()).unwrap();
     let flag = AtomicBool::new(false);
-    let mut ear = Ear {
+    let mut recorder = Recorder {
         at_step: Some(Box::new(|step| {
             flag.store(step == saved, Ordering::Relaxed)
         })),
-        ..Ear::default()
+        ..Recorder::default()
     };
-    train(&mut run, None, data, &mut ear, &flag).unwrap();
-    drop(ear);
+    train(&mut run, None, data, &mut recorder, &flag).unwrap();
+    drop(recorder);
     let checkpoint = fs::read(path.join("last.safetensors")).unwrap();
     let go = || {
         let (mut run, from) = Run::resume(&path).unwrap();
-        let mut ear = Ear {
+        let mut recorder = Recorder {
             at_step: Some(Box::new(|step| flag.store(step == 3, Ordering::Relaxed))),
-            ..Ear::default()
+            ..Recorder::default()
         };
-        train(&mut run, from.as_ref(), data, &mut ear, &flag).unwrap();
+        train(&mut run, from.as_ref(), data, &mut recorder, &flag).unwrap();
     };
     flag.store(false, Ordering::Relaxed);
     go();

@@ -7,30 +7,29 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Ear, config};
-use tinyres::event::{Epoch, Event};
+use common::{Recorder, config, train};
 use tinyres_load::shuffled;
 use tinyres_torch::Error;
 use tinyres_torch::run::Run;
-use tinyres_torch::train::{Outcome, Splits, train};
+use tinyres_torch::train::{Outcome, Splits};
 
 /// Begins a run, and trains until step `stop` or to the end.
 fn begin(run: &Path, flags: &str, data: &Splits, set: &Path, stop: Option<u64>) -> Outcome {
     let mut run = Run::create(run, config(flags), set, data.train.fingerprint()).unwrap();
     let flag = AtomicBool::new(false);
-    let mut ear = Ear {
+    let mut recorder = Recorder {
         at_step: Some(Box::new(|step| {
             flag.store(Some(step) == stop, Ordering::Relaxed);
         })),
-        ..Ear::default()
+        ..Recorder::default()
     };
-    train(&mut run, None, data, &mut ear, &flag).unwrap()
+    train(&mut run, None, data, &mut recorder, &flag).unwrap()
 }
 
 fn resume(run: &Path, data: &Splits) -> Outcome {
     let (mut run, from) = Run::resume(run).unwrap();
     let go = AtomicBool::new(false);
-    train(&mut run, from.as_ref(), data, &mut Ear::default(), &go).unwrap()
+    train(&mut run, from.as_ref(), data, &mut Recorder::default(), &go).unwrap()
 }
 
 /// The metrics of a run without those that a clock gave.
@@ -49,14 +48,6 @@ fn metrics(run: &Path) -> Vec<serde_json::Value> {
 
 fn weights(run: &Path) -> Vec<u8> {
     std::fs::read(run.join("final.safetensors")).unwrap()
-}
-
-fn epochs(ear: &Ear<'_>) -> Vec<Epoch> {
-    let epoch = |event: &Event| match event {
-        Event::Epoch(epoch) => Some(*epoch),
-        _ => None,
-    };
-    ear.events.iter().filter_map(epoch).collect()
 }
 
 /// 70 images make 8 steps of 8, and 6 images that each epoch leaves out.
@@ -144,9 +135,16 @@ fn a_small_set_is_learnt() {
     let flags = "epochs = 8\nbatch = 16\nlr = 0.05\nflip = false\nshift = 1";
     let path = dir.path().join("run");
     let mut run = Run::create(&path, config(flags), dir.path(), data.train.fingerprint()).unwrap();
-    let mut ear = Ear::default();
-    train(&mut run, None, &data, &mut ear, &AtomicBool::new(false)).unwrap();
-    let epochs = epochs(&ear);
+    let mut recorder = Recorder::default();
+    train(
+        &mut run,
+        None,
+        &data,
+        &mut recorder,
+        &AtomicBool::new(false),
+    )
+    .unwrap();
+    let epochs = recorder.epochs;
     assert_eq!(epochs.len(), 8);
     let (first, last) = (epochs[0], epochs[7]);
     assert!(last.train_loss < 0.6 * first.train_loss, "{epochs:#?}");
@@ -201,8 +199,15 @@ fn what_cannot_be_trained_is_refused() {
         let path = dir.path().join(begun.to_string());
         let mut run =
             Run::create(&path, config(flags), dir.path(), data.train.fingerprint()).unwrap();
-        let mut ear = Ear::default();
-        train(&mut run, None, &data, &mut ear, &AtomicBool::new(false)).unwrap_err()
+        let mut recorder = Recorder::default();
+        train(
+            &mut run,
+            None,
+            &data,
+            &mut recorder,
+            &AtomicBool::new(false),
+        )
+        .unwrap_err()
     };
     for (flags, part) in [
         ("batch = 71", "batch is 71, expected at most the 70 images"),

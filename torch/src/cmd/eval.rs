@@ -10,7 +10,7 @@ use tinyres_format::Split;
 use tinyres_load::Verify;
 use tinyres_torch::infer::evaluate::evaluate;
 use tinyres_torch::infer::tta::Tta;
-use tinyres_torch::input::feed::Feed;
+use tinyres_torch::input::{Feed, Pipeline, Targets};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
@@ -70,13 +70,13 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     if let Some(precision) = args.precision {
         model = model.with_precision(precision);
     }
-    let mut feed = Feed::new(data, device, Placement::Auto)?;
     let mean_box = model.mean_box()?;
-    if mean_box.is_some() {
-        feed = feed.with_boxes()?;
-    }
-    let inputs = checkpoint.about.inputs(feed.data().shape(), device)?;
-    let mut evaluation = evaluate(&model, &feed, &inputs, args.tta, args.batch, ui)?;
+    let targets = Targets::read(&data, mean_box.is_some())?;
+    let about = &checkpoint.about;
+    let (size, normalize) = (about.position.size, about.config.normalize);
+    let pipeline = Pipeline::evaluation(data.shape(), size, normalize, device)?;
+    let feed = Feed::new(data, targets, device, Placement::Auto)?;
+    let mut evaluation = evaluate(&model, &feed, &pipeline, args.tta, args.batch, ui)?;
     if let (Some(boxes), Some(mean)) = (&mut evaluation.boxes, mean_box) {
         boxes.compare(mean);
     }

@@ -12,8 +12,8 @@ use std::thread;
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use tinyres::event::{Event, Observer};
-use tinyres::inspect::{self, Panel};
 use tinyres::pack::Resize;
+use tinyres::picture::{self, Panel};
 use tinyres::source::{self, Problems};
 use tinyres::text::Count;
 use tinyres::ui::Ui;
@@ -82,7 +82,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     if let Some(threads) = args.threads {
         tinyres_torch::set_threads(threads.get());
     }
-    let drawn = NonZeroU32::new(inspect::Picture::side(total.unwrap_or(MAX_DRAWN)));
+    let drawn = NonZeroU32::new(picture::Picture::side(total.unwrap_or(MAX_DRAWN)));
     let options = Options {
         resize: Resize {
             side,
@@ -195,7 +195,7 @@ impl Tally {
                 caption,
             })
             .collect();
-        let png = inspect::Picture::sheet(&panels).png()?;
+        let png = picture::Picture::sheet(&panels).png()?;
         publish::write(file, &png).with_context(|| file.display().to_string())?;
         if self.count > MAX_DRAWN {
             let (drawn, count) = (Count(MAX_DRAWN as u64), Count(self.count as u64));

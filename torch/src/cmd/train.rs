@@ -7,18 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, ensure};
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use tinyres::event::{Event, Observer, Score};
+use tch::Device;
+use tinyres::event::{Event, Observer};
 use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_load::Verify;
 use tinyres_torch::config::sizes::Sizes;
 use tinyres_torch::config::{Config, recipes};
 use tinyres_torch::exit_at_once;
+use tinyres_torch::infer::evaluate::Score;
 use tinyres_torch::libtorch::device::{self, DeviceChoice};
 use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::train::init;
-use tinyres_torch::train::{Outcome, Splits, check, train};
+use tinyres_torch::train::{Checked, Epoch, Outcome, Splits, Step, TrainingObserver, check, train};
 
 /// Train ResNet18 from shards
 ///
@@ -218,7 +220,7 @@ fn duration(text: &str) -> Result<String, humantime::DurationError> {
 }
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
-    let (mut run, from, data) = match (args.resume, args.shards) {
+    let mut begun = match (args.resume, args.shards) {
         (Some(dir), shards) => resume(&dir, shards, ui)?,
         (None, Some(shards)) => {
             let config = args.config.as_deref();
@@ -231,9 +233,10 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         warnings: Vec::new(),
     };
     let outcome = train(
-        &mut run,
-        from.as_ref(),
-        &data,
+        &mut begun.run,
+        begun.from.as_ref(),
+        begun.data,
+        begun.device,
         &mut watch,
         stop_on_signal()?,
     );
@@ -241,7 +244,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     // Once more: what was said in the course of hours may not be on the screen any more.
     warnings.iter().for_each(|warning| ui.warn(warning));
     let outcome = outcome?;
-    let dir = run.dir().to_path_buf();
+    let dir = begun.run.dir().to_path_buf();
     let (summary, code) = match outcome {
         Outcome::Complete { weights, score } => (
             Summary::Complete {
@@ -268,44 +271,61 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
 /// What a shell takes for a program that Ctrl-C ended.
 const STOPPED: u8 = 130;
 
+/// A run that is ready to be trained.
+struct Begun {
+    run: Run,
+    from: Option<Checkpoint>,
+    data: Checked,
+    device: Device,
+}
+
 fn create(
     shards: &Path,
     output: Option<PathBuf>,
     file: Option<&Path>,
     flags: &Flags,
     ui: &mut Ui,
-) -> anyhow::Result<(Run, Option<Checkpoint>, Splits)> {
+) -> anyhow::Result<Begun> {
     let mut config = Config::layered(file, toml::Table::try_from(flags)?)?;
     // The weights depend on these to the bit, so the run's record must hold them.
     config.threads.get_or_insert_with(tinyres_torch::threads);
-    config.precision = config.precision.on(device::open(config.device)?);
-    let data = splits(shards, config.verify, ui)?;
-    check(&config, &data)?;
-    init::settle(&mut config, data.train.classes())?;
+    let device = device::open(config.device)?;
+    config.precision = config.precision.on(device);
+    let splits = splits(shards, config.verify, ui)?;
+    let data = check(&config, &splits, device)?;
+    init::settle(&mut config, splits.train.classes())?;
     let output = output.unwrap_or_else(|| free_name(&config.recipe));
-    let run = Run::create(&output, config, shards, data.train.fingerprint())?;
-    Ok((run, None, data))
+    let run = Run::create(&output, config, shards, splits.train.fingerprint())?;
+    Ok(Begun {
+        run,
+        from: None,
+        data,
+        device,
+    })
 }
 
-fn resume(
-    dir: &Path,
-    shards: Option<PathBuf>,
-    ui: &mut Ui,
-) -> anyhow::Result<(Run, Option<Checkpoint>, Splits)> {
+fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Begun> {
     let (run, from) = Run::resume(dir)?;
     let shards = match shards {
         Some(moved) => moved,
         None => Run::provenance(dir)?.data,
     };
-    let data = splits(&shards, run.config().verify, ui)?;
+    let splits = splits(&shards, run.config().verify, ui)?;
     ensure!(
-        data.train.fingerprint() == run.fingerprint(),
+        splits.train.fingerprint() == run.fingerprint(),
         "{} holds another data set than the run in {} was begun with: name the directory of that one, --resume {} SHARDS",
         shards.display(),
         dir.display(),
         dir.display()
     );
-    Ok((run, from, data))
+    let device = device::open(run.config().device)?;
+    let data = check(run.config(), &splits, device)?;
+    Ok(Begun {
+        run,
+        from,
+        data,
+        device,
+    })
 }
 
 fn splits(shards: &Path, verify: Verify, ui: &mut Ui) -> anyhow::Result<Splits> {
@@ -350,6 +370,17 @@ impl Observer for Watch<'_> {
             self.warnings.push(text.clone());
         }
         self.ui.on(event);
+    }
+}
+
+impl TrainingObserver for Watch<'_> {
+    fn on_step(&mut self, step: &Step) {
+        self.ui.on(&Event::Status(step.to_string()));
+    }
+
+    fn on_epoch(&mut self, epoch: &Epoch) {
+        // If the reader of stdout has gone away, this is reported when the result is written.
+        let _ = self.ui.result(epoch);
     }
 }
 

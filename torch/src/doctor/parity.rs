@@ -15,8 +15,7 @@ use tinyres_format::{Draws, Stream};
 use tinyres_load::{Dataset, shuffled};
 
 use crate::config::Normalize;
-use crate::input::augment::{Augment, Normalizer};
-use crate::input::feed::Feed;
+use crate::input::{Feed, FlipShift, Normalizer, Targets};
 use crate::libtorch::device::{Placement, Precision};
 use crate::libtorch::ffi;
 use crate::net::{ResNet18, Role, Spec, Stem};
@@ -176,10 +175,15 @@ pub fn same_batches(data: &Arc<Dataset>, device: Device, placement: Placement) -
     let shape = data.shape();
     let sides = (shape.height, shape.width);
     let draws = Draws::new(1, Stream::Augment, 0);
-    let moves = |images: &[u32], device| Augment::new(true, SHIFT, draws, images, sides, device);
+    let moves = |images: &[u32], device| FlipShift::new(true, SHIFT, draws, images, sides, device);
     let here = Normalizer::new(Normalize::Imagenet, Device::Cpu)?;
     let there = Normalizer::new(Normalize::Imagenet, device)?;
-    let feed = Feed::new(Arc::clone(data), device, placement)?;
+    let feed = Feed::new(
+        Arc::clone(data),
+        Targets::read(data, false)?,
+        device,
+        placement,
+    )?;
     let batch = NonZeroUsize::new(24).unwrap_or(NonZeroUsize::MIN);
     let order = shuffled(data.len(), 1, 0);
     let mut pass = feed.pass(order.clone(), batch, false, 0)?;

@@ -5,17 +5,30 @@ use std::num::NonZeroUsize;
 
 use serde::Serialize;
 use tch::{Kind, Reduction, Tensor};
-use tinyres::event::{Event, Observer, Score};
+use tinyres::event::{Event, Observer};
 
-use crate::infer::box_score::Localisation;
+use crate::infer::box_score::{BoxScore, Localisation};
 use crate::infer::tta::Tta;
-use crate::input::feed::Feed;
-use crate::input::inputs::Inputs;
+use crate::input::{Feed, Pipeline};
 use crate::net::ResNet18;
 use crate::net::boxes;
 use crate::{Error, Result};
 
-/// The scores of a network on a split.
+/// Scores of a network on a split, as an epoch reports them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// Mean cross-entropy, without label smoothing.
+    pub val_loss: f64,
+    /// Fraction of the images whose label is the likeliest class.
+    pub top1: f64,
+    /// Fraction of the images whose label is among the five likeliest classes.
+    pub top5: f64,
+    /// Scores of the boxes, if the network predicts any.
+    #[serde(flatten)]
+    pub boxes: Option<BoxScore>,
+}
+
+/// The scores of a network on a split, and on each class.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
     /// The split.
@@ -82,7 +95,7 @@ impl Evaluation {
     }
 }
 
-/// Evaluates `model` on all images of `feed`, in batches of `batch`. `inputs` resizes and normalises them,
+/// Scores `model` on all images of `feed`, in batches of `batch`. `pipeline` resizes and normalises them,
 /// and `tta` says which views of an image are averaged.
 ///
 /// # Errors
@@ -90,7 +103,7 @@ impl Evaluation {
 pub fn evaluate(
     model: &ResNet18,
     feed: &Feed,
-    inputs: &Inputs,
+    pipeline: &Pipeline,
     tta: Tta,
     batch: NonZeroUsize,
     watch: &mut dyn Observer,
@@ -107,10 +120,10 @@ pub fn evaluate(
     let mut done = 0;
     tch::no_grad(|| {
         feed.in_order(batch, |batch| {
-            let x = inputs.apply(&batch)?;
-            let outputs = tta.outputs(model, &x)?;
-            let mut row = outcomes(&outputs.logits, &batch.labels)?;
-            if let (Some(predicted), Some(truth)) = (&outputs.boxes, &batch.boxes) {
+            let examples = pipeline.apply(&batch)?;
+            let outputs = tta.outputs(model, &examples.images)?;
+            let mut row = outcomes(&outputs.logits, &examples.labels)?;
+            if let (Some(predicted), Some(truth)) = (&outputs.boxes, &examples.boxes) {
                 let iou = boxes::iou(&boxes::to_edges(predicted)?, truth)?;
                 row = Tensor::f_cat(&[row, iou.f_unsqueeze(1)?], 1)?;
             }
@@ -125,9 +138,10 @@ pub fn evaluate(
     let mean = |column| all.f_select(1, column)?.f_mean(None)?.f_double_value(&[]);
     let column = |column| Ok::<_, Error>(Vec::<f64>::try_from(all.f_select(1, column)?)?);
     let right: Vec<_> = column(1)?.into_iter().map(|right| right > 0.5).collect();
-    let boxes = match all.size()[1] {
-        3 => None,
-        _ => Localisation::new(&boxes::of(data)?, &right, &column(3)?),
+    let targets = feed.targets();
+    let boxes = match (all.size()[1], &targets.boxes) {
+        (4, Some(truth)) => Localisation::new(truth, &right, &column(3)?),
+        _ => None,
     };
     let mut classes: Vec<_> = data
         .classes()
@@ -139,8 +153,8 @@ pub fn evaluate(
             correct: 0,
         })
         .collect();
-    for (label, right) in data.labels()?.into_iter().zip(right) {
-        if let Some(class) = usize::try_from(label)
+    for (label, right) in targets.labels.iter().zip(right) {
+        if let Some(class) = usize::try_from(*label)
             .ok()
             .and_then(|label| classes.get_mut(label))
         {

@@ -14,7 +14,7 @@ use tinyres::pack::{Decoder, ImageError, Resize};
 use tinyres::source;
 use tinyres_format::{Class, Shape};
 
-use crate::input::augment::Normalizer;
+use crate::input::Normalizer;
 use crate::libtorch::device::{self, Precision};
 use crate::net::ResNet18;
 use crate::net::boxes;

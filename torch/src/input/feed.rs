@@ -1,4 +1,5 @@
-//! Batches of a split on the device that trains, from wherever its pixels are kept.
+//! Batches of a split on the device, from wherever its pixels are kept: mapped files, page-locked memory or the
+//! device's own. Batches are the same for each. Pixels stay as they are; `pipeline` changes them.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -15,71 +16,114 @@ use crate::libtorch::ffi::{self, InFlight, Pinned};
 use crate::net::boxes;
 use crate::{Error, Result};
 
-/// Batches that are gathered ahead. Of pinned ones, some are on their way to the device.
+/// Batches that are gathered ahead. Of pinned ones, some are being copied to the device.
 const SLOTS: usize = 4;
 
-/// One split, ready to be asked for batches.
+/// What a split teaches: its labels, and its boxes if they are wanted. Read once, for all who need them.
+#[derive(Clone, Debug)]
+pub struct Targets {
+    /// Label of each image.
+    pub labels: Vec<i64>,
+    /// Edges of each image's box, or four zeros for an image without one.
+    pub boxes: Option<Vec<[f32; 4]>>,
+}
+
+impl Targets {
+    /// Reads the labels of `data`, and its boxes if `with_boxes`.
+    ///
+    /// # Errors
+    /// [`Error::Unlabelled`] names an image without a label; or a shard's labels or boxes are damaged.
+    pub fn read(data: &Dataset, with_boxes: bool) -> Result<Self> {
+        let labels = data.labels()?;
+        if let Some((image, _)) = (0..).zip(&labels).find(|(_, label)| **label < 0) {
+            return Err(Error::Unlabelled {
+                split: data.split(),
+                image,
+                name: data.name(image)?.to_owned(),
+            });
+        }
+        let boxes = with_boxes.then(|| boxes::of(data)).transpose()?;
+        Ok(Self { labels, boxes })
+    }
+
+    /// Mean centre, width and height of the boxes; `None` without any.
+    #[must_use]
+    pub fn mean_box(&self) -> Option<[f64; 4]> {
+        boxes::mean(self.boxes.as_ref()?)
+    }
+}
+
+/// One split, placed for a device, that gives batches.
 #[derive(Debug)]
 pub struct Feed {
     data: Arc<Dataset>,
+    targets: Targets,
     device: Device,
     placement: Placement,
+    /// Labels of all images, `i64 [N]`, on the device.
     labels: Tensor,
-    /// Edges of all boxes, where they were asked for.
+    /// Edges of all boxes, `f32 [N, 4]`, on the device.
     boxes: Option<Tensor>,
-    /// All pixels, where they are resident.
+    /// All pixels, `u8 [N, C, H, W]`, if they are resident.
     resident: Option<Tensor>,
 }
 
 /// A batch on the device.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// `u8 [B, C, H, W]`.
+    /// Pixels, `u8 [B, C, H, W]`.
     pub pixels: &'a Tensor,
-    /// `i64 [B]`.
+    /// Labels, `i64 [B]`.
     pub labels: Tensor,
-    /// Edges `f32 [B, 4]`, four zeros for an image without a box; where the feed has boxes.
+    /// Edges of the boxes, `f32 [B, 4]`, four zeros for an image without one; `None` if the feed has none.
     pub boxes: Option<Tensor>,
-    /// Its images' places in the order of the pass.
+    /// Positions of its images in [`Pass::images`].
     pub at: Range<i64>,
+    /// Number of the batch in its epoch, from 0.
+    pub number: u64,
 }
 
 impl Feed {
-    /// Places the pixels of `data` for `device`.
+    /// Places the pixels of `data`, whose labels and boxes are `targets`, for `device`.
     ///
     /// # Errors
-    /// [`Error::Unlabelled`] names an image without a label; or the placement is not possible.
-    pub fn new(data: Arc<Dataset>, device: Device, placement: Placement) -> Result<Self> {
-        let labels = expect_labels(&data)?;
+    /// The device does not have the placement, or no memory for it; or pixels are damaged.
+    pub fn new(
+        data: Arc<Dataset>,
+        targets: Targets,
+        device: Device,
+        placement: Placement,
+    ) -> Result<Self> {
         let bytes = data.len() as usize * data.shape().image_len();
         let placement = device::place(placement, device, bytes)?;
-        let labels = device::upload(&Tensor::f_from_slice(&labels)?, device)?;
+        let labels = device::upload(&Tensor::f_from_slice(&targets.labels)?, device)?;
+        let edges = |edges: &Vec<[f32; 4]>| -> Result<Tensor> {
+            let edges = Tensor::f_from_slice(edges.as_flattened())?.f_view([-1, 4])?;
+            device::upload(&edges, device)
+        };
+        let boxes = targets.boxes.as_ref().map(edges).transpose()?;
         let resident = match placement {
             Placement::Resident => Some(all_pixels(&data, device)?),
             _ => None,
         };
         Ok(Self {
             data,
+            targets,
             device,
             placement,
             labels,
-            boxes: None,
+            boxes,
             resident,
         })
     }
 
-    /// The same, with the images' boxes.
-    ///
-    /// # Errors
-    /// The boxes of a shard are not as they were written.
-    pub fn with_boxes(mut self) -> Result<Self> {
-        let edges = boxes::of(&self.data)?.into_flattened();
-        let edges = Tensor::f_from_slice(&edges)?.f_view([-1, 4])?;
-        self.boxes = Some(device::upload(&edges, self.device)?);
-        Ok(self)
+    /// Labels and boxes of the split.
+    #[must_use]
+    pub fn targets(&self) -> &Targets {
+        &self.targets
     }
 
-    /// Where the pixels are; never [`Placement::Auto`].
+    /// Place of the pixels; never [`Placement::Auto`].
     #[must_use]
     pub fn placement(&self) -> Placement {
         self.placement
@@ -91,10 +135,11 @@ impl Feed {
         &self.data
     }
 
-    /// Begins a pass over the images of `order`, `batch` at a time, at batch number `first`.
+    /// Begins a pass over the images of `order`, `batch` at a time, with batch number `first`. Leaves out a
+    /// last, smaller batch if `drop_last`.
     ///
     /// # Errors
-    /// No memory or no thread for it.
+    /// There is no memory or no thread for it.
     pub fn pass(
         &self,
         order: Vec<u32>,
@@ -146,11 +191,11 @@ impl Feed {
         Ok(Prefetch::start(data, batches, first, slots, threads)?)
     }
 
-    /// Calls `work` with the whole split in file order, about `batch` images at a time, the last,
-    /// smaller batch included. Where the pixels are mapped, batches are views of the map.
+    /// Calls `work` with the whole split in file order, at most `batch` images at a time. If the pixels are
+    /// mapped, batches are views of the map, and end where a shard ends.
     ///
     /// # Errors
-    /// Those of the data, and those of `work`.
+    /// Pixels are damaged, or `work` fails.
     pub fn in_order(
         &self,
         batch: NonZeroUsize,
@@ -164,11 +209,9 @@ impl Feed {
             }
             return Ok(());
         }
-        for (images, bytes) in self.data.sequential(batch.get()) {
-            let (start, count) = (
-                i64::from(images.start),
-                i64::from(images.end - images.start),
-            );
+        for (number, (images, bytes)) in (0..).zip(self.data.sequential(batch.get())) {
+            let start = i64::from(images.start);
+            let count = i64::from(images.end - images.start);
             let labels = self.labels.f_narrow(0, start, count)?;
             let boxes = self.boxes.as_ref();
             let boxes = boxes.map(|all| all.f_narrow(0, start, count)).transpose()?;
@@ -178,13 +221,14 @@ impl Feed {
                     labels,
                     boxes,
                     at: start..start + count,
+                    number,
                 })
             })?;
         }
         Ok(())
     }
 
-    /// The shape of `count` images.
+    /// Shape of the pixels of `count` images.
     fn dims(&self, count: i64) -> [i64; 4] {
         let shape = self.data.shape();
         [
@@ -196,7 +240,7 @@ impl Feed {
     }
 }
 
-/// A pass over images in a given order.
+/// A pass over images in a given order, begun by [`Feed::pass`].
 #[derive(Debug)]
 pub struct Pass<'a> {
     feed: &'a Feed,
@@ -206,7 +250,7 @@ pub struct Pass<'a> {
     order: Tensor,
     /// Number of the next batch.
     next: usize,
-    /// Place of its first image in `images`.
+    /// Position of its first image in `images`.
     at: i64,
     source: Source<'a>,
 }
@@ -219,7 +263,7 @@ enum Source<'a> {
 }
 
 impl Pass<'_> {
-    /// The images of all batches that this pass began with, in order.
+    /// Images of all batches from the first one of this pass on, in order.
     #[must_use]
     pub fn images(&self) -> &[u32] {
         &self.images
@@ -232,12 +276,18 @@ impl Pass<'_> {
     ) -> Option<Result<T>> {
         let count = index(self.batches.get(self.next)?.len());
         let at = self.at..self.at + count;
+        let number = self.next as u64;
         self.next += 1;
         self.at = at.end;
-        Some(self.give(at, work))
+        Some(self.give(number, at, work))
     }
 
-    fn give<T>(&mut self, at: Range<i64>, work: impl FnOnce(Batch<'_>) -> Result<T>) -> Result<T> {
+    fn give<T>(
+        &mut self,
+        number: u64,
+        at: Range<i64>,
+        work: impl FnOnce(Batch<'_>) -> Result<T>,
+    ) -> Result<T> {
         let count = at.end - at.start;
         let ids = self.order.f_narrow(0, at.start, count)?;
         let labels = self.feed.labels.f_index_select(0, &ids)?;
@@ -257,13 +307,14 @@ impl Pass<'_> {
                         labels,
                         boxes,
                         at,
+                        number,
                     })
                 });
                 prefetch.give_back(slot);
                 done
             }
             Source::Pinned(prefetch, flying) => {
-                // One slot at least must be left for the threads to fill.
+                // Leave the threads at least one slot to fill.
                 while let Some(oldest) = flying.front()
                     && (flying.len() >= SLOTS - 1 || oldest.landed()?)
                 {
@@ -281,6 +332,7 @@ impl Pass<'_> {
                     labels,
                     boxes,
                     at,
+                    number,
                 })
             }
             Source::Resident(pixels) => work(Batch {
@@ -288,11 +340,12 @@ impl Pass<'_> {
                 labels,
                 boxes,
                 at,
+                number,
             }),
         }
     }
 
-    /// How long this has waited for pixels.
+    /// Time spent waiting for pixels.
     #[must_use]
     pub fn waited(&self) -> Duration {
         match &self.source {
@@ -303,22 +356,9 @@ impl Pass<'_> {
     }
 }
 
-/// The label of each image of a split in which none lacks one.
-pub(crate) fn expect_labels(data: &Dataset) -> Result<Vec<i64>> {
-    let labels = data.labels()?;
-    match (0..).zip(&labels).find(|(_, label)| **label < 0) {
-        None => Ok(labels),
-        Some((image, _)) => Err(Error::Unlabelled {
-            split: data.split(),
-            image,
-            name: data.name(image)?.to_owned(),
-        }),
-    }
-}
-
-/// Every pixel of `data` on `device`, `u8 [N, C, H, W]`.
+/// All pixels of `data` on `device`, `u8 [N, C, H, W]`.
 fn all_pixels(data: &Dataset, device: Device) -> Result<Tensor> {
-    /// Images of one copy, to bound what is on the way.
+    /// Images of one copy, to bound the memory in use.
     const CHUNK: usize = 8192;
     let shape = data.shape();
     let (c, h, w) = (
@@ -342,7 +382,7 @@ fn all_pixels(data: &Dataset, device: Device) -> Result<Tensor> {
     Ok(all)
 }
 
-/// A place or a count as libtorch takes it.
+/// An index or a count as libtorch takes it.
 fn index(index: usize) -> i64 {
     i64::try_from(index).unwrap_or(i64::MAX)
 }

@@ -198,8 +198,8 @@ pub(crate) fn mixed<T>(
     }
 }
 
-/// Steps from one look at the loss to the next: a look waits for a GPU, and costs a CPU nothing.
-pub(crate) fn steps_per_look(device: Device) -> usize {
+/// Steps from one read of the losses to the next. A read waits for a GPU, and costs a CPU nothing.
+pub(crate) fn sync_interval(device: Device) -> usize {
     match device {
         Device::Cuda(_) => 50,
         _ => 1,

@@ -28,10 +28,9 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use tinyres_format::{Class, Digest, Shape};
+use tinyres_format::{Class, Digest};
 
 use crate::config::Config;
-use crate::input::inputs::Inputs;
 use crate::libtorch::tensors;
 use crate::net::ResNet18;
 use crate::{Error, Result};
@@ -81,17 +80,6 @@ pub struct About {
     pub new: Vec<String>,
     /// The position of the run.
     pub position: Position,
-}
-
-impl About {
-    /// What the network takes of images of `shape`: scaled to the side that it was last trained at.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
-    pub fn inputs(&self, shape: Shape, device: Device) -> Result<Inputs> {
-        let sides = (shape.height, shape.width);
-        Inputs::new(sides, self.position.size, self.config.normalize, device)
-    }
 }
 
 /// The position of a run. Together with configuration, data and tensors it decides all later steps.

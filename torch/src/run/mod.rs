@@ -22,7 +22,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tch::Tensor;
-use tinyres::event::Event;
 use tinyres_format::{Digest, publish};
 
 use crate::config::Config;
@@ -187,15 +186,10 @@ impl Run {
         Some(self.dir.join(LAST)).filter(|path| path.exists())
     }
 
-    /// Appends the figures of `event` to the metrics.
-    pub(crate) fn note(&mut self, event: &Event) -> Result<()> {
-        let (kind, figures) = match event {
-            Event::Step(step) => ("step", json!(step)),
-            Event::Epoch(epoch) => ("epoch", json!(epoch)),
-            _ => return Ok(()),
-        };
+    /// Appends `figures`, a struct, to the metrics as a line of this `kind`.
+    pub(crate) fn note(&mut self, kind: &str, figures: &impl Serialize) -> Result<()> {
         let mut line = json!({ "kind": kind });
-        if let (Some(line), Value::Object(figures)) = (line.as_object_mut(), figures) {
+        if let (Some(line), Value::Object(figures)) = (line.as_object_mut(), json!(figures)) {
             line.extend(figures);
         }
         self.append(&line)

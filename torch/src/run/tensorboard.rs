@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
-use tinyres::event::{Event, Score};
 
 use crate::num::to_f32;
 use crate::{Error, Result};
@@ -56,55 +55,10 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Appends the figures of `event`, if it has any.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the file cannot be written. It then holds the same records as before.
-    pub fn on(&mut self, event: &Event) -> Result<()> {
-        match event {
-            Event::Step(step) => self.scalars(
-                step.step,
-                &[
-                    ("loss/step", step.loss),
-                    ("learning_rate", step.lr),
-                    ("images_per_second", step.images_per_second),
-                ],
-            ),
-            Event::Epoch(epoch) => {
-                let mut figures = vec![
-                    ("loss/train", epoch.train_loss),
-                    ("wait_share", epoch.wait_share),
-                ];
-                if let Some(Score {
-                    val_loss,
-                    top1,
-                    top5,
-                    boxes,
-                }) = epoch.val
-                {
-                    figures.extend([
-                        ("loss/val", val_loss),
-                        ("top1/val", top1),
-                        ("top5/val", top5),
-                    ]);
-                    if let Some(boxes) = boxes {
-                        figures.extend([
-                            ("boxes/mean_iou", boxes.mean_iou),
-                            ("boxes/gt_known_loc", boxes.gt_known_loc),
-                            ("boxes/top1_loc", boxes.top1_loc),
-                        ]);
-                    }
-                }
-                self.scalars(epoch.step, &figures)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Appends a picture, an RGB PNG, under the name `tag`.
     ///
     /// # Errors
-    /// The same as those of [`on`](Self::on).
+    /// [`Error::Io`] if the file cannot be written. It then holds the same records as before.
     pub fn image(
         &mut self,
         step: u64,
@@ -122,7 +76,11 @@ impl EventFile {
         self.values(step, vec![ValueProto::new(tag, ValueData::Image(image))])
     }
 
-    fn scalars(&mut self, step: u64, figures: &[(&str, f64)]) -> Result<()> {
+    /// Appends the figures of a step, each under its tag.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written. It then holds the same records as before.
+    pub fn scalars(&mut self, step: u64, figures: &[(&str, f64)]) -> Result<()> {
         let value =
             |&(tag, figure): &(&str, f64)| ValueProto::new(tag, ValueData::Simple(to_f32(figure)));
         self.values(step, figures.iter().map(value).collect())

@@ -1,64 +1,68 @@
-//! What is trained on, and whether it can be.
+//! The splits that a run trains and is scored on, and the check that they fit its configuration.
 
 use std::sync::Arc;
 
+use tch::Device;
 use tinyres_load::Dataset;
 
 use crate::config::Config;
-use crate::input::feed::expect_labels;
+use crate::input::Targets;
 use crate::libtorch::device;
-use crate::net::boxes;
 use crate::{Error, Result};
 
 /// The splits of a data set that training takes.
 #[derive(Clone, Debug)]
 pub struct Splits {
-    /// What is trained on.
+    /// Images to train on.
     pub train: Arc<Dataset>,
-    /// What it is scored on.
+    /// Images to score on.
     pub val: Arc<Dataset>,
 }
 
-/// Whether `data` can be trained on as `config` says, on this machine: what is worth knowing before a
-/// run is begun.
+/// Splits that fit a configuration, and their labels and boxes: what [`check`] returns and
+/// [`train`](super::train()) takes.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub(super) train: Arc<Dataset>,
+    pub(super) val: Arc<Dataset>,
+    pub(super) train_targets: Targets,
+    pub(super) val_targets: Targets,
+}
+
+/// Checks that `data` can be trained on with `config` on `device`, and reads labels and boxes. Meant to be
+/// called before a run's directory is created.
 ///
 /// # Errors
-/// A value that does not fit the data, an image without a label, or no such device.
-pub fn check(config: &Config, data: &Splits) -> Result<()> {
-    expect_labels(&data.train)?;
-    expect_labels(&data.val)?;
-    let device = device::open(config.device)?;
+/// [`Error::Value`] for a value that does not fit the data or the device; an image has no label; or
+/// labels or boxes are damaged.
+pub fn check(config: &Config, data: &Splits, device: Device) -> Result<Checked> {
+    let train_targets = Targets::read(&data.train, config.boxes)?;
+    let val_targets = Targets::read(&data.val, config.boxes)?;
     device::place(config.placement, device, 0)?;
-    let shape = data.train.shape();
+    let unfit = |key, got: String, expected: String| Error::Value { key, got, expected };
     let images = data.train.len();
     if images < config.batch {
-        return Err(Error::Value {
-            key: "batch",
-            got: config.batch.to_string(),
-            expected: format!("at most the {images} images of the training split"),
-        });
+        let expected = format!("at most the {images} images of the training split");
+        return Err(unfit("batch", config.batch.to_string(), expected));
     }
-    if config.boxes && boxes::mean(&boxes::of(&data.train)?).is_none() {
-        return Err(Error::Value {
-            key: "boxes",
-            got: "true".to_owned(),
-            expected: "false, as no image of the training split has a box".to_owned(),
-        });
+    if config.boxes && train_targets.mean_box().is_none() {
+        let expected = "false, as no image of the training split has a box";
+        return Err(unfit("boxes", "true".to_owned(), expected.to_owned()));
     }
+    let shape = data.train.shape();
     let side = shape.height.min(shape.width);
     if let Some(largest) = config.sizes.largest().filter(|&largest| largest > side) {
-        return Err(Error::Value {
-            key: "sizes",
-            got: largest.to_string(),
-            expected: format!("at most the {side} pixels of an image"),
-        });
+        let expected = format!("at most the {side} pixels of an image");
+        return Err(unfit("sizes", largest.to_string(), expected));
     }
     if config.shift >= side {
-        return Err(Error::Value {
-            key: "shift",
-            got: config.shift.to_string(),
-            expected: format!("less than the {side} pixels of an image"),
-        });
+        let expected = format!("less than the {side} pixels of an image");
+        return Err(unfit("shift", config.shift.to_string(), expected));
     }
-    Ok(())
+    Ok(Checked {
+        train: Arc::clone(&data.train),
+        val: Arc::clone(&data.val),
+        train_targets,
+        val_targets,
+    })
 }

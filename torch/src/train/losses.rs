@@ -1,25 +1,27 @@
-//! The training losses, looked at now and then: looking waits for a GPU.
+//! Training losses, kept on the device until they are read: reading waits for a GPU.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::libtorch::device;
 
-/// Losses of the latest steps, kept on the device until somebody looks.
+/// Losses of the latest steps, on the device.
 pub(super) struct Losses {
+    /// `f32 [n]` with n the device's sync interval in steps.
     window: Tensor,
     filled: usize,
 }
 
 impl Losses {
     pub(super) fn new(device: Device) -> Result<Self> {
-        let steps = i64::try_from(device::steps_per_look(device)).unwrap_or(1);
+        let steps = i64::try_from(device::sync_interval(device)).unwrap_or(1);
         Ok(Self {
             window: Tensor::f_zeros([steps], (Kind::Float, device))?,
             filled: 0,
         })
     }
 
+    /// Adds the loss of a step. Must be followed by [`take`](Self::take) if it made this [`full`](Self::full).
     pub(super) fn push(&mut self, loss: &Tensor) -> Result<()> {
         let place = i64::try_from(self.filled).unwrap_or(i64::MAX);
         self.window.f_get(place)?.f_copy_(loss)?;
@@ -31,7 +33,7 @@ impl Losses {
         self.filled == self.window.numel()
     }
 
-    /// The losses since the last call: the one place where training waits for a GPU.
+    /// The losses since the last call. Here training waits for a GPU, and nowhere else.
     pub(super) fn take(&mut self) -> Result<Vec<f64>> {
         if self.filled == 0 {
             return Ok(Vec::new());

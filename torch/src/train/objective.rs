@@ -1,15 +1,14 @@
-//! What training minimises.
+//! The loss that training minimises.
 
 use tch::{Reduction, Tensor};
 
-use super::examples::Examples;
 use crate::Result;
 use crate::config::Config;
-use crate::input::augment::rolled;
+use crate::input::{Examples, rolled};
 use crate::net::Outputs;
 use crate::net::boxes;
 
-/// The cross-entropy of the class, and the loss of the box where the network predicts one.
+/// Cross-entropy of the class, plus the box loss if the network predicts boxes.
 pub(super) struct Objective {
     label_smoothing: f64,
     boxes: boxes::Weights,
@@ -26,7 +25,8 @@ impl Objective {
         }
     }
 
-    /// The loss of what the network made of `examples`.
+    /// Mean loss of the network's `outputs` for `examples`, a scalar. With lambda of a mixed batch, whose row i
+    /// is mixed with row i - 1, it is `lambda * CE(y[i]) + (1 - lambda) * CE(y[i - 1])`.
     pub(super) fn loss(&self, outputs: &Outputs, examples: &Examples) -> Result<Tensor> {
         let cross_entropy = |labels: &Tensor| {
             let (none, smoothing) = (None::<&Tensor>, self.label_smoothing);

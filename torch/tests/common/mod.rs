@@ -4,12 +4,18 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use tch::Device;
 use tinyres::event::{Event, Observer};
 use tinyres_format::{Class, Digest, Draws, SetOptions, SetWriter, Shape, Split, Stream};
 use tinyres_load::{Dataset, Verify};
 use tinyres_torch::config::Config;
-use tinyres_torch::train::Splits;
+use tinyres_torch::input::{Feed, Targets};
+use tinyres_torch::libtorch::device::Placement;
+use tinyres_torch::run::Run;
+use tinyres_torch::run::checkpoint::Checkpoint;
+use tinyres_torch::train::{self, Epoch, Outcome, Splits, Step, TrainingObserver, check};
 
 pub const SIDE: u32 = 32;
 
@@ -108,18 +114,46 @@ pub fn config(flags: &str) -> Config {
     Config::layered(None, table).unwrap()
 }
 
-/// Keeps what it hears, and may call a function at each step.
+/// Checks `data` and trains on the CPU, as the binary does.
+pub fn train(
+    run: &mut Run,
+    from: Option<&Checkpoint>,
+    data: &Splits,
+    watch: &mut dyn TrainingObserver,
+    stop: &AtomicBool,
+) -> tinyres_torch::Result<Outcome> {
+    let data = check(run.config(), data, Device::Cpu)?;
+    train::train(run, from, data, Device::Cpu, watch, stop)
+}
+
+/// A feed on the CPU.
+pub fn feed(data: &Arc<Dataset>, with_boxes: bool, placement: Placement) -> Feed {
+    let targets = Targets::read(data, with_boxes).unwrap();
+    Feed::new(Arc::clone(data), targets, Device::Cpu, placement).unwrap()
+}
+
+/// Keeps what it is told, and may call a function at each step.
 #[derive(Default)]
-pub struct Ear<'a> {
+pub struct Recorder<'a> {
     pub events: Vec<Event>,
+    pub epochs: Vec<Epoch>,
     pub at_step: Option<Box<dyn FnMut(u64) + 'a>>,
 }
 
-impl Observer for Ear<'_> {
+impl Observer for Recorder<'_> {
     fn on(&mut self, event: &Event) {
         self.events.push(event.clone());
-        if let (Event::Step(step), Some(call)) = (event, &mut self.at_step) {
+    }
+}
+
+impl TrainingObserver for Recorder<'_> {
+    fn on_step(&mut self, step: &Step) {
+        if let Some(call) = &mut self.at_step {
             call(step.step);
         }
+    }
+
+    fn on_epoch(&mut self, epoch: &Epoch) {
+        self.epochs.push(*epoch);
     }
 }

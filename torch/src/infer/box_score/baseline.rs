@@ -1,9 +1,8 @@
 //! Scores of constant boxes, which ignore the image. A head that scores no higher has learnt nothing.
 
 use serde::Serialize;
-use tinyres::event::BoxScore;
 
-use super::truth::{Truth, overlap, score};
+use super::truth::{BoxScore, Truth, overlap, score};
 
 /// A box that is the same for every image, and its score.
 #[derive(Clone, Debug, PartialEq, Serialize)]

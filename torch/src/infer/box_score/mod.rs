@@ -6,14 +6,13 @@ mod truth;
 use std::fmt;
 
 use serde::Serialize;
-use tinyres::event::BoxScore;
 
 use self::baseline::baselines;
 use self::truth::{Truth, score};
 use crate::net::boxes::is_box;
 
 pub use baseline::Baseline;
-pub use truth::overlap;
+pub use truth::{BoxScore, overlap};
 
 /// The score of a network's boxes on a split.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -1,9 +1,34 @@
 //! The scores of boxes against those of a split's images. Which boxes they are is the callers' matter.
 
-use tinyres::event::BoxScore;
+use std::fmt;
+
+use serde::Serialize;
 
 /// IoU from which on a box counts as found, as in ImageNet's localisation task.
 const FOUND: f64 = 0.5;
+
+/// Scores of boxes on a split, over the images that have a box.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct BoxScore {
+    /// Mean intersection over union with the image's box, 0 to 1.
+    pub mean_iou: f64,
+    /// Localisation accuracy with known class: fraction of the images whose intersection over union is
+    /// at least 0.5.
+    pub gt_known_loc: f64,
+    /// Top-1 localisation accuracy: as above, and the likeliest class is right.
+    pub top1_loc: f64,
+}
+
+impl fmt::Display for BoxScore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (known, top1) = (100.0 * self.gt_known_loc, 100.0 * self.top1_loc);
+        let iou = self.mean_iou;
+        write!(
+            f,
+            "mean IoU {iou:.3}  IoU >= 0.5 {known:5.2}%  top-1 loc {top1:5.2}%"
+        )
+    }
+}
 
 /// An image's box, and whether the network predicted its class.
 #[derive(Clone, Copy, Debug, PartialEq)]

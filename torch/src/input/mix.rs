@@ -16,7 +16,7 @@ use crate::num::to_i64;
 
 /// How the batches of one epoch are mixed.
 #[derive(Clone, Copy, Debug)]
-pub struct Mix {
+pub(super) struct Mix {
     /// Mixup (Zhang et al. 2017) draws lambda from Beta(`mixup`, `mixup`); 0 for no mixup.
     pub mixup: f64,
     /// CutMix (Yun et al. 2019) draws lambda from Beta(`cutmix`, `cutmix`); 0 for no CutMix.
@@ -29,7 +29,7 @@ pub struct Mix {
 
 /// A batch as [`Mix::apply`] leaves it.
 #[derive(Debug)]
-pub struct Mixed {
+pub(super) struct Mixed {
     /// Images, in the shape that they had.
     pub images: Tensor,
     /// Weight of each image's own label; the label of [`rolled`] has the rest. `None` if the batch is
@@ -41,10 +41,7 @@ impl Mix {
     /// Mixes `images`, `f32 [B, 3, H, W]`, by the draws of batch number `batch` of the epoch: draw 0 decides
     /// whether to mix, draw 1 by which method, draws 2 and 3 the centre of CutMix's rectangle, and the
     /// draws from 4 on lambda.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
-    pub fn apply(&self, images: Tensor, batch: u64) -> Result<Mixed> {
+    pub(super) fn apply(&self, images: Tensor, batch: u64) -> Result<Mixed> {
         let draws = self.draws.of(batch);
         let off = self.mixup == 0.0 && self.cutmix == 0.0;
         if off || draws.unit(0) >= self.probability {
@@ -96,10 +93,7 @@ impl Mix {
 
 /// `batch`, `[B, ...]`, rolled by one: row i holds what row i is mixed with, that is row i - 1, and row 0
 /// holds the last one.
-///
-/// # Errors
-/// Only where libtorch fails.
-pub fn rolled(batch: &Tensor) -> Result<Tensor> {
+pub(crate) fn rolled(batch: &Tensor) -> Result<Tensor> {
     Ok(batch.f_roll([1], [0])?)
 }
 

@@ -21,7 +21,7 @@ const FIRST_DRAW: u64 = 3;
 
 /// The rectangles to erase from the training images of one epoch.
 #[derive(Debug)]
-pub struct Erasing {
+pub(super) struct Erasing {
     /// `f32 [4, N, 1]`: top, bottom, left and right of each image's rectangle as fractions of the sides, for
     /// the images of the epoch in their order. Zeros if nothing is erased.
     edges: Tensor,
@@ -32,10 +32,7 @@ impl Erasing {
     /// own `draws` of the epoch. Draw 3 decides whether to erase, with `probability`. The draws from 4 on
     /// give, four at a time, area, aspect, top and left, until a rectangle fits. `None` if the probability
     /// is 0.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
-    pub fn new(
+    pub(super) fn new(
         probability: f64,
         draws: Draws,
         images: &[u32],
@@ -62,10 +59,7 @@ impl Erasing {
 
     /// Erases from `images`, `f32 [B, 3, H, W]`, normalised, which are those in the range `at` of the epoch.
     /// A pixel is erased if its centre is in the rectangle, so the images may have been resized.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
-    pub fn apply(&self, mut images: Tensor, at: &Range<i64>) -> Result<Tensor> {
+    pub(super) fn apply(&self, mut images: Tensor, at: &Range<i64>) -> Result<Tensor> {
         let (_, _, height, width) = images.size4()?;
         let edges = self.edges.f_narrow(1, at.start, at.end - at.start)?;
         let within = |low: i64, side: i64| -> Result<Tensor> {

@@ -1,7 +1,8 @@
-use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
-use tinyres_format::{Class, Shape};
+//! Pictures of images: alone, on a sheet with captions, or graded by predictions. Draws pixels, boxes and text,
+//! and encodes PNG; reads no shards and writes no files.
 
-use super::{Result, Sample};
+use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+use tinyres_format::Shape;
 
 type Colour = [u8; 3];
 
@@ -34,18 +35,32 @@ pub struct Panel<'a> {
     pub caption: &'a str,
 }
 
-impl<'a> From<&'a Sample<'_>> for Panel<'a> {
-    /// A word for its class, or its name where it has none.
-    fn from(sample: &'a Sample<'_>) -> Self {
-        let words = sample.class.map_or(sample.name, |class| &class.name);
+impl<'a> Panel<'a> {
+    /// An image without a box, with the first of `words`, a list of synonyms, under it.
+    #[must_use]
+    pub fn new(shape: Shape, pixels: &'a [u8], words: &'a str) -> Self {
         Self {
-            shape: sample.shape,
-            pixels: &sample.pixels,
-            bbox: sample.bbox,
+            shape,
+            pixels,
+            bbox: None,
             caption: first_of(words),
         }
     }
 }
+
+/// Verdict on a prediction, which the frame of a graded image shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// The predicted class is right.
+    Right,
+    /// The predicted class is another one, of this name.
+    Wrong(&'a str),
+}
+
+/// A picture could not be encoded.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot encode a PNG: {0}")]
+pub struct Error(#[from] png::EncodingError);
 
 /// Pixels to look at.
 #[derive(Clone, Debug)]
@@ -86,27 +101,29 @@ impl Picture {
         picture
     }
 
-    /// Images in a frame that says whether `guesses`, one for each, are right: green, or red with the
-    /// guess under the class.
+    /// Images, each in a frame of the colour of its verdict: green if right, and if wrong red with the
+    /// predicted class under the caption.
     #[must_use]
-    pub fn graded(samples: &[Sample<'_>], guesses: &[Option<&Class>]) -> Self {
-        let Some(first) = samples.first() else {
+    pub fn graded(panels: &[Panel<'_>], verdicts: &[Verdict<'_>]) -> Self {
+        let Some(first) = panels.first() else {
             return Self::blank(1, 1);
         };
         let scale = Scale::new(first.shape, SIDES[2]);
         let cell = [scale.width + 2 * GAP, scale.height + 2 * LINE + 2 * GAP];
-        let rows = samples.len().div_ceil(GRADED);
+        let rows = panels.len().div_ceil(GRADED);
         let mut picture = Self::blank(GRADED * cell[0], rows * cell[1]);
-        for (i, (sample, guess)) in samples.iter().zip(guesses).enumerate() {
+        for (i, (panel, verdict)) in panels.iter().zip(verdicts).enumerate() {
             let at = [GAP + i % GRADED * cell[0], GAP + i / GRADED * cell[1]];
-            let right = sample.class.is_some() && sample.class == *guess;
-            picture.mat(at, &scale, if right { GREEN } else { RED });
-            let panel = Panel::from(sample);
-            picture.panel(&panel, &scale, at);
+            let colour = match verdict {
+                Verdict::Right => GREEN,
+                Verdict::Wrong(_) => RED,
+            };
+            picture.mat(at, &scale, colour);
+            picture.panel(panel, &scale, at);
             let below = at[1] + scale.height + MAT;
             picture.text(panel.caption, [at[0], below], scale.width);
-            if let (false, Some(guess)) = (right, guess) {
-                let words = format!("> {}", first_of(&guess.name));
+            if let Verdict::Wrong(predicted) = verdict {
+                let words = format!("> {}", first_of(predicted));
                 picture.text(&words, [at[0], below + LINE], scale.width);
             }
         }
@@ -123,7 +140,7 @@ impl Picture {
     ///
     /// # Errors
     /// It is larger than a PNG can be.
-    pub fn png(&self) -> Result<Vec<u8>> {
+    pub fn png(&self) -> Result<Vec<u8>, Error> {
         let side = |pixels: usize| u32::try_from(pixels).unwrap_or(u32::MAX);
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, side(self.width), side(self.height));

@@ -1,75 +1,13 @@
-//! Normalisation and augmentation of a whole batch at a time, on its device: flip and shift here, random
-//! erasing in `erasing`, mixup and CutMix in `mix`. All random numbers come from the draws of SPEC section
-//! 7 for (seed, epoch, image), so they do not depend on how images are batched. `inputs` has the order of
-//! the steps.
-
-mod erasing;
-mod mix;
-
-pub use erasing::Erasing;
-pub use mix::{Mix, Mixed, rolled};
+//! Random flips and shifts of training images, and of their boxes with them. Each image's move is drawn from
+//! its own random draws (SPEC section 7), so it does not depend on how images are batched.
 
 use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 use tinyres_format::Draws;
-use tinyres_load::Normalization;
 
 use crate::Result;
-use crate::config::Normalize;
 use crate::libtorch::device;
-use crate::libtorch::ffi;
-
-/// ImageNet's mean and standard deviation of each channel, which torchvision's models expect.
-const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const STD: [f64; 3] = [0.229, 0.224, 0.225];
-
-impl Normalize {
-    /// Mean and standard deviation of each channel, for pixels in 0..1.
-    pub(crate) fn statistics(self) -> ([f64; 3], [f64; 3]) {
-        match self {
-            Self::Imagenet => (MEAN, STD),
-            Self::None => ([0.0; 3], [1.0; 3]),
-        }
-    }
-}
-
-/// Normalisation of pixels by channel: `x = pixel * scale + offset`, which is `(pixel / 255 - mean) / std`.
-#[derive(Debug)]
-pub struct Normalizer {
-    /// `f32 [1, 3, 1, 1]`, and so is `offset`.
-    scale: Tensor,
-    offset: Tensor,
-}
-
-impl Normalizer {
-    /// For tensors on `device`.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
-    pub fn new(normalize: Normalize, device: Device) -> Result<Self> {
-        let (mean, std) = normalize.statistics();
-        let affine = Normalization::new(mean, std);
-        let constant = |values: [f32; 3]| -> Result<Tensor> {
-            let values = Tensor::f_from_slice(&values)?;
-            Ok(values.f_view([1, 3, 1, 1])?.f_to_device(device)?)
-        };
-        Ok(Self {
-            scale: constant(affine.scale)?,
-            offset: constant(affine.offset)?,
-        })
-    }
-
-    /// Normalises `pixels`, `[B, 3, H, W]`, to `f32`, channels last.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
-    pub fn apply(&self, pixels: &Tensor) -> Result<Tensor> {
-        // Changes the layout before the type: bytes are a quarter of the traffic.
-        let mut x = ffi::channels_last(pixels)?.f_to_kind(Kind::Float)?;
-        Ok(x.f_mul_(&self.scale)?.f_add_(&self.offset)?)
-    }
-}
 
 /// Flips and shifts for the training images of one epoch. Pixels that a shift uncovers are filled by
 /// reflection at the edge.
@@ -77,7 +15,7 @@ impl Normalizer {
 /// `rows` and `columns` are tables of source indices, one row for each possible move. There are
 /// `shifts = 2 * shift + 1` shifts in each direction.
 #[derive(Debug)]
-pub struct Augment {
+pub struct FlipShift {
     /// For each image of the epoch, in their order: its row in `rows`, and its row in `columns`. `i64 [N]`
     /// each.
     moves: (Tensor, Tensor),
@@ -87,7 +25,7 @@ pub struct Augment {
     columns: Tensor,
 }
 
-impl Augment {
+impl FlipShift {
     /// Draws the moves of `images`, of `(height, width)` pixels, from each image's own `draws` of the epoch:
     /// draw 0 mirrors it, draw 1 shifts it down, and draw 2 shifts it right, by up to `shift` pixels each way.
     /// `None` without `flip` and with a `shift` of 0.
@@ -255,7 +193,7 @@ mod tests {
         let ids: Vec<u32> = (0..40).map(|i| i * 7 % 40).collect();
         let (bytes, tensor) = pixels(40);
         for (flip, shift) in [(true, 0), (false, 3), (true, 4)] {
-            let augment = Augment::new(flip, shift, draws(), &ids, SIDES, Device::Cpu)
+            let moves = FlipShift::new(flip, shift, draws(), &ids, SIDES, Device::Cpu)
                 .unwrap()
                 .unwrap();
             let expected = naive(&bytes, &ids, flip, shift.into());
@@ -264,7 +202,7 @@ mod tests {
             let mut got = Vec::new();
             for (start, end) in [(0, 16), (16, 40)] {
                 let batch = tensor.narrow(0, start, end - start);
-                let moved = augment.apply(&batch, &(start..end)).unwrap();
+                let moved = moves.apply(&batch, &(start..end)).unwrap();
                 assert_eq!(moved.stride()[1], 1);
                 got.extend(Vec::<u8>::try_from(moved.contiguous().view([-1])).unwrap());
             }
@@ -275,42 +213,15 @@ mod tests {
     #[test]
     fn half_are_mirrored_and_all_shifts_occur() {
         let ids: Vec<u32> = (0..2000).collect();
-        let augment = Augment::new(true, 2, draws(), &ids, SIDES, Device::Cpu)
+        let moves = FlipShift::new(true, 2, draws(), &ids, SIDES, Device::Cpu)
             .unwrap()
             .unwrap();
-        let columns = Vec::<i64>::try_from(&augment.moves.1).unwrap();
+        let columns = Vec::<i64>::try_from(&moves.moves.1).unwrap();
         let mirrored = columns.iter().filter(|&&column| column >= 5).count();
         assert!((900..1100).contains(&mirrored), "{mirrored}");
         for shift in 0..10 {
             let times = columns.iter().filter(|&&column| column == shift).count();
             assert!((150..250).contains(&times), "{shift}: {times}");
-        }
-    }
-
-    #[test]
-    fn normalizer_subtracts_mean_and_divides_by_std() {
-        let (bytes, tensor) = pixels(2);
-        for (normalize, mean, std) in [
-            (Normalize::None, [0.0; 3], [1.0; 3]),
-            (
-                Normalize::Imagenet,
-                [0.485, 0.456, 0.406],
-                [0.229, 0.224, 0.225],
-            ),
-        ] {
-            let x = Normalizer::new(normalize, Device::Cpu).unwrap();
-            let x = x.apply(&tensor).unwrap();
-            assert_eq!(x.stride()[1], 1);
-            let got = Vec::<f32>::try_from(x.contiguous().view([-1])).unwrap();
-            let plane = (SIDES.0 * SIDES.1) as usize;
-            for (at, (&got, &byte)) in got.iter().zip(&bytes).enumerate() {
-                let c = at / plane % 3;
-                let expected = (f64::from(byte) / 255.0 - mean[c]) / std[c];
-                assert!(
-                    (f64::from(got) - expected).abs() < 1e-6,
-                    "{got}, expected {expected}"
-                );
-            }
         }
     }
 }

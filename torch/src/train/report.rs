@@ -1,0 +1,238 @@
+//! All that leaves a training while it runs: figures, checkpoints, weights and the event file. Reads the losses from
+//! the device, saves nothing that is not finite, and lets a full disk cost the files but not the run.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tch::Tensor;
+use tinyres::event::Event;
+
+use super::guard::{Output, WriteFailures};
+use super::losses::Losses;
+use super::metrics::{Epoch, Step, TrainingObserver};
+use super::preview;
+use super::setup::Setup;
+use super::state::State;
+use crate::infer::evaluate::Score;
+use crate::run::Run;
+use crate::run::checkpoint::Position;
+use crate::run::tensorboard::EventFile;
+use crate::{Error, Result};
+
+/// Time from one checkpoint to the next within an epoch: a crash costs no more.
+const SAVE_EVERY: Duration = Duration::from_secs(600);
+
+pub(super) struct Reporter<'a> {
+    pub run: &'a mut Run,
+    pub watch: &'a mut dyn TrainingObserver,
+    /// `None` if no event file is wanted, or none could be created.
+    events: Option<EventFile>,
+    failures: WriteFailures,
+    losses: Losses,
+    /// When the losses were last read, or a pause in training ended.
+    last_sync: Instant,
+    last_save: Instant,
+}
+
+impl<'a> Reporter<'a> {
+    pub(super) fn new(
+        run: &'a mut Run,
+        watch: &'a mut dyn TrainingObserver,
+        losses: Losses,
+    ) -> Self {
+        Self {
+            run,
+            watch,
+            events: None,
+            failures: WriteFailures::default(),
+            losses,
+            last_sync: Instant::now(),
+            last_save: Instant::now(),
+        }
+    }
+
+    /// Creates the event file, if one is wanted.
+    pub(super) fn open_events(&mut self, setup: &Setup, state: &State) -> Result<()> {
+        if !setup.config.tensorboard {
+            return Ok(());
+        }
+        // After the last step of an epoch its figures are still to come, and they are of this step.
+        let epoch_is_done = state.at.batch == setup.batches_per_epoch();
+        let first = state.at.step + u64::from(!epoch_is_done);
+        let created = EventFile::create(self.run.dir(), first);
+        let opened = created.map(|events| self.events = Some(events));
+        self.tolerate(Output::Events, opened, state.at.step)
+    }
+
+    pub(super) fn begin_epoch(&mut self, setup: &Setup, state: &State) {
+        let epochs = match setup.config.time_budget {
+            Some(_) => String::new(),
+            None => format!("/{}", setup.config.epochs),
+        };
+        self.watch.on(&Event::Begin {
+            task: format!("epoch {}{epochs}", state.at.epoch + 1),
+            unit: "img",
+            total: (setup.batches_per_epoch() * setup.batch.get()) as u64,
+        });
+        self.last_sync = Instant::now();
+    }
+
+    /// Tells that images are of `size` pixels from here on, if they were of another size before.
+    pub(super) fn note_size(&mut self, at: &Position, size: u32) {
+        if size != at.size && at.step > 0 {
+            let notice = format!("from here on {size} pixels");
+            self.watch.on(&Event::Notice(notice));
+        }
+    }
+
+    /// Takes the loss of a step, which is on the device. Reads it when [`Losses`] is full.
+    pub(super) fn push_loss(
+        &mut self,
+        setup: &Setup,
+        state: &mut State,
+        loss: &Tensor,
+    ) -> Result<()> {
+        self.losses.push(loss)?;
+        match self.losses.full() {
+            true => self.sync_losses(setup, state),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads the losses since the last call, which waits for a GPU, and reports the last one.
+    pub(super) fn sync_losses(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
+        let losses = self.losses.take()?;
+        let Some(&loss) = losses.last() else {
+            return Ok(());
+        };
+        self.expect_finite_losses(setup, state, &losses)?;
+        state.at.losses += losses.iter().sum::<f64>();
+        let took = self.last_sync.elapsed();
+        self.last_sync = Instant::now();
+        state.at.took += took;
+        let images = (state.at.batch * setup.batch.get()) as u64;
+        self.watch.on(&Event::Advance { done: images });
+        let step = Step {
+            step: state.at.step,
+            epoch: state.at.epoch,
+            images,
+            loss,
+            lr: state.at.rate,
+            images_per_second: (losses.len() * setup.batch.get()) as f64 / took.as_secs_f64(),
+        };
+        self.watch.on_step(&step);
+        self.record("step", &step, step.step, &step.scalars())
+    }
+
+    /// Ends the progress of an epoch, after the last of its steps or before.
+    pub(super) fn end_steps(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
+        self.sync_losses(setup, state)?;
+        self.expect_finite_weights(setup, state)?;
+        self.watch.on(&Event::End);
+        Ok(())
+    }
+
+    /// Reports the figures of the epoch, with its `score` if it was evaluated.
+    pub(super) fn epoch(
+        &mut self,
+        setup: &Setup,
+        state: &State,
+        score: Option<Score>,
+    ) -> Result<()> {
+        let at = &state.at;
+        let took = at.took.as_secs_f64();
+        let epoch = Epoch {
+            epoch: at.epoch,
+            step: at.step,
+            size: at.size,
+            train_loss: at.losses / at.batch as f64,
+            lr: at.rate,
+            images_per_second: (at.batch * setup.batch.get()) as f64 / took,
+            wait_share: at.waited.as_secs_f64() / took,
+            took: at.took,
+            val: score,
+        };
+        self.watch.on_epoch(&epoch);
+        self.record("epoch", &epoch, epoch.step, &epoch.scalars())
+    }
+
+    /// Writes figures to the metrics and the event file.
+    fn record(
+        &mut self,
+        kind: &str,
+        figures: &impl Serialize,
+        step: u64,
+        scalars: &[(&str, f64)],
+    ) -> Result<()> {
+        let noted = self.run.note(kind, figures);
+        self.tolerate(Output::Figures, noted, step)?;
+        let events = self.events.as_mut();
+        let shown = events.map_or(Ok(()), |events| events.scalars(step, scalars));
+        self.tolerate(Output::Events, shown, step)
+    }
+
+    /// Adds a sheet of validation images and predictions to the event file.
+    pub(super) fn preview(&mut self, setup: &Setup, state: &State) -> Result<()> {
+        let Some(events) = &mut self.events else {
+            return Ok(());
+        };
+        let picture = preview::sheet(setup, state)?;
+        let png = picture.png();
+        let png = png.map_err(|error| Error::Picture(error.to_string()))?;
+        let sides = [picture.width, picture.height];
+        let shown = events.image(state.at.step, "val", png, sides);
+        self.tolerate(Output::Events, shown, state.at.step)
+    }
+
+    /// Saves a checkpoint if the last one is too long ago.
+    pub(super) fn save_if_due(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
+        match self.last_save.elapsed() >= SAVE_EVERY {
+            true => self.save(setup, state),
+            false => Ok(()),
+        }
+    }
+
+    /// Saves a checkpoint. A failure to write it is a warning.
+    pub(super) fn save(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
+        let saved = self.try_save(setup, state);
+        self.tolerate(Output::Checkpoint, saved, state.at.step)
+    }
+
+    /// Saves the checkpoint that a run which stops here goes on from. A failure to write it is an error.
+    pub(super) fn save_stopped(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
+        let saved = self.try_save(setup, state);
+        saved.map_err(|error| self.run.unsaved(error))
+    }
+
+    fn try_save(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
+        // A checkpoint that is not finite must not replace one that is.
+        self.sync_losses(setup, state)?;
+        if state.at.batch > 0 {
+            self.expect_finite_weights(setup, state)?;
+        }
+        state.tick();
+        let about = state.about(setup, self.run.fingerprint());
+        let saved = (self.run).save_last(&about, &state.model, state.training_state());
+        (self.last_save, self.last_sync) = (Instant::now(), Instant::now());
+        saved
+    }
+
+    /// Saves the weights as the best ones so far. A failure to write them is a warning.
+    pub(super) fn save_best(&mut self, setup: &Setup, state: &State) -> Result<()> {
+        let about = state.about_weights(setup, self.run.fingerprint());
+        let saved = self.run.save_best(&about, &state.model);
+        self.tolerate(Output::Best, saved, state.at.step)
+    }
+
+    /// Saves the weights at the end of the run, and returns their path.
+    pub(super) fn save_final(&mut self, setup: &Setup, state: &State) -> Result<PathBuf> {
+        let about = state.about_weights(setup, self.run.fingerprint());
+        let saved = self.run.save_final(&about, &state.model);
+        saved.map_err(|error| self.run.unsaved(error))
+    }
+
+    fn tolerate(&mut self, output: Output, written: Result<()>, step: u64) -> Result<()> {
+        (self.failures).tolerate(output, written, step, self.watch)
+    }
+}

@@ -1,0 +1,114 @@
+//! What a training is made of and does not change: configuration, device, feeds, loss and schedule.
+
+use std::num::NonZeroUsize;
+
+use tch::Device;
+use tinyres_load::{Batches, Rank, shuffled};
+
+use super::data::Checked;
+use super::objective::Objective;
+use crate::Result;
+use crate::config::Config;
+use crate::config::schedule::{self, Schedule};
+use crate::input::{Feed, Pass, Pipeline};
+use crate::libtorch::device;
+use crate::run::checkpoint::Position;
+
+pub(super) struct Setup {
+    pub config: Config,
+    pub device: Device,
+    pub train: Feed,
+    pub val: Feed,
+    pub objective: Objective,
+    pub schedule: Schedule,
+    /// Images of a step.
+    pub batch: NonZeroUsize,
+    /// Steps of the run, unless its time is over before.
+    pub steps: u64,
+    /// Shorter side of the images in the shards, in pixels.
+    pub side: u32,
+}
+
+impl Setup {
+    pub(super) fn new(config: &Config, data: Checked, device: Device) -> Result<Self> {
+        if let Some(threads) = config.threads {
+            crate::set_threads(threads);
+        }
+        let train = Feed::new(data.train, data.train_targets, device, config.placement)?;
+        let val = Feed::new(data.val, data.val_targets, device, config.placement)?;
+        let batch = NonZeroUsize::new(config.batch as usize).unwrap_or(NonZeroUsize::MIN);
+        let shape = train.data().shape();
+        let steps = match config.time_budget {
+            Some(_) => u64::MAX,
+            None => u64::from(config.epochs) * (train.data().len() as usize / batch) as u64,
+        };
+        Ok(Self {
+            config: config.clone(),
+            device,
+            objective: Objective::new(config),
+            schedule: config.lr_schedule(),
+            batch,
+            steps: config.max_steps.map_or(steps, |most| most.min(steps)),
+            side: shape.height.min(shape.width),
+            train,
+            val,
+        })
+    }
+
+    /// One line that says how long the run is, and where it computes.
+    pub(super) fn describe(&self) -> String {
+        let length = match (self.config.time_budget, self.config.max_steps) {
+            (Some(budget), _) => humantime::format_duration(budget).to_string(),
+            (None, Some(steps)) => format!("{steps} steps"),
+            (None, None) => format!("{} epochs", self.config.epochs),
+        };
+        let (device, placement) = (device::describe(self.device), self.train.placement());
+        format!("training for {length} on {device}, pixels {placement}")
+    }
+
+    /// Fraction of the run that is done, from 0 to 1.
+    pub(super) fn progress(&self, at: &Position) -> f64 {
+        let of_steps = schedule::progress(at.step, self.steps);
+        match self.config.time_budget {
+            Some(budget) => of_steps.max(at.elapsed.div_duration_f64(budget)),
+            None => of_steps,
+        }
+    }
+
+    /// True if all steps are taken, or the time is over.
+    pub(super) fn is_over(&self, at: &Position) -> bool {
+        at.step >= self.steps || self.progress(at) >= 1.0
+    }
+
+    /// Batches of one epoch. They leave out what remains after the last whole batch.
+    pub(super) fn batches_per_epoch(&self) -> usize {
+        self.train.data().len() as usize / self.batch
+    }
+
+    fn order(&self, epoch: u32) -> Vec<u32> {
+        shuffled(self.train.data().len(), self.config.seed, u64::from(epoch))
+    }
+
+    /// Images of each batch of an epoch.
+    pub(super) fn batches(&self, epoch: u32) -> Batches {
+        Batches::new(self.order(epoch), self.batch, true, Rank::ONLY)
+    }
+
+    /// Pass over the batches of the epoch that are left at `at`.
+    pub(super) fn pass(&self, at: &Position) -> Result<Pass<'_>> {
+        self.train
+            .pass(self.order(at.epoch), self.batch, true, at.batch)
+    }
+
+    /// Pipeline for training on `images`, those that are left of the epoch at `at`, at `at.size` pixels.
+    pub(super) fn training(&self, at: &Position, images: &[u32]) -> Result<Pipeline> {
+        let shape = self.train.data().shape();
+        Pipeline::training(&self.config, shape, at.size, at.epoch, images, self.device)
+    }
+
+    /// Pipeline for evaluation at `size` pixels.
+    pub(super) fn evaluation(&self, size: u32) -> Result<Pipeline> {
+        let (shape, normalize) = (self.val.data().shape(), self.config.normalize);
+        Pipeline::evaluation(shape, size, normalize, self.device)
+    }
+}

@@ -1,0 +1,185 @@
+//! What training changes: network, optimizer, moving average, and the position in the run. With the [`Setup`]
+//! it decides everything that comes next, so a checkpoint is this state in a file.
+
+use std::time::{Duration, Instant};
+
+use tch::Tensor;
+use tinyres::event::Observer;
+use tinyres_format::Digest;
+
+use super::ema::Ema;
+use super::init;
+use super::optim::Optimizer;
+use super::setup::Setup;
+use crate::Result;
+use crate::infer::evaluate::{Score, evaluate};
+use crate::infer::tta::Tta;
+use crate::input::{Batch, Pipeline};
+use crate::net::ResNet18;
+use crate::run::checkpoint::{About, Checkpoint, Position};
+
+pub(super) struct State {
+    pub model: ResNet18,
+    optimizer: Optimizer,
+    ema: Option<Ema>,
+    /// Names of the parameters that `config.init` did not give.
+    new: Vec<String>,
+    pub at: Position,
+    /// When `at.elapsed` was brought up to date.
+    clock: Instant,
+}
+
+impl State {
+    /// The state at the beginning of a run, or that of the checkpoint `from`.
+    pub(super) fn new(
+        setup: &Setup,
+        from: Option<&Checkpoint>,
+        watch: &mut dyn Observer,
+    ) -> Result<Self> {
+        let (config, data) = (&setup.config, setup.train.data());
+        let spec = config.spec(data.classes().len());
+        let mut model = ResNet18::new(spec, config.seed, setup.device)?;
+        model = model.with_precision(config.precision);
+        if config.zero_init_residual {
+            model.zero_init_residual()?;
+        }
+        if let Some(mean) = setup.train.targets().mean_box() {
+            model.start_boxes_at(mean)?;
+        }
+        let new = match from {
+            Some(from) => from.about.new.clone(),
+            None => init::begin(config, &mut model, data.classes(), watch)?,
+        };
+        model.freeze(&config.freeze)?;
+        let average = |model: &ResNet18| Ema::new(config.ema, model.named());
+        let mut state = Self {
+            optimizer: Optimizer::new(config, model.named(), &new)?,
+            ema: (config.ema > 0.0).then(|| average(&model)).transpose()?,
+            model,
+            new,
+            at: Position::default(),
+            clock: Instant::now(),
+        };
+        if let Some(from) = from {
+            state.restore(from)?;
+        }
+        Ok(state)
+    }
+
+    /// Takes over a checkpoint of the same configuration.
+    fn restore(&mut self, from: &Checkpoint) -> Result<()> {
+        self.model.load(from.weights())?;
+        self.optimizer.load(from.training_state())?;
+        if let Some(ema) = &mut self.ema {
+            ema.load(from.training_state())?;
+        }
+        self.at = from.about.position.clone();
+        Ok(())
+    }
+
+    /// Tensors that a checkpoint holds next to the network's: those of the optimizer and the average.
+    pub(super) fn training_state(&self) -> Vec<(String, Tensor)> {
+        let mut tensors = self.optimizer.state();
+        tensors.extend(self.ema.iter().flat_map(Ema::state));
+        tensors
+    }
+
+    /// Description of this state for a checkpoint.
+    pub(super) fn about(&self, setup: &Setup, fingerprint: Digest) -> About {
+        About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            classes: setup.train.data().classes().to_vec(),
+            fingerprint,
+            config: setup.config.clone(),
+            new: self.new.clone(),
+            position: self.at.clone(),
+        }
+    }
+
+    /// The same for a file of weights: without the times, so that equal runs write equal files.
+    pub(super) fn about_weights(&self, setup: &Setup, fingerprint: Digest) -> About {
+        let mut about = self.about(setup, fingerprint);
+        about.position = Position {
+            took: Duration::ZERO,
+            waited: Duration::ZERO,
+            elapsed: Duration::ZERO,
+            ..about.position
+        };
+        about
+    }
+
+    /// Adds the time since the last call to the time spent on the run.
+    pub(super) fn tick(&mut self) {
+        self.at.elapsed += self.clock.elapsed();
+        self.clock = Instant::now();
+    }
+
+    /// Fraction of the run that is done now, from 0 to 1.
+    pub(super) fn progress(&mut self, setup: &Setup) -> f64 {
+        self.tick();
+        setup.progress(&self.at)
+    }
+
+    /// True if the run is at its end now.
+    pub(super) fn is_over(&mut self, setup: &Setup) -> bool {
+        self.tick();
+        setup.is_over(&self.at)
+    }
+
+    /// Takes one step of the optimizer on `batch`. Returns its loss, which is still on the device.
+    pub(super) fn step(
+        &mut self,
+        setup: &Setup,
+        batch: &Batch<'_>,
+        pipeline: &Pipeline,
+    ) -> Result<Tensor> {
+        let examples = pipeline.apply(batch)?;
+        let outputs = self.model.outputs(&examples.images, true)?;
+        let loss = setup.objective.loss(&outputs, &examples)?;
+        loss.f_backward()?;
+        self.optimizer.step(self.at.rate)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(self.model.named(), self.at.step)?;
+        }
+        self.at.batch += 1;
+        self.at.step += 1;
+        Ok(loss.f_detach()?)
+    }
+
+    /// Runs `work` with the moving average in the network, if there is one, and puts the network's own
+    /// weights back.
+    pub(super) fn averaged<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let Some(mut ema) = self.ema.take() else {
+            return work(self);
+        };
+        ema.swap(&self.model)?;
+        let done = work(self);
+        ema.swap(&self.model)?;
+        self.ema = Some(ema);
+        done
+    }
+
+    /// Scores the network on the validation split.
+    pub(super) fn evaluate(&self, setup: &Setup, watch: &mut dyn Observer) -> Result<Score> {
+        let pipeline = setup.evaluation(self.at.size)?;
+        let (model, batch) = (&self.model, setup.batch);
+        let evaluation = evaluate(model, &setup.val, &pipeline, Tta::None, batch, watch)?;
+        Ok(evaluation.score())
+    }
+
+    /// Moves on to the next epoch. True if `score` is the best one so far.
+    pub(super) fn finish_epoch(&mut self, score: Option<Score>) -> bool {
+        let best = self.at.best;
+        let better = score.filter(|score| best.is_none_or(|best| score.top1 > best));
+        self.at = Position {
+            epoch: self.at.epoch + 1,
+            step: self.at.step,
+            rate: self.at.rate,
+            size: self.at.size,
+            elapsed: self.at.elapsed,
+            best: better.map(|score| score.top1).or(best),
+            ..Position::default()
+        };
+        better.is_some()
+    }
+}
