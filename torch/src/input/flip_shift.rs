@@ -29,9 +29,6 @@ impl FlipShift {
     /// Draws the moves of `images`, of `(height, width)` pixels, from each image's own `draws` of the epoch:
     /// draw 0 mirrors it, draw 1 shifts it down, and draw 2 shifts it right, by up to `shift` pixels each way.
     /// `None` without `flip` and with a `shift` of 0.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn new(
         flip: bool,
         shift: u32,
@@ -75,9 +72,6 @@ impl FlipShift {
 
     /// Moves `pixels`, `[B, 3, H, W]`, which are those of the images in the range `at` of the epoch, with one
     /// gather. The result is channels last.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn apply(&self, pixels: &Tensor, at: &Range<i64>) -> Result<Tensor> {
         let (b, c, h, w) = pixels.size4()?;
         let pick = |moves: &Tensor, table: &Tensor| -> Result<Tensor> {
@@ -96,9 +90,6 @@ impl FlipShift {
 
     /// Moves `boxes`, edges `f32 [B, 4]`, with the images in the range `at` of the epoch. Boxes are clipped at
     /// the edges of the image, so one that has left it has no area.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn move_boxes(&self, boxes: &Tensor, at: &Range<i64>) -> Result<Tensor> {
         let pick = |moves: &Tensor| moves.f_narrow(0, at.start, at.end - at.start);
         let ((shifts, height), (_, width)) = (self.rows.size2()?, self.columns.size2()?);

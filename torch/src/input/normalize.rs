@@ -31,9 +31,6 @@ pub struct Normalizer {
 
 impl Normalizer {
     /// For tensors on `device`.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn new(normalize: Normalize, device: Device) -> Result<Self> {
         let (mean, std) = normalize.statistics();
         let affine = Normalization::new(mean, std);
@@ -48,9 +45,6 @@ impl Normalizer {
     }
 
     /// Normalises `pixels`, `[B, 3, H, W]`, to `f32`, channels last.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn apply(&self, pixels: &Tensor) -> Result<Tensor> {
         // Changes the layout before the type: bytes are a quarter of the traffic.
         let mut x = ffi::channels_last(pixels)?.f_to_kind(Kind::Float)?;

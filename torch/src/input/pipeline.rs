@@ -50,9 +50,6 @@ pub struct Pipeline {
 impl Pipeline {
     /// Steps for evaluation and prediction: images of `shape`, resized so that the shorter side has `size`
     /// pixels, and normalised.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn evaluation(
         shape: Shape,
         size: u32,
@@ -100,9 +97,6 @@ impl Pipeline {
 
     /// Runs the steps on `batch`. In training, it is one of the batches of the images given to the
     /// constructor.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn apply(&self, batch: &Batch<'_>) -> Result<Examples> {
         let mut images = batch.pixels.shallow_clone();
         let mut boxes = batch.boxes.as_ref().map(Tensor::shallow_clone);

@@ -40,9 +40,6 @@ impl Ema {
     ///
     /// The bound on d, that of TensorFlow's `num_updates`, keeps the initial values from dominating the
     /// average early in a run.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn update(&mut self, named: &[NamedTensor], step: u64) -> Result<()> {
         let decay = self.decay.min((1.0 + step as f64) / (10.0 + step as f64));
         tch::no_grad(|| {
@@ -54,9 +51,6 @@ impl Ema {
     }
 
     /// Swaps the averages with the values of the network. A second call swaps them back.
-    ///
-    /// # Errors
-    /// Only where libtorch fails.
     pub fn swap(&mut self, network: &ResNet18) -> Result<()> {
         tch::no_grad(|| {
             for (average, named) in self.averages.iter_mut().zip(network.named()) {
