@@ -88,7 +88,7 @@ fn a_resumed_run_is_the_unbroken_run_to_the_bit() {
 }
 
 #[test]
-fn what_came_after_the_last_checkpoint_is_done_again() {
+fn steps_after_the_last_checkpoint_are_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 70, 20);
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
@@ -190,7 +190,7 @@ fn a_run_ends_where_it_is_told_to() {
 }
 
 #[test]
-fn what_cannot_be_trained_is_refused() {
+fn unfit_values_and_losses_that_are_not_finite_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 70, 20);
     let mut begun = 0;

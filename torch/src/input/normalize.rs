@@ -58,8 +58,10 @@ mod tests {
 
     #[test]
     fn normalizer_subtracts_mean_and_divides_by_std() {
-        let (h, w) = (6, 8);
-        let bytes: Vec<u8> = (0..2 * 3 * h * w).map(|i| (i * 151 % 251) as u8).collect();
+        let (h, w) = (6, 8_usize);
+        let bytes: Vec<u8> = (0..2 * 3 * h * w)
+            .map(|i| (i * 151 % 251).to_le_bytes()[0])
+            .collect();
         let tensor = Tensor::from_slice(&bytes).view([2, 3, 6, 8]);
         for (normalize, mean, std) in [
             (Normalize::None, [0.0; 3], [1.0; 3]),

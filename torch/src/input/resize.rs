@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shorter_side_counts() {
+    fn size_is_that_of_the_shorter_side() {
         assert_eq!(scaled((64, 64), 48), (48, 48));
         assert_eq!(scaled((64, 96), 32), (32, 48));
     }
