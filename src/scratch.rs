@@ -1,9 +1,29 @@
 //! A locked directory for unfinished files, inside the directory that they are meant for.
+//! Also the error for an output that cannot be written.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// An output file or directory that could not be created, written or moved to its destination.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct OutputError {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// The error of the operating system.
+    pub reason: io::Error,
+}
+
+/// Adds `path` to an error of the operating system, for `map_err`.
+pub(crate) fn output_error(path: &Path) -> impl Fn(io::Error) -> OutputError {
+    let path = path.to_owned();
+    move |reason| OutputError {
+        path: path.clone(),
+        reason,
+    }
+}
 
 /// Name of the directory that holds the shards of a set, inside the set's directory, until all of
 /// them are finished.

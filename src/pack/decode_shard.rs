@@ -15,7 +15,7 @@ use tinyres_format::{Shape, Writer, WrittenImages};
 
 use super::decode::{Decoded, Decoder};
 use super::{Error, ImageError, Resize, Result};
-use crate::source::{self, Fault, Item, Reader, Source};
+use crate::source::{self, Item, ItemReader, ReadError, Source};
 
 /// Maximum bytes of pixels in a chunk: enough that threads seldom compete for the file, and few enough
 /// to stay in a core's cache until they are written. Measured: 384 KiB packs 5 to 15% faster than
@@ -33,7 +33,7 @@ pub(super) type ImageResult = std::result::Result<Decoded, ImageError>;
 
 /// Reads and decodes images, one after the other. Each decoding thread has one.
 pub(super) struct ImageReader<'a> {
-    reader: Reader<'a>,
+    reader: ItemReader<'a>,
     decoder: Decoder,
 }
 
@@ -245,9 +245,9 @@ pub(super) fn decode_shard(
 fn image_error(error: source::Error) -> Result<ImageError> {
     match error {
         source::Error::Read {
-            fault: fault @ (Fault::Entry { .. } | Fault::Checksum { .. }),
+            reason: reason @ (ReadError::Entry { .. } | ReadError::Checksum { .. }),
             ..
-        } => Ok(ImageError::Unreadable(fault.to_string())),
+        } => Ok(ImageError::Unreadable(reason.to_string())),
         error => Err(error.into()),
     }
 }

@@ -1,12 +1,12 @@
-//! What the classes of a sample set are: every combination of a shape, a texture and a hue.
+//! The classes of a sample set: every combination of an outline, a texture and a hue.
 
 use std::fmt;
 
 use super::SIDE;
 
-/// An outline within the square from -1 to 1, `y` downwards.
+/// An outline in the square from -1 to 1. `y` points down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Shape {
+pub(super) enum Outline {
     Disc,
     Ring,
     Square,
@@ -19,7 +19,7 @@ pub(super) enum Shape {
     Hourglass,
 }
 
-/// How a shape is filled.
+/// The fill of an outline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Texture {
     Plain,
@@ -29,18 +29,18 @@ pub(super) enum Texture {
     Banded,
 }
 
-/// Words for each shape, synonyms after a comma as WordNet has them.
-const SHAPES: [(Shape, &str); 10] = [
-    (Shape::Disc, "disc, circle"),
-    (Shape::Star, "star"),
-    (Shape::Square, "square"),
-    (Shape::Hourglass, "hourglass, bow tie"),
-    (Shape::Ring, "ring"),
-    (Shape::Triangle, "triangle"),
-    (Shape::Heart, "heart"),
-    (Shape::Cross, "cross, plus sign"),
-    (Shape::Crescent, "crescent, half-moon"),
-    (Shape::Diamond, "diamond, rhombus"),
+/// The words for each outline, with synonyms after a comma, as in WordNet.
+const OUTLINES: [(Outline, &str); 10] = [
+    (Outline::Disc, "disc, circle"),
+    (Outline::Star, "star"),
+    (Outline::Square, "square"),
+    (Outline::Hourglass, "hourglass, bow tie"),
+    (Outline::Ring, "ring"),
+    (Outline::Triangle, "triangle"),
+    (Outline::Heart, "heart"),
+    (Outline::Cross, "cross, plus sign"),
+    (Outline::Crescent, "crescent, half-moon"),
+    (Outline::Diamond, "diamond, rhombus"),
 ];
 
 const TEXTURES: [(Texture, &str); 5] = [
@@ -51,70 +51,70 @@ const TEXTURES: [(Texture, &str); 5] = [
     (Texture::Banded, "banded"),
 ];
 
-/// Names of hues, evenly spaced round the colour circle from red.
+/// Names of the hues, evenly spaced on the colour circle from red.
 const HUES: [&str; 6] = ["red", "yellow", "green", "cyan", "blue", "magenta"];
 
-/// How many classes there are.
+/// The number of classes.
 pub const MAX_CLASSES: u32 = 300;
-const _: () = assert!(MAX_CLASSES as usize == SHAPES.len() * TEXTURES.len() * HUES.len());
+const _: () = assert!(MAX_CLASSES as usize == OUTLINES.len() * TEXTURES.len() * HUES.len());
 
-/// One class. Which one a number stands for never changes, so a set of ten classes and one of two
-/// hundred agree on the first ten.
+/// One class. The class of a number never changes, so a set of ten classes and one of two hundred agree
+/// on the first ten.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Class {
+pub(super) struct SampleClass {
     number: usize,
-    pub(super) shape: Shape,
+    pub(super) outline: Outline,
     pub(super) texture: Texture,
-    /// Turns round the colour circle, 0 to 1.
+    /// Position on the colour circle, 0 to 1.
     pub(super) hue: f32,
     words: [&'static str; 3],
 }
 
-impl Class {
-    /// Class `number` of [`MAX_CLASSES`]. Neighbours differ in shape, texture and hue at once, so
-    /// that a few classes are told apart more easily than many.
+impl SampleClass {
+    /// Class `number` of [`MAX_CLASSES`]. Consecutive classes differ in outline, texture and hue, so a few
+    /// classes are easier to tell apart than many.
     pub(super) fn nth(number: usize) -> Self {
-        // For each shape, the steps run once through all textures times hues, shifted by the
-        // shape: every combination comes exactly once.
-        let (step, s) = (number / SHAPES.len(), number % SHAPES.len());
+        // For each outline `s`, the steps pass once through all pairs of texture and hue, shifted by
+        // `s`. So every combination occurs exactly once.
+        let (step, s) = (number / OUTLINES.len(), number % OUTLINES.len());
         let t = (step + s) % TEXTURES.len();
         let h = (step / TEXTURES.len() + s) % HUES.len();
-        let (shape, shape_words) = SHAPES[s];
+        let (outline, outline_words) = OUTLINES[s];
         let (texture, texture_word) = TEXTURES[t];
         Self {
             number,
-            shape,
+            outline,
             texture,
             hue: h as f32 / HUES.len() as f32,
-            words: [HUES[h], texture_word, shape_words],
+            words: [HUES[h], texture_word, outline_words],
         }
     }
 
-    /// The class's synthetic WordNet id: `n` and eight digits, unique and in no order.
+    /// A synthetic WordNet id: `n` and eight digits. Unique, and not sorted by `number`.
     pub(super) fn wnid(&self) -> String {
-        // The factor shares no divisor with 10^8, so no two classes meet.
+        // The factor and 10^8 are coprime, so no two classes have the same id.
         format!("n{:08}", (self.number + 1) * 61_803_399 % 100_000_000)
     }
 }
 
 /// The class in words: `red striped disc, circle`.
-impl fmt::Display for Class {
+impl fmt::Display for SampleClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.words.join(" "))
     }
 }
 
-/// A coordinate, or what holds, at each pixel of a row.
+/// One value for each pixel of a row.
 pub(super) type Row<T> = [T; SIDE];
 
-/// Asks `f` at each pixel. The choice of `f` stays outside the loop, which then runs on vectors.
+/// Evaluates `f` at each pixel. The choice of `f` is outside the loop, so that the loop vectorizes.
 fn each(x: &Row<f32>, y: &Row<f32>, f: impl Fn(f32, f32) -> bool) -> Row<bool> {
     std::array::from_fn(|i| f(x[i], y[i]))
 }
 
-// Arithmetic alone: the last bit of a library's sine differs between platforms.
-impl Shape {
-    /// Which of the points lie in the shape.
+// Uses basic arithmetic only, since the last bit of `sin` differs between platforms.
+impl Outline {
+    /// Returns for each point whether it lies in the outline.
     pub(super) fn covers(self, x: &Row<f32>, y: &Row<f32>) -> Row<bool> {
         match self {
             Self::Disc => each(x, y, |x, y| x * x + y * y <= 1.0),
@@ -135,7 +135,7 @@ impl Shape {
                 let body = a * a + b * b - 1.0;
                 body * body * body <= a * a * b * b * b
             }),
-            // A pentagram is what lies beyond at most one of its five lines.
+            // A point is in a pentagram if it lies beyond at most one of the five lines.
             Self::Star => each(x, y, |x, y| {
                 let beyond = STAR.map(|[nx, ny]| u8::from(nx * x + ny * y > STAR_DISTANCE));
                 beyond.iter().sum::<u8>() <= 1
@@ -144,7 +144,7 @@ impl Shape {
     }
 }
 
-/// Directions of a pentagram's lines, a fifth of a turn apart.
+/// Normals of the five lines of a pentagram, a fifth of a turn apart.
 const STAR: [[f32; 2]; 5] = [
     [0.0, 1.0],
     [0.951_056_5, 0.309_017],
@@ -152,17 +152,17 @@ const STAR: [[f32; 2]; 5] = [
     [-0.587_785_3, -0.809_017],
     [-0.951_056_5, 0.309_017],
 ];
-/// Their distance from its centre: the cosine of a fifth of a turn.
+/// Distance of the lines from the centre: the cosine of a fifth of a turn.
 const STAR_DISTANCE: f32 = 0.309_017;
 
-/// The part of `at` after the point: `floor` would be a call where the processor has no such
-/// instruction for sure.
+/// The fractional part of `at`. Avoids `floor`, which is a function call on processors without an
+/// instruction for it.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "periods in a picture are few"
 )]
 fn fraction(at: f32) -> f32 {
-    // Never negative: no picture is that many periods wide.
+    // Makes `at` positive: no picture is 64 periods wide.
     let at = at + 64.0;
     at - (at as i32) as f32
 }
@@ -172,7 +172,7 @@ fn upper_half(at: f32) -> bool {
 }
 
 impl Texture {
-    /// Which of the points carry the second colour: `x` and `y` in periods of the texture.
+    /// Returns for each point whether it has the second colour. `x` and `y` are in periods of the texture.
     pub(super) fn marks(self, x: &Row<f32>, y: &Row<f32>) -> Row<bool> {
         match self {
             Self::Plain => [false; SIDE],
@@ -186,14 +186,15 @@ impl Texture {
         }
     }
 }
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
 
-    fn all() -> impl Iterator<Item = Class> {
-        (0..MAX_CLASSES as usize).map(Class::nth)
+    fn all() -> impl Iterator<Item = SampleClass> {
+        (0..MAX_CLASSES as usize).map(SampleClass::nth)
     }
 
     #[test]
@@ -205,22 +206,22 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_share_nothing() {
+    fn consecutive_classes_differ_in_outline_texture_and_hue() {
         let all: Vec<_> = all().collect();
         for pair in all.windows(2) {
             let (a, b) = (&pair[0], &pair[1]);
             assert!(
-                a.shape != b.shape && a.texture != b.texture && a.hue != b.hue,
+                a.outline != b.outline && a.texture != b.texture && a.hue != b.hue,
                 "{a} / {b}"
             );
         }
     }
 
-    /// As in the real set, where sorting moves every class.
+    /// Like the real data set, in which sorting moves every class: it catches readers that sort.
     #[test]
-    fn no_class_keeps_its_place_when_sorted() {
+    fn sorting_wnids_moves_every_class() {
         for classes in [10, 200] {
-            let ids: Vec<_> = (0..classes).map(|n| Class::nth(n).wnid()).collect();
+            let ids: Vec<_> = (0..classes).map(|n| SampleClass::nth(n).wnid()).collect();
             let mut sorted = ids.clone();
             sorted.sort();
             assert!(

@@ -1,38 +1,40 @@
-//! A synthetic data set in the layout of `tiny-imagenet-200`: for trying things out, for tests and
-//! for benchmarks. Its classes are shapes of a texture and a hue on varied grounds.
+//! A synthetic data set in the layout of `tiny-imagenet-200`, for a first try, for tests and for
+//! benchmarks. Its classes are outlines with a texture and a hue on varied grounds.
 //!
-//! Every picture follows from the seed, its split, its class and its number alone.
+//! Every picture is a function of the seed, its split, its class and its number in the class. The bytes
+//! do not depend on the number of threads. Writes JPEGs and annotations only: it does not pack them.
 
+mod atomic_dir;
 mod class;
-mod directory;
 mod random;
 mod scene;
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
+use tinyres_format::{Draws, Split, Stream};
 use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
 use crate::event::{Event, Observer};
+pub use crate::scratch::OutputError;
+use crate::scratch::output_error;
 use crate::text::{Bytes, Count};
-use class::Class;
+use atomic_dir::AtomicDir;
 pub use class::MAX_CLASSES;
-use directory::Draft;
+use class::SampleClass;
 use scene::{Bounds, Scene};
-use tinyres_format::{Draws, Stream};
 
 /// Width and height of every picture, in pixels.
 const SIDE: usize = 64;
-/// As in the real set.
+/// JPEG quality, that of the real data set.
 const QUALITY: i32 = 75;
-/// Images drawn between two reports of progress.
+/// Number of images drawn between two progress events.
 const BATCH: usize = 1024;
 
-/// What to write.
+/// Size and seed of a sample set.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Classes, 1 to [`MAX_CLASSES`].
@@ -49,7 +51,7 @@ pub struct Config {
     pub threads: usize,
 }
 
-/// What was written.
+/// Counts of what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Classes.
@@ -60,7 +62,7 @@ pub struct Report {
     pub val: u64,
     /// Test images.
     pub test: u64,
-    /// Images with one component.
+    /// Greyscale images, stored with one component.
     pub grey: u64,
     /// Bytes of all JPEGs.
     pub bytes: u64,
@@ -77,30 +79,25 @@ impl fmt::Display for Report {
     }
 }
 
-/// Why no set was written.
+/// Reason why no set was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// More classes than there are, or none.
+    /// The number of classes is 0, or more than there are.
     #[error("{got} classes asked for, expected 1 to {MAX_CLASSES}")]
     Classes {
-        /// The number asked for.
+        /// The requested number.
         got: u32,
     },
-    /// Nothing is ever overwritten.
+    /// The output exists. Nothing is ever overwritten.
     #[error("{}: exists and is not an empty directory: name another, or remove it first", .0.display())]
     Exists(PathBuf),
-    /// Two runs must not mix their files.
+    /// Another process writes to the same directory.
     #[error("{}: another tinyres is writing here: wait for it, or name another directory", .0.display())]
     Busy(PathBuf),
-    /// The operating system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What it said.
-        source: io::Error,
-    },
+    /// The output could not be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// The encoder failed.
     #[error("cannot encode a JPEG: {0}")]
     Encode(#[from] turbojpeg::Error),
@@ -112,31 +109,23 @@ pub enum Error {
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Says which file an operation was about.
-fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        path: path.to_owned(),
-        source,
-    }
-}
-
-/// Writes a set that appears at `dir` whole or not at all.
+/// Writes a set to `dir`, which appears whole or not at all.
 ///
-/// The files are not forced to the disk: after a power cut, write the set again.
+/// The files are not synced to the disk: after a power cut, write the set again.
 ///
 /// # Errors
-/// Where `dir` holds something already, and those of the operating system.
+/// `dir` exists and is not empty, or the set cannot be written.
 pub fn write(dir: &Path, config: &Config, observer: &mut dyn Observer) -> Result<Report> {
     if !(1..=MAX_CLASSES).contains(&config.classes) {
         return Err(Error::Classes {
             got: config.classes,
         });
     }
-    let draft = Draft::create(dir)?;
+    let output = AtomicDir::create(dir)?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(config.threads)
         .build()?;
-    let classes: Vec<Class> = (0..config.classes as usize).map(Class::nth).collect();
+    let classes: Vec<SampleClass> = (0..config.classes as usize).map(SampleClass::nth).collect();
     let in_all = |per_class: u32| u64::from(per_class) * u64::from(config.classes);
     let report = Report {
         classes: config.classes,
@@ -159,33 +148,34 @@ pub fn write(dir: &Path, config: &Config, observer: &mut dyn Observer) -> Result
         report,
         drawn: 0,
     };
-    let result = artist.draw_set(draft.path(), config);
+    let result = artist.draw_set(output.path(), config);
     artist.observer.on(&Event::End);
     result?;
     let report = artist.report;
-    draft.publish()?;
+    output.publish()?;
     Ok(report)
 }
 
-/// The splits, by the number that draws know them by.
-#[derive(Clone, Copy)]
-enum Split {
-    Train = 0,
-    Val = 1,
-    Test = 2,
+/// The number of `split` in the random stream of its pictures.
+fn stream_number(split: Split) -> u64 {
+    match split {
+        Split::Train => 0,
+        Split::Val => 1,
+        Split::Test => 2,
+    }
 }
 
-/// What a picture shows: with the seed, all that decides it.
+/// Identity of a picture, which together with the seed determines it.
 struct Subject {
     split: Split,
     class: usize,
-    /// Among the pictures of its split and class.
+    /// Its number among the pictures of its split and class.
     index: usize,
 }
 
-/// Draws pictures and keeps count.
+/// Draws pictures and counts them.
 struct Artist<'a> {
-    classes: &'a [Class],
+    classes: &'a [SampleClass],
     seed: u64,
     pool: ThreadPool,
     observer: &'a mut dyn Observer,
@@ -196,7 +186,7 @@ struct Artist<'a> {
 impl Artist<'_> {
     fn draw_set(&mut self, root: &Path, config: &Config) -> Result<()> {
         let classes = self.classes;
-        let wnids: Vec<String> = classes.iter().map(Class::wnid).collect();
+        let wnids: Vec<String> = classes.iter().map(SampleClass::wnid).collect();
         write_text(
             &root.join("wnids.txt"),
             wnids.iter().map(|wnid| format!("{wnid}\n")),
@@ -219,7 +209,7 @@ impl Artist<'_> {
             write_text(&folder.join(format!("{wnid}_boxes.txt")), lines)?;
         }
 
-        // The classes take turns.
+        // Pictures of val and test cycle through the classes.
         let subject = |split| {
             move |i| Subject {
                 split,
@@ -230,8 +220,8 @@ impl Artist<'_> {
         let folder = root.join("val");
         let count = config.val_per_class as usize * classes.len();
         let boxes = self.draw(&folder.join("images"), "val", count, subject(Split::Val))?;
-        let turns = wnids.iter().cycle().zip(boxes).enumerate();
-        let lines = turns.map(|(i, (wnid, bounds))| format!("val_{i}.JPEG\t{wnid}\t{bounds}\n"));
+        let labelled = wnids.iter().cycle().zip(boxes).enumerate();
+        let lines = labelled.map(|(i, (wnid, bounds))| format!("val_{i}.JPEG\t{wnid}\t{bounds}\n"));
         write_text(&folder.join("val_annotations.txt"), lines)?;
 
         let folder = root.join("test").join("images");
@@ -239,7 +229,7 @@ impl Artist<'_> {
         Ok(())
     }
 
-    /// Writes pictures `prefix_0` to `prefix_(count - 1)` to `folder`, and returns the box of each.
+    /// Writes the pictures `prefix_0` to `prefix_(count - 1)` to `folder`, and returns their boxes.
     fn draw(
         &mut self,
         folder: &Path,
@@ -247,7 +237,7 @@ impl Artist<'_> {
         count: usize,
         subject: impl Fn(usize) -> Subject + Sync,
     ) -> Result<Vec<Bounds>> {
-        fs::create_dir_all(folder).map_err(at(folder))?;
+        fs::create_dir_all(folder).map_err(output_error(folder))?;
         let (seed, classes) = (self.seed, self.classes);
         let mut boxes = Vec::new();
         for start in (0..count).step_by(BATCH) {
@@ -259,7 +249,7 @@ impl Artist<'_> {
                         class,
                         index,
                     } = subject(i);
-                    let draws = Draws::new(seed, Stream::Sample, split as u64)
+                    let draws = Draws::new(seed, Stream::Sample, stream_number(split))
                         .of(class as u64)
                         .of(index as u64);
                     let scene = Scene::new(&classes[class], draws);
@@ -280,14 +270,14 @@ impl Artist<'_> {
     }
 }
 
-/// A picture that was written.
+/// Properties of a picture that was written.
 struct Drawn {
     bounds: Bounds,
     grey: bool,
     bytes: u64,
 }
 
-/// Paints `scene` and writes it to `path`, with an encoder that is made where there is none yet.
+/// Paints `scene` and writes it to `path`. Creates the encoder on first use.
 fn draw(scene: &Scene, encoder: &mut Option<Compressor>, path: &Path) -> Result<Drawn> {
     let picture = scene.paint();
     let encoder = match encoder {
@@ -307,7 +297,7 @@ fn draw(scene: &Scene, encoder: &mut Option<Compressor>, path: &Path) -> Result<
         height: SIDE,
         format: PixelFormat::RGB,
     })?;
-    fs::write(path, &jpeg).map_err(at(path))?;
+    fs::write(path, &jpeg).map_err(output_error(path))?;
     Ok(Drawn {
         bounds: picture.bounds,
         grey: scene.grey,
@@ -315,10 +305,10 @@ fn draw(scene: &Scene, encoder: &mut Option<Compressor>, path: &Path) -> Result<
     })
 }
 
-/// The words of every class there could be, sorted, as the real file names all of WordNet.
+/// The words of every possible class, sorted, as the real file lists all of WordNet.
 fn words() -> impl Iterator<Item = String> {
     let mut lines: Vec<_> = (0..MAX_CLASSES as usize)
-        .map(Class::nth)
+        .map(SampleClass::nth)
         .map(|class| format!("{}\t{class}\n", class.wnid()))
         .collect();
     lines.sort();
@@ -326,5 +316,5 @@ fn words() -> impl Iterator<Item = String> {
 }
 
 fn write_text(path: &Path, lines: impl Iterator<Item = String>) -> Result<()> {
-    fs::write(path, lines.collect::<String>()).map_err(at(path))
+    Ok(fs::write(path, lines.collect::<String>()).map_err(output_error(path))?)
 }

@@ -1,9 +1,11 @@
+//! A sequential reader of the counter-based generator.
+
 use tinyres_format::Draws;
 
-/// Draws read one after the other.
+/// A sequence of random numbers: the draws 0, 1, 2, ... of a stream.
 pub(super) struct Random {
     draws: Draws,
-    /// The next to be read.
+    /// Index of the next draw.
     next: u64,
 }
 
@@ -19,7 +21,7 @@ impl Random {
         bits
     }
 
-    /// A number from `low` inclusive to `high` exclusive, in steps of 2^-24 of their distance.
+    /// A uniform number from `low` inclusive to `high` exclusive, in steps of `(high - low) / 2^24`.
     pub(super) fn between(&mut self, low: f32, high: f32) -> f32 {
         let unit = (self.bits() >> 40) as f32 / (1_u32 << 24) as f32;
         low + (high - low) * unit

@@ -1,13 +1,14 @@
-//! One picture: a ground, an object on it, grain over both.
+//! One picture: a ground, an object on it, and grain over both. Uses basic arithmetic only, so
+//! that the pixels are the same on every platform.
 
 use std::fmt;
 
 use super::SIDE;
-use super::class::{Class, Row, Shape, Texture};
+use super::class::{Outline, Row, SampleClass, Texture};
 use super::random::Random;
 use tinyres_format::Draws;
 
-/// Pixels between two nodes of the ground's lattice.
+/// Distance of the nodes of the ground's lattice, in pixels.
 const CELL: usize = 8;
 const NODES: usize = SIDE / CELL + 1;
 
@@ -19,7 +20,7 @@ type Canvas = [Colour; SIDE * SIDE];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds([usize; 4]);
 
-/// As annotations have it: the fields apart by tabs.
+/// Formats the box as in the annotations, separated by tabs.
 impl fmt::Display for Bounds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [x0, y0, x1, y1] = self.0;
@@ -27,25 +28,25 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// All that decides a picture.
+/// Parameters of a picture.
 pub(super) struct Scene {
     ground: Ground,
     object: Object,
     grain: Grain,
-    /// Without colour: to be stored with one component.
+    /// Whether the picture is stored in greyscale, with one component.
     pub(super) grey: bool,
 }
 
-/// Pixels and the tight box of the object's.
-pub(super) struct Picture {
-    /// RGB, row by row.
+/// The pixels of a scene, and the tight box of its object.
+pub(super) struct Painted {
+    /// `[SIDE, SIDE, 3]`: RGB, row by row.
     pub(super) pixels: [u8; SIDE * SIDE * 3],
     pub(super) bounds: Bounds,
 }
 
 impl Scene {
-    /// Draws lots for everything that its class leaves open.
-    pub(super) fn new(class: &Class, draws: Draws) -> Self {
+    /// A random scene of this class.
+    pub(super) fn new(class: &SampleClass, draws: Draws) -> Self {
         let random = &mut Random::new(draws);
         Self {
             ground: Ground::new(random),
@@ -58,7 +59,7 @@ impl Scene {
         }
     }
 
-    pub(super) fn paint(&self) -> Picture {
+    pub(super) fn paint(&self) -> Painted {
         let mut canvas = self.ground.paint();
         let bounds = self.object.paint(&mut canvas);
         self.grain.apply(&mut canvas);
@@ -66,12 +67,12 @@ impl Scene {
         for (to, from) in pixels.iter_mut().zip(canvas.as_flattened()) {
             *to = u8::try_from((*from).clamp(0, 255)).expect("clamped to a byte");
         }
-        Picture { pixels, bounds }
+        Painted { pixels, bounds }
     }
 }
 
-/// Colours at the nodes of a lattice, blended between them: a gradient from corner to corner with
-/// clouds in it.
+/// Colours at the nodes of a lattice, interpolated between them: a gradient between four corners, with
+/// clouds.
 struct Ground([[Colour; NODES]; NODES]);
 
 impl Ground {
@@ -101,7 +102,7 @@ impl Ground {
     }
 
     fn paint(&self) -> Canvas {
-        // Weights are eighths, across and down.
+        // Bilinear interpolation with weights in eighths in both directions, hence `>> 6`.
         let mut canvas = [[0; 3]; SIDE * SIDE];
         for (rows, nodes) in canvas.chunks_exact_mut(CELL * SIDE).zip(self.0.windows(2)) {
             for (down, row) in (0..8).zip(rows.chunks_exact_mut(SIDE)) {
@@ -121,41 +122,42 @@ impl Ground {
     }
 }
 
-/// A textured shape.
+/// A textured outline.
 struct Object {
-    shape: Shape,
+    outline: Outline,
     texture: Texture,
     colours: [Colour; 2],
-    /// In pixels; a pixel's centre has whole coordinates.
+    /// In pixels. The centre of a pixel has integer coordinates.
     centre: [f32; 2],
-    /// Half its width and height, in pixels.
+    /// Half the width and half the height, in pixels.
     half: [f32; 2],
-    /// Cosine and sine of its turn.
+    /// Cosine and sine of the rotation.
     turn: [f32; 2],
-    /// Pixels in a period of the texture.
+    /// Period of the texture, in pixels.
     period: f32,
     phase: [f32; 2],
 }
 
 impl Object {
-    fn new(class: &Class, random: &mut Random) -> Self {
+    fn new(class: &SampleClass, random: &mut Random) -> Self {
         let middle = (SIDE - 1) as f32 / 2.0;
         let height = random.between(13.0, 26.0);
         let mut half = [height * random.between(0.8, 1.25), height];
-        // At most a fifth of it is cut by the picture's edge.
+        // The edge of the picture cuts off at most a fifth of it.
         let mut centre = half.map(|half| {
             let slack = (middle + 0.5 - 0.8 * half).max(0.0);
             middle + random.between(-slack, slack)
         });
-        // With t = tan(angle / 2), a turn needs no sine whose last bit differs between platforms.
+        // With t = tan(angle / 2), cos = (1 - t^2) / (1 + t^2) and sin = 2t / (1 + t^2). The last bit of
+        // the library's `sin` differs between platforms.
         let t = random.between(-0.12, 0.12);
         let mut turn = [(1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)];
         match random.between(0.0, 1.0) {
-            // So close that it reaches beyond the picture on all sides, where its outline allows.
+            // Close-up: larger than the picture, so that most outlines reach all four edges.
             lot if lot < 0.04 => {
                 (half, centre, turn) = ([1.45 * middle; 2], [middle; 2], [1.0, 0.0])
             }
-            // Seen edge on: one pixel wide or high.
+            // Edge-on: one pixel wide or one pixel high.
             lot if lot < 0.05 => {
                 (half[0], centre, turn) = (0.5, centre.map(f32::round), [1.0, 0.0])
             }
@@ -169,7 +171,7 @@ impl Object {
         let shade = random.between(0.15, 0.45);
         let towards = if random.bits() & 1 == 0 { 0.0 } else { 255.0 };
         Self {
-            shape: class.shape,
+            outline: class.outline,
             texture: class.texture,
             colours: [
                 main,
@@ -196,7 +198,7 @@ impl Object {
             let u = across.map(|across| across * cos + down * sin);
             let v = across.map(|across| down * cos - across * sin);
             let covered = self
-                .shape
+                .outline
                 .covers(&u.map(|u| u / width), &v.map(|v| v / height));
             let marked = self.texture.marks(
                 &u.map(|u| u / self.period + self.phase[0]),
@@ -213,10 +215,10 @@ impl Object {
     }
 }
 
-/// Brightness noise, a byte of the generator for each pixel.
+/// Brightness noise. Takes one random byte for each pixel.
 struct Grain {
     draws: Draws,
-    /// The most that it changes a level.
+    /// Maximum change of a level.
     strength: f32,
 }
 
@@ -242,7 +244,7 @@ fn rgb(hue: f32, saturation: f32, value: f32) -> [f32; 3] {
     })
 }
 
-/// The nearest whole number.
+/// The nearest integer.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "levels are far inside the range"
@@ -251,7 +253,7 @@ fn whole(level: f32) -> i16 {
     level.round() as i16
 }
 
-/// The row or column of pixels that `at` lies in, or the nearest to it.
+/// The row or column of pixels that contains `at`, or the nearest one.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to 0..SIDE")]
 fn pixel(at: f32) -> usize {
     at.floor().clamp(0.0, (SIDE - 1) as f32) as usize
@@ -270,15 +272,15 @@ mod tests {
         (0..MAX_CLASSES as usize).flat_map(move |number| {
             (0..each).map(move |i| {
                 let draws = Draws::new(7, Stream::Sample, 0).of(number as u64).of(i);
-                Scene::new(&Class::nth(number), draws)
+                Scene::new(&SampleClass::nth(number), draws)
             })
         })
     }
 
-    /// The box holds all pixels that the object changed, and each of its sides touches one.
+    /// The box contains all pixels that the object changed, and each of its sides touches one.
     #[test]
     fn boxes_are_tight() {
-        const BARE: Colour = [-1; 3]; // no object has it
+        const BARE: Colour = [-1; 3]; // not a colour of any object
         for scene in scenes(8) {
             let mut canvas = [BARE; SIDE * SIDE];
             let bounds = scene.object.paint(&mut canvas);
@@ -299,26 +301,26 @@ mod tests {
     }
 
     #[test]
-    fn some_are_grey_and_some_boxes_are_extreme() {
+    fn rare_cases_have_their_fractions() {
         let scenes: Vec<_> = scenes(10).collect();
         let mut canvas = [[0; 3]; SIDE * SIDE];
         let paint = |scene: &Scene| scene.object.paint(&mut canvas).0;
         let bounds: Vec<_> = scenes.iter().map(paint).collect();
-        let share = |some: &dyn Fn(&[usize; 4]) -> bool| {
+        let fraction = |some: &dyn Fn(&[usize; 4]) -> bool| {
             bounds.iter().filter(|bounds| some(bounds)).count() as f64 / bounds.len() as f64
         };
         let grey = scenes.iter().filter(|scene| scene.grey).count() as f64 / scenes.len() as f64;
         assert!((0.02..0.05).contains(&grey), "{grey}");
-        let full = share(&|&b| b == [0, 0, 63, 63]);
+        let full = fraction(&|&b| b == [0, 0, 63, 63]);
         assert!((0.02..0.06).contains(&full), "{full}");
-        for thin in [share(&|b| b[0] == b[2]), share(&|b| b[1] == b[3])] {
+        for thin in [fraction(&|b| b[0] == b[2]), fraction(&|b| b[1] == b[3])] {
             assert!((0.005..0.02).contains(&thin), "{thin}");
         }
     }
 
-    /// A set's pictures are what its seed says for good. Change them only on purpose.
+    /// The first bytes of a hash over pictures of every class. Changes only on purpose.
     #[test]
-    fn pictures_stay_as_they_are() {
+    fn pictures_of_a_seed_never_change() {
         let mut hash = Sha256::new();
         scenes(1).for_each(|scene| hash.update(scene.paint().pixels));
         assert_eq!(hash.finalize()[..4], [13, 48, 175, 85]);

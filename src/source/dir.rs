@@ -1,12 +1,14 @@
+//! A directory on disk as storage. Follows symbolic links.
+
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::folder::Folder;
 use super::names::is_junk;
-use super::tree::Folder;
-use super::{Fault, MAX_FILE};
+use super::{MAX_FILE, ReadError};
 
-/// A tree of files on disk.
+/// A tree of files in a directory.
 #[derive(Debug)]
 pub(super) struct Dir {
     root: PathBuf,
@@ -31,25 +33,26 @@ impl Dir {
         }
     }
 
-    pub fn list(&self, folder: &str) -> Result<Option<Folder>, Fault> {
+    /// The names in `folder`, or `None` if there is no such folder.
+    pub fn list(&self, folder: &str) -> Result<Option<Folder>, ReadError> {
         let entries = match fs::read_dir(self.path(folder)) {
             Err(error) if is_absent(&error) => return Ok(None),
-            entries => entries.map_err(Fault::Io)?,
+            entries => entries.map_err(ReadError::Io)?,
         };
         let mut names = Folder::default();
         for entry in entries {
-            let entry = entry.map_err(Fault::Io)?;
+            let entry = entry.map_err(ReadError::Io)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if is_junk(&name) {
                 continue;
             }
-            // The type comes with the name, so that only links cost a look at the file.
-            let mut kind = entry.file_type().map_err(Fault::Io)?;
+            // The listing includes the type, so only links need a system call.
+            let mut kind = entry.file_type().map_err(ReadError::Io)?;
             if kind.is_symlink() {
                 match fs::metadata(entry.path()) {
                     Ok(target) => kind = target.file_type(),
                     Err(error) if is_absent(&error) => continue,
-                    Err(error) => return Err(Fault::Io(error)),
+                    Err(error) => return Err(ReadError::Io(error)),
                 }
             }
             if kind.is_dir() {
@@ -63,19 +66,23 @@ impl Dir {
         Ok(Some(names))
     }
 
-    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
-        let fault = |error| {
+    /// Replaces `bytes` with the content of `file`.
+    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
+        let read_error = |error| {
             if is_absent(&error) {
-                Fault::Missing
+                ReadError::Missing
             } else {
-                Fault::Io(error)
+                ReadError::Io(error)
             }
         };
         bytes.clear();
-        let file = File::open(self.path(file)).map_err(fault)?;
-        let size = file.take(MAX_FILE + 1).read_to_end(bytes).map_err(fault)? as u64;
+        let file = File::open(self.path(file)).map_err(read_error)?;
+        let size = file
+            .take(MAX_FILE + 1)
+            .read_to_end(bytes)
+            .map_err(read_error)? as u64;
         if size > MAX_FILE {
-            Err(Fault::TooLarge { size })
+            Err(ReadError::TooLarge { size })
         } else {
             Ok(())
         }

@@ -1,10 +1,13 @@
+//! Errors of this module, and the list of problems of a tree. Every text names the file, what was found,
+//! what was expected and a remedy.
+
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use super::MAX_FILE;
 
-/// Why a source could not be opened or read.
+/// Reason why a source could not be opened or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,15 +16,15 @@ pub enum Error {
     Open {
         /// The path given.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         reason: io::Error,
     },
-    /// The file is no zip, or its directory of entries is damaged.
+    /// The file is not a zip, or its directory of entries is damaged.
     #[error("{}: not a whole zip file ({reason}), nor a tar; if it should be one, copy or download it again", path.display())]
     Zip {
         /// The path given.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of the zip reader.
         reason: ::zip::result::ZipError,
     },
     /// The zip's end record counts fewer entries than its directory lists: entries would be lost.
@@ -33,28 +36,28 @@ pub enum Error {
     ZipCount {
         /// The path given.
         path: PathBuf,
-        /// How many entries the end record counts.
+        /// The count in the end record.
         counted: usize,
     },
-    /// The tar ends before its end, or a header of it is damaged.
+    /// The tar is cut short, or one of its headers is damaged.
     #[error("{}: not a whole tar, at byte {offset}: {reason}; copy or download it again", path.display())]
     Tar {
         /// The path given.
         path: PathBuf,
-        /// Where the headers ceased to make sense.
+        /// The offset, in bytes, of the damage.
         offset: u64,
-        /// What is wrong there.
+        /// The error of the tar reader.
         reason: io::Error,
     },
-    /// A compressed tar can only be read from its beginning, not image by image.
+    /// The file is compressed as a whole. Such a tar can only be read from its beginning, not image by image.
     #[error("{}: compressed, so that no image of it can be read by itself; unpack it first: {unpack} {}", path.display(), path.display())]
     Compressed {
         /// The path given.
         path: PathBuf,
-        /// The program that leaves the tar.
+        /// The program that decompresses it.
         unpack: &'static str,
     },
-    /// Nothing that looks like a layout is where one would be.
+    /// No folder has the layout of a data set.
     #[error(
         "{}: no set of images {searched}; expected one of\n  \
          Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG\n  \
@@ -64,73 +67,73 @@ pub enum Error {
     NotATree {
         /// The path given.
         path: PathBuf,
-        /// Where they were looked for.
+        /// The folders that were searched, in words.
         searched: &'static str,
     },
-    /// More than one tree lies at the same depth.
+    /// Several folders at the same depth have the layout of a data set.
     #[error("{}: several sets of images, expected one: {}; pack one of them by itself", path.display(), roots.join(", "))]
     SeveralTrees {
         /// The path given.
         path: PathBuf,
-        /// The trees in it.
+        /// The folders.
         roots: Vec<String>,
     },
-    /// The tree is not as it should be.
+    /// The tree breaks the rules of its layout.
     #[error("{tree}: {problems}")]
     Tree {
-        /// Where the tree lies.
+        /// The path of the tree.
         tree: String,
-        /// All that is wrong with it.
-        problems: Problems<Problem>,
+        /// All problems.
+        problems: Problems<TreeProblem>,
     },
-    /// A validation split is asked for where there is one.
+    /// A validation split was requested, but the tree has one.
     #[error("{tree}: has a validation split already; pack it without --val-fraction")]
     HasVal {
-        /// Where the tree lies.
+        /// The path of the tree.
         tree: String,
     },
-    /// A split would be without an image.
+    /// A split would be empty.
     #[error(
         "--val-fraction {fraction} takes {held} of the {all} train images, and both splits need some; choose another"
     )]
     HoldOut {
-        /// The fraction asked for.
+        /// The requested fraction.
         fraction: f64,
-        /// How many images it takes.
+        /// The number of images it takes.
         held: usize,
-        /// Of how many.
+        /// The number of train images.
         all: usize,
     },
-    /// An item's bytes could not be read.
-    #[error("{file}: {fault}")]
+    /// The bytes of an item could not be read.
+    #[error("{file}: {reason}")]
     Read {
-        /// Where the file lies.
+        /// The path of the file.
         file: String,
-        /// Why.
-        fault: Fault,
+        /// The reason.
+        reason: ReadError,
     },
 }
 
-/// Why the bytes of one file cannot be had.
+/// Reason why one file of a tree cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum ReadError {
     /// There is no such file.
     #[error("no such file")]
     Missing,
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{0}")]
     Io(io::Error),
-    /// Longer than anything that belongs into such a tree.
+    /// The file is longer than any file of a data set.
     #[error("{size} bytes long or longer, expected at most {MAX_FILE}")]
     TooLarge {
-        /// A length in bytes that it has at least.
+        /// Its length in bytes, or a lower bound.
         size: u64,
     },
-    /// The zip entry asks for a password.
+    /// The zip entry is encrypted.
     #[error("encrypted in the zip; unpack it with its password and pack the directory")]
     Encrypted,
-    /// The zip entry is compressed by a method that is not read here.
+    /// The zip entry is compressed by a method that is not supported.
     #[error("compressed in the zip by {method}, expected stored or deflated; zip it again")]
     Method {
         /// The method's name.
@@ -141,158 +144,158 @@ pub enum Fault {
         "a link in the archive; archive the file that it stands for (tar has --dereference --hard-dereference)"
     )]
     Link,
-    /// The tar holds the file's data in parts, without its runs of zeros.
+    /// The tar stores the file without its runs of zeros.
     #[error("a sparse file in the tar; make the tar again without --sparse")]
     Sparse,
-    /// No local header lies where the zip's directory says, or the data does not fit into the file.
+    /// The local header is not at the offset that the zip's directory states, or the data is damaged.
     #[error("the zip is damaged at byte {offset}: {reason}; copy or download it again")]
     Entry {
-        /// Where the entry's local header should lie.
+        /// The offset of the entry's local header, in bytes.
         offset: u64,
-        /// What is wrong there.
+        /// The damage, in words.
         reason: &'static str,
     },
-    /// The bytes are not those that were zipped.
+    /// The bytes differ from those that were zipped.
     #[error(
         "the zip is damaged: checksum {got:08x}, expected {expected:08x}; copy or download it again"
     )]
     Checksum {
-        /// The CRC-32 of the bytes found.
+        /// The CRC-32 of the bytes read.
         got: u32,
         /// The CRC-32 that the zip's directory states.
         expected: u32,
     },
 }
 
-/// A line of a text file of the tree.
+/// A line of a text file in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// Path in the tree.
     pub file: String,
-    /// The line, from 1.
+    /// The number of the line, from 1.
     pub line: usize,
 }
 
-impl Place {
+impl Location {
     pub(super) fn new(file: &str, line: usize) -> Self {
         let file = file.to_owned();
         Self { file, line }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
 }
 
-/// One thing that is wrong with a tree. Files are named by their path in it.
+/// One problem of a tree. Names files by their path in the tree.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Problem {
-    /// A file or folder that the layout asks for is absent.
+pub enum TreeProblem {
+    /// A file or folder that the layout requires is missing.
     #[error("{name} is missing: {why}")]
     Missing {
         /// The file or folder.
         name: String,
-        /// What it is needed for, and what can be done without it.
+        /// Its purpose, and the remedy.
         why: &'static str,
     },
-    /// A file or folder that is needed cannot be read.
-    #[error("{name}: {fault}")]
+    /// A required file or folder cannot be read.
+    #[error("{name}: {reason}")]
     Unreadable {
         /// The file or folder.
         name: String,
-        /// Why.
-        fault: Fault,
+        /// The reason.
+        reason: ReadError,
     },
-    /// A text file is not text.
+    /// A text file is not UTF-8.
     #[error("{at}: not UTF-8 text")]
     NotText {
         /// The first line that is not.
-        at: Place,
+        at: Location,
     },
-    /// A class without an id.
+    /// A line without a class id.
     #[error("{at}: an empty line, expected a wnid such as n02124075; remove it")]
     EmptyClass {
         /// The line.
-        at: Place,
+        at: Location,
     },
-    /// A class that is listed twice would have two labels.
+    /// A class is listed twice, so it would have two labels.
     #[error("{at}: {wnid} is on line {first} already; remove one of the two")]
     RepeatedClass {
         /// The second line.
-        at: Place,
+        at: Location,
         /// The class.
         wnid: String,
         /// The first line.
         first: usize,
     },
-    /// A class without a folder of that very name.
+    /// A class has no folder of the same name.
     #[error("{at}: class {wnid:?} has no folder in train/; restore the folder or remove the line")]
     ClassWithoutFolder {
         /// The class's line.
-        at: Place,
+        at: Location,
         /// The class.
         wnid: String,
     },
-    /// A folder of a class that has no label.
+    /// A class folder is missing in the list of classes.
     #[error("{folder}: wnids.txt does not list this class; add it there or remove the folder")]
     FolderWithoutClass {
         /// The folder.
         folder: String,
     },
-    /// An annotation with too few or too many fields.
+    /// An annotation has too few or too many fields.
     #[error("{at}: found {got} fields, expected {} separated by tabs: {}", expected.len(), expected.join(", "))]
     Fields {
         /// The line.
-        at: Place,
-        /// How many it has.
+        at: Location,
+        /// The number of fields found.
         got: usize,
-        /// What they should be.
+        /// The names of the fields expected.
         expected: &'static [&'static str],
     },
-    /// A corner of a box is no pixel.
+    /// A coordinate of a box is not a pixel.
     #[error("{at}: {field} is {got:?}, expected a whole number of pixels, 0 or more")]
     Coordinate {
         /// The line.
-        at: Place,
-        /// Which of the four.
+        at: Location,
+        /// One of `x0`, `y0`, `x1`, `y1`.
         field: &'static str,
-        /// What stands there.
+        /// The text found.
         got: String,
     },
     /// A box ends before it begins.
     #[error("{at}: box {bbox:?} is inverted, expected x0 <= x1 and y0 <= y1")]
     Inverted {
         /// The line.
-        at: Place,
+        at: Location,
         /// x0, y0, x1, y1.
         bbox: [i32; 4],
     },
-    /// An annotation names a class that has no label.
+    /// An annotation names a class that is not listed.
     #[error("{at}: unknown class {wnid:?}, expected one that wnids.txt lists")]
     UnknownClass {
         /// The line.
-        at: Place,
+        at: Location,
         /// The class.
         wnid: String,
     },
-    /// An annotation names no file of its folder, but a path.
+    /// An annotation names a path instead of a file.
     #[error("{at}: {name:?} is a path, expected the bare name of a file in {folder}")]
     Path {
         /// The line.
-        at: Place,
-        /// What stands there.
+        at: Location,
+        /// The text found.
         name: String,
         /// The folder that holds the images.
         folder: String,
     },
-    /// An image is listed but absent.
+    /// A listed image is missing.
     #[error("{at}: {name:?} is not in {folder}; restore the image or remove the line")]
     Absent {
         /// The line.
-        at: Place,
+        at: Location,
         /// The image.
         name: String,
         /// The folder that should hold it.
@@ -302,13 +305,13 @@ pub enum Problem {
     #[error("{at}: {name} is on line {first} already; remove one of the two")]
     Repeated {
         /// The second line.
-        at: Place,
+        at: Location,
         /// The image.
         name: String,
         /// The first line.
         first: usize,
     },
-    /// An image is present but not listed.
+    /// An image is not listed.
     #[error("{image}: {list} does not list it; add a line there or remove the image")]
     Unlisted {
         /// The image.
@@ -316,34 +319,34 @@ pub enum Problem {
         /// The file that should list it.
         list: String,
     },
-    /// There is nothing to train on.
+    /// There are no train images.
     #[error("train/ holds no image")]
     NoImages,
-    /// A split without a folder for each class.
+    /// A split has no class folders.
     #[error("{folder} holds no folder, expected one for each class")]
     NoClasses {
         /// The split's folder.
         folder: String,
     },
-    /// A class folder without an image.
+    /// A class folder has no image.
     #[error("{folder}: no image in this class folder; add some or remove the folder")]
     EmptyClassFolder {
         /// The folder.
         folder: String,
     },
-    /// A class folder of a class that has no label.
+    /// A class folder has no counterpart in `train`.
     #[error("{folder}: train/ has no class of this name; add it there or remove the folder")]
     ClassNotInTrain {
         /// The folder.
         folder: String,
     },
-    /// An image whose class no folder tells.
+    /// An image lies outside the class folders, so its class is unknown.
     #[error("{image}: lies beside the class folders; move it into one or remove it")]
     OutsideClass {
         /// The image.
         image: String,
     },
-    /// Folders inside each other without end.
+    /// Folders are nested too deeply.
     #[error(
         "{folder}: too many folders inside each other; is one a link to a folder above it? remove it"
     )]
@@ -351,17 +354,17 @@ pub enum Problem {
         /// The folder.
         folder: String,
     },
-    /// Two folders could be the validation split.
+    /// Two folders are named like the validation split.
     #[error(
         "{first}/ and {second}/ are both there, expected one validation split; remove one of the two"
     )]
     TwoVals {
-        /// One.
+        /// One folder.
         first: &'static str,
         /// The other.
         second: &'static str,
     },
-    /// A name in an archive leads outside, or nowhere.
+    /// The name of an archive entry leads outside the archive, or is not a valid path.
     #[error(
         "archive entry {name:?}: expected a relative path in UTF-8 without `..`; make the archive again"
     )]
@@ -369,7 +372,7 @@ pub enum Problem {
         /// The entry.
         name: String,
     },
-    /// Two entries of an archive have one name, so that it is open which is meant.
+    /// Two entries of an archive have the same name.
     #[error("archive entry {name:?} is there more than once; make the archive again")]
     RepeatedEntry {
         /// The entry.
@@ -377,8 +380,8 @@ pub enum Problem {
     },
 }
 
-/// All that is wrong, so that it can be mended in one go: the first [`SHOWN`](Self::SHOWN)
-/// offenders and the count of all.
+/// A list of problems, reported together so that they can be repaired together. Keeps the first
+/// [`SHOWN`](Self::SHOWN) and counts all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems<P> {
     first: Vec<P>,
@@ -386,10 +389,10 @@ pub struct Problems<P> {
 }
 
 impl<P> Problems<P> {
-    /// How many are kept and shown; a damaged text file of 64 MiB can hold millions.
+    /// Maximum number of problems that are kept and shown. A damaged text file can have millions.
     pub const SHOWN: usize = 20;
 
-    /// Adds one.
+    /// Adds a problem.
     pub fn push(&mut self, problem: P) {
         self.count += 1;
         if self.first.len() < Self::SHOWN {
@@ -397,19 +400,19 @@ impl<P> Problems<P> {
         }
     }
 
-    /// How many there are.
+    /// The number of all problems.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no problems.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The first of them, in the order they were met.
+    /// The first problems, in the order in which they were found.
     #[must_use]
     pub fn first(&self) -> &[P] {
         &self.first

@@ -1,22 +1,28 @@
+//! Splits a validation set off the train images, by a hash of each image's name.
+
 use sha2::{Digest, Sha256};
 
 use super::image_folder::TRAIN;
 use super::{Error, Item, Source, Split};
 
 impl Source {
-    /// Moves `fraction` of the train images, more than 0 and less than 1, to a validation split,
-    /// each by its own name as the [module's documentation](super) states. Both keep their order.
+    /// Moves `fraction` of the train images, more than 0 and less than 1, to a validation split. The
+    /// name of an image decides, by the rule of the [module's documentation](super). Both splits keep
+    /// their order.
+    ///
+    /// # Errors
+    /// The source has a validation split already, or one of the two splits would be empty.
     pub fn hold_out(&mut self, fraction: f64) -> Result<(), Error> {
         if self.splits.iter().any(|(split, _)| *split == Split::Val) {
             return Err(Error::HasVal {
-                tree: self.tree.show(""),
+                tree: self.tree.display_path(""),
             });
         }
         // A source that opened without a problem has train images, and they come first.
         let Some((Split::Train, train)) = self.splits.first_mut() else {
             return Ok(());
         };
-        let is_held = |item: &Item| place(&item.name) < fraction;
+        let is_held = |item: &Item| hash_fraction(&item.name) < fraction;
         let (held, all) = (
             train.iter().filter(|item| is_held(item)).count(),
             train.len(),
@@ -34,9 +40,9 @@ impl Source {
     }
 }
 
-/// Where in 0..1 the image called `name` stands: the first 53 bits of the SHA-256 of its path in
-/// train, over 2^53.
-fn place(name: &str) -> f64 {
+/// A number in 0..1 for the image called `name`: the first 53 bits of the SHA-256 of its path in
+/// train, divided by 2^53.
+fn hash_fraction(name: &str) -> f64 {
     let path = name
         .strip_prefix(TRAIN)
         .and_then(|path| path.strip_prefix('/'))
@@ -50,18 +56,18 @@ fn place(name: &str) -> f64 {
 mod tests {
     use super::*;
 
-    /// `(int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") >> 11) / 2**53` says
-    /// the same. Whatever these were once, they stay: a set that has grown keeps its split.
+    /// Computed in Python: `(int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") >> 11) / 2**53`.
+    /// They must never change, or a set that grows would move images between its splits.
     #[test]
-    fn places_never_change() {
+    fn hash_fraction_of_a_name_never_changes() {
         for (name, expected) in [
             ("cat/1.jpg", 0.387848362237434),
             ("dog/nested/é.png", 0.5224747978537532),
             ("n01440764/ILSVRC2012_val_00000293.JPEG", 0.6380542891315172),
         ] {
-            assert_eq!(place(name), expected);
-            assert_eq!(place(&format!("train/{name}")), expected);
-            assert_ne!(place(&format!("training/{name}")), expected);
+            assert_eq!(hash_fraction(name), expected);
+            assert_eq!(hash_fraction(&format!("train/{name}")), expected);
+            assert_ne!(hash_fraction(&format!("training/{name}")), expected);
         }
     }
 }

@@ -1,19 +1,19 @@
 //! The layout of torchvision's `ImageFolder`, described in the documentation of [`source`](super).
 
+use super::folder::{Folder, join};
 use super::names::{is_picture, natural};
-use super::tree::{Folder, Tree, join};
-use super::{Class, Fault, Item, Problem, Problems, Split};
+use super::tree::Tree;
+use super::{Class, Item, Problems, ReadError, Split, TreeProblem};
 
 pub(super) const TRAIN: &str = "train";
 const VAL: [&str; 3] = ["val", "valid", "validation"];
 const TEST: &str = "test";
 
-/// Folders inside each other in the folder of a class, at most: more is a link to a folder that it
-/// lies in, or no data set.
-const DEEPEST: usize = 8;
+/// Maximum depth of folders in a class folder. Deeper ones are a link to a folder above, or not a data set.
+const MAX_DEPTH: usize = 8;
 
-/// Whether the folder at `path` holds class folders and nothing says so but the images in them: at
-/// least two, since one folder of images is any folder of images.
+/// Returns whether the folder at `path` holds class folders without a `train/`: at least two folders with
+/// images in them. One is not enough, since any folder of images looks like that.
 pub(super) fn is_bare(tree: &Tree, path: &str, folder: &Folder) -> bool {
     let has_images = |name: &&String| {
         let inside = tree.list(&join(path, name));
@@ -22,12 +22,12 @@ pub(super) fn is_bare(tree: &Tree, path: &str, folder: &Folder) -> bool {
     folder.folders.iter().filter(has_images).nth(1).is_some()
 }
 
-/// Reads the names of all images, as far as problems allow.
+/// Lists all images, as far as problems allow.
 pub(super) fn read(
     tree: &Tree,
-    problems: &mut Problems<Problem>,
+    problems: &mut Problems<TreeProblem>,
 ) -> (Vec<Class>, Vec<(Split, Vec<Item>)>) {
-    let mut reader = Reader { tree, problems };
+    let mut reader = FolderReader { tree, problems };
     let root = reader.list("");
     if !root.has_folder(TRAIN) {
         let classes = reader.classes("", &root);
@@ -47,13 +47,13 @@ pub(super) fn read(
         [val] => {
             let folder = reader.list(val);
             if folder.folders.is_empty() {
-                reader.problems.push(Problem::NoClasses {
+                reader.problems.push(TreeProblem::NoClasses {
                     folder: format!("{val}/"),
                 });
             }
             splits.push((Split::Val, reader.labelled(val, &folder, &classes)));
         }
-        [first, second, ..] => reader.problems.push(Problem::TwoVals { first, second }),
+        [first, second, ..] => reader.problems.push(TreeProblem::TwoVals { first, second }),
     }
     if root.has_folder(TEST) {
         let folder = reader.list(TEST);
@@ -68,16 +68,16 @@ pub(super) fn read(
     (classes, splits)
 }
 
-struct Reader<'a> {
+struct FolderReader<'a> {
     tree: &'a Tree,
-    problems: &'a mut Problems<Problem>,
+    problems: &'a mut Problems<TreeProblem>,
 }
 
-impl Reader<'_> {
-    /// A class for each folder of `train`, in the order of their names' bytes, as Python sorts.
+impl FolderReader<'_> {
+    /// A class for each folder of `train`, ordered by the bytes of the names, as Python sorts.
     fn classes(&mut self, path: &str, train: &Folder) -> Vec<Class> {
         if train.folders.is_empty() {
-            self.problems.push(Problem::NoClasses {
+            self.problems.push(TreeProblem::NoClasses {
                 folder: format!("{path}/"),
             });
         }
@@ -88,19 +88,19 @@ impl Reader<'_> {
         train.folders.iter().map(class).collect()
     }
 
-    /// The images in the class folders of `split`, which lies at `path`.
+    /// The images in the class folders of `split`, which is the folder at `path`.
     fn labelled(&mut self, path: &str, split: &Folder, classes: &[Class]) -> Vec<Item> {
         let mut items = Vec::new();
         for name in &split.folders {
             let folder = join(path, name);
             let Ok(at) = classes.binary_search_by(|class| class.id.cmp(name)) else {
-                self.problems.push(Problem::ClassNotInTrain { folder });
+                self.problems.push(TreeProblem::ClassNotInTrain { folder });
                 continue;
             };
             let label = u32::try_from(at).ok();
             let before = (items.len(), self.problems.count());
             let mut found = Vec::new();
-            self.walk(&folder, 0, &mut found);
+            self.collect(&folder, 0, &mut found);
             found.sort_unstable();
             let names = found
                 .iter()
@@ -109,12 +109,12 @@ impl Reader<'_> {
                 items.extend(self.item(name, label));
             }
             if before == (items.len(), self.problems.count()) {
-                self.problems.push(Problem::EmptyClassFolder { folder });
+                self.problems.push(TreeProblem::EmptyClassFolder { folder });
             }
         }
         self.refuse_links(path, &split.files);
         for file in split.files.iter().filter(|file| is_picture(file)) {
-            self.problems.push(Problem::OutsideClass {
+            self.problems.push(TreeProblem::OutsideClass {
                 image: join(path, file),
             });
         }
@@ -128,56 +128,56 @@ impl Reader<'_> {
         split.files.iter().filter_map(item).collect()
     }
 
-    /// The images in `path` and all folders inside it: each folder's path, and its images.
-    fn walk(&mut self, path: &str, depth: usize, found: &mut Vec<(String, Vec<String>)>) {
-        if depth > DEEPEST {
+    /// Adds to `found` the folder at `path` and every folder inside it, each with its images.
+    fn collect(&mut self, path: &str, depth: usize, found: &mut Vec<(String, Vec<String>)>) {
+        if depth > MAX_DEPTH {
             let folder = path.to_owned();
-            return self.problems.push(Problem::TooDeep { folder });
+            return self.problems.push(TreeProblem::TooDeep { folder });
         }
         let Folder { folders, mut files } = self.list(path);
         for folder in folders {
-            self.walk(&join(path, &folder), depth + 1, found);
+            self.collect(&join(path, &folder), depth + 1, found);
         }
         self.refuse_links(path, &files);
         files.retain(|file| is_picture(file));
         found.push((path.to_owned(), files));
     }
 
-    /// In an archive a link may stand for a folder of images, whose loss nobody would notice. One
-    /// that is called like an image is met as such.
+    /// Reports links in an archive that are not named like an image. Such a link may replace a folder of
+    /// images, and nobody would notice their loss. Links named like an image fail in [`item`](Self::item).
     fn refuse_links(&mut self, path: &str, files: &[String]) {
         for file in files.iter().filter(|file| !is_picture(file)) {
             let name = join(path, file);
-            if let Err(fault @ Fault::Link) = self.tree.place(&name) {
-                self.problems.push(Problem::Unreadable { name, fault });
+            if let Err(reason @ ReadError::Link) = self.tree.find_entry(&name) {
+                self.problems.push(TreeProblem::Unreadable { name, reason });
             }
         }
     }
 
     fn item(&mut self, name: String, label: Option<u32>) -> Option<Item> {
-        match self.tree.place(&name) {
-            Ok(place) => Some(Item {
+        match self.tree.find_entry(&name) {
+            Ok(entry) => Some(Item {
                 name,
                 label,
                 bbox: None,
-                place,
+                entry,
             }),
-            Err(fault) => {
-                self.problems.push(Problem::Unreadable { name, fault });
+            Err(reason) => {
+                self.problems.push(TreeProblem::Unreadable { name, reason });
                 None
             }
         }
     }
 
-    /// The names in a folder that another listing has named.
+    /// The names in a folder that exists, since the listing of its parent contains it.
     fn list(&mut self, path: &str) -> Folder {
-        let fault = match self.tree.list(path) {
+        let reason = match self.tree.list(path) {
             Ok(Some(folder)) => return folder,
-            Ok(None) => Fault::Missing,
-            Err(fault) => fault,
+            Ok(None) => ReadError::Missing,
+            Err(reason) => reason,
         };
         let name = format!("{path}/");
-        self.problems.push(Problem::Unreadable { name, fault });
+        self.problems.push(TreeProblem::Unreadable { name, reason });
         Folder::default()
     }
 }

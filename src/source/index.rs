@@ -1,18 +1,21 @@
+//! The folders of an archive, built from the flat list of names in it. Knows nothing about zip or tar:
+//! each file carries an entry of the type `E`, which says where its bytes are.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::folder::{Folder, join};
 use super::names::is_junk;
-use super::tree::{Folder, join};
-use super::{Problem, Problems};
+use super::{Problems, TreeProblem};
 
-/// Deepest folder that is kept, in parts: each costs the memory of all that it lies in. Two more
-/// than the layouts ask for at the deepest place that a tree may lie at.
-const DEEPEST: usize = 24;
+/// Maximum folder depth. Every folder stores its full path, so the depth bounds the memory. The
+/// deepest valid layout needs two levels less.
+const MAX_DEPTH: usize = 24;
 
-/// The names in an archive, as folders, and of each file an `E`: where its bytes lie.
+/// The files of an archive by folder, with an entry of type `E` for each file.
 #[derive(Debug)]
 pub(super) struct Index<E> {
     root: String,
-    /// All folders, by their path in the archive.
+    /// All folders by their path in the archive.
     folders: HashMap<String, Names>,
     entries: Vec<E>,
 }
@@ -20,7 +23,7 @@ pub(super) struct Index<E> {
 #[derive(Debug, Default)]
 struct Names {
     folders: BTreeSet<String>,
-    /// The number of each file's entry.
+    /// The index of each file in `entries`.
     files: BTreeMap<String, usize>,
 }
 
@@ -33,9 +36,10 @@ impl<E> Index<E> {
         }
     }
 
-    /// Files the entry called `name` under its folder, unless it is junk. A name that ends in a
-    /// slash is a folder's own. One that leads outside, or is there already, is a problem.
-    pub fn insert(&mut self, name: &str, entry: E, problems: &mut Problems<Problem>) {
+    /// Adds the entry called `name` to its folder, unless the name is junk. A name that ends in a
+    /// slash stands for the folder itself. A name that leads outside the archive, or that is already
+    /// present, is a problem.
+    pub fn insert(&mut self, name: &str, entry: E, problems: &mut Problems<TreeProblem>) {
         let path = name.strip_prefix("./").unwrap_or(name);
         let (mut folder, mut file) = path.rsplit_once('/').unwrap_or(("", path));
         let known = self.folders.contains_key(folder);
@@ -44,7 +48,7 @@ impl<E> Index<E> {
             || (!known && parts.clone().any(|part| matches!(part, "" | "." | "..")))
             || matches!(file, "." | "..")
         {
-            problems.push(Problem::EntryName {
+            problems.push(TreeProblem::EntryName {
                 name: name.to_owned(),
             });
             return;
@@ -53,9 +57,9 @@ impl<E> Index<E> {
             if parts.any(is_junk) {
                 return;
             }
-            // The folder at the limit stands for all below it, so that whoever walks down to it
-            // can tell that there is more.
-            if let Some((at, _)) = folder.match_indices('/').nth(DEEPEST - 1) {
+            // A folder at the limit is kept without its content. A layout that descends so far
+            // reports it as too deep.
+            if let Some((at, _)) = folder.match_indices('/').nth(MAX_DEPTH - 1) {
                 (folder, file) = (&folder[..at], "");
             }
             self.insert_folder(folder);
@@ -68,14 +72,14 @@ impl<E> Index<E> {
         {
             self.entries.push(entry);
             if before.is_some() {
-                problems.push(Problem::RepeatedEntry {
+                problems.push(TreeProblem::RepeatedEntry {
                     name: name.to_owned(),
                 });
             }
         }
     }
 
-    /// Adds `folder` and those that it lies in.
+    /// Adds `folder` and its parents.
     fn insert_folder(&mut self, folder: &str) {
         if self.folders.contains_key(folder) {
             return;
@@ -98,7 +102,7 @@ impl<E> Index<E> {
         join(&self.root, file)
     }
 
-    /// The names in `folder`, or none where there is no such folder.
+    /// The names in `folder`, or `None` if there is no such folder.
     pub fn list(&self, folder: &str) -> Option<Folder> {
         let names = self.folders.get(&self.path(folder))?;
         Some(Folder {
@@ -107,15 +111,14 @@ impl<E> Index<E> {
         })
     }
 
-    /// The number of `file`'s entry.
+    /// The index of the entry of `file`, for [`get`](Self::get).
     pub fn find(&self, file: &str) -> Option<usize> {
         let path = self.path(file);
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
         self.folders.get(folder)?.files.get(name).copied()
     }
 
-    /// What is known of the file whose entry has number `entry`.
-    pub fn get(&self, entry: usize) -> Option<&E> {
-        self.entries.get(entry)
+    pub fn get(&self, index: usize) -> Option<&E> {
+        self.entries.get(index)
     }
 }

@@ -1,12 +1,12 @@
-//! What can be packed: a tree of images in a directory or an archive, as classes and lists of items.
+//! Sources of images: a tree in a directory or an archive, read as classes and lists of items.
 //!
-//! Opening reads annotations and file names, never an image; [`Reader::read`] hands out the bytes
-//! of one image on demand. Whoever uses a source knows neither its layout nor its storage.
+//! Opening reads annotations and file names, never an image; [`ItemReader::read`] returns the bytes
+//! of one image on demand. Users of a source need to know neither its layout nor its storage.
 //!
 //! # Layouts
 //!
-//! A tree with `wnids.txt` or `words.txt` is one of Tiny ImageNet, any other one of class folders.
-//! It may lie one level down in a directory, or up to a dozen in an archive; the nearest counts.
+//! A tree with `wnids.txt` or `words.txt` has the layout of Tiny ImageNet, any other tree that of class
+//! folders. It may lie one level down in a directory, or up to a dozen in an archive; the nearest counts.
 //!
 //! ## Tiny ImageNet
 //!
@@ -29,7 +29,7 @@
 //!
 //! ## Class folders
 //!
-//! What torchvision calls an `ImageFolder`; labels and order are the same as there.
+//! The layout of torchvision's `ImageFolder`, with the same labels and the same order.
 //!
 //! | in the tree | what it gives |
 //! | --- | --- |
@@ -42,78 +42,79 @@
 //!   by its folder. The other splits may lack some of them, but have no others.
 //! - All images in a class folder are of its class, in folders inside it too (up to eight levels),
 //!   sorted by folder and then by name; unlabelled ones come in natural order.
-//! - Names that end in what torchvision takes for an image (`.jpg`, `.jpeg`, `.png`, `.ppm`,
+//! - Names with an extension that torchvision accepts (`.jpg`, `.jpeg`, `.png`, `.ppm`,
 //!   `.bmp`, `.pgm`, `.tif`, `.tiff`, `.webp`, in any case) count as images, though only JPEG and
-//!   PNG can be packed: the others are errors then, and not lost in silence. Other files are passed
-//!   over.
-//! - A class folder without an image, one that `train` lacks, and an image beside class folders are
+//!   PNG can be packed: the others are reported as errors, not skipped in silence. All other files are
+//!   skipped.
+//! - A class folder without an image, one that `train` lacks, and an image next to class folders are
 //!   errors.
 //!
 //! ## A validation split by name
 //!
-//! [`Source::hold_out`] takes a part of `train` for `val`. An image belongs to it if the number
-//! that its name gives is less than the fraction asked for: the first 8 bytes of the SHA-256 of its
-//! path in `train` (`CLASS/NAME`), read as a big-endian integer, without its lowest 11 bits, over
-//! 2^64. No other image has a part in that, so a set that grows moves none of its images, and a
-//! larger fraction only adds to a smaller one.
+//! [`Source::hold_out`] takes a fraction of `train` for `val`. An image is taken if
+//! `(h >> 11) / 2^53 < fraction`, where `h` is the first 8 bytes, as a big-endian integer, of the
+//! SHA-256 of its path in `train` (`CLASS/NAME`). This does not depend on any other image. So a set
+//! that grows moves none of its images, and a larger fraction only adds images to a smaller one.
 //!
 //! # Storage
 //!
-//! A directory, a zip or a tar, told by its first bytes. Archives are never unpacked: their names
-//! are read once, and each image at its place.
+//! A directory, a zip or a tar; the first bytes of a file tell which. Archives are never unpacked:
+//! their names are read once, and each image is read at its position.
 //!
-//! - A zip has checksums of its files, and every byte read is checked. A tar has them of its
-//!   headers alone: that one is cut is found when it is opened, other damage to the data only where
-//!   an image no longer decodes. A compressed tar is refused, since nothing in it can be read by
-//!   itself; `gunzip` it first.
-//! - What file managers leave behind is passed over: names that begin with a dot, `__MACOSX`,
+//! - A zip has checksums of its files, and every byte read is checked. A tar has checksums
+//!   of its headers only: opening it detects that it was cut, but other damage to the data shows only
+//!   when an image no longer decodes. A compressed tar is refused, since no image in it can be read
+//!   separately; `gunzip` it first.
+//! - Files that file managers leave behind are skipped: names that begin with a dot, `__MACOSX`,
 //!   `Thumbs.db`, `desktop.ini`.
-//! - Names from annotations are only ever looked up among the names that a listing gave, so they
-//!   cannot lead outside the tree. Symbolic links in a directory are followed, as they are how
+//! - Names from annotations are only looked up among the names of a listing, so they cannot lead
+//!   outside the tree. Symbolic links in a directory are followed, as they are how
 //!   people spread a data set over disks; in an archive links are an error, as are two entries of
 //!   one name, names that lead outside, encrypted entries and sparse ones.
 
 mod dir;
 mod error;
+mod folder;
 mod hold_out;
 mod image_folder;
 mod index;
 mod names;
 mod pictures;
+mod read_ahead;
 mod stamp;
 mod tar;
 mod tiny_imagenet;
 mod tree;
-mod window;
 mod zip;
 
 use std::io;
 use std::path::Path;
 
-pub use error::{Error, Fault, Place, Problem, Problems};
+pub use error::{Error, Location, Problems, ReadError, TreeProblem};
+use folder::Folder;
 pub use pictures::{in_folder, read};
 pub use stamp::Stamp;
 pub use tinyres_format::{Class, Split};
-use tree::{Folder, Memory, Tree};
+use tree::{ReadBuffer, Tree};
 
-/// The largest file, in bytes, that is read from a source: 64 MiB, text or image.
+/// Maximum length of a file that is read from a source, text or image, in bytes: 64 MiB.
 pub const MAX_FILE: u64 = 64 << 20;
 
-/// An image that can be read, and what is known of it.
+/// An image that can be read, with its annotations.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// Path in the tree, separated by `/`: `train/n02124075/images/n02124075_0.JPEG`.
     pub name: String,
-    /// Index of its class, where it is labelled.
+    /// Index of its class, if it is labelled.
     pub label: Option<u32>,
-    /// What the annotation says: inclusive pixels x0, y0, x1, y1, none negative, x0 <= x1 and
-    /// y0 <= y1. Whether it lies inside the image is for whoever decodes the image to say.
+    /// The annotated box in inclusive pixels x0, y0, x1, y1: none is negative, x0 <= x1 and y0 <= y1.
+    /// It may reach beyond the image; the caller that decodes the image checks that.
     pub bbox: Option<[i32; 4]>,
-    /// Its place in the archive.
-    place: usize,
+    /// The index of its entry in an archive; 0 in a directory.
+    entry: usize,
 }
 
-/// The same image of two sources may lie at different places.
+/// Ignores the archive entry: the same image has another one in another archive.
 impl PartialEq for Item {
     fn eq(&self, other: &Self) -> bool {
         (&self.name, self.label, self.bbox) == (&other.name, other.label, other.bbox)
@@ -133,21 +134,25 @@ pub struct Source {
 impl Source {
     /// Opens the directory, zip or tar at `path`.
     ///
-    /// Costs one listing of each folder of images, or a read of the zip's directory or the tar's
-    /// headers, and a read of each annotation file.
+    /// Costs one listing of each folder of images, or one read of the zip's directory or of the tar's
+    /// headers, and one read of each annotation file.
+    ///
+    /// # Errors
+    /// The path cannot be read, or is not a data set of a known layout. [`Error::Tree`] reports all problems
+    /// of a tree at once.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut problems = Problems::default();
         let mut tree = Tree::open(path, &mut problems)?;
         let (classes, splits) = match enter(&mut tree, path) {
-            Ok(Layout::TinyImageNet) => tiny_imagenet::read(&tree, &mut problems),
-            Ok(Layout::ClassFolders) => image_folder::read(&tree, &mut problems),
+            Ok(TreeLayout::TinyImageNet) => tiny_imagenet::read(&tree, &mut problems),
+            Ok(TreeLayout::ClassFolders) => image_folder::read(&tree, &mut problems),
             // The tree may be missing only because the archive's names were refused.
             Err(Error::NotATree { .. }) if !problems.is_empty() => Default::default(),
             Err(error) => return Err(error),
         };
         if !problems.is_empty() {
             return Err(Error::Tree {
-                tree: tree.show(""),
+                tree: tree.display_path(""),
                 problems,
             });
         }
@@ -158,79 +163,85 @@ impl Source {
         })
     }
 
-    /// Reads items of this source. Takes no lock: any number of threads may read at once, each by a
-    /// reader of its own.
+    /// A reader of the items of this source. Takes no lock: any number of threads may read at the same
+    /// time, each with its own reader.
     #[must_use]
-    pub fn reader(&self) -> Reader<'_> {
-        Reader {
+    pub fn reader(&self) -> ItemReader<'_> {
+        ItemReader {
             tree: &self.tree,
-            memory: Memory::default(),
+            buffer: ReadBuffer::default(),
         }
     }
 
     /// Stamp of the file that holds `item`: the image as it is now, or its archive as it was opened.
     ///
     /// # Errors
-    /// Those of the operating system.
+    /// The operating system cannot read it.
     pub fn stamp(&self, item: &Item) -> io::Result<Stamp> {
         self.tree.stamp(&item.name)
     }
 }
 
-/// Reads the items of a source, one after the other, to memory that it uses again.
+/// Reads the items of a source, one after the other, and reuses its memory.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub struct ItemReader<'a> {
     tree: &'a Tree,
-    memory: Memory,
+    buffer: ReadBuffer,
 }
 
-impl Reader<'_> {
-    /// The encoded bytes of `item`. What comes from a zip has been checked against its CRC-32.
+impl ItemReader<'_> {
+    /// The encoded bytes of `item`. Bytes from a zip have been checked against their CRC-32.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged. The error names it.
     pub fn read(&mut self, item: &Item) -> Result<&[u8], Error> {
-        (self.tree.read_at(&item.name, item.place, &mut self.memory)).map_err(|fault| Error::Read {
-            file: self.tree.show(&item.name),
-            fault,
+        (self
+            .tree
+            .read_entry(&item.name, item.entry, &mut self.buffer))
+        .map_err(|reason| Error::Read {
+            file: self.tree.display_path(&item.name),
+            reason,
         })
     }
 
-    /// Prepares to read `items`: those that lie side by side in an archive cost one read together.
+    /// Prepares to read `items`. Reads those that are adjacent in an archive at once.
     pub fn load(&mut self, items: &[&Item]) {
-        let places = items.iter().map(|item| item.place);
-        self.tree.load(places, &mut self.memory);
+        let entries = items.iter().map(|item| item.entry);
+        self.tree.load(entries, &mut self.buffer);
     }
 }
 
-enum Layout {
+enum TreeLayout {
     TinyImageNet,
     ClassFolders,
 }
 
-/// Finds the set in `tree`, which was opened from `path`, and makes its place the root.
-fn enter(tree: &mut Tree, path: &Path) -> Result<Layout, Error> {
-    let mut roots = tree.find(|_, folder| folder.has_file(tiny_imagenet::WNIDS));
+/// Finds the data set in `tree`, which was opened from `path`, and makes its folder the root.
+fn enter(tree: &mut Tree, path: &Path) -> Result<TreeLayout, Error> {
+    let mut roots = tree.find_roots(|_, folder| folder.has_file(tiny_imagenet::WNIDS));
     if roots.is_empty() {
-        roots = tree.find(|_, folder| folder.has_folder(image_folder::TRAIN));
+        roots = tree.find_roots(|_, folder| folder.has_folder(image_folder::TRAIN));
     }
     if roots.is_empty() {
-        roots = tree.find(|path, folder| image_folder::is_bare(tree, path, folder));
+        roots = tree.find_roots(|path, folder| image_folder::is_bare(tree, path, folder));
     }
     let [root] = roots.as_slice() else {
         let path = path.to_owned();
         return Err(match roots.is_empty() {
             true => Error::NotATree {
                 path,
-                searched: tree.reach(),
+                searched: tree.search_range(),
             },
             false => Error::SeveralTrees { path, roots },
         });
     };
     tree.enter(root);
-    // A tree of Tiny ImageNet that lacks only wnids.txt is worth saying so.
+    // words.txt alone also marks the layout, so that a missing wnids.txt is reported.
     let marks = [tiny_imagenet::WNIDS, tiny_imagenet::WORDS];
     let is_marked = |root: &Folder| marks.iter().any(|mark| root.has_file(mark));
     match tree.list("") {
-        Ok(Some(root)) if is_marked(&root) => Ok(Layout::TinyImageNet),
-        _ => Ok(Layout::ClassFolders),
+        Ok(Some(root)) if is_marked(&root) => Ok(TreeLayout::TinyImageNet),
+        _ => Ok(TreeLayout::ClassFolders),
     }
 }
 

@@ -1,19 +1,19 @@
-//! What a file's name tells.
+//! Rules on file names: which are junk, which are images, and their natural order.
 
 use std::cmp::Ordering;
 
-/// Whether `name` is left behind by a file manager and no part of any data set.
+/// Returns whether a file manager made `name`, so that it is not part of any data set.
 pub(super) fn is_junk(name: &str) -> bool {
     name.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini"].contains(&name)
 }
 
-/// Whether `name` is that of an image: it ends in `.jpeg` or `.jpg`, in any case.
+/// Returns whether `name` ends in `.jpeg` or `.jpg`, in any case.
 pub(super) fn is_image(name: &str) -> bool {
     ends_in(name, &["jpeg", "jpg"])
 }
 
-/// Whether torchvision's `ImageFolder` takes `name` for that of an image, in any case. Not all of
-/// these can be packed; who has such a file is to know that.
+/// Returns whether torchvision's `ImageFolder` treats `name` as an image. Only JPEG and PNG can be packed;
+/// the others are accepted here so that they are reported as errors later, not skipped in silence.
 pub(super) fn is_picture(name: &str) -> bool {
     let known = [
         "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp",
@@ -29,13 +29,14 @@ fn ends_in(name: &str, extensions: &[&str]) -> bool {
     })
 }
 
-/// Orders names as people do: runs of digits compare as numbers, so that `test_2` comes before
-/// `test_10`. Names that differ in leading zeros alone keep the order of their bytes.
+/// Natural order of names: runs of digits compare as numbers, so that `test_2` comes before `test_10`.
+/// Names that differ only in leading zeros are ordered by their bytes.
 pub(super) fn natural(a: &str, b: &str) -> Ordering {
     runs(a).cmp(runs(b)).then_with(|| a.cmp(b))
 }
 
-/// The runs of digits and of other bytes. A number without its zeros compares by its length first.
+/// The runs of digits and of other bytes in `name`, as keys to compare. A number is keyed by its length
+/// without leading zeros, then by its digits.
 fn runs(name: &str) -> impl Iterator<Item = (bool, usize, &[u8])> {
     let runs = name
         .as_bytes()
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_compare_as_numbers() {
+    fn natural_order_compares_digits_as_numbers() {
         let mut names = [
             "b1",
             "a10",
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn images_and_junk() {
+    fn names_of_images_and_junk_are_recognized() {
         for name in ["a.JPEG", "a.jpg", "a.b.Jpg"] {
             assert!(is_image(name), "{name}");
         }
@@ -110,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_of_any_length_keep_their_order(a: u64, b: u64) {
+        fn natural_order_agrees_with_numbers_of_any_length(a: u64, b: u64) {
             let (x, y) = (format!("test_{a}.JPEG"), format!("test_{b}.JPEG"));
             prop_assert_eq!(natural(&x, &y), a.cmp(&b));
         }

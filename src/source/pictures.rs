@@ -1,49 +1,50 @@
-//! Pictures that are no set: files of any names, and folders of them.
+//! Image files outside a data set, for `predict`: single files, and folders of any layout.
 
 use std::path::{Path, PathBuf};
 
 use super::dir::Dir;
 use super::names::{is_picture, natural};
-use super::{Error, Fault};
+use super::{Error, ReadError};
 
-/// Folders are looked into this many levels down.
-const DEEPEST: usize = 8;
+/// Maximum depth of the folders that are searched.
+const MAX_DEPTH: usize = 8;
 
-/// The files in `folder`, and in the folders inside it up to eight levels down, whose names are those of
-/// images (see the layout of class folders), folder by folder in natural order: `2.jpg` before `10.jpg`.
+/// The image files in `folder` and in the folders inside it, up to eight levels down. An extension marks
+/// an image, as in the layout of class folders. The files of a folder come before its folders, both in
+/// natural order: `2.jpg` before `10.jpg`.
 ///
 /// # Errors
-/// A folder that cannot be listed.
+/// A folder cannot be listed.
 pub fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::new();
-    walk(folder, 0, &mut found)?;
+    collect(folder, 0, &mut found)?;
     Ok(found)
 }
 
-fn walk(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Error> {
+fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Error> {
     let listed = Dir::new(path).list("");
-    let listed = listed.and_then(|names| names.ok_or(Fault::Missing));
-    let mut names = listed.map_err(|fault| Error::Read {
+    let listed = listed.and_then(|names| names.ok_or(ReadError::Missing));
+    let mut names = listed.map_err(|reason| Error::Read {
         file: path.display().to_string(),
-        fault,
+        reason,
     })?;
     names.files.retain(|name| is_picture(name));
     names.files.sort_by(|a, b| natural(a, b));
     names.folders.sort_by(|a, b| natural(a, b));
     found.extend(names.files.iter().map(|name| path.join(name)));
-    if depth < DEEPEST {
+    if depth < MAX_DEPTH {
         for name in names.folders {
-            walk(&path.join(name), depth + 1, found)?;
+            collect(&path.join(name), depth + 1, found)?;
         }
     }
     Ok(())
 }
 
-/// Reads the file at `path` into `bytes`, in place of what is there.
+/// Replaces `bytes` with the content of the file at `path`.
 ///
 /// # Errors
-/// It cannot be read, or is longer than [`MAX_FILE`](super::MAX_FILE).
-pub fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+/// The file cannot be read, or is longer than [`MAX_FILE`](super::MAX_FILE).
+pub fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
     Dir::new(path).read("", bytes)
 }
 
@@ -91,6 +92,6 @@ mod tests {
                 .to_string()
                 .contains("absent: no such file")
         );
-        assert!(matches!(read(&absent, &mut bytes), Err(Fault::Missing)));
+        assert!(matches!(read(&absent, &mut bytes), Err(ReadError::Missing)));
     }
 }

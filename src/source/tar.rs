@@ -1,3 +1,6 @@
+//! A tar as storage: reads the headers once, then every file by its position. A tar has checksums of its
+//! headers, but none of its data.
+
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -6,52 +9,52 @@ use std::path::{Path, PathBuf};
 use ::tar::{Archive, EntryType};
 
 use super::index::Index;
-use super::window::Window;
-use super::{Error, Fault, MAX_FILE, Problem, Problems, Stamp};
+use super::read_ahead::ReadAhead;
+use super::{Error, MAX_FILE, Problems, ReadError, Stamp, TreeProblem};
 
-/// A tar whose headers have been read once, past the data. Files are read by position, so that
-/// threads share the tar without a lock. A tar has checksums of its headers, but none of its data.
+/// An open tar whose headers have been read. Reads by position, so threads share the file without a
+/// lock.
 #[derive(Debug)]
 pub(super) struct Tar {
     pub path: PathBuf,
-    pub index: Index<Entry>,
+    pub index: Index<TarEntry>,
     pub stamp: Stamp,
     file: File,
 }
 
-/// Where a file's bytes lie.
+/// The position of a file in the tar, in bytes.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct TarEntry {
     data: u64,
     size: u64,
-    kind: Kind,
+    kind: TarEntryKind,
 }
 
-impl Entry {
+impl TarEntry {
     fn extent(&self) -> Range<u64> {
         self.data..self.data.saturating_add(self.size)
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum TarEntryKind {
     File,
     Folder,
     Link,
     Sparse,
 }
 
-/// Bytes of headers between the data of two files, at most: room for the longest path many times
-/// over. The names in them are held in memory before their length is looked at.
+/// The maximum length, in bytes, of the headers between the data of two files. No path comes near it. The
+/// `tar` crate reads names into memory before anybody can check their length.
 const MAX_HEADER: u64 = 1 << 20;
 
 impl Tar {
-    /// Whether a file that begins with `head` is a tar: POSIX and GNU write `ustar` there.
-    pub fn is_one(head: &[u8]) -> bool {
+    /// Returns whether a file that begins with `head` is a tar: POSIX and GNU write `ustar` at byte 257.
+    pub fn is_tar(head: &[u8]) -> bool {
         head.get(257..262) == Some(b"ustar")
     }
 
-    pub fn open(path: &Path, problems: &mut Problems<Problem>) -> Result<Self, Error> {
+    pub fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<Self, Error> {
         let open = |reason| Error::Open {
             path: path.to_owned(),
             reason,
@@ -68,7 +71,7 @@ impl Tar {
         let scanned = scan(&mut archive, &mut index, problems);
         let headers = archive.into_inner();
         let ended = match headers.ended {
-            // The crate takes the end of the file for the end of the tar.
+            // The crate accepts the end of the file as the end of the tar.
             true => Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the file ends before the zeros that end a tar",
@@ -90,70 +93,75 @@ impl Tar {
         }
     }
 
-    pub fn read<'a>(&self, place: usize, window: &'a mut Window) -> Result<&'a [u8], Fault> {
-        let entry = self.entry(place)?;
-        let bytes = window.get(&self.file, entry.extent());
-        bytes.map_err(Fault::Io)
+    /// The content of the file with this entry.
+    pub fn read<'a>(
+        &self,
+        entry: usize,
+        read_ahead: &'a mut ReadAhead,
+    ) -> Result<&'a [u8], ReadError> {
+        let entry = self.readable_entry(entry)?;
+        let bytes = read_ahead.get(&self.file, entry.extent());
+        bytes.map_err(ReadError::Io)
     }
 
-    /// Reads the files at `places` at once, where that pays.
-    pub fn load(&self, places: impl Iterator<Item = usize>, window: &mut Window) {
-        let entries = places.filter_map(|place| self.entry(place).ok());
-        window.load_all(&self.file, entries.map(Entry::extent));
+    /// Reads the files of `entries` ahead if that is faster.
+    pub fn load(&self, entries: impl Iterator<Item = usize>, read_ahead: &mut ReadAhead) {
+        let entries = entries.filter_map(|entry| self.readable_entry(entry).ok());
+        read_ahead.load_all(&self.file, entries.map(TarEntry::extent));
     }
 
-    /// Finds a file that can be read, with no more bytes than are worth reading.
-    pub fn entry(&self, place: usize) -> Result<&Entry, Fault> {
-        let entry = self.index.get(place).ok_or(Fault::Missing)?;
+    /// The entry with this index, if its file can be read and is at most [`MAX_FILE`] long.
+    pub fn readable_entry(&self, entry: usize) -> Result<&TarEntry, ReadError> {
+        let entry = self.index.get(entry).ok_or(ReadError::Missing)?;
         match entry.kind {
-            Kind::Link => Err(Fault::Link),
-            Kind::Sparse => Err(Fault::Sparse),
-            Kind::File | Kind::Folder if entry.size > MAX_FILE => {
-                Err(Fault::TooLarge { size: entry.size })
+            TarEntryKind::Link => Err(ReadError::Link),
+            TarEntryKind::Sparse => Err(ReadError::Sparse),
+            TarEntryKind::File | TarEntryKind::Folder if entry.size > MAX_FILE => {
+                Err(ReadError::TooLarge { size: entry.size })
             }
-            Kind::File | Kind::Folder => Ok(entry),
+            TarEntryKind::File | TarEntryKind::Folder => Ok(entry),
         }
     }
 }
 
-/// Files what the headers tell of.
+/// Reads all headers and adds their files to `index`.
 fn scan(
     archive: &mut Archive<Headers>,
-    index: &mut Index<Entry>,
-    problems: &mut Problems<Problem>,
+    index: &mut Index<TarEntry>,
+    problems: &mut Problems<TreeProblem>,
 ) -> io::Result<()> {
     for entry in archive.entries_with_seek()? {
         let mut entry = entry?;
         let mut kind = match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => Kind::File,
-            EntryType::Directory => Kind::Folder,
-            EntryType::Link | EntryType::Symlink => Kind::Link,
-            EntryType::GNUSparse => Kind::Sparse,
-            // Devices and pipes, and headers that describe the whole archive.
+            EntryType::Regular | EntryType::Continuous => TarEntryKind::File,
+            EntryType::Directory => TarEntryKind::Folder,
+            EntryType::Link | EntryType::Symlink => TarEntryKind::Link,
+            EntryType::GNUSparse => TarEntryKind::Sparse,
+            // Skips devices, pipes, and headers that describe the whole archive.
             _ => continue,
         };
         let mut name = entry.path_bytes().into_owned();
-        // POSIX tars mark a sparse file, and keep its real name, beside the header.
+        // POSIX tars mark a sparse file and store its real name in an extended header.
         for extension in entry.pax_extensions()?.into_iter().flatten() {
             let extension = extension?;
             if extension.key_bytes().starts_with(b"GNU.sparse.") {
-                kind = Kind::Sparse;
+                kind = TarEntryKind::Sparse;
             }
             if extension.key_bytes() == b"GNU.sparse.name" {
                 name = extension.value_bytes().to_owned();
             }
         }
-        if matches!(kind, Kind::Folder) && !name.ends_with(b"/") {
+        if matches!(kind, TarEntryKind::Folder) && !name.ends_with(b"/") {
             name.push(b'/');
         }
-        let place = Entry {
+        let located = TarEntry {
             data: entry.raw_file_position(),
             size: entry.size(),
             kind,
         };
         match String::from_utf8(name) {
-            Ok(name) => index.insert(&name, place, problems),
-            Err(name) => problems.push(Problem::EntryName {
+            Ok(name) => index.insert(&name, located, problems),
+            Err(name) => problems.push(TreeProblem::EntryName {
                 name: String::from_utf8_lossy(name.as_bytes()).into_owned(),
             }),
         }
@@ -161,13 +169,14 @@ fn scan(
     Ok(())
 }
 
-/// Reads headers, and seeks past data without losing what is buffered.
+/// A reader of headers that seeks past data without dropping its buffer.
 struct Headers<'a> {
     reader: BufReader<&'a File>,
+    /// The current offset in the file.
     at: u64,
-    /// Bytes that may still be read before the next seek: a forged length must not fill the memory.
+    /// Bytes that may still be read before the next seek, so that a forged length cannot fill the memory.
     left: u64,
-    /// Whether the end of the file has been met.
+    /// Set when a read has met the end of the file.
     ended: bool,
 }
 

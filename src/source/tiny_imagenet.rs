@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::folder::{Folder, join};
 use super::names::{is_image, natural};
-use super::tree::{Folder, Tree, join};
-use super::{Class, Fault, Item, Place, Problem, Problems, Split};
+use super::tree::Tree;
+use super::{Class, Item, Location, Problems, ReadError, Split, TreeProblem};
 
 pub(super) const WNIDS: &str = "wnids.txt";
 pub(super) const WORDS: &str = "words.txt";
@@ -14,16 +15,16 @@ const TEST: &str = "test";
 const IMAGES: &str = "images";
 const VAL_ANNOTATIONS: &str = "val/val_annotations.txt";
 
-/// The fields of a line. In both files the last four are the box.
+/// The fields of a line of the two kinds of annotations. In both, the last four are the box.
 const BOX_FIELDS: &[&str] = &["name", "x0", "y0", "x1", "y1"];
 const VAL_FIELDS: &[&str] = &["name", "wnid", "x0", "y0", "x1", "y1"];
 
 /// Reads all annotations and matches them with the images, as far as problems allow.
 pub(super) fn read(
     tree: &Tree,
-    problems: &mut Problems<Problem>,
+    problems: &mut Problems<TreeProblem>,
 ) -> (Vec<Class>, Vec<(Split, Vec<Item>)>) {
-    let mut reader = Reader { tree, problems };
+    let mut reader = AnnotationReader { tree, problems };
     let root = reader
         .folder("", "it holds the data set; restore it")
         .unwrap_or_default();
@@ -40,26 +41,26 @@ pub(super) fn read(
         splits.push((Split::Test, reader.test()));
     }
     if problems.is_empty() && splits[0].1.is_empty() {
-        problems.push(Problem::NoImages);
+        problems.push(TreeProblem::NoImages);
     }
     splits.retain(|(_, items)| !items.is_empty());
     (classes, splits)
 }
 
-struct Reader<'a> {
+struct AnnotationReader<'a> {
     tree: &'a Tree,
-    problems: &'a mut Problems<Problem>,
+    problems: &'a mut Problems<TreeProblem>,
 }
 
 /// The label of each class, by its id.
 type Labels<'a> = HashMap<&'a str, u32>;
 
-/// For each file of a folder of images, the line that lists it; 0 where none does yet.
+/// The line that lists each file of a folder of images; 0 until a line does.
 type Listed = HashMap<String, usize>;
 
-impl Reader<'_> {
-    /// The classes' ids, in the order of their labels. Where there is no such file, any order will
-    /// do to find what else is wrong.
+impl AnnotationReader<'_> {
+    /// The ids of the classes, in the order of their labels. If the file is missing, uses the folders of
+    /// `train` so that the search for other problems can go on.
     fn wnids(&mut self, train: Option<&Folder>) -> Vec<String> {
         let Some(text) = self.text(WNIDS, "it gives each class its label; restore it") else {
             return train.map(|train| train.folders.clone()).unwrap_or_default();
@@ -67,23 +68,24 @@ impl Reader<'_> {
         let mut wnids = Vec::new();
         let mut lines = HashMap::new();
         for (line, wnid) in numbered(&text) {
-            let at = Place::new(WNIDS, line);
+            let at = Location::new(WNIDS, line);
             let wnid = wnid.to_owned();
             if wnid.is_empty() {
-                self.problems.push(Problem::EmptyClass { at });
+                self.problems.push(TreeProblem::EmptyClass { at });
             } else if let Some(first) = lines.insert(wnid.clone(), line) {
                 self.problems
-                    .push(Problem::RepeatedClass { at, wnid, first });
+                    .push(TreeProblem::RepeatedClass { at, wnid, first });
             } else {
                 wnids.push(wnid.clone());
                 if train.is_some_and(|train| !train.has_folder(&wnid)) {
-                    self.problems.push(Problem::ClassWithoutFolder { at, wnid });
+                    self.problems
+                        .push(TreeProblem::ClassWithoutFolder { at, wnid });
                 }
             }
         }
         for folder in train.iter().flat_map(|train| &train.folders) {
             if !lines.contains_key(folder) {
-                self.problems.push(Problem::FolderWithoutClass {
+                self.problems.push(TreeProblem::FolderWithoutClass {
                     folder: join(TRAIN, folder),
                 });
             }
@@ -91,7 +93,7 @@ impl Reader<'_> {
         wnids
     }
 
-    /// The classes with their names, where there is a file of them.
+    /// The classes with their names from `words.txt`, if `named`, and with their ids as names otherwise.
     fn classes(&mut self, wnids: &[String], labels: &Labels, named: bool) -> Vec<Class> {
         let text = if named {
             self.text(WORDS, "it names the classes; restore it")
@@ -145,7 +147,8 @@ impl Reader<'_> {
         names.iter().filter_map(item).collect()
     }
 
-    /// The images in `folder` that `list` annotates, line by line. `label` takes a line's values.
+    /// The images in `folder` that the file `list` annotates, in the order of its lines. `why` says what
+    /// the file is needed for. `label` returns the label of a line's values, or the unknown class.
     fn annotated(
         &mut self,
         list: &str,
@@ -162,7 +165,7 @@ impl Reader<'_> {
         let mut listed: Listed = files.files.into_iter().map(|name| (name, 0)).collect();
         let mut items = Vec::with_capacity(listed.len());
         for (line, text) in numbered(&text) {
-            let at = Place::new(list, line);
+            let at = Location::new(list, line);
             let parsed = annotation(at, text, folder, fields, &mut listed, &label);
             if let Some((name, label, bbox)) = self.keep(parsed) {
                 items.extend(self.item(name, Some(label), Some(bbox)));
@@ -174,7 +177,7 @@ impl Reader<'_> {
             .collect();
         unlisted.sort_unstable();
         for (name, _) in unlisted {
-            self.problems.push(Problem::Unlisted {
+            self.problems.push(TreeProblem::Unlisted {
                 image: join(folder, &name),
                 list: list.to_owned(),
             });
@@ -183,71 +186,72 @@ impl Reader<'_> {
     }
 
     fn item(&mut self, name: String, label: Option<u32>, bbox: Option<[i32; 4]>) -> Option<Item> {
-        let item = match self.tree.place(&name) {
-            Ok(place) => Ok(Item {
+        let item = match self.tree.find_entry(&name) {
+            Ok(entry) => Ok(Item {
                 name,
                 label,
                 bbox,
-                place,
+                entry,
             }),
-            Err(fault) => Err(Problem::Unreadable { name, fault }),
+            Err(reason) => Err(TreeProblem::Unreadable { name, reason }),
         };
         self.keep(item)
     }
 
-    fn keep<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+    fn keep<T>(&mut self, result: Result<T, TreeProblem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
     }
 
-    /// The names in a folder that must be there.
+    /// The names in a required folder.
     fn folder(&mut self, name: &str, why: &'static str) -> Option<Folder> {
         let listed = match self.tree.list(name) {
-            Ok(folder) => folder.ok_or(Problem::Missing {
+            Ok(folder) => folder.ok_or(TreeProblem::Missing {
                 name: format!("{name}/"),
                 why,
             }),
-            Err(fault) => Err(Problem::Unreadable {
+            Err(reason) => Err(TreeProblem::Unreadable {
                 name: format!("{name}/"),
-                fault,
+                reason,
             }),
         };
         self.keep(listed)
     }
 
-    /// The text of a file that must be there.
+    /// The text of a required file.
     fn text(&mut self, name: &str, why: &'static str) -> Option<String> {
         let text = match self.tree.read(name) {
             Ok(bytes) => text(name, bytes),
-            Err(Fault::Missing) => Err(Problem::Missing {
+            Err(ReadError::Missing) => Err(TreeProblem::Missing {
                 name: name.to_owned(),
                 why,
             }),
-            Err(fault) => Err(Problem::Unreadable {
+            Err(reason) => Err(TreeProblem::Unreadable {
                 name: name.to_owned(),
-                fault,
+                reason,
             }),
         };
         self.keep(text)
     }
 }
 
-/// Parses a line of annotations, and notes in `listed` that it names its image.
+/// Parses a line of annotations, and records in `listed` that it names its image.
 fn annotation(
-    at: Place,
+    at: Location,
     text: &str,
     folder: &str,
     fields: &'static [&'static str],
     listed: &mut Listed,
     label: impl Fn(&[&str]) -> Result<u32, String>,
-) -> Result<(String, u32, [i32; 4]), Problem> {
+) -> Result<(String, u32, [i32; 4]), TreeProblem> {
     let values: Vec<&str> = text.split('\t').collect();
     let name = values[0];
-    // Noted even if something else is wrong with the line: the image is not unlisted then.
+    // Recorded even if something else is wrong with the line, so that the image is not also reported as
+    // unlisted.
     let before = listed
         .get_mut(name)
         .map(|line| std::mem::replace(line, at.line));
     if values.len() != fields.len() {
-        return Err(Problem::Fields {
+        return Err(TreeProblem::Fields {
             at,
             got: values.len(),
             expected: fields,
@@ -257,34 +261,38 @@ fn annotation(
         Some(0) => {}
         Some(first) => {
             let name = name.to_owned();
-            return Err(Problem::Repeated { at, name, first });
+            return Err(TreeProblem::Repeated { at, name, first });
         }
         None => {
             let (name, folder) = (name.to_owned(), folder.to_owned());
             let is_path = name.contains(['/', '\\']) || name == "..";
             return Err(if is_path {
-                Problem::Path { at, name, folder }
+                TreeProblem::Path { at, name, folder }
             } else {
-                Problem::Absent { at, name, folder }
+                TreeProblem::Absent { at, name, folder }
             });
         }
     }
     let label = match label(&values) {
         Ok(label) => label,
-        Err(wnid) => return Err(Problem::UnknownClass { at, wnid }),
+        Err(wnid) => return Err(TreeProblem::UnknownClass { at, wnid }),
     };
     let corners = fields.len() - 4;
     let bbox = bbox(at, &fields[corners..], &values[corners..])?;
     Ok((join(folder, name), label, bbox))
 }
 
-fn bbox(at: Place, fields: &'static [&'static str], values: &[&str]) -> Result<[i32; 4], Problem> {
+fn bbox(
+    at: Location,
+    fields: &'static [&'static str],
+    values: &[&str],
+) -> Result<[i32; 4], TreeProblem> {
     let mut bbox = [0; 4];
     for ((corner, &field), &value) in bbox.iter_mut().zip(fields).zip(values) {
         match value.parse() {
             Ok(pixel @ 0..) => *corner = pixel,
             _ => {
-                return Err(Problem::Coordinate {
+                return Err(TreeProblem::Coordinate {
                     at,
                     field,
                     got: value.to_owned(),
@@ -296,21 +304,21 @@ fn bbox(at: Place, fields: &'static [&'static str], values: &[&str]) -> Result<[
     if x0 <= x1 && y0 <= y1 {
         Ok(bbox)
     } else {
-        Err(Problem::Inverted { at, bbox })
+        Err(TreeProblem::Inverted { at, bbox })
     }
 }
 
-fn text(file: &str, bytes: Vec<u8>) -> Result<String, Problem> {
+fn text(file: &str, bytes: Vec<u8>) -> Result<String, TreeProblem> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
-        Problem::NotText {
-            at: Place::new(file, line),
+        TreeProblem::NotText {
+            at: Location::new(file, line),
         }
     })
 }
 
-/// The lines, from 1, whoever wrote them: Windows ends them with CR LF and may begin with a mark.
+/// The lines, numbered from 1. Accepts CR LF and a byte order mark, which Windows programs write.
 fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines())
 }

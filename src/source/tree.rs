@@ -1,15 +1,18 @@
+//! One view of a directory, a zip and a tar: folders to list and files to read. Knows nothing about
+//! layouts.
+
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
 use super::dir::Dir;
+use super::folder::{Folder, join};
+use super::read_ahead::ReadAhead;
 use super::tar::Tar;
-use super::window::Window;
 use super::zip::Zip;
-use super::{Error, Fault, Problem, Problems, Stamp};
+use super::{Error, Problems, ReadError, Stamp, TreeProblem};
 
-/// Named bytes in folders, in a directory, a zip or a tar. Paths are relative to the tree's root,
-/// separated by `/`; the root's own is empty.
+/// A tree of named files in a directory, a zip or a tar.
 #[derive(Debug)]
 pub(super) enum Tree {
     Dir(Dir),
@@ -17,14 +20,15 @@ pub(super) enum Tree {
     Tar(Tar),
 }
 
-/// What files are read to, one after the other.
+/// Memory that a thread reads files to, one after the other.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    window: Window,
+pub(super) struct ReadBuffer {
+    read_ahead: ReadAhead,
+    /// A file from a directory, or the decompressed file from a zip.
     pub(super) bytes: Vec<u8>,
 }
 
-/// How compressed files begin that may hold a tar, and what turns them into it.
+/// The first bytes of compressed files, each with the program that decompresses them.
 const COMPRESSED: &[(&[u8], &str)] = &[
     (b"\x1f\x8b", "gunzip"),
     (b"BZh", "bunzip2"),
@@ -32,39 +36,18 @@ const COMPRESSED: &[(&[u8], &str)] = &[
     (b"\x28\xb5\x2f\xfd", "unzstd"),
 ];
 
-/// The names in a folder, sorted, without what file managers leave behind.
-#[derive(Debug, Default)]
-pub(super) struct Folder {
-    pub folders: Vec<String>,
-    pub files: Vec<String>,
-}
-
-impl Folder {
-    pub fn has_folder(&self, name: &str) -> bool {
-        self.folders
-            .binary_search_by(|known| known.as_str().cmp(name))
-            .is_ok()
-    }
-
-    pub fn has_file(&self, name: &str) -> bool {
-        self.files
-            .binary_search_by(|known| known.as_str().cmp(name))
-            .is_ok()
-    }
-}
-
 impl Tree {
-    pub fn open(path: &Path, problems: &mut Problems<Problem>) -> Result<Self, Error> {
+    pub fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<Self, Error> {
         let open = |reason| Error::Open {
             path: path.to_owned(),
             reason,
         };
         if fs::metadata(path).map_err(open)?.is_dir() {
-            // Listed once here, so that a directory that may not be read is reported as such.
+            // Fails here, with the right error, if the directory may not be read.
             fs::read_dir(path).map_err(open)?;
             return Ok(Self::Dir(Dir::new(path)));
         }
-        // What a file is called is not always what it is.
+        // The content decides, since names can be wrong.
         let mut head = Vec::new();
         let file = File::open(path).map_err(open)?;
         file.take(512).read_to_end(&mut head).map_err(open)?;
@@ -74,16 +57,16 @@ impl Tree {
                 unpack,
             });
         }
-        let named = |extension| path.extension().is_some_and(|it| it == extension);
-        if Tar::is_one(&head) || named("tar") {
+        let has_extension = |extension| path.extension().is_some_and(|it| it == extension);
+        if Tar::is_tar(&head) || has_extension("tar") {
             Tar::open(path, problems).map(Self::Tar)
         } else {
             Zip::open(path, problems).map(Self::Zip)
         }
     }
 
-    /// The names in `folder`, or none where there is no such folder.
-    pub fn list(&self, folder: &str) -> Result<Option<Folder>, Fault> {
+    /// The names in `folder`, or `None` if there is no such folder.
+    pub fn list(&self, folder: &str) -> Result<Option<Folder>, ReadError> {
         match self {
             Self::Dir(dir) => dir.list(folder),
             Self::Zip(zip) => Ok(zip.index.list(folder)),
@@ -91,51 +74,52 @@ impl Tree {
         }
     }
 
-    /// The place of `file` in an archive, for [`read_at`](Self::read_at); in a directory its name
-    /// alone counts. Finds what is known about it without reading it and would keep it from being read.
-    pub fn place(&self, file: &str) -> Result<usize, Fault> {
-        let missing = Fault::Missing;
+    /// The index of the entry of `file` in an archive, for [`read_entry`](Self::read_entry); 0 in a
+    /// directory, which needs only the name. Fails if the archive's directory already shows that the
+    /// file cannot be read.
+    pub fn find_entry(&self, file: &str) -> Result<usize, ReadError> {
+        let missing = ReadError::Missing;
         match self {
             Self::Dir(_) => Ok(0),
             Self::Zip(zip) => {
-                let place = zip.index.find(file).ok_or(missing)?;
-                zip.entry(place).map(|_| place)
+                let entry = zip.index.find(file).ok_or(missing)?;
+                zip.readable_entry(entry).map(|_| entry)
             }
             Self::Tar(tar) => {
-                let place = tar.index.find(file).ok_or(missing)?;
-                tar.entry(place).map(|_| place)
+                let entry = tar.index.find(file).ok_or(missing)?;
+                tar.readable_entry(entry).map(|_| entry)
             }
         }
     }
 
     /// The bytes of `file`.
-    pub fn read(&self, file: &str) -> Result<Vec<u8>, Fault> {
-        let mut memory = Memory::default();
-        let bytes = self.read_at(file, self.place(file)?, &mut memory)?;
+    pub fn read(&self, file: &str) -> Result<Vec<u8>, ReadError> {
+        let mut buffer = ReadBuffer::default();
+        let bytes = self.read_entry(file, self.find_entry(file)?, &mut buffer)?;
         Ok(bytes.to_owned())
     }
 
-    /// The bytes of `file`, whose place is known.
-    pub fn read_at<'a>(
+    /// The bytes of `file`, whose entry [`find_entry`](Self::find_entry) has found.
+    pub fn read_entry<'a>(
         &self,
         file: &str,
-        place: usize,
-        memory: &'a mut Memory,
-    ) -> Result<&'a [u8], Fault> {
-        let Memory { window, bytes } = memory;
+        entry: usize,
+        buffer: &'a mut ReadBuffer,
+    ) -> Result<&'a [u8], ReadError> {
+        let ReadBuffer { read_ahead, bytes } = buffer;
         match self {
             Self::Dir(dir) => dir.read(file, bytes).map(|()| &**bytes),
-            Self::Zip(zip) => zip.read(place, window, bytes),
-            Self::Tar(tar) => tar.read(place, window),
+            Self::Zip(zip) => zip.read(entry, read_ahead, bytes),
+            Self::Tar(tar) => tar.read(entry, read_ahead),
         }
     }
 
-    /// Reads the files at `places` to `memory`, where that costs less than to read each by itself.
-    pub fn load(&self, places: impl Iterator<Item = usize>, memory: &mut Memory) {
+    /// Reads ahead the files of `entries` to `buffer` if that is faster than to read each separately.
+    pub fn load(&self, entries: impl Iterator<Item = usize>, buffer: &mut ReadBuffer) {
         match self {
             Self::Dir(_) => {}
-            Self::Zip(zip) => zip.load(places, &mut memory.window),
-            Self::Tar(tar) => tar.load(places, &mut memory.window),
+            Self::Zip(zip) => zip.load(entries, &mut buffer.read_ahead),
+            Self::Tar(tar) => tar.load(entries, &mut buffer.read_ahead),
         }
     }
 
@@ -148,8 +132,8 @@ impl Tree {
         }
     }
 
-    /// Where `file` lies, for people.
-    pub fn show(&self, file: &str) -> String {
+    /// The path of `file` as messages show it.
+    pub fn display_path(&self, file: &str) -> String {
         let (path, inside) = match self {
             Self::Dir(dir) => return dir.path(file).display().to_string(),
             Self::Zip(zip) => (&zip.path, zip.index.path(file)),
@@ -161,16 +145,16 @@ impl Tree {
         }
     }
 
-    /// The folders nearest to the root that `is_root` takes for one, by path and content: anywhere
-    /// in an archive, but in a directory, which may be a whole disk, at most one level down.
-    pub fn find(&self, is_root: impl Fn(&str, &Folder) -> bool) -> Vec<String> {
+    /// The folders for which `is_root` is true, by path and content, at the smallest depth that has
+    /// any. Searches all of an archive, but a directory only one level down: it may be a whole disk.
+    pub fn find_roots(&self, is_root: impl Fn(&str, &Folder) -> bool) -> Vec<String> {
         let mut level = vec![String::new()];
         let mut depth = match self {
             Self::Dir(_) => 1,
             Self::Zip(_) | Self::Tar(_) => usize::MAX,
         };
         loop {
-            // A folder that cannot be listed is none of ours.
+            // A folder that cannot be listed is not a root.
             let listed = level.into_iter().filter_map(|path| {
                 let folder = self.list(&path).ok()??;
                 Some((path, folder))
@@ -200,21 +184,12 @@ impl Tree {
         }
     }
 
-    /// Where [`find`](Self::find) looks.
-    pub fn reach(&self) -> &'static str {
+    /// The folders that [`find_roots`](Self::find_roots) searches, in words for a message.
+    pub fn search_range(&self) -> &'static str {
         match self {
             Self::Dir(_) => "in the directory or one level down",
             Self::Zip(_) => "anywhere in the zip",
             Self::Tar(_) => "anywhere in the tar",
         }
-    }
-}
-
-/// The path of `name` in `folder`.
-pub(super) fn join(folder: &str, name: &str) -> String {
-    if folder.is_empty() || name.is_empty() {
-        format!("{folder}{name}")
-    } else {
-        format!("{folder}/{name}")
     }
 }

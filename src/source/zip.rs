@@ -1,3 +1,5 @@
+//! A zip as storage: reads the directory once, then every file by its position, and checks its CRC-32.
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -12,32 +14,36 @@ use flate2::bufread::DeflateDecoder;
 
 use super::index::Index;
 use super::names::is_junk;
-use super::window::Window;
-use super::{Error, Fault, MAX_FILE, Problem, Problems, Stamp};
+use super::read_ahead::ReadAhead;
+use super::{Error, MAX_FILE, Problems, ReadError, Stamp, TreeProblem};
 
-/// A zip whose directory has been read once. Entries are read by position, so that threads share
-/// the file without a lock.
+/// An open zip whose directory has been read. Reads by position, so threads share the file without a
+/// lock.
 #[derive(Debug)]
 pub(super) struct Zip {
     pub path: PathBuf,
-    pub index: Index<Entry>,
+    pub index: Index<ZipEntry>,
     pub stamp: Stamp,
     file: File,
     len: u64,
 }
 
-/// Where a file's bytes lie and how to check them, as the zip's directory says.
+/// The position of a file in the zip and its checksum, from the zip's directory. Offsets and lengths are
+/// in bytes.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct ZipEntry {
+    /// Offset of the local header.
     header: u64,
+    /// Length of the stored or compressed data.
     packed: u64,
+    /// Length of the file.
     size: u64,
     crc: u32,
-    kind: Kind,
+    kind: ZipEntryKind,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum ZipEntryKind {
     Stored,
     Deflated,
     Encrypted,
@@ -45,17 +51,17 @@ enum Kind {
     Other(CompressionMethod),
 }
 
-/// Bytes of a local header before its name.
+/// Length of a local header without its name, in bytes.
 const LOCAL_HEADER: usize = 30;
-/// Bytes of name and extra fields that one read leaves room for, enough for the paths of such a
-/// tree and what Info-ZIP adds. A longer header costs a second read.
+/// Length, in bytes, that a read assumes for the name and the extra fields of a local header. Enough for
+/// the paths of such trees and for the fields that Info-ZIP adds. A longer header costs a second read.
 const LOCAL_NAME: u64 = 128;
-/// Bytes of an entry in the zip's directory before its name.
+/// Length of an entry of the zip's directory without its name, in bytes.
 const CENTRAL_HEADER: usize = 46;
 const CENTRAL_MAGIC: [u8; 4] = *b"PK\x01\x02";
 
 impl Zip {
-    pub fn open(path: &Path, problems: &mut Problems<Problem>) -> Result<Self, Error> {
+    pub fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<Self, Error> {
         let open = |reason| Error::Open {
             path: path.to_owned(),
             reason,
@@ -77,15 +83,15 @@ impl Zip {
             let entry = archive.by_index_data(at).map_err(damaged)?;
             let mut name = entry.name().map_err(damaged)?;
             if name.contains('\\') {
-                // As Windows PowerShell writes them.
+                // Windows PowerShell separates folders by backslashes.
                 name = name.replace('\\', "/").into();
             }
-            index.insert(&name, Entry::new(&entry), problems);
+            index.insert(&name, ZipEntry::new(&entry), problems);
         }
         let counted = archive.len();
         let repeats = archive.has_duplicate_names();
         let start = archive.central_directory_start();
-        // The reader stands where the last counted entry of the directory ends.
+        // The reader is at the end of the last entry that the archive counts.
         let end = archive.into_inner().stream_position().map_err(open)?;
         let mut next = [0; CENTRAL_MAGIC.len()];
         if file.read_exact_at(&mut next, end).is_ok() && next == CENTRAL_MAGIC {
@@ -106,17 +112,18 @@ impl Zip {
         })
     }
 
+    /// The content of the file with this entry, checked against its CRC-32.
     pub fn read<'a>(
         &self,
-        place: usize,
-        window: &'a mut Window,
+        entry: usize,
+        read_ahead: &'a mut ReadAhead,
         plain: &'a mut Vec<u8>,
-    ) -> Result<&'a [u8], Fault> {
-        let entry = self.entry(place)?;
-        let mut bytes = self.packed(entry, window)?;
-        if let Kind::Deflated = entry.kind {
+    ) -> Result<&'a [u8], ReadError> {
+        let entry = self.readable_entry(entry)?;
+        let mut bytes = self.packed(entry, read_ahead)?;
+        if let ZipEntryKind::Deflated = entry.kind {
             plain.clear();
-            // One byte more than stated tells a longer file; the checksum tells any other.
+            // One more byte than stated detects a longer file; the checksum detects any other damage.
             DeflateDecoder::new(bytes)
                 .take(entry.size + 1)
                 .read_to_end(plain)
@@ -128,47 +135,51 @@ impl Zip {
         }
         match crc32fast::hash(bytes) {
             got if got == entry.crc => Ok(bytes),
-            got => Err(Fault::Checksum {
+            got => Err(ReadError::Checksum {
                 got,
                 expected: entry.crc,
             }),
         }
     }
 
-    /// Reads the files at `places` at once, where that pays.
-    pub fn load(&self, places: impl Iterator<Item = usize>, window: &mut Window) {
-        let entries = places.filter_map(|place| self.entry(place).ok());
-        window.load_all(&self.file, entries.map(|entry| self.extent(entry)));
+    /// Reads the files of `entries` ahead if that is faster.
+    pub fn load(&self, entries: impl Iterator<Item = usize>, read_ahead: &mut ReadAhead) {
+        let entries = entries.filter_map(|entry| self.readable_entry(entry).ok());
+        read_ahead.load_all(&self.file, entries.map(|entry| self.extent(entry)));
     }
 
-    /// Finds a file that can be read, with no more bytes than are worth reading.
-    pub fn entry(&self, place: usize) -> Result<&Entry, Fault> {
-        let entry = self.index.get(place).ok_or(Fault::Missing)?;
+    /// The entry with this index, if its file can be read and is at most [`MAX_FILE`] long.
+    pub fn readable_entry(&self, entry: usize) -> Result<&ZipEntry, ReadError> {
+        let entry = self.index.get(entry).ok_or(ReadError::Missing)?;
         match entry.kind {
-            Kind::Encrypted => Err(Fault::Encrypted),
-            Kind::Link => Err(Fault::Link),
-            Kind::Other(method) => Err(Fault::Method {
+            ZipEntryKind::Encrypted => Err(ReadError::Encrypted),
+            ZipEntryKind::Link => Err(ReadError::Link),
+            ZipEntryKind::Other(method) => Err(ReadError::Method {
                 method: method.to_string(),
             }),
-            Kind::Stored | Kind::Deflated => match entry.size.max(entry.packed) {
-                size if size > MAX_FILE => Err(Fault::TooLarge { size }),
+            ZipEntryKind::Stored | ZipEntryKind::Deflated => match entry.size.max(entry.packed) {
+                size if size > MAX_FILE => Err(ReadError::TooLarge { size }),
                 _ => Ok(entry),
             },
         }
     }
 
-    /// Where the entry's local header and data lie, unless that header is longer than usual.
-    fn extent(&self, entry: &Entry) -> Range<u64> {
+    /// The bytes of the entry's local header and data, if that header has the usual length.
+    fn extent(&self, entry: &ZipEntry) -> Range<u64> {
         let left = self.len.saturating_sub(entry.header);
         let guess = LOCAL_HEADER as u64 + LOCAL_NAME + entry.packed;
         entry.header..entry.header + guess.min(left)
     }
 
-    /// The entry's data as it lies in the zip. The local header's length is known only once it has
-    /// been read, so it is read along with the data.
-    fn packed<'a>(&self, entry: &Entry, window: &'a mut Window) -> Result<&'a [u8], Fault> {
+    /// The entry's data as stored in the zip. Reads the local header together with the data, because
+    /// only the header says how long it is.
+    fn packed<'a>(
+        &self,
+        entry: &ZipEntry,
+        read_ahead: &'a mut ReadAhead,
+    ) -> Result<&'a [u8], ReadError> {
         let extent = self.extent(entry);
-        let header = window.get(&self.file, extent).map_err(Fault::Io)?;
+        let header = read_ahead.get(&self.file, extent).map_err(ReadError::Io)?;
         let header = header
             .first_chunk::<LOCAL_HEADER>()
             .filter(|header| header.starts_with(b"PK\x03\x04"));
@@ -181,19 +192,19 @@ impl Zip {
         if end > self.len {
             return Err(entry.damaged("its data goes on past the end of the file"));
         }
-        let bytes = window.get(&self.file, entry.header..end);
-        Ok(&bytes.map_err(Fault::Io)?[start..])
+        let bytes = read_ahead.get(&self.file, entry.header..end);
+        Ok(&bytes.map_err(ReadError::Io)?[start..])
     }
 }
 
-impl Entry {
+impl ZipEntry {
     fn new(entry: &ZipFileEntry<'_>) -> Self {
         let kind = match entry.compression() {
-            _ if entry.encrypted() => Kind::Encrypted,
-            _ if entry.is_symlink() => Kind::Link,
-            CompressionMethod::Stored => Kind::Stored,
-            CompressionMethod::Deflated => Kind::Deflated,
-            other => Kind::Other(other),
+            _ if entry.encrypted() => ZipEntryKind::Encrypted,
+            _ if entry.is_symlink() => ZipEntryKind::Link,
+            CompressionMethod::Stored => ZipEntryKind::Stored,
+            CompressionMethod::Deflated => ZipEntryKind::Deflated,
+            other => ZipEntryKind::Other(other),
         };
         Self {
             header: entry.header_start(),
@@ -204,16 +215,16 @@ impl Entry {
         }
     }
 
-    fn damaged(&self, reason: &'static str) -> Fault {
-        Fault::Entry {
+    fn damaged(&self, reason: &'static str) -> ReadError {
+        ReadError::Entry {
             offset: self.header,
             reason,
         }
     }
 }
 
-/// Names the entries that share a name, of which `ZipArchive` keeps but the last.
-fn find_repeated(file: &File, start: u64, problems: &mut Problems<Problem>) -> io::Result<()> {
+/// Reports entries with the same name, of which `ZipArchive` keeps only the last.
+fn find_repeated(file: &File, start: u64, problems: &mut Problems<TreeProblem>) -> io::Result<()> {
     let mut reader = BufReader::new(file);
     reader.seek(SeekFrom::Start(start))?;
     let mut seen = HashSet::new();
@@ -225,7 +236,7 @@ fn find_repeated(file: &File, start: u64, problems: &mut Problems<Problem>) -> i
         reader.seek_relative(i64::from(length(30)) + i64::from(length(32)))?;
         let shown = String::from_utf8_lossy(&name).into_owned();
         if !seen.insert(name) && !shown.split('/').any(is_junk) {
-            problems.push(Problem::RepeatedEntry { name: shown });
+            problems.push(TreeProblem::RepeatedEntry { name: shown });
         }
     }
     Ok(())

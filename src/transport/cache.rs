@@ -1,3 +1,6 @@
+//! A cache of expanded sets, so that readers of raw shards can use a set in its transport form. Each set
+//! is expanded once, to a directory named by the digest of its manifest. Nothing here ever evicts a set.
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -5,15 +8,16 @@ use std::time::Duration;
 use tinyres_format::transport::ReadAt;
 use tinyres_format::{Digest, MANIFEST, Manifest, PAGE, publish};
 
-use super::expand::{Work, lock, refused};
+use super::expand::{Expansion, lock};
 use super::{Error, Result};
 use crate::event::{Event, Observer};
+use crate::scratch::output_error;
 use crate::text::Bytes;
 
-/// How long to wait before looking again whether another process is done.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Interval between two checks whether another process has finished.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where expanded sets are kept: `TINYRES_CACHE`, or `tinyres` in the user's cache directory.
+/// The directory for expanded sets: `TINYRES_CACHE`, or `tinyres` in the user's cache directory.
 #[must_use]
 pub fn cache_dir() -> Option<PathBuf> {
     let dir = |name| std::env::var_os(name).filter(|dir| !dir.is_empty());
@@ -25,15 +29,15 @@ pub fn cache_dir() -> Option<PathBuf> {
     dir("TINYRES_CACHE").map(PathBuf::from).or_else(user)
 }
 
-/// The directory to read the set in `dir` from: itself where its shards are raw, and otherwise one
-/// below `cache` that the set is expanded to once.
+/// Returns a directory with the raw shards of the set in `dir`: `dir` itself if they are raw, otherwise
+/// a directory below `cache`, to which the set is expanded if it has not been before.
 ///
-/// What is there already is used if it has the manifest that the set has when expanded, and each
-/// shard the length and the header page that it states. A reader checks the rest, as ever. Where
-/// another process is expanding the set, waits for it.
+/// An expanded set is used again if its manifest is the expected one and each shard has the stated
+/// length and header page. Readers check the rest, as in any set. If another process is expanding the
+/// set, waits for it.
 ///
 /// # Errors
-/// No set, no cache, or why it could not be expanded.
+/// There is no set in `dir`, no cache directory, or the set could not be expanded.
 pub fn ready(dir: &Path, cache: Option<&Path>, watch: &mut dyn Observer) -> Result<PathBuf> {
     let manifest = Manifest::load_any(dir)?;
     if manifest.transport.is_none() {
@@ -60,7 +64,7 @@ pub fn ready(dir: &Path, cache: Option<&Path>, watch: &mut dyn Observer) -> Resu
                 watch.on(&Event::Notice(shown("another tinyres is expanding it to")));
             }
             waited = true;
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(POLL_INTERVAL);
             continue;
         };
         if holds(&place, &raw) {
@@ -68,21 +72,21 @@ pub fn ready(dir: &Path, cache: Option<&Path>, watch: &mut dyn Observer) -> Resu
         }
         let bytes = Bytes(raw.shards().map(|shard| shard.bytes).sum());
         watch.on(&Event::Notice(format!(
-            "{} ({bytes}, once; to be rid of it, remove that directory)",
+            "{} ({bytes}, once; to free the space, remove that directory)",
             shown("expanding it to")
         )));
-        // What is there is damaged: no set until it has been expanded again.
+        // The old copy is damaged. Without its manifest it is not a set while it is replaced.
         let old = place.join(MANIFEST);
         if old.exists() {
-            fs::remove_file(&old).map_err(refused(&old))?;
-            publish::sync_parent(&old).map_err(refused(&old))?;
+            fs::remove_file(&old).map_err(output_error(&old))?;
+            publish::sync_parent(&old).map_err(output_error(&old))?;
         }
-        Work::new(watch).set(dir, &place, &lock)?;
+        Expansion::new(watch).expand_set(dir, &place, &lock)?;
         return Ok(place);
     }
 }
 
-/// Whether the set in `place` is the one of `raw`, as far as can be said without reading it all.
+/// Returns whether `place` holds the set of `raw`, without reading the pixels.
 fn holds(place: &Path, raw: &Manifest) -> bool {
     let whole = |listed: &tinyres_format::ShardEntry| -> std::io::Result<bool> {
         let file = File::open(place.join(&listed.file))?;

@@ -1,5 +1,7 @@
+//! Expands a set, or one shard, from its transport form to raw shards. A set is published whole: at any
+//! moment, a killed process leaves either the compressed set or the raw one.
+
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,75 +14,90 @@ use super::report::ratio;
 use super::{Error, Report, Result};
 use crate::background::BackgroundJob;
 use crate::event::{Event, Observer};
-use crate::scratch::{STAGING, Scratch};
+use crate::scratch::{STAGING, Scratch, output_error};
 
-/// Blocks that are expanded between two reports of progress.
-const STEP: usize = 256;
+/// Number of blocks expanded between two progress events.
+const PROGRESS_BLOCKS: usize = 256;
 
-/// Expands the set in the directory `input`, or the one transport file there.
+/// Expands the set in the directory `input`, or the single file `input`.
 ///
-/// A set becomes a raw set in the directory `output`. Without one it does so where it is: the
-/// transport files are removed when the raw set is whole, and whenever this is killed the directory
-/// holds a whole set, of one form or of the other. A file is left as it is and expands to `output`,
-/// or beside it.
+/// A set is written to the directory `output`. Without `output` it is expanded in place: the compressed
+/// files are removed after the raw set is complete. A process that is killed at any moment leaves a
+/// complete set in one form or the other. A single file is written to the file `output`, or without
+/// `output` to the same name without `.zst`; the compressed file stays.
 ///
 /// # Errors
-/// What is damaged, or why the shards could not be written. Nothing has been published then.
+/// A shard is damaged or cannot be written. Nothing has been published then.
 pub fn expand(input: &Path, output: Option<&Path>, watch: &mut dyn Observer) -> Result<Report> {
     let began = Instant::now();
-    let mut work = Work::new(watch);
+    let mut expansion = Expansion::new(watch);
     let output = if input.is_dir() {
         let output = output.unwrap_or(input);
         let lock = lock(output)?.ok_or_else(|| Error::Busy(output.to_owned()))?;
-        // Read only now: whoever held the lock may have expanded the set.
-        work.set(input, output, &lock)?;
+        // Reads the set only now, since the process that held the lock may have expanded it.
+        expansion.expand_set(input, output, &lock)?;
         output.to_owned()
     } else {
-        work.file(input, output)?
+        expansion.expand_file(input, output)?
     };
-    Ok(work.report(output, began))
+    Ok(expansion.report(output, began))
 }
 
-/// A directory that a set is expanded to, under the lock that pack takes of it, too.
-pub(super) struct Output {
+/// The directory that a set is expanded to, under the same lock that `pack` takes.
+pub(super) struct LockedOutput {
     path: PathBuf,
-    inner: Option<Scratch>,
-    /// Whether the directory was made for this.
+    /// The directory inside `path` in which shards wait. `None` only while this is dropped.
+    staging: Option<Scratch>,
+    /// Whether this process created the directory `path`.
     created: bool,
 }
 
-/// Takes the lock of the directory `output`, which is created if missing; `None` where another
-/// process packs or expands to it.
-pub(super) fn lock(output: &Path) -> Result<Option<Output>> {
+/// Locks the directory `output`, which is created if missing. Returns `None` if another process packs or
+/// expands to it.
+pub(super) fn lock(output: &Path) -> Result<Option<LockedOutput>> {
     let created = !output.exists();
-    let inner = output.join(STAGING);
-    let scratch = Scratch::create(inner.clone()).map_err(refused(&inner))?;
-    Ok(scratch.map(|scratch| Output {
+    let staging = output.join(STAGING);
+    let scratch = Scratch::create(staging.clone()).map_err(output_error(&staging))?;
+    Ok(scratch.map(|scratch| LockedOutput {
         path: output.to_owned(),
-        inner: Some(scratch),
+        staging: Some(scratch),
         created,
     }))
 }
 
-impl Drop for Output {
+impl LockedOutput {
+    /// The path at which the shard `file` waits until all are expanded.
+    fn staged(&self, file: &str) -> PathBuf {
+        self.path.join(STAGING).join(file)
+    }
+
+    fn clear(&self) -> Result<()> {
+        let cleared = self.staging.as_ref().map_or(Ok(()), Scratch::clear);
+        Ok(cleared.map_err(output_error(&self.path))?)
+    }
+}
+
+impl Drop for LockedOutput {
     fn drop(&mut self) {
-        self.inner = None;
+        self.staging = None;
         if self.created {
-            // Only if it is empty, which it is unless a set has been published.
+            // Removes only an empty directory: it has files if a set was published.
             let _ = fs::remove_dir(&self.path);
         }
     }
 }
 
-/// What is being expanded, and what has been.
-pub(super) struct Work<'a> {
+/// An expansion in progress, with its totals.
+pub(super) struct Expansion<'a> {
     watch: &'a mut dyn Observer,
     shards: u64,
+    /// Bytes read, in the transport form.
     compressed: u64,
+    /// Bytes written, raw.
     bytes: u64,
 }
 
-impl<'a> Work<'a> {
+impl<'a> Expansion<'a> {
     pub(super) fn new(watch: &'a mut dyn Observer) -> Self {
         Self {
             watch,
@@ -90,7 +107,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    pub(super) fn report(self, output: PathBuf, began: Instant) -> Report {
+    fn report(self, output: PathBuf, began: Instant) -> Report {
         Report {
             output,
             shards: self.shards,
@@ -102,14 +119,19 @@ impl<'a> Work<'a> {
     }
 
     /// Expands the set in `input` to the directory `output`, which may be the same.
-    pub(super) fn set(&mut self, input: &Path, output: &Path, lock: &Output) -> Result<()> {
+    pub(super) fn expand_set(
+        &mut self,
+        input: &Path,
+        output: &Path,
+        lock: &LockedOutput,
+    ) -> Result<()> {
         let manifest = Manifest::load_any(input)?;
         let raw = Manifest {
             transport: None,
             ..manifest.clone()
         };
-        let here = same(input, output)?;
-        if !here && output.join(MANIFEST).exists() {
+        let in_place = is_same_directory(input, output)?;
+        if !in_place && output.join(MANIFEST).exists() {
             let there = Manifest::load_any(output)?;
             if there != raw {
                 return Err(Error::Occupied {
@@ -120,25 +142,29 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         if manifest.transport.is_some() {
-            self.shards(input, &manifest, lock)?;
-            let place = output.join(MANIFEST);
+            self.expand_shards(input, &manifest, lock)?;
             for shard in raw.shards() {
-                let place = output.join(&shard.file);
-                fs::rename(lock.path(&shard.file), &place).map_err(refused(&place))?;
+                let to = output.join(&shard.file);
+                fs::rename(lock.staged(&shard.file), &to).map_err(output_error(&to))?;
             }
-            publish::sync_parent(&place).map_err(refused(output))?;
+            publish::sync_parent(&output.join(MANIFEST)).map_err(output_error(output))?;
             raw.save(output)?;
-        } else if !here {
+        } else if !in_place {
             return Err(Error::Raw(input.to_owned()));
         }
-        if here {
+        if in_place {
             remove_transport(input, &raw)?;
         }
         Ok(())
     }
 
-    /// Expands every shard of the set in `input` to where its lock lets them wait.
-    fn shards(&mut self, input: &Path, manifest: &Manifest, lock: &Output) -> Result<()> {
+    /// Expands every shard of the set in `input` to the staging directory of `lock`.
+    fn expand_shards(
+        &mut self,
+        input: &Path,
+        manifest: &Manifest,
+        lock: &LockedOutput,
+    ) -> Result<()> {
         lock.clear()?;
         let images: u64 = manifest.splits.iter().map(|split| split.images).sum();
         self.watch.on(&Event::Begin {
@@ -156,14 +182,14 @@ impl<'a> Work<'a> {
                         return Err(Error::Missing(path));
                     }
                     let shard = super::open(&path)?;
-                    let to = lock.path(&listed.file);
+                    let to = lock.staged(&listed.file);
                     let draft = manifest
                         .check(entry, index, &shard)
-                        .and_then(|()| self.shard(&shard, &to, before))
+                        .and_then(|()| self.expand_shard(&shard, &to, before))
                         .map_err(|error| error.at(&path))?;
                     before += listed.images;
                     finishing.wait().transpose()?;
-                    finishing.start(move || draft.publish().map_err(refused(&to)));
+                    finishing.start(move || Ok(draft.publish().map_err(output_error(&to))?));
                 }
             }
             finishing.wait().unwrap_or(Ok(()))
@@ -172,16 +198,17 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Expands one shard to a draft of `to`, `before` images having been expanded before it.
-    fn shard(
+    /// Expands one shard to an unpublished file at `to`. `before` is the number of images expanded before
+    /// it, for progress.
+    fn expand_shard(
         &mut self,
         shard: &ZstdShard<File>,
         to: &Path,
         before: u64,
     ) -> tinyres_format::Result<AtomicFile> {
         let draft = shard.expand(to, |blocks, job| {
-            for first in (0..blocks).step_by(STEP) {
-                let last = blocks.min(first + STEP as u64);
+            for first in (0..blocks).step_by(PROGRESS_BLOCKS) {
+                let last = blocks.min(first + PROGRESS_BLOCKS as u64);
                 (first..last).into_par_iter().try_for_each(job)?;
                 let images = last * tinyres_format::BLOCK_IMAGES as u64;
                 self.watch.on(&Event::Advance {
@@ -196,8 +223,9 @@ impl<'a> Work<'a> {
         Ok(draft)
     }
 
-    /// Expands the file `input` to `output`, or beside it, and says where.
-    fn file(&mut self, input: &Path, output: Option<&Path>) -> Result<PathBuf> {
+    /// Expands the file `input` to `output`, or to its own name without the suffix. Returns the path of
+    /// the raw shard.
+    fn expand_file(&mut self, input: &Path, output: Option<&Path>) -> Result<PathBuf> {
         let output = match output {
             Some(output) => output.to_owned(),
             None => {
@@ -209,7 +237,7 @@ impl<'a> Work<'a> {
         match shard.inner().source().try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::Busy(input.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(refused(input)(error)),
+            Err(TryLockError::Error(error)) => return Err(output_error(input)(error).into()),
         }
         if output.exists() {
             return Err(Error::Exists(output));
@@ -220,47 +248,29 @@ impl<'a> Work<'a> {
             total: shard.len() as u64,
         });
         let draft = self
-            .shard(&shard, &output, 0)
+            .expand_shard(&shard, &output, 0)
             .map_err(|error| error.at(input))?;
-        draft.publish().map_err(refused(&output))?;
+        draft.publish().map_err(output_error(&output))?;
         self.watch.on(&Event::End);
         Ok(output)
     }
 }
 
-impl Output {
-    fn path(&self, file: &str) -> PathBuf {
-        self.path.join(STAGING).join(file)
-    }
-
-    fn clear(&self) -> Result<()> {
-        let cleared = self.inner.as_ref().map_or(Ok(()), Scratch::clear);
-        cleared.map_err(refused(&self.path))
-    }
-}
-
-/// Removes the transport form of the shards that lie in `dir` as `raw` says: the last step, or the
-/// one that a killed process did not come to. A file of the same name that is something else stays.
+/// Removes from `dir` the transport form of each shard of `raw`, the raw set there. This is the last step
+/// of an expansion, which a killed process may have missed. Keeps a file of the same name that is not the
+/// transport form of that shard.
 fn remove_transport(dir: &Path, raw: &Manifest) -> Result<()> {
     for listed in raw.shards() {
         let path = dir.join(listed.transport_file());
         if path.exists() && super::open(&path).is_ok_and(|shard| shard.digest() == listed.digest) {
-            fs::remove_file(&path).map_err(refused(&path))?;
+            fs::remove_file(&path).map_err(output_error(&path))?;
         }
     }
     Ok(())
 }
 
-/// Whether both are one directory. The second exists.
-fn same(a: &Path, b: &Path) -> Result<bool> {
-    let real = |path: &Path| path.canonicalize().map_err(refused(path));
+/// Returns whether both paths, which must exist, name the same directory.
+fn is_same_directory(a: &Path, b: &Path) -> Result<bool> {
+    let real = |path: &Path| path.canonicalize().map_err(output_error(path));
     Ok(real(a)? == real(b)?)
-}
-
-pub(super) fn refused(path: &Path) -> impl Fn(io::Error) -> Error {
-    let path = path.to_owned();
-    move |reason| Error::Output {
-        path: path.clone(),
-        reason,
-    }
 }

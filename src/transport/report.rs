@@ -1,3 +1,5 @@
+//! The result of `expand`, as a value that prints itself.
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -5,20 +7,20 @@ use serde::Serialize;
 
 use crate::text::Bytes;
 
-/// What was expanded, in how much time.
+/// The result of an expansion.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The raw shard, or the directory of the set.
     pub output: PathBuf,
-    /// Shards expanded: none where all were there already.
+    /// Shards expanded: 0 if all were raw already.
     pub shards: u64,
     /// Length of their transport form in bytes.
     pub compressed: u64,
     /// Length of the raw shards in bytes.
     pub bytes: u64,
-    /// How many times shorter the transport form is.
+    /// Length of the raw shards divided by that of their transport form; `None` if none was expanded.
     pub ratio: Option<f64>,
-    /// Time it took, forcing the shards to the disk included.
+    /// Time in seconds, including the sync to the disk.
     pub seconds: f64,
 }
 
@@ -42,7 +44,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// How many times shorter `compressed` is than `bytes`.
+/// The compression ratio: `bytes` divided by `compressed`, or `None` if `compressed` is 0.
 pub(crate) fn ratio(bytes: u64, compressed: u64) -> Option<f64> {
     (compressed > 0).then(|| bytes as f64 / compressed as f64)
 }

@@ -25,7 +25,7 @@ fn open(files: &Files) -> Source {
 
 /// The problems that all storages have.
 #[track_caller]
-fn broken(names: &[&str]) -> Problems<Problem> {
+fn broken(names: &[&str]) -> Problems<TreeProblem> {
     let files = files(names);
     let [dir, zip, tar] = [files.open_dir(), files.open_zip(), files.open_tar()].map(problems);
     assert_eq!(
@@ -239,7 +239,10 @@ fn links_are_followed_or_named() {
         .unwrap();
     }
     let problems = problems(Source::open(dir.path()));
-    assert!(matches!(problems.first(), [Problem::TooDeep { .. }, ..]));
+    assert!(matches!(
+        problems.first(),
+        [TreeProblem::TooDeep { .. }, ..]
+    ));
     fs::remove_file(dir.path().join("train/cat/loop")).unwrap();
     fs::remove_file(dir.path().join("train/cat/noose")).unwrap();
 
@@ -249,7 +252,7 @@ fn links_are_followed_or_named() {
     builder.append_dir_all("", dir.path()).unwrap();
     let problems = super::problems(open_archive(&builder.into_inner().unwrap(), ".tar"));
     assert!(
-        matches!(problems.first(), [Problem::Unreadable { name, fault: Fault::Link }] if name == "train/mouse")
+        matches!(problems.first(), [TreeProblem::Unreadable { name, reason: ReadError::Link }] if name == "train/mouse")
     );
 }
 
@@ -320,12 +323,12 @@ fn tiny_imagenet_without_its_list_is_still_known() {
     let mut files = Files::good();
     files.remove("wnids.txt");
     let problems = problems(files.open_tar());
-    assert!(matches!(problems.first(), [Problem::Missing { name, .. }] if name == "wnids.txt"));
+    assert!(matches!(problems.first(), [TreeProblem::Missing { name, .. }] if name == "wnids.txt"));
     // With neither text it is a tree of class folders, whose val/ does not fit.
     files.remove("words.txt");
     let problems = super::problems(files.open_tar());
     assert!(
-        matches!(problems.first(), [Problem::ClassNotInTrain { folder }, ..] if folder == "val/images"),
+        matches!(problems.first(), [TreeProblem::ClassNotInTrain { folder }, ..] if folder == "val/images"),
         "{problems}"
     );
 }

@@ -139,7 +139,7 @@ fn item(name: &str, label: u32, bbox: [i32; 4]) -> Item {
         name: name.to_owned(),
         label: Some(label),
         bbox: Some(bbox),
-        place: 0,
+        entry: 0,
     }
 }
 
@@ -176,7 +176,7 @@ fn assert_good(source: &Source) {
         name: format!("test/images/test_{n}.JPEG"),
         label: None,
         bbox: None,
-        place: 0,
+        entry: 0,
     });
     let expected = [
         (Split::Train, train.collect()),
@@ -207,7 +207,7 @@ fn assert_bytes(source: &Source, files: &Files) {
 }
 
 #[track_caller]
-fn problems(result: Result<Source, Error>) -> Problems<Problem> {
+fn problems(result: Result<Source, Error>) -> Problems<TreeProblem> {
     match result {
         Err(Error::Tree { problems, .. }) => problems,
         other => panic!("expected problems, got {other:?}"),
@@ -216,7 +216,7 @@ fn problems(result: Result<Source, Error>) -> Problems<Problem> {
 
 /// What is wrong with the good tree after `edit`, as a directory and as a zip, and the same as a tar.
 #[track_caller]
-fn edited(edit: impl Fn(&mut Files)) -> [Problems<Problem>; 2] {
+fn edited(edit: impl Fn(&mut Files)) -> [Problems<TreeProblem>; 2] {
     let mut files = Files::good();
     edit(&mut files);
     let both = [files.open_dir(), files.open_zip()].map(problems);
@@ -234,8 +234,8 @@ macro_rules! assert_one {
     };
 }
 
-fn at(place: &Place, file: &str, line: usize) -> bool {
-    (&*place.file, place.line) == (file, line)
+fn at(location: &Location, file: &str, line: usize) -> bool {
+    (&*location.file, location.line) == (file, line)
 }
 
 #[test]
@@ -321,46 +321,46 @@ fn a_split_without_images_is_left_out() {
 
 #[test]
 fn wnids() {
-    assert_one!(|files| files.remove("wnids.txt"), Problem::Missing { name, .. } if name == "wnids.txt");
-    assert_one!(|files| files.set("wnids.txt", "n02\n\nn03\nn01\n"), Problem::EmptyClass { at: place } if at(place, "wnids.txt", 2));
+    assert_one!(|files| files.remove("wnids.txt"), TreeProblem::Missing { name, .. } if name == "wnids.txt");
+    assert_one!(|files| files.set("wnids.txt", "n02\n\nn03\nn01\n"), TreeProblem::EmptyClass { at: location } if at(location, "wnids.txt", 2));
     assert_one!(
         |files| files.set("wnids.txt", "n02\nn03\nn01\nn02\n"),
-        Problem::RepeatedClass { at: place, wnid, first: 1 } if at(place, "wnids.txt", 4) && wnid == "n02"
+        TreeProblem::RepeatedClass { at: location, wnid, first: 1 } if at(location, "wnids.txt", 4) && wnid == "n02"
     );
     assert_one!(
         |files| files.set("wnids.txt", "n02\nn03\nn04\nn01"),
-        Problem::ClassWithoutFolder { at: place, wnid } if at(place, "wnids.txt", 3) && wnid == "n04"
+        TreeProblem::ClassWithoutFolder { at: location, wnid } if at(location, "wnids.txt", 3) && wnid == "n04"
     );
     assert_one!(
         |files| files.set("wnids.txt", "n02\nn03\nn01\n../train/n01\n"),
-        Problem::ClassWithoutFolder { wnid, .. } if wnid == "../train/n01"
+        TreeProblem::ClassWithoutFolder { wnid, .. } if wnid == "../train/n01"
     );
     assert_one!(
         |files| {
             files.remove("val/");
             files.set("wnids.txt", "n02\nn01\n");
         },
-        Problem::FolderWithoutClass { folder } if folder == "train/n03"
+        TreeProblem::FolderWithoutClass { folder } if folder == "train/n03"
     );
     assert_one!(
         |files| drop(files.0.insert("wnids.txt".to_owned(), b"n02\nn03\nn01\nn\xff4\n".to_vec())),
-        Problem::NotText { at: place } if at(place, "wnids.txt", 4)
+        TreeProblem::NotText { at: location } if at(location, "wnids.txt", 4)
     );
 }
 
 #[test]
 fn missing_parts() {
-    assert_one!(|files| files.remove("train/"), Problem::Missing { name, .. } if name == "train/");
-    assert_one!(|files| files.remove(CAT_BOXES), Problem::Missing { name, .. } if name == CAT_BOXES);
-    assert_one!(|files| files.remove("train/n02/images/"), Problem::Missing { name, .. } if name == "train/n02/images/");
-    assert_one!(|files| files.remove(VAL_LIST), Problem::Missing { name, .. } if name == VAL_LIST);
-    assert_one!(|files| files.remove("val/images/"), Problem::Missing { name, .. } if name == "val/images/");
+    assert_one!(|files| files.remove("train/"), TreeProblem::Missing { name, .. } if name == "train/");
+    assert_one!(|files| files.remove(CAT_BOXES), TreeProblem::Missing { name, .. } if name == CAT_BOXES);
+    assert_one!(|files| files.remove("train/n02/images/"), TreeProblem::Missing { name, .. } if name == "train/n02/images/");
+    assert_one!(|files| files.remove(VAL_LIST), TreeProblem::Missing { name, .. } if name == VAL_LIST);
+    assert_one!(|files| files.remove("val/images/"), TreeProblem::Missing { name, .. } if name == "val/images/");
     assert_one!(
         |files| {
             files.remove("test/");
             files.image("test/test_0.JPEG");
         },
-        Problem::Missing { name, .. } if name == "test/images/"
+        TreeProblem::Missing { name, .. } if name == "test/images/"
     );
     assert_one!(
         |files| {
@@ -370,7 +370,7 @@ fn missing_parts() {
                 files.set(&format!("train/{wnid}/images/none"), "");
             }
         },
-        Problem::NoImages
+        TreeProblem::NoImages
     );
 }
 
@@ -378,29 +378,29 @@ fn missing_parts() {
 fn annotation_lines() {
     assert_one!(
         |files| files.replace(CAT_BOXES, "\t62", ""),
-        Problem::Fields { at: place, got: 4, expected } if at(place, CAT_BOXES, 1) && *expected == ["name", "x0", "y0", "x1", "y1"],
+        TreeProblem::Fields { at: location, got: 4, expected } if at(location, CAT_BOXES, 1) && *expected == ["name", "x0", "y0", "x1", "y1"],
     );
     assert_one!(
         |files| files.replace(VAL_LIST, "\t4\n", "\t4\t5\n"),
-        Problem::Fields { at: place, got: 7, expected } if at(place, VAL_LIST, 2) && expected.len() == 6
+        TreeProblem::Fields { at: location, got: 7, expected } if at(location, VAL_LIST, 2) && expected.len() == 6
     );
     for bad in ["x", "", "1.5", "-1", " 7", "99999999999"] {
         assert_one!(
             |files| files.replace(CAT_BOXES, "_10.JPEG\t7\t7", &format!("_10.JPEG\t7\t{bad}")),
-            Problem::Coordinate { at: place, field: "y0", got } if at(place, CAT_BOXES, 2) && got == bad,
+            TreeProblem::Coordinate { at: location, field: "y0", got } if at(location, CAT_BOXES, 2) && got == bad,
         );
     }
     assert_one!(
         |files| files.replace(CAT_BOXES, "7\t7\t7\t7", "7\t7\t6\t7"),
-        Problem::Inverted { at: place, bbox: [7, 7, 6, 7] } if at(place, CAT_BOXES, 2)
+        TreeProblem::Inverted { at: location, bbox: [7, 7, 6, 7] } if at(location, CAT_BOXES, 2)
     );
     assert_one!(
         |files| files.replace(VAL_LIST, "1\t2\t3\t4", "1\t2\t3\t1"),
-        Problem::Inverted { at: place, bbox: [1, 2, 3, 1] } if at(place, VAL_LIST, 2)
+        TreeProblem::Inverted { at: location, bbox: [1, 2, 3, 1] } if at(location, VAL_LIST, 2)
     );
     assert_one!(
         |files| files.replace(VAL_LIST, "n03", "n04"),
-        Problem::UnknownClass { at: place, wnid } if at(place, VAL_LIST, 3) && wnid == "n04"
+        TreeProblem::UnknownClass { at: location, wnid } if at(location, VAL_LIST, 3) && wnid == "n04"
     );
 }
 
@@ -408,16 +408,16 @@ fn annotation_lines() {
 fn listed_and_present() {
     assert_one!(
         |files| files.remove(CAT_IMAGE),
-        Problem::Absent { at: place, name, folder }
-            if at(place, CAT_BOXES, 1) && name == "n02_0.JPEG" && folder == "train/n02/images"
+        TreeProblem::Absent { at: location, name, folder }
+            if at(location, CAT_BOXES, 1) && name == "n02_0.JPEG" && folder == "train/n02/images"
     );
     assert_one!(
         |files| files.image("val/images/val_3.jpg"),
-        Problem::Unlisted { image, list } if image == "val/images/val_3.jpg" && list == VAL_LIST
+        TreeProblem::Unlisted { image, list } if image == "val/images/val_3.jpg" && list == VAL_LIST
     );
     assert_one!(
         |files| files.replace(CAT_BOXES, "n02_10", "n02_0.JPEG\t0\t0\t9\t9\nn02_10"),
-        Problem::Repeated { at: place, name, first: 1 } if at(place, CAT_BOXES, 2) && name == "n02_0.JPEG",
+        TreeProblem::Repeated { at: location, name, first: 1 } if at(location, CAT_BOXES, 2) && name == "n02_0.JPEG",
     );
 }
 
@@ -435,8 +435,8 @@ fn names_never_lead_outside() {
                 files.image("secret.JPEG");
                 files.replace(CAT_BOXES, "n02_10", &format!("{path}\t0\t0\t9\t9\nn02_10"));
             },
-            Problem::Path { at: place, name, folder }
-                if at(place, CAT_BOXES, 2) && name == path && folder == "train/n02/images",
+            TreeProblem::Path { at: location, name, folder }
+                if at(location, CAT_BOXES, 2) && name == path && folder == "train/n02/images",
         );
     }
 }
@@ -546,7 +546,7 @@ fn links_in_a_directory_are_followed() {
     fs::remove_dir_all(disk.path().join("1")).unwrap();
     let problems = problems(Source::open(dir.path()));
     assert!(
-        matches!(problems.first(), [Problem::Missing { name, .. }] if name == "train/n02/images/")
+        matches!(problems.first(), [TreeProblem::Missing { name, .. }] if name == "train/n02/images/")
     );
 }
 
@@ -564,7 +564,7 @@ fn what_cannot_be_read_is_named() {
     fs::write(dir.path().join(CAT_IMAGE), "").unwrap();
     let problems = problems(Source::open(dir.path()));
     assert!(
-        matches!(problems.first(), [Problem::Unreadable { name, fault: Fault::Io(_) }] if name == VAL_LIST)
+        matches!(problems.first(), [TreeProblem::Unreadable { name, reason: ReadError::Io(_) }] if name == VAL_LIST)
     );
 
     let large = fs::File::create(dir.path().join(CAT_IMAGE)).unwrap();
@@ -574,7 +574,7 @@ fn what_cannot_be_read_is_named() {
     assert!(matches!(
         error,
         Error::Read {
-            fault: Fault::TooLarge { .. },
+            reason: ReadError::TooLarge { .. },
             ..
         }
     ));

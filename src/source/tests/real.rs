@@ -105,7 +105,7 @@ fn listed(source: &Source) -> Files {
         .flat_map(|(_, items)| items)
         .map(|item| item.name.clone());
     let file = |name: String| {
-        let bytes = fs::read(source.tree.show(&name)).unwrap();
+        let bytes = fs::read(source.tree.display_path(&name)).unwrap();
         (name, bytes)
     };
     Files(

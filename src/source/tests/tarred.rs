@@ -105,8 +105,8 @@ fn entries_that_cannot_be_read() {
     fs::hard_link(&image, &link).unwrap();
     assert!(matches!(
         problems(open_tar(&real_tar(dir.path(), &["--sort=name"]))).first(),
-        [Problem::Unreadable {
-            fault: Fault::Link,
+        [TreeProblem::Unreadable {
+            reason: ReadError::Link,
             ..
         }]
     ));
@@ -132,8 +132,8 @@ fn entries_that_cannot_be_read() {
     let problems = problems(open_tar(&real_tar(dir.path(), &[])));
     assert!(matches!(
         problems.first(),
-        [Problem::Unreadable {
-            fault: Fault::TooLarge { .. },
+        [TreeProblem::Unreadable {
+            reason: ReadError::TooLarge { .. },
             ..
         }]
     ));
@@ -152,7 +152,7 @@ fn names_in_the_tar() {
             builder.append(&header, io::empty()).unwrap();
         });
         assert!(
-            matches!(problems(open_tar(&tar)).first(), [Problem::EntryName { name: got }] if got == name)
+            matches!(problems(open_tar(&tar)).first(), [TreeProblem::EntryName { name: got }] if got == name)
         );
     }
     let tar = with(|builder| {
@@ -172,7 +172,7 @@ fn names_in_the_tar() {
         builder.append(&header, b"anew".as_slice()).unwrap();
     });
     assert!(
-        matches!(problems(open_tar(&tar)).first(), [Problem::RepeatedEntry { name }] if name == CAT_IMAGE)
+        matches!(problems(open_tar(&tar)).first(), [TreeProblem::RepeatedEntry { name }] if name == CAT_IMAGE)
     );
 }
 

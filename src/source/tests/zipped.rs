@@ -46,13 +46,13 @@ fn forged<const N: usize>(field: usize, value: [u8; N]) -> String {
 }
 
 /// Why the image whose local header has been changed by `edit` cannot be read.
-fn damaged(edit: impl Fn(&mut Vec<u8>, usize)) -> Fault {
+fn damaged(edit: impl Fn(&mut Vec<u8>, usize)) -> ReadError {
     let mut bytes = Files::good().zip("");
     let at = header(&bytes, LOCAL, 30, CAT_IMAGE);
     edit(&mut bytes, at);
     let source = open_zip(&bytes).unwrap();
     match source.reader().read(&source.splits[0].1[0]) {
-        Err(Error::Read { file, fault }) if file.ends_with(CAT_IMAGE) => fault,
+        Err(Error::Read { file, reason }) if file.ends_with(CAT_IMAGE) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -112,7 +112,7 @@ fn entries_that_cannot_be_read() {
     forge(&mut bytes, CAT_BOXES, FLAGS, [1]);
     let problems = problems(open_zip(&bytes));
     assert!(
-        matches!(problems.first(), [Problem::Unreadable { name, fault: Fault::Encrypted }] if name == CAT_BOXES)
+        matches!(problems.first(), [TreeProblem::Unreadable { name, reason: ReadError::Encrypted }] if name == CAT_BOXES)
     );
 }
 
@@ -123,11 +123,11 @@ fn entries_that_are_damaged() {
     // One bit of the first byte of the data, behind a header without extra fields.
     insta::assert_snapshot!(damaged(|bytes, at| bytes[at + 30 + CAT_IMAGE.len()] ^= 1), @"the zip is damaged: checksum 5afdc174, expected 64ef7e4e; copy or download it again");
     let short = damaged(|bytes, _| forge(bytes, CAT_IMAGE, SIZE, [9, 0, 0, 0]));
-    assert!(matches!(short, Fault::Entry { .. }));
+    assert!(matches!(short, ReadError::Entry { .. }));
     let outside = damaged(|bytes, _| forge(bytes, CAT_IMAGE, OFFSET, [0xff, 0xff, 0xff, 0x7f]));
     assert!(matches!(
         outside,
-        Fault::Entry {
+        ReadError::Entry {
             offset: 0x7fff_ffff,
             ..
         }
@@ -153,7 +153,7 @@ fn a_bomb_is_stopped() {
     let source = open_zip(&bytes).unwrap();
     let mut reader = source.reader();
     assert!(reader.read(&source.splits[0].1[0]).is_err());
-    assert!(reader.memory.bytes.capacity() < 1 << 20);
+    assert!(reader.buffer.bytes.capacity() < 1 << 20);
 }
 
 #[test]
@@ -178,14 +178,14 @@ fn names_in_the_zip() {
     }
     let problems = problems(open_zip(&bytes));
     assert!(
-        matches!(problems.first(), [Problem::RepeatedEntry { name }] if name == "val/images/val_1.JPEG")
+        matches!(problems.first(), [TreeProblem::RepeatedEntry { name }] if name == "val/images/val_1.JPEG")
     );
 
     let mut files = Files::good();
     files.image("val\\images\\val_1.JPEG");
     let problems = super::problems(files.open_zip());
     assert!(
-        matches!(problems.first(), [Problem::RepeatedEntry { name }] if name == "val/images/val_1.JPEG")
+        matches!(problems.first(), [TreeProblem::RepeatedEntry { name }] if name == "val/images/val_1.JPEG")
     );
 }
 

@@ -5,25 +5,26 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Error, Result, at};
-use crate::scratch::Scratch;
+use super::{Error, Result};
+use crate::scratch::{Scratch, output_error};
 
-/// A directory under a temporary name beside its destination. Dropped before it is published, it
-/// leaves nothing; a killed process leaves it, and the next draft of the same directory replaces it.
-pub(super) struct Draft {
+/// A directory under a temporary name next to its destination. If it is dropped before it is published,
+/// nothing remains. A killed process leaves it, and the next process that writes the same directory
+/// replaces it.
+pub(super) struct AtomicDir {
     temporary: Scratch,
     destination: PathBuf,
 }
 
-impl Draft {
-    /// Begins a directory that will appear at `destination`, which must be absent or empty.
+impl AtomicDir {
+    /// Begins a directory that will appear at `destination`, which must be missing or empty.
     pub(super) fn create(destination: &Path) -> Result<Self> {
-        // Gives `.` a name and a parent.
-        let destination = std::path::absolute(destination).map_err(at(destination))?;
+        // Also gives `.` a name and a parent.
+        let destination = std::path::absolute(destination).map_err(output_error(destination))?;
         let no_name =
             || io::Error::new(io::ErrorKind::InvalidInput, "names no directory to create");
         let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
-            return Err(at(&destination)(no_name()));
+            return Err(output_error(&destination)(no_name()).into());
         };
         match fs::read_dir(&destination).map(|mut entries| entries.next().is_none()) {
             Ok(true) => {}
@@ -32,16 +33,16 @@ impl Draft {
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
                 return Err(Error::Exists(destination));
             }
-            Err(e) => return Err(at(&destination)(e)),
+            Err(e) => return Err(output_error(&destination)(e).into()),
         }
         let mut hidden = OsString::from(".");
         hidden.push(name);
         hidden.push(".tmp");
         let temporary = parent.join(hidden);
 
-        match Scratch::create(temporary.clone()).map_err(at(&temporary))? {
+        match Scratch::create(temporary.clone()).map_err(output_error(&temporary))? {
             Some(scratch) => {
-                scratch.clear().map_err(at(&temporary))?;
+                scratch.clear().map_err(output_error(&temporary))?;
                 Ok(Self {
                     temporary: scratch,
                     destination,
@@ -51,7 +52,7 @@ impl Draft {
         }
     }
 
-    /// Where to write to.
+    /// The temporary path to write to.
     pub(super) fn path(&self) -> &Path {
         self.temporary.path()
     }
@@ -60,7 +61,7 @@ impl Draft {
     pub(super) fn publish(self) -> Result<()> {
         fs::rename(self.temporary.path(), &self.destination).map_err(|e| match e.kind() {
             io::ErrorKind::DirectoryNotEmpty => Error::Exists(self.destination.clone()),
-            _ => at(&self.destination)(e),
+            _ => output_error(&self.destination)(e).into(),
         })
     }
 }
