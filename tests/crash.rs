@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::files;
-use packing::{Fixture, Seen, Task, tinyres};
+use packing::{Fixture, Found, Operation, tinyres};
 use tinyres_format::{Draws, MANIFEST, Shard, Split, Stream, shards_in};
 use tinyres_load::{Dataset, Verify};
 
 /// Kills it before each of its calls in turn, with nothing there or an older set.
-fn killed_before_any_call(task: Task, over: bool) {
-    let fixture = Fixture::small(task);
+fn killed_before_any_call(operation: Operation, over: bool) {
+    let fixture = Fixture::small(operation);
     let mut seen = Vec::new();
     for number in 1.. {
         fixture.begin(over);
@@ -31,7 +31,7 @@ fn killed_before_any_call(task: Task, over: bool) {
             break;
         }
         assert_eq!(run.output.status.signal(), Some(9), "{run:?}");
-        let checked = fixture.seen().and_then(|found| {
+        let checked = fixture.found().and_then(|found| {
             seen.push(found);
             fixture.complete()
         });
@@ -39,39 +39,39 @@ fn killed_before_any_call(task: Task, over: bool) {
     }
     assert!(seen.len() > 30, "{seen:?}");
     // The older set, then none, then the new one, and never back; while expanding, always one.
-    let before = if over { Seen::Old } else { Seen::None };
-    let order = match task {
-        Task::Expand => vec![Seen::Old, Seen::New],
-        _ => vec![before, Seen::None, Seen::New],
+    let before = if over { Found::Old } else { Found::None };
+    let order = match operation {
+        Operation::Expand => vec![Found::Old, Found::New],
+        _ => vec![before, Found::None, Found::New],
     };
-    let rank = |found: &Seen| order.iter().position(|seen| seen == found).unwrap();
+    let rank = |found: &Found| order.iter().position(|seen| seen == found).unwrap();
     assert!(seen.is_sorted_by_key(rank), "{seen:?}");
     let ends = (seen.first(), seen.last());
-    assert_eq!(ends, (Some(&before), Some(&Seen::New)));
+    assert_eq!(ends, (Some(&before), Some(&Found::New)));
 }
 
 #[test]
 fn pack_killed_before_any_call_leaves_no_set_or_the_older_one() {
-    killed_before_any_call(Task::Pack, false);
-    killed_before_any_call(Task::Pack, true);
+    killed_before_any_call(Operation::Pack, false);
+    killed_before_any_call(Operation::Pack, true);
 }
 
 #[test]
 fn pack_zstd_killed_before_any_call_leaves_no_set_or_the_older_one() {
-    killed_before_any_call(Task::PackZstd, false);
-    killed_before_any_call(Task::PackZstd, true);
+    killed_before_any_call(Operation::PackZstd, false);
+    killed_before_any_call(Operation::PackZstd, true);
 }
 
 #[test]
 fn expand_killed_before_any_call_leaves_the_set_in_one_form() {
-    killed_before_any_call(Task::Expand, true);
+    killed_before_any_call(Operation::Expand, true);
 }
 
 /// Shards of an older set lie in the output directory without a manifest. The pack that is killed has
 /// recorded its own shards under the same names.
 #[test]
 fn shards_from_before_the_killed_pack_are_not_kept() {
-    let fixture = Fixture::small(Task::Pack);
+    let fixture = Fixture::small(Operation::Pack);
     let out = fixture.out();
     fixture.begin(true);
     fs::remove_file(out.join(MANIFEST)).unwrap();
@@ -88,10 +88,10 @@ fn shards_from_before_the_killed_pack_are_not_kept() {
 }
 
 /// What `Dataset::open` and `inspect` say of the set.
-fn readers_agree(fixture: &Fixture, seen: Seen) -> Result<(), String> {
+fn readers_agree(fixture: &Fixture, seen: Found) -> Result<(), String> {
     for split in [Split::Train, Split::Val] {
         let opened = open(fixture, split);
-        if opened.is_ok() != (seen != Seen::None) {
+        if opened.is_ok() != (seen != Found::None) {
             return Err(format!("{seen:?}, but opening {split}: {:?}", opened.err()));
         }
     }
@@ -100,7 +100,7 @@ fn readers_agree(fixture: &Fixture, seen: Seen) -> Result<(), String> {
         .arg(fixture.out())
         .output()
         .unwrap();
-    let expected = i32::from(seen == Seen::None);
+    let expected = i32::from(seen == Found::None);
     if inspect.status.code() != Some(expected) {
         return Err(format!("{seen:?}, but {inspect:?}"));
     }
@@ -140,7 +140,7 @@ fn number(variable: &str, default: u64) -> u64 {
 fn pack_killed_at_random_moments_leaves_no_set_or_the_older_one() {
     let rounds = number("TINYRES_CRASH_ROUNDS", 24);
     let draws = Draws::new(number("TINYRES_CRASH_SEED", 1), Stream::Sample, 0);
-    let fixture = Fixture::new(tempfile::tempdir().unwrap(), Task::Pack, 500, "20");
+    let fixture = Fixture::new(tempfile::tempdir().unwrap(), Operation::Pack, 500, "20");
     let lengths = [0, 1, 2].map(|_| {
         fixture.begin(false);
         let began = Instant::now();
@@ -186,14 +186,14 @@ fn pack_killed_at_random_moments_leaves_no_set_or_the_older_one() {
                 length = length * 9 / 10;
             }
             let completed = draws.below(4 * round + 2, 2) == 1;
-            let seen = (fixture.seen())
+            let seen = (fixture.found())
                 .and_then(|seen| readers_agree(&fixture, seen).map(|()| seen))
                 .and_then(|seen| match completed {
                     true => fixture.complete().map(|()| seen),
                     false => Ok(seen),
                 })
                 .unwrap_or_else(|wrong| panic!("round {round}, killed after {moment:?}: {wrong}"));
-            afresh = completed || seen == Seen::New;
+            afresh = completed || seen == Found::New;
         }
         over.store(true, Ordering::Relaxed);
         reader.join().unwrap()
@@ -231,9 +231,9 @@ fn place(fixture: &Fixture, status: ExitStatus) -> &'static str {
     assert_eq!(status.signal(), Some(9), "{status}");
     let out = fixture.out();
     let staged = out.join(".packing").exists();
-    match fixture.seen() {
-        Ok(Seen::New) => "published",
-        Ok(Seen::None) if shards_in(&out).is_ok_and(|shards| !shards.is_empty()) => "publishing",
+    match fixture.found() {
+        Ok(Found::New) => "published",
+        Ok(Found::None) if shards_in(&out).is_ok_and(|shards| !shards.is_empty()) => "publishing",
         _ if staged => "packing",
         _ => "before it began",
     }
@@ -248,12 +248,14 @@ fn resume(halted: &Child) {
 /// Halts one pack while it holds the directory, starts another, and lets the first go on, or kills it.
 #[test]
 fn second_packer_is_refused() {
-    let fixture = Fixture::small(Task::Pack);
+    let fixture = Fixture::small(Operation::Pack);
     let out = fixture.out();
     for killed in [false, true] {
         fixture.begin(false);
-        // By its twentieth call it has begun to write.
-        let mut first = inject::run_until(&mut fixture.pack("new", &[]), &out, 20);
+        // The second call on the unfinished shard: the first one has created it.
+        let unfinished = out.join(".packing/.train-00000.bin.tmp");
+        let mut first = inject::run_until(&mut fixture.pack("new", &[]), &unfinished, 2);
+        assert!(unfinished.exists());
         let left = files(&out.join(".packing"));
         let second = fixture.pack("new", &[]).output().unwrap();
         assert_eq!(second.status.code(), Some(1), "{second:?}");
@@ -270,8 +272,8 @@ fn second_packer_is_refused() {
             resume(&first);
         }
         assert_eq!(first.wait().unwrap().success(), !killed);
-        let seen = if killed { Seen::None } else { Seen::New };
-        assert_eq!(fixture.seen(), Ok(seen));
+        let seen = if killed { Found::None } else { Found::New };
+        assert_eq!(fixture.found(), Ok(seen));
         // The lock has died with its process.
         fixture.complete().unwrap();
     }
@@ -280,7 +282,7 @@ fn second_packer_is_refused() {
 /// Halts a pack that has found no set before it locks the directory, and lets another finish.
 #[test]
 fn set_that_comes_meanwhile_is_not_replaced() {
-    let fixture = Fixture::small(Task::Pack);
+    let fixture = Fixture::small(Operation::Pack);
     let out = fixture.out();
     // Another set is refused, the same one is left alone.
     let cases = [("old", &["--size", "32"][..], 1), ("old", &[], 0)];
@@ -291,14 +293,14 @@ fn set_that_comes_meanwhile_is_not_replaced() {
         assert!(fixture.pack("old", &[]).output().unwrap().status.success());
         resume(&late);
         assert_eq!(late.wait().unwrap().code(), Some(code));
-        assert_eq!(fixture.seen(), Ok(Seen::Old));
+        assert_eq!(fixture.found(), Ok(Found::Old));
         assert!(!out.join(".packing").exists());
     }
 }
 
 #[test]
 fn one_of_many_packers_at_once_packs() {
-    let fixture = Fixture::small(Task::Pack);
+    let fixture = Fixture::small(Operation::Pack);
     for _ in 0..4 {
         fixture.begin(false);
         let start = |_| {
@@ -324,7 +326,7 @@ fn one_of_many_packers_at_once_packs() {
             let error = String::from_utf8(output.stderr).unwrap();
             assert!(error.contains("another tinyres is packing here"), "{error}");
         }
-        assert_eq!(fixture.seen(), Ok(Seen::New));
+        assert_eq!(fixture.found(), Ok(Found::New));
         fixture.complete().unwrap();
     }
 }

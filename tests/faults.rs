@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::files;
 use inject::{Call, Tampered};
-use packing::{Fixture, Seen, Task, tinyres};
+use packing::{Fixture, Found, Operation, tinyres};
 use tinyres_format::MANIFEST;
 
 /// What is asked of one sweep through all calls.
@@ -32,7 +32,7 @@ impl Sweep {
             let run = inject::run(&mut fixture.command(self.over), &fixture.out(), &inject);
             if !run.calls.iter().any(|call| call.tampered) {
                 assert!(number > 30, "there are more calls than {number}");
-                assert_eq!(fixture.seen(), Ok(Seen::New));
+                assert_eq!(fixture.found(), Ok(Found::New));
                 return;
             }
             self.check(fixture, &run)
@@ -42,10 +42,10 @@ impl Sweep {
     }
 
     fn check(&self, fixture: &Fixture, run: &Tampered) -> Result<(), String> {
-        let seen = fixture.seen()?;
+        let seen = fixture.found()?;
         let mut tampered = run.calls.iter().filter(|call| call.tampered);
         match run.output.status.code() {
-            Some(0) if seen != Seen::New || !tampered.all(is_needless) => {
+            Some(0) if seen != Found::New || !tampered.all(is_needless) => {
                 Err("it succeeded, as if nothing were wrong".into())
             }
             Some(0) => Ok(()),
@@ -60,7 +60,7 @@ impl Sweep {
                 if !tampered.any(|call| is_named(call, &error)) {
                     return Err("the file is not named".into());
                 }
-                if seen == Seen::Old && !self.over {
+                if seen == Found::Old && !self.over {
                     return Err("a set has come from nowhere".into());
                 }
                 Ok(())
@@ -94,7 +94,7 @@ const BROKEN: (&str, &str) = ("EIO", "Input/output error");
 
 /// Every combination of once or for good, on a new directory or over an older set.
 fn sweeps(error: (&'static str, &'static str)) {
-    let fixture = Fixture::small(Task::Pack);
+    let fixture = Fixture::small(Operation::Pack);
     for (for_good, over) in [(false, false), (false, true), (true, false), (true, true)] {
         let sweep = Sweep {
             error,
@@ -117,8 +117,8 @@ fn pack_on_a_broken_disk_leaves_no_set_or_the_older_one() {
 
 #[test]
 fn pack_zstd_and_expand_leave_no_set_or_the_older_one() {
-    for task in [Task::PackZstd, Task::Expand] {
-        let fixture = Fixture::small(task);
+    for operation in [Operation::PackZstd, Operation::Expand] {
+        let fixture = Fixture::small(operation);
         for (error, for_good) in [(BROKEN, false), (FULL, true)] {
             let sweep = Sweep {
                 error,
@@ -132,8 +132,8 @@ fn pack_zstd_and_expand_leave_no_set_or_the_older_one() {
 
 #[test]
 fn interrupted_calls_and_short_writes_change_nothing() {
-    for task in [Task::Pack, Task::PackZstd, Task::Expand] {
-        let fixture = Fixture::small(task);
+    for operation in [Operation::Pack, Operation::PackZstd, Operation::Expand] {
+        let fixture = Fixture::small(operation);
         let out = fixture.out();
         for (inject, names) in [
             ("EINTR:*", &["open", "pwrite", "write", "fsync"][..]),
@@ -141,8 +141,11 @@ fn interrupted_calls_and_short_writes_change_nothing() {
         ] {
             fixture.begin(true);
             let run = inject::run(&mut fixture.command(true), &out, inject);
-            assert!(run.output.status.success(), "{task:?} {inject}: {run:#?}");
-            assert!(files(&out) == fixture.new, "{task:?} {inject}");
+            assert!(
+                run.output.status.success(),
+                "{operation:?} {inject}: {run:#?}"
+            );
+            assert!(files(&out) == fixture.new, "{operation:?} {inject}");
             for name in names {
                 let mut tampered = run.calls.iter().filter(|call| call.tampered);
                 assert!(tampered.any(|call| call.name == *name), "no {name}");
@@ -156,7 +159,7 @@ fn interrupted_calls_and_short_writes_change_nothing() {
 /// go.
 #[test]
 fn everything_is_on_the_disk_before_it_is_named() {
-    let fixture = Fixture::small(Task::Pack);
+    let fixture = Fixture::small(Operation::Pack);
     let out = fixture.out();
     for over in [false, true] {
         fixture.begin(over);
@@ -226,7 +229,7 @@ fn everything_is_on_the_disk_before_it_is_named() {
 /// Cuts a shard as soon as others are mapped after it, and looks at all of it then.
 #[test]
 fn shard_cut_while_it_is_inspected_is_named() {
-    let fixture = Fixture::small(Task::Pack);
+    let fixture = Fixture::small(Operation::Pack);
     for (number, args) in [(2, &["--verify"][..]), (2, &["--image", "0"]), (3, &[])] {
         fixture.begin(true);
         let shard = fixture.out().join("train-00000.bin");

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use sets::{KIND, Kind, WRONG, write};
+use sets::{CORRUPTIONS, SPEC, SetSpec, write};
 use tinyres_format::Split;
 use tinyres_load::{Dataset, Result, Verify};
 
@@ -28,13 +28,13 @@ fn set() -> (tempfile::TempDir, std::path::PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let set = dir.path().join("set");
     fs::create_dir(&set).unwrap();
-    write(&set, KIND);
+    write(&set, SPEC);
     (dir, set)
 }
 
 #[test]
 fn wrong_sets_are_refused_before_the_first_batch() {
-    for wrong in WRONG {
+    for wrong in CORRUPTIONS {
         let (_dir, set) = set();
         assert!(open(&set).is_ok() && inspect(&set).status.success());
         (wrong.make)(&set);
@@ -80,7 +80,7 @@ fn a_set_replaced_or_removed_while_it_is_open_stays_as_it_was() {
     let data = open(&set).unwrap();
     let other = dir.path().join("other");
     fs::create_dir(&other).unwrap();
-    write(&other, Kind { salt: 9, ..KIND });
+    write(&other, SetSpec { salt: 9, ..SPEC });
     for file in fs::read_dir(&other).unwrap() {
         let file = file.unwrap();
         fs::rename(file.path(), set.join(file.file_name())).unwrap();

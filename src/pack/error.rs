@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tinyres_format::Refused;
 
 use super::limits::MAX_PIXELS;
+use crate::scratch::OutputError;
 use crate::source::{self, Problems};
 
 /// A result whose error is [`Error`].
@@ -44,13 +45,8 @@ pub enum Error {
         output: PathBuf,
     },
     /// The output could not be created or replaced.
-    #[error("{}: {reason}", path.display())]
-    Output {
-        /// The file or directory.
-        path: PathBuf,
-        /// The operating system's reason.
-        reason: std::io::Error,
-    },
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// More shards in a split than the `u32` in a shard's metadata can number.
     #[error("{shards} shards are too many: put more images into each with --shard-images")]
     TooManyShards {

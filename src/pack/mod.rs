@@ -32,6 +32,7 @@ use crate::background::BackgroundJob;
 use crate::event::{Event, Observer};
 use crate::source::{Item, Problems, Source};
 
+pub use crate::scratch::OutputError;
 pub use compress::Compression;
 use compress::Compressor;
 pub use decode::{Decoded, Decoder};

@@ -13,7 +13,8 @@ use tinyres_format::{Digest, MANIFEST, Metadata, Refused, ShardEntry};
 
 use super::Result;
 use super::finished::FinishedShard;
-use super::staging::{Staging, output_error};
+use super::staging::Staging;
+use crate::scratch::output_error;
 use crate::source::{Item, Source};
 
 /// Suffix of a record's name, after the name of its shard.
@@ -81,7 +82,7 @@ impl Resume {
             return Ok(());
         };
         let path = self.inner.join(self.name(&entry.file) + RECORD);
-        fs::write(&path, self.record_of(entry, sources)).map_err(output_error(&path))
+        Ok(fs::write(&path, self.record_of(entry, sources)).map_err(output_error(&path))?)
     }
 
     fn name(&self, file: &str) -> String {

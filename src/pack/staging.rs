@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tinyres_format::{MANIFEST, Manifest, publish, shards_in};
 
 use super::{Error, Result};
-use crate::scratch::{STAGING, Scratch};
+use crate::scratch::{STAGING, Scratch, output_error};
 
 /// An output directory that a set is being packed to.
 ///
@@ -64,7 +64,7 @@ impl Staging {
         match fs::remove_file(&old) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(output_error(&old)(error)),
+            Err(error) => return Err(output_error(&old)(error).into()),
         }
         // The old set ends here. This must be on the disk before its first shard goes.
         publish::sync_parent(&old).map_err(output_error(&old))?;
@@ -94,14 +94,5 @@ impl Drop for Staging {
                 let _ = fs::remove_dir(&self.output);
             }
         }
-    }
-}
-
-/// Adds the path of the output file to an error of the operating system.
-pub(super) fn output_error(path: &Path) -> impl Fn(io::Error) -> Error {
-    let path = path.to_owned();
-    move |reason| Error::Output {
-        path: path.clone(),
-        reason,
     }
 }

@@ -1,5 +1,25 @@
-//! Makes a program's calls on files fail: it runs with `tests/faults/inject.c` between it and libc.
-//! The torch crate's tests use it, too.
+//! Runs a program with `tests/faults/inject.c` between it and libc, which records its calls on files and
+//! makes them fail. The torch crate's tests use it, too.
+//!
+//! Calls on the watched directory, or on files in it, are counted from 1. A fault is `WHAT:WHICH`, such as
+//! `ENOSPC:7+`; an empty one only records the calls.
+//!
+//! | `WHAT` | effect |
+//! | --- | --- |
+//! | `ENOSPC`, `EIO`, `EINTR`, `EDQUOT`, `EROFS` | the call fails with this error; `EINTR` affects only calls that can be interrupted |
+//! | `short` | a write writes only half of its bytes; other calls are not affected |
+//! | `kill` | the process is killed before the call |
+//! | `stop` | the process is halted before the call, until it gets SIGCONT |
+//! | `cut` | counts mappings instead of calls, and truncates the file `INJECT_CUT` to one page before the mapping is used |
+//!
+//! | `WHICH` | affected calls |
+//! | --- | --- |
+//! | `7` | the seventh |
+//! | `7+` | the seventh and all later ones |
+//! | `*` | every one, but never two in a row in a thread |
+//!
+//! A test must not depend on how many other calls a program makes before the one it is about. It watches
+//! a single file, or finds the number of the call by name in the calls of an undisturbed run.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -8,18 +28,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
-/// A call on a file of the directory that was watched.
+/// A call on a file in the watched directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Whether it was made to fail, or otherwise changed.
+    /// Whether the fault affected it.
     pub tampered: bool,
     pub name: String,
     pub path: PathBuf,
-    /// What `path` was renamed to.
+    /// The new path, if the call renamed or linked `path`.
     pub to: Option<PathBuf>,
 }
 
-/// What a program did that was tampered with.
+/// Output and calls of a program that ran with a fault.
 #[derive(Debug)]
 pub struct Tampered {
     pub output: Output,
@@ -49,7 +69,7 @@ fn library() -> &'static Path {
     })
 }
 
-/// Prepares `command` to be tampered with in `dir`, by the rules of `inject.c`.
+/// Prepares `command` to run with the fault `inject` on `dir`, and to record its calls in `log`.
 pub fn tamper<'a>(
     command: &'a mut Command,
     dir: &Path,
@@ -64,7 +84,7 @@ pub fn tamper<'a>(
         .stdin(Stdio::null())
 }
 
-/// Runs `command` to its end, tampered with in `dir`.
+/// Runs `command` to its end with the fault `inject` on `dir`.
 pub fn run(command: &mut Command, dir: &Path, inject: &str) -> Tampered {
     let log = tempfile::NamedTempFile::new().unwrap();
     let output = tamper(command, dir, inject, log.path()).output().unwrap();
@@ -74,7 +94,7 @@ pub fn run(command: &mut Command, dir: &Path, inject: &str) -> Tampered {
     }
 }
 
-/// Starts `command`, which halts before the call on `dir` with that number, and waits until it has.
+/// Starts `command` and waits until it has halted before its call `number` on `dir`, or on the file `dir`.
 pub fn run_until(command: &mut Command, dir: &Path, number: usize) -> Child {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut child = tamper(command, dir, &format!("stop:{number}"), log.path())

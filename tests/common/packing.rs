@@ -17,7 +17,7 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// The set that a reader finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Seen {
+pub enum Found {
     /// No set, or one that says that it is not finished.
     None,
     /// The set that was there before.
@@ -28,7 +28,7 @@ pub enum Seen {
 
 /// Command that fails or is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum Operation {
     /// `pack`, with `--force` over an older set.
     Pack,
     /// The same with `--zstd`.
@@ -43,22 +43,22 @@ pub struct Fixture {
     pub dir: tempfile::TempDir,
     pub new: Files,
     pub old: Files,
-    task: Task,
+    operation: Operation,
     shard_images: &'static str,
 }
 
 impl Fixture {
     /// Three small shards, in memory: for many runs.
-    pub fn small(task: Task) -> Self {
+    pub fn small(operation: Operation) -> Self {
         let memory = tempfile::tempdir_in(Path::new("/dev/shm"));
         let dir = memory.or_else(|_| tempfile::tempdir()).unwrap();
-        Self::new(dir, task, 0, "8")
+        Self::new(dir, operation, 0, "8")
     }
 
     /// Sources of 13 images and `more`, in shards of `shard_images`.
     pub fn new(
         dir: tempfile::TempDir,
-        task: Task,
+        operation: Operation,
         more: usize,
         shard_images: &'static str,
     ) -> Self {
@@ -83,13 +83,13 @@ impl Fixture {
             dir,
             new: Files::new(),
             old: Files::new(),
-            task,
+            operation,
             shard_images,
         };
-        let (first, then) = match task {
-            Task::Pack => (fixture.pack("old", &[]), fixture.command(true)),
-            Task::PackZstd => (fixture.pack("old", &["--zstd"]), fixture.command(true)),
-            Task::Expand => (fixture.pack("new", &["--zstd"]), fixture.command(true)),
+        let (first, then) = match operation {
+            Operation::Pack => (fixture.pack("old", &[]), fixture.command(true)),
+            Operation::PackZstd => (fixture.pack("old", &["--zstd"]), fixture.command(true)),
+            Operation::Expand => (fixture.pack("new", &["--zstd"]), fixture.command(true)),
         };
         for mut command in [first, then] {
             let output = command.output().unwrap();
@@ -99,7 +99,7 @@ impl Fixture {
         }
         let both = fixture.new.iter().zip(&fixture.old);
         for ((name, new), (same_name, old)) in both {
-            let named = name == same_name || task == Task::Expand;
+            let named = name == same_name || operation == Operation::Expand;
             assert!(named && new != old, "{name} and {same_name}");
         }
         fixture
@@ -127,10 +127,10 @@ impl Fixture {
     /// The command: `over` an older set, or into an empty directory.
     pub fn command(&self, over: bool) -> Command {
         let force: &[&str] = if over { &["--force"] } else { &[] };
-        match self.task {
-            Task::Pack => self.pack("new", force),
-            Task::PackZstd => self.pack("new", &[force, &["--zstd"]].concat()),
-            Task::Expand => {
+        match self.operation {
+            Operation::Pack => self.pack("new", force),
+            Operation::PackZstd => self.pack("new", &[force, &["--zstd"]].concat()),
+            Operation::Expand => {
                 assert!(over, "there must be something to expand");
                 let mut command = tinyres();
                 command.arg("expand").arg(self.out());
@@ -155,7 +155,7 @@ impl Fixture {
 
     /// The set that a reader finds. A set that passes for whole must be whole, and so must each file with
     /// the name of a shard.
-    pub fn seen(&self) -> Result<Seen, String> {
+    pub fn found(&self) -> Result<Found, String> {
         let out = self.out();
         let mut there = if out.exists() {
             files(&out)
@@ -164,15 +164,15 @@ impl Fixture {
         };
         there.retain(|name, _| !name.starts_with('.'));
         // Files of the one form may lie beside a set of the other.
-        let is = |set: &Files| match self.task {
-            Task::Expand => set
+        let is = |set: &Files| match self.operation {
+            Operation::Expand => set
                 .iter()
                 .all(|(name, bytes)| there.get(name) == Some(bytes)),
             _ => there == *set,
         };
         match Manifest::load_any(&out) {
-            Ok(found) if found == manifest(&self.new) && is(&self.new) => return Ok(Seen::New),
-            Ok(found) if found == manifest(&self.old) && is(&self.old) => return Ok(Seen::Old),
+            Ok(found) if found == manifest(&self.new) && is(&self.new) => return Ok(Found::New),
+            Ok(found) if found == manifest(&self.old) && is(&self.old) => return Ok(Found::Old),
             Ok(_) => return Err("what is there passes for whole, and is not".into()),
             Err(_) => {}
         }
@@ -183,7 +183,7 @@ impl Fixture {
                 return Err(format!("{name} has the name of a shard, but is not one"));
             }
         }
-        Ok(Seen::None)
+        Ok(Found::None)
     }
 
     /// Runs the command again, undisturbed: then the set is complete, and nothing else is left.

@@ -11,7 +11,7 @@ use tinyres_format::{Class, Digest, MANIFEST, SetOptions, SetWriter, Shape, Spli
 
 /// What distinguishes one small set from another.
 #[derive(Clone, Copy)]
-pub struct Kind {
+pub struct SetSpec {
     pub fingerprint: &'static str,
     pub side: u32,
     /// Added to every pixel.
@@ -19,7 +19,7 @@ pub struct Kind {
     pub classes: usize,
 }
 
-pub const KIND: Kind = Kind {
+pub const SPEC: SetSpec = SetSpec {
     fingerprint: "the set",
     side: 32,
     salt: 0,
@@ -27,28 +27,28 @@ pub const KIND: Kind = Kind {
 };
 
 /// Writes two shards of train images, 70 and 30, and one of 8 val images, in `dir`.
-pub fn write(dir: &Path, kind: Kind) {
+pub fn write(dir: &Path, spec: SetSpec) {
     let class = |id| Class {
         id: format!("n{id}"),
         name: format!("class {id}"),
     };
-    let shape = Shape::rgb(kind.side);
+    let shape = Shape::rgb(spec.side);
     let options = SetOptions {
         shape,
-        classes: (0..kind.classes).map(class).collect(),
+        classes: (0..spec.classes).map(class).collect(),
         creator: "tests".into(),
-        fingerprint: Digest::of(kind.fingerprint.as_bytes()),
+        fingerprint: Digest::of(spec.fingerprint.as_bytes()),
         shard_images: NonZeroU32::new(70).unwrap(),
     };
     let mut set = SetWriter::create(dir, options).unwrap();
     for (split, shards) in [(Split::Train, &[70, 30][..]), (Split::Val, &[8])] {
         for (index, &images) in shards.iter().enumerate() {
             for image in 0..images {
-                let pixel = |at| u8::try_from((at * 3 + image * 5 + index + kind.salt) % 256);
+                let pixel = |at| u8::try_from((at * 3 + image * 5 + index + spec.salt) % 256);
                 let pixels: Vec<u8> = (0..shape.image_len())
                     .map(|at| pixel(at).unwrap())
                     .collect();
-                let label = i64::try_from(image % kind.classes).unwrap();
+                let label = i64::try_from(image % spec.classes).unwrap();
                 set.image(
                     split,
                     &pixels,
@@ -64,7 +64,7 @@ pub fn write(dir: &Path, kind: Kind) {
 }
 
 /// A directory that does not hold the set that its `dataset.json` is of.
-pub struct Wrong {
+pub struct Corruption {
     pub name: &'static str,
     pub make: fn(&Path),
     /// What whoever opens the train split is told.
@@ -86,50 +86,50 @@ fn copy(dir: &Path, from: &str, to: &str) {
 }
 
 /// Puts the shard `file` of a set of another kind in the place of the one in `dir`.
-fn replace(dir: &Path, file: &str, kind: Kind) {
+fn replace(dir: &Path, file: &str, spec: SetSpec) {
     let other = tempfile::tempdir_in(dir.parent().unwrap()).unwrap();
-    write(other.path(), kind);
+    write(other.path(), spec);
     fs::rename(other.path().join(file), dir.join(file)).unwrap();
 }
 
-pub const WRONG: &[Wrong] = &[
-    Wrong {
+pub const CORRUPTIONS: &[Corruption] = &[
+    Corruption {
         name: "cut by a byte",
         make: |dir| set_len(&dir.join(SECOND), |len| len - 1),
         says: "train-00001.bin: file is",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "cut to its header",
         make: |dir| set_len(&dir.join(SECOND), |_| 4096),
         says: "train-00001.bin: file is 4096 bytes long",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "cut to nothing",
         make: |dir| set_len(&dir.join(FIRST), |_| 0),
         says: "train-00000.bin: not a tinyres shard",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "grown",
         make: |dir| set_len(&dir.join(FIRST), |len| len + 4096),
         says: "train-00000.bin: file is",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "missing",
         make: |dir| fs::remove_file(dir.join(SECOND)).unwrap(),
         says: "train-00001.bin: No such file",
         inspect: Some("train-00001.bin: in dataset.json, but not here"),
     },
-    Wrong {
+    Corruption {
         name: "doubled",
         make: |dir| copy(dir, FIRST, SECOND),
         says: "train-00001.bin: the shard's index is 0, but dataset.json says 1",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "exchanged",
         make: |dir| {
             let aside = dir.join("aside");
@@ -140,47 +140,47 @@ pub const WRONG: &[Wrong] = &[
         says: "train-00000.bin: the shard's index is 1, but dataset.json says 0",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "of another split",
         make: |dir| copy(dir, "val-00000.bin", FIRST),
         says: "train-00000.bin: the split is val, but dataset.json says train",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "of another set",
         make: |dir| {
             let fingerprint = "another set";
             replace(
                 dir,
                 FIRST,
-                Kind {
+                SetSpec {
                     fingerprint,
-                    ..KIND
+                    ..SPEC
                 },
             );
         },
         says: "train-00000.bin: the set's fingerprint is",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "of another shape",
-        make: |dir| replace(dir, FIRST, Kind { side: 16, ..KIND }),
+        make: |dir| replace(dir, FIRST, SetSpec { side: 16, ..SPEC }),
         says: "train-00000.bin: the image shape is 3x16x16, but dataset.json says 3x32x32",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "of other classes",
-        make: |dir| replace(dir, FIRST, Kind { classes: 3, ..KIND }),
+        make: |dir| replace(dir, FIRST, SetSpec { classes: 3, ..SPEC }),
         says: "train-00000.bin: the number of classes is 3, but dataset.json says 4",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "packed again from other pixels",
-        make: |dir| replace(dir, SECOND, Kind { salt: 1, ..KIND }),
+        make: |dir| replace(dir, SECOND, SetSpec { salt: 1, ..SPEC }),
         says: "train-00001.bin: the header's SHA-256 is",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "a directory in its place",
         make: |dir| {
             fs::remove_file(dir.join(FIRST)).unwrap();
@@ -189,27 +189,27 @@ pub const WRONG: &[Wrong] = &[
         says: "train-00000.bin: ",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "no manifest",
         make: |dir| fs::remove_file(dir.join(MANIFEST)).unwrap(),
         says: "no dataset.json here: the pack is unfinished",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "half a manifest",
         make: |dir| set_len(&dir.join(MANIFEST), |len| len / 2),
         says: "dataset.json: EOF while parsing",
         inspect: None,
     },
-    Wrong {
+    Corruption {
         name: "the manifest of another set",
         make: |dir| {
             replace(
                 dir,
                 MANIFEST,
-                Kind {
+                SetSpec {
                     fingerprint: "another set",
-                    ..KIND
+                    ..SPEC
                 },
             )
         },

@@ -407,14 +407,17 @@ fn wrong_sets_are_refused_before_anything_is_written() {
     };
     let set = |name: &str| {
         fs::create_dir(dir.path().join(name)).unwrap();
-        sets::write(&dir.path().join(name), sets::KIND);
+        sets::write(&dir.path().join(name), sets::SPEC);
     };
     set("whole");
     let train = ["--batch", "8", "--max-steps", "1", "--device", "cpu"];
     let trained = tinyres(&[&["train", "whole", "-o", "run"], &train[..]].concat());
     assert!(trained.status.success(), "{trained:?}");
     for name in ["doubled", "of another set", "no manifest"] {
-        let wrong = sets::WRONG.iter().find(|wrong| wrong.name == name).unwrap();
+        let wrong = sets::CORRUPTIONS
+            .iter()
+            .find(|wrong| wrong.name == name)
+            .unwrap();
         set(name);
         (wrong.make)(&dir.path().join(name));
         let train = [&["train", name, "-o", "none"], &train[..]].concat();
