@@ -58,7 +58,7 @@ fn packing(criterion: &mut Criterion) {
             zstd: None,
             force: false,
         };
-        // To a directory that is not there: freeing the pages of an old set is no part of packing.
+        // Into a directory that does not exist: freeing the pages of an old set is not part of packing.
         let clear = || drop(std::fs::remove_dir_all(&config.output));
         by_turns(
             &mut group,

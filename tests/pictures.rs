@@ -1,5 +1,5 @@
-//! Pictures of every kind, against what Pillow and torchvision make of them:
-//! `tools/witness/pillow_pictures.py` wrote what is compared here.
+//! Decoded and resized pixels, compared with those of Pillow and torchvision, which
+//! `tools/witness/pillow_pictures.py` recorded.
 
 mod common;
 
@@ -68,7 +68,7 @@ fn packed(source: &Path, flags: &[&str]) -> BTreeMap<String, Packed> {
 #[test]
 fn pixels_are_those_of_pillow() {
     let expected: BTreeMap<String, String> = json("exact.json");
-    // `--size` leaves alone what has that size.
+    // `--size` does not change an image of that size.
     for flags in [&[][..], &["--size", "16"], &["--size", "16", "--squash"]] {
         let found: BTreeMap<String, String> = packed(&golden("exact"), flags)
             .into_iter()
@@ -117,7 +117,7 @@ fn resized_pixels_are_those_of_torchvision_but_for_one_level() {
 }
 
 #[test]
-fn what_cannot_be_packed_is_named() {
+fn images_that_cannot_be_packed_are_named() {
     let expected: BTreeMap<String, String> = json("refused.json");
     let dir = tempfile::tempdir().unwrap();
     let train = dir.path().join("set/train");
@@ -146,9 +146,9 @@ fn what_cannot_be_packed_is_named() {
     );
 }
 
-/// Headers that promise more than any memory holds, in files of a few bytes.
+/// Files of a few bytes whose headers state more pixels than memory holds.
 #[test]
-fn bombs_are_refused_before_anything_is_allocated() {
+fn decompression_bombs_are_refused_before_allocating() {
     let mut tree = Tree::default();
     let mut png = Vec::new();
     let mut encoder = png::Encoder::new(&mut png, 16, 16);
@@ -173,7 +173,7 @@ fn bombs_are_refused_before_anything_is_allocated() {
         .unwrap();
     bomb[frame + 5..frame + 9].fill(0xff);
     tree.put("train/a/bomb.jpg", bomb);
-    // No bomb as it is, but as wide as the result halfway through a resize.
+    // Too large only as the intermediate image of a resize.
     let long = Image {
         pixels: &vec![9; 65500][..],
         width: 1,
@@ -191,7 +191,7 @@ fn bombs_are_refused_before_anything_is_allocated() {
         &["--size", "4096"],
         &["--size", "4096", "--squash"],
     ] {
-        // A process that may have 1 GB of addresses.
+        // Limit the process to 1 GB of address space.
         let mut command = std::process::Command::new("sh");
         let script = r#"ulimit -v 1000000 && exec "$0" "$@""#;
         let tinyres = assert_cmd::cargo::cargo_bin("tinyres");
@@ -220,7 +220,7 @@ fn bombs_are_refused_before_anything_is_allocated() {
     }
 }
 
-/// Pictures of sizes as they come, one of them a PNG.
+/// Images of the given sizes, one of them a PNG.
 fn photos(tree: &mut Tree, split: &str, classes: &[&str], sizes: &[(usize, usize)]) {
     for (label, class) in classes.iter().enumerate() {
         for (at, &(width, height)) in sizes.iter().enumerate() {
@@ -277,9 +277,9 @@ fn directory_zip_and_tar_give_the_same_bytes() {
     }
 }
 
-/// As the PNGs of CIFAR-10 come: no flag needed for their size.
+/// PNGs of 32 pixels, like those of CIFAR-10, need no flag for their size.
 #[test]
-fn the_size_is_that_of_the_images() {
+fn size_of_shards_is_that_of_the_images() {
     let mut tree = Tree::default();
     for class in ["airplane", "automobile", "bird"] {
         for at in 0..40_usize {
@@ -307,7 +307,7 @@ fn the_size_is_that_of_the_images() {
         assert_eq!(image.pixels, planar, "{name}");
     }
 
-    // A part of them is held out, in another split and nowhere else.
+    // Held-out images are in val and not in train.
     let held = packed(&set, &["--val-fraction", "0.25"]);
     let names = |images: &BTreeMap<String, Packed>| {
         let mut names: Vec<_> = images
@@ -321,7 +321,7 @@ fn the_size_is_that_of_the_images() {
     let val = held.keys().filter(|name| name.starts_with("val: ")).count();
     assert!((15..45).contains(&val), "{val}");
 
-    // One of another size is refused, and resized where that is asked for.
+    // An image of another size is refused without --size, and resized with it.
     let mut photo = Tree::default();
     photos(&mut photo, "train", &["bird"], &[(48, 31)]);
     photo.write_dir(&set);
@@ -335,7 +335,7 @@ fn the_size_is_that_of_the_images() {
     );
     assert_eq!(packed(&set, &["--size", "32"]).len(), 121);
 
-    // And so is a first image that is no square.
+    // A first image that is not a square is refused, too.
     photos(&mut photo, "train", &["aardvark"], &[(48, 31)]);
     photo.write_dir(&set);
     let error = failure(&mut pack(&set, &out, &[]), 1);
@@ -392,7 +392,7 @@ fn boxes_follow_the_pixels() {
 }
 
 #[test]
-fn how_pixels_were_made_is_in_the_fingerprint() {
+fn resize_is_part_of_the_fingerprint() {
     let mut tree = Tree::default();
     photos(&mut tree, "train", &["a", "b"], &[(16, 16), (16, 16)]);
     let dir = tempfile::tempdir().unwrap();
@@ -405,7 +405,7 @@ fn how_pixels_were_made_is_in_the_fingerprint() {
             .success();
         Manifest::load(&out).unwrap().fingerprint.to_string()
     };
-    // Section 6 of SPEC.md, written once more.
+    // The rule of section 6 of SPEC.md, implemented a second time.
     let expected = |resize: &str| {
         let mut lines = format!(
             "tinyres 1\nshape\t3\t16\t16\n{resize}shard_images\t8192\nclass\ta\ta\nclass\tb\tb\nsplit\ttrain\t4\n"
@@ -432,7 +432,7 @@ fn how_pixels_were_made_is_in_the_fingerprint() {
 }
 
 #[test]
-fn flags_that_do_not_fit_are_a_mistaken_command_line() {
+fn conflicting_flags_are_a_usage_error() {
     let mut tree = Tree::default();
     photos(&mut tree, "train", &["a"], &[(16, 16)]);
     photos(&mut tree, "val", &["a"], &[(16, 16)]);
