@@ -1,22 +1,38 @@
+//! The command line of the programs `tinyres` and `tinyres-torch`: not an interface for other programs.
+//!
+//! `tinyres` parses [`Cli`] and runs it. `tinyres-torch` has the commands that need libtorch; it takes the rest
+//! of the tree from here, so that completions and man pages cover both.
+
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cmd;
+pub use crate::cmd::completions::Args as Completions;
+pub use crate::cmd::man::Args as Man;
+use crate::ui::{Output, Ui};
 
 /// Pack labelled images into memory-mapped tensor shards, and train ResNet18 from them
 #[derive(Parser)]
-#[command(version, disable_help_subcommand = true, after_help = EXAMPLES)]
+#[command(name = "tinyres", version, disable_help_subcommand = true, after_help = EXAMPLES)]
 pub struct Cli {
     /// What to do
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
+    /// Flags of every command
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// The flags of every command.
+#[derive(clap::Args)]
+pub struct Global {
     /// Show no progress
     #[arg(short, long, global = true)]
-    pub quiet: bool,
+    quiet: bool,
     /// Write results as JSON, one value a line
     #[arg(long, global = true)]
-    pub json: bool,
+    json: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -27,7 +43,7 @@ Examples:
   tinyres sample set && tinyres pack set         no data at hand? a synthetic set";
 
 #[derive(Subcommand)]
-pub enum Command {
+enum Command {
     Pack(cmd::pack::Args),
     Inspect(cmd::inspect::Args),
     Expand(cmd::expand::Args),
@@ -40,14 +56,57 @@ pub enum Command {
     Predict(Passed),
     /// Write a trained network in the format of another tool
     Export(Passed),
-    /// Say what libtorch finds on this machine, and check that it computes alike everywhere
+    /// Show what libtorch finds on this machine, and check that devices and loader agree
     Doctor(Passed),
+    Completions(Completions),
+    Man(Man),
 }
 
 /// Arguments of a command that `tinyres-torch` carries out: it parses them itself.
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
-pub struct Passed {
+struct Passed {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     _rest: Vec<OsString>,
+}
+
+impl Global {
+    /// The terminal that these flags ask for.
+    #[must_use]
+    pub fn ui(&self) -> Ui {
+        let output = if self.json {
+            Output::Json
+        } else {
+            Output::Text
+        };
+        Ui::new(output, self.quiet)
+    }
+}
+
+impl Cli {
+    /// Carries out the command.
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub fn run(self, ui: &mut Ui) -> anyhow::Result<()> {
+        match self.command {
+            Command::Pack(args) => cmd::pack::run(args, ui),
+            Command::Expand(args) => cmd::expand::run(args, ui),
+            Command::Inspect(args) => cmd::inspect::run(args, ui),
+            Command::Sample(args) => cmd::sample::run(args, ui),
+            Command::Train(_)
+            | Command::Eval(_)
+            | Command::Predict(_)
+            | Command::Export(_)
+            | Command::Doctor(_) => Err(cmd::torch::exec()?.error()),
+            Command::Completions(args) => {
+                cmd::torch::exec()?.warn(ui);
+                args.run(Self::command(), ui)
+            }
+            Command::Man(args) => {
+                cmd::torch::exec()?.warn(ui);
+                args.run(Self::command(), ui)
+            }
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Packs labelled images into memory-mapped tensor shards, and loads random batches from them.
 //!
-//! The binaries are thin: `tinyres` parses arguments and prints, `tinyres-torch` trains. This
-//! library prints nothing but through [`ui`], which is theirs.
+//! The programs are thin: `tinyres` parses arguments and prints, `tinyres-torch` trains. This
+//! library prints only through [`ui`], which is theirs, as is [`cli`].
 
 mod background;
+pub mod cli;
+mod cmd;
 pub mod event;
 mod faults;
 pub mod inspect;

@@ -34,6 +34,11 @@ pub enum Verify {
     Full,
 }
 
+impl Verify {
+    /// The names of the variants, as they are written and read.
+    pub const NAMES: [&str; 3] = ["off", "lazy", "full"];
+}
+
 /// One split of a set of shards, as one list of images.
 #[derive(Debug)]
 pub struct Dataset {

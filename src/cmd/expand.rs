@@ -1,7 +1,9 @@
+//! `tinyres expand`: its flags, and where its report goes.
+
 use std::path::PathBuf;
 
-use tinyres::transport;
-use tinyres::ui::Ui;
+use crate::transport;
+use crate::ui::Ui;
 
 /// Turn shards that `pack --zstd` compressed back into raw ones
 ///

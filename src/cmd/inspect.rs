@@ -1,11 +1,14 @@
+//! `tinyres inspect`: its flags, and which report, picture or sheet they ask for.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use tinyres::inspect::{Sample, Set};
-use tinyres::picture::{Panel, Picture};
-use tinyres::ui::Ui;
 use tinyres_format::{Split, publish};
+
+use crate::inspect::{Sample, Set};
+use crate::picture::{Panel, Picture};
+use crate::ui::Ui;
 
 /// Show what shards hold, and whether they are whole
 ///

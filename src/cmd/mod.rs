@@ -1,12 +1,14 @@
 //! One file for each command: what was typed, and how its result is shown.
 
+pub mod completions;
 pub mod expand;
 pub mod inspect;
+pub mod man;
 pub mod pack;
 pub mod sample;
 pub mod torch;
 
-/// Maps and opens the shard at `path`: the one place where this binary takes the risk of a map.
+/// Maps and opens the shard at `path`: the one place where `tinyres` takes the risk of a map.
 fn map(
     path: &std::path::Path,
 ) -> tinyres_format::Result<tinyres_format::Shard<tinyres_format::Map>> {

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args as _;
 use clap::error::ErrorKind;
-use tinyres::pack::{self, Config, Resize};
-use tinyres::source::{self, Source};
-use tinyres::ui::Ui;
 use tinyres_format::transport::Level;
+
+use crate::pack::{self, Config, Resize};
+use crate::source::{self, Source};
+use crate::ui::Ui;
 
 /// Pack a directory, zip or tar of labelled images into shards
 ///

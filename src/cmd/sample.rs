@@ -1,7 +1,9 @@
+//! `tinyres sample`: its flags, and how they become settings of [`sample`].
+
 use std::path::PathBuf;
 
-use tinyres::sample::{self, Config, MAX_CLASSES};
-use tinyres::ui::Ui;
+use crate::sample::{self, Config, MAX_CLASSES};
+use crate::ui::Ui;
 
 /// Write a synthetic data set in the layout of tiny-imagenet-200
 ///

@@ -1,4 +1,7 @@
-use clap::{Parser, Subcommand};
+//! The command line of `tinyres-torch`: the commands that need libtorch, and completions and man pages of all.
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tinyres::cli::{Completions, Global, Man};
 
 use crate::cmd;
 
@@ -14,12 +17,8 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Command,
-    /// Show no progress
-    #[arg(short, long, global = true)]
-    pub quiet: bool,
-    /// Write results as JSON, one value a line
-    #[arg(long, global = true)]
-    pub json: bool,
+    #[command(flatten)]
+    pub global: Global,
 }
 
 #[derive(Subcommand)]
@@ -29,4 +28,15 @@ pub enum Command {
     Predict(cmd::predict::Args),
     Export(cmd::export::Args),
     Doctor(cmd::doctor::Args),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// The commands of both programs, as `tinyres` offers them.
+pub fn whole() -> clap::Command {
+    let own = Cli::command();
+    own.get_subcommands()
+        .fold(tinyres::cli::Cli::command(), |whole, command| {
+            whole.mut_subcommand(command.get_name(), |_| command.clone())
+        })
 }

@@ -7,7 +7,7 @@ mod cmd;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tinyres::ui::{self, Output, Ui};
+use tinyres::ui;
 
 use cli::{Cli, Command};
 
@@ -19,14 +19,15 @@ fn main() -> ExitCode {
     }
     ui::report_faults();
     let cli = Cli::parse();
-    let output = if cli.json { Output::Json } else { Output::Text };
-    let mut ui = Ui::new(output, cli.quiet);
+    let mut ui = cli.global.ui();
     let result = match cli.command {
         Command::Train(args) => cmd::train::run(*args, &mut ui),
         Command::Eval(args) => cmd::eval::run(args, &mut ui),
         Command::Predict(args) => cmd::predict::run(args, &mut ui),
         Command::Export(args) => cmd::export::run(args, &mut ui),
         Command::Doctor(args) => cmd::doctor::run(args, &mut ui),
+        Command::Completions(args) => args.run(cli::whole(), &mut ui).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => args.run(cli::whole(), &mut ui).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| ui::exit(&error))
 }

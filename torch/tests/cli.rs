@@ -289,3 +289,64 @@ fn the_doctor_finds_this_machine_healthy() {
     assert!(checks.len() >= 3);
     assert!(checks.iter().all(|check| check["ok"] == true), "{report:#}");
 }
+
+/// What bash offers for the last of `words`.
+fn completed(dir: &Path, words: &[&str]) -> String {
+    let script = stdout(&run(dir, &["completions", "bash"]));
+    let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
+    let call = format!(
+        "{script}\nCOMP_WORDS=({}); COMP_CWORD={}\n_tinyres tinyres '{last}' '{before}'\necho \"${{COMPREPLY[@]}}\"",
+        words.join(" "),
+        words.len() - 1,
+    );
+    let output = Command::new("bash").args(["-c", &call]).output().unwrap();
+    stdout(&output)
+}
+
+#[test]
+fn bash_completes_the_commands_and_flags_of_both_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |words: &[&str]| completed(dir.path(), words);
+    assert_eq!(of(&["tinyres", "train", "--opt"]).trim(), "--optimizer");
+    assert_eq!(
+        of(&["tinyres", "pack", "--shard-i"]).trim(),
+        "--shard-images"
+    );
+    assert_eq!(of(&["tinyres", "ins"]).trim(), "inspect");
+    let names = of(&["tinyres", "train", "--optimizer", ""]);
+    assert_eq!(names.trim(), "sgd adam muon");
+}
+
+#[test]
+fn every_shell_gets_a_script_with_the_flags_of_train() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = stdout(&run(dir.path(), &["completions", shell]));
+        for flag in ["time-budget", "val-fraction"] {
+            assert!(script.contains(flag), "{shell}: no {flag}");
+        }
+    }
+}
+
+#[test]
+fn each_command_has_a_man_page_that_groff_renders() {
+    let dir = tempfile::tempdir().unwrap();
+    stdout(&run(dir.path(), &["man", "man1"]));
+    let pages: Vec<_> = std::fs::read_dir(dir.path().join("man1"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(pages.len(), 12, "{pages:?}");
+    let train = std::fs::read_to_string(dir.path().join("man1/tinyres-train.1")).unwrap();
+    assert!(train.contains("\\-\\-optimizer"), "{train}");
+    for page in pages {
+        let mut groff = Command::new("groff");
+        groff.args(["-man", "-Tascii", "-ww", "-z"]);
+        // Not every machine has groff.
+        let Ok(output) = groff.arg(&page).output() else {
+            return;
+        };
+        let warnings = String::from_utf8_lossy(&output.stderr);
+        assert!(warnings.is_empty(), "{}: {warnings}", page.display());
+    }
+}

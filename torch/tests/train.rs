@@ -253,7 +253,10 @@ fn runs_do_not_replace_each_other() {
         )
     };
     let run = create().unwrap();
-    assert_eq!(run.config().time_budget, Some(Duration::from_secs(5400)));
+    assert_eq!(
+        run.config().length.time_budget,
+        Some(Duration::from_secs(5400))
+    );
     assert!(matches!(create(), Err(Error::RunExists { .. })));
     let (again, checkpoint) = Run::resume(&path).unwrap();
     assert_eq!(again.config(), run.config());

@@ -1,140 +1,113 @@
-//! What decides a run: one flat set of values, from a recipe, a file and flags, each over the one
-//! before.
+//! What decides a run. Values come in layers, each over the one before: defaults, a recipe, a file, flags.
+//!
+//! `knobs` is the table of all values, and checks each by itself. [`Config`] holds them typed, in groups, and
+//! checks how they relate. In TOML and in checkpoints all keys are flat. Nothing here opens a device or data.
 
+pub mod knobs;
 pub mod schedule;
 pub mod sizes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use strum::{Display, EnumString, IntoEnumIterator as _, VariantNames};
-use tch::Device;
 use tinyres_format::Digest;
 use tinyres_load::Verify;
 use toml::{Table, Value};
 
-use crate::config::schedule::{Decay, Schedule};
+use crate::config::schedule::Schedule;
 use crate::config::sizes::Sizes;
-use crate::libtorch::device::{self, DeviceChoice, Placement, Precision};
+use crate::libtorch::device::{DeviceChoice, Placement, Precision};
 use crate::net::{Layer, Spec, Stem};
 use crate::{Error, Result};
 
-/// The recipes, as they stand in `recipes.toml`.
+/// The text of `recipes.toml`.
 const RECIPES: &str = include_str!("../../recipes.toml");
 
-/// The recipe taken where none is named.
+/// The recipe of a run that names none.
 pub const DEFAULT_RECIPE: &str = "default";
 
-/// The names of the recipes.
-#[must_use]
-pub fn recipes() -> Vec<String> {
-    let recipes = toml::from_str(RECIPES).map(|recipes: Table| recipes.keys().cloned().collect());
-    recipes.expect("recipes.toml is TOML: a test reads all of it")
-}
+/// Key of a run's `config.toml` for the table that says what the run was made of.
+pub(crate) const RUN_KEY: &str = "run";
 
-/// Everything that decides a run, beside the data.
+/// Everything that decides a run, except the data. `knobs` says what each value means.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Config {
     /// The recipe that gave the values not set otherwise.
     pub recipe: String,
-    /// What comes before the residual blocks.
-    pub stem: Stem,
-    /// Whether every block starts as the identity.
-    pub zero_init_residual: bool,
-    /// Layers that are not trained, their statistics left as they are.
-    pub freeze: Vec<Layer>,
-    /// Passes over the training split.
-    pub epochs: u32,
-    /// Images of a step.
+    /// How long the run is.
+    #[serde(flatten)]
+    pub length: Length,
+    /// Images in a step.
     pub batch: u32,
-    /// What turns gradients into steps.
-    pub optimizer: Algorithm,
-    /// The highest learning rate.
-    pub lr: f64,
-    /// What the rate is multiplied by for layers that `init` did not give.
-    pub new_lr_factor: f64,
-    /// Momentum of SGD.
-    pub momentum: f64,
-    /// Whether SGD looks ahead along its momentum.
-    pub nesterov: bool,
-    /// What the rate is multiplied by for what Muon trains.
-    pub muon_lr_factor: f64,
-    /// Momentum of Muon.
-    pub muon_momentum: f64,
-    /// Decay of weights, but not of normalisation and biases, nor of what Muon trains.
-    pub weight_decay: f64,
-    /// The largest norm of all gradients together; 0 for any.
-    pub clip_grad: f64,
-    /// Share that the moving average of the weights keeps at a step; 0 for no average.
-    pub ema: f64,
-    /// How the learning rate falls.
-    pub schedule: Decay,
-    /// Epochs between two falls of the step schedule.
-    pub step_epochs: u32,
-    /// What each fall of the step schedule multiplies the rate by.
-    pub step_factor: f64,
-    /// Share of the run in which the rate rises.
-    pub warmup: f64,
-    /// Share of the target that is spread over all classes.
-    pub label_smoothing: f64,
-    /// Whether half the training images are mirrored.
-    pub flip: bool,
-    /// Largest shift of a training image, in pixels each way; less where it is scaled down.
-    pub shift: u32,
-    /// The sides that the images are scaled to in the course of the run.
-    pub sizes: Sizes,
-    /// Share of the training images from which a rectangle is erased.
-    pub erasing: f64,
-    /// Parameter of mixup's Beta distribution; 0 for none.
-    pub mixup: f64,
-    /// Parameter of CutMix's Beta distribution; 0 for none.
-    pub cutmix: f64,
-    /// Share of the batches that are mixed, where mixup or CutMix is on.
-    pub mix_probability: f64,
-    /// What is done to pixel values.
-    pub normalize: Normalize,
-    /// Whether a head beside the classifier learns boxes.
-    pub boxes: bool,
-    /// Weight of the boxes' smooth L1 loss, beside a cross-entropy of weight 1.
-    pub box_smooth_l1: f64,
-    /// Weight of the boxes' GIoU loss.
-    pub box_giou: f64,
+    /// Seed of initial weights, order and augmentation.
+    pub seed: u64,
+    /// The layers before the residual blocks.
+    pub stem: Stem,
+    /// True if every residual block starts as the identity.
+    pub zero_init_residual: bool,
+    /// Layers that are not trained and keep their running statistics.
+    pub freeze: Vec<Layer>,
     /// File of weights to start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// SHA-256 of that file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_digest: Option<Digest>,
-    /// Decides the initial weights, the order and the augmentation.
-    #[serde(default)]
-    pub seed: u64,
-    /// Threads that compute; those of the machine where it is not set.
+    /// How gradients become steps.
+    #[serde(flatten)]
+    pub optimizer: Algorithm,
+    /// Weight decay, except on normalisation, biases and what Muon trains.
+    pub weight_decay: f64,
+    /// Upper bound of the norm of all gradients together; 0 for none.
+    pub clip_grad: f64,
+    /// Decay of the moving average of the weights; 0 for no average.
+    pub ema: f64,
+    /// The learning rate over the run.
+    #[serde(flatten)]
+    pub schedule: Schedule,
+    /// Factor of the learning rate for layers that `init` did not give.
+    pub new_lr_factor: f64,
+    /// How pixel values are normalised.
+    pub normalize: Normalize,
+    /// Sides that the images are scaled to in the course of the run.
+    pub sizes: Sizes,
+    /// How training images are changed.
+    #[serde(flatten)]
+    pub augment: Augment,
+    /// Fraction of the target that is spread over all classes.
+    pub label_smoothing: f64,
+    /// Whether boxes are learnt, and their weight in the loss.
+    #[serde(flatten)]
+    pub boxes: Boxes,
+    /// Device that computes.
+    pub device: DeviceChoice,
+    /// Number format of forward passes.
+    pub precision: Precision,
+    /// Threads that compute; `None` for libtorch's choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Where to compute.
-    #[serde(default)]
-    pub device: DeviceChoice,
-    /// What a forward pass computes in.
-    #[serde(default)]
-    pub precision: Precision,
     /// Where the pixels are kept.
-    #[serde(default)]
     pub placement: Placement,
-    /// When the shards' pixels are checked.
-    #[serde(default)]
+    /// When the shards' pixels are compared with their checksums.
     pub verify: Verify,
-    /// Whether event files are written for TensorBoard.
-    #[serde(default = "yes")]
-    pub tensorboard: bool,
     /// Epochs from one scoring to the next; the last epoch is always scored.
-    #[serde(default = "one")]
     pub eval_every: u32,
-    /// Steps after which the run ends, and its schedule with it.
+    /// True if event files are written for TensorBoard.
+    pub tensorboard: bool,
+}
+
+/// How long a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Length {
+    /// Passes over the training split.
+    pub epochs: u32,
+    /// Steps after which the run and its schedule end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
-    /// Time after which the run ends, and its schedule with it, however many epochs that makes.
+    /// Time after which the run and its schedule end, regardless of `epochs`.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -143,94 +116,170 @@ pub struct Config {
     pub time_budget: Option<Duration>,
 }
 
-/// What turns gradients into steps.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
+/// How gradients become steps.
+#[derive(Clone, Copy, Debug, PartialEq, VariantNames, Serialize, Deserialize)]
+#[serde(tag = "optimizer", rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Algorithm {
     /// Stochastic gradient descent with momentum.
-    Sgd,
+    Sgd(Sgd),
     /// Kingma and Ba 2015, with its usual constants.
     Adam,
-    /// Jordan et al. 2024 for convolutions but the first, SGD for the rest.
-    Muon,
+    /// Jordan et al. 2024 for convolutions except the first, SGD for the rest.
+    Muon {
+        /// SGD for the rest.
+        #[serde(flatten)]
+        sgd: Sgd,
+        /// Factor of the learning rate for the layers that Muon trains.
+        #[serde(rename = "muon_lr_factor")]
+        lr_factor: f64,
+        /// Momentum of Muon.
+        #[serde(rename = "muon_momentum")]
+        momentum: f64,
+    },
 }
 
-/// What is done to pixel values.
+/// Values of stochastic gradient descent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sgd {
+    /// Momentum, from 0 to below 1.
+    pub momentum: f64,
+    /// True for Nesterov momentum.
+    pub nesterov: bool,
+}
+
+/// How training images are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Augment {
+    /// True if half of the images are mirrored.
+    pub flip: bool,
+    /// Largest shift in each direction, in pixels of the full-size image.
+    pub shift: u32,
+    /// Probability of erasing a rectangle.
+    pub erasing: f64,
+    /// Parameter of mixup's Beta distribution; 0 for none.
+    pub mixup: f64,
+    /// Parameter of CutMix's Beta distribution; 0 for none.
+    pub cutmix: f64,
+    /// Fraction of the batches that are mixed, if mixup or CutMix is on.
+    pub mix_probability: f64,
+}
+
+/// Whether boxes are learnt, and their weight in the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Boxes {
+    /// True if a second head learns boxes.
+    #[serde(rename = "boxes")]
+    pub learn: bool,
+    /// Weight of the smooth L1 loss; the cross-entropy has weight 1.
+    #[serde(rename = "box_smooth_l1")]
+    pub smooth_l1: f64,
+    /// Weight of the GIoU loss.
+    #[serde(rename = "box_giou")]
+    pub giou: f64,
+}
+
+/// How pixel values are normalised.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Normalize {
-    /// By ImageNet's mean and deviation, as torchvision's models expect.
+    /// By ImageNet's mean and std, as torchvision's models expect.
     Imagenet,
-    /// Only to 0..1.
+    /// Only scaled to 0..1.
     None,
 }
 
-impl Config {
-    /// The values of the recipe that `flags` or `file` names, with `file` over it and `flags` over
-    /// both. `file` is a TOML file that sets some of the values; a run's `config.toml` is one.
+/// Values from a file and from flags, each checked by itself. They name the device to open, which decides what
+/// the recipe says.
+#[derive(Debug)]
+pub struct Layers {
+    file: Table,
+    flags: Table,
+}
+
+impl Layers {
+    /// Reads `file`, a TOML file that sets some of the values, such as a run's `config.toml`. `flags` override it.
     ///
     /// # Errors
-    /// A file that cannot be read or says something unknown, no such recipe, or a value out of its
-    /// bounds.
-    pub fn layered(file: Option<&Path>, flags: Table) -> Result<Self> {
-        let set = match file {
-            Some(path) => read(path)?,
+    /// The file cannot be read or has an unknown key, or a value is out of its bounds.
+    pub fn read(file: Option<&Path>, flags: Table) -> Result<Self> {
+        let file = match file {
+            Some(path) => {
+                let values = read(path)?;
+                knobs::check(&values).map_err(|error| error.in_file(path))?;
+                values
+            }
             None => Table::new(),
         };
-        let named = |key| flags.get(key).or_else(|| set.get(key))?.as_str();
-        let recipe = named("recipe").unwrap_or(DEFAULT_RECIPE).to_owned();
-        // What is no device is refused with the other values.
-        let device = named("device").and_then(|device| device.parse().ok());
-        let mut values = Self::recipe(&recipe, device::open(device.unwrap_or_default())?)?;
-        values.insert("recipe".into(), recipe.into());
-        put(&mut values, set);
-        if let Some(path) = file {
-            // Now, while what is wrong can only have come from the file.
-            Self::from_values(values.clone()).map_err(|error| error.in_file(path))?;
-        }
-        if flags.contains_key("init") {
-            // The file's was of another one.
+        knobs::check(&flags)?;
+        Ok(Self { file, flags })
+    }
+
+    /// The device to open.
+    #[must_use]
+    pub fn device(&self) -> DeviceChoice {
+        let name = self.text("device").and_then(|name| name.parse().ok());
+        name.unwrap_or_default()
+    }
+
+    /// The configuration on a device that is a GPU if `cuda`: the recipe's values there, the file's over
+    /// them, and the flags' over both.
+    ///
+    /// # Errors
+    /// Values that contradict each other.
+    pub fn config(self, cuda: bool) -> Result<Config> {
+        let recipe = self.text("recipe").unwrap_or(DEFAULT_RECIPE);
+        let mut values = self::recipe(recipe, cuda)?;
+        put(&mut values, self.file);
+        if self.flags.contains_key("init") {
+            // The file's digest belongs to another file of weights.
             values.remove("init_digest");
         }
-        put(&mut values, flags);
-        Self::from_values(values)
+        put(&mut values, self.flags);
+        Config::from_values(values)
     }
 
-    /// The values of a recipe, as they are for `device`.
-    fn recipe(name: &str, device: Device) -> Result<Table> {
-        let mut recipes: Table = toml::from_str(RECIPES).map_err(|error| Error::config(&error))?;
-        let Some(Value::Table(mut values)) = recipes.remove(name) else {
-            return Err(Error::Value {
-                key: "recipe",
-                got: name.to_owned(),
-                expected: self::recipes().join(" or "),
-            });
-        };
-        let [cpu, cuda] = ["cpu", "cuda"].map(|kind| values.remove(kind));
-        let own = if device.is_cuda() { cuda } else { cpu };
-        values.extend(
-            own.and_then(|own| Table::try_from(own).ok())
-                .into_iter()
-                .flatten(),
-        );
-        Ok(values)
+    fn text(&self, key: &str) -> Option<&str> {
+        self.flags.get(key).or_else(|| self.file.get(key))?.as_str()
+    }
+}
+
+impl Config {
+    /// The values of the recipe that `flags` or `file` name, on a device that is a GPU if `cuda`, with `file`
+    /// over them and `flags` over both. A caller that does not know the device yet takes [`Layers`].
+    ///
+    /// # Errors
+    /// As for [`Layers::read`] and [`Layers::config`].
+    pub fn layered(file: Option<&Path>, flags: Table, cuda: bool) -> Result<Self> {
+        Layers::read(file, flags)?.config(cuda)
     }
 
+    /// Adds the defaults to `values`, of which each was checked by itself, and checks how they relate.
     fn from_values(values: Table) -> Result<Self> {
-        let config: Self = values.try_into().map_err(|error| Error::config(&error))?;
+        let mut all = knobs::defaults();
+        all.extend(values);
+        let config: Self = all.try_into().map_err(|error| Error::config(&error))?;
         config.check()?;
         Ok(config)
     }
 
-    /// Reads the configuration of a run, and the rest of its `config.toml`.
+    /// Reads the configuration in a run's `config.toml`.
     pub(crate) fn from_run(path: &Path) -> Result<Self> {
-        Self::from_values(read(path)?).map_err(|error| error.in_file(path))
+        let values = read(path)?;
+        let config = knobs::check(&values).and_then(|()| Self::from_values(values));
+        config.map_err(|error| error.in_file(path))
+    }
+
+    /// Reads a configuration, with every check, for serde's `deserialize_with`.
+    pub(crate) fn checked<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> std::result::Result<Self, D::Error> {
+        let values = Table::deserialize(from)?;
+        let config = knobs::check(&values).and_then(|()| Self::from_values(values));
+        config.map_err(D::Error::custom)
     }
 
     /// The first value that differs from that of `other`, with both.
@@ -254,29 +303,12 @@ impl Config {
         Spec {
             stem: self.stem,
             classes: i64::try_from(classes).unwrap_or(i64::MAX),
-            boxes: self.boxes,
+            boxes: self.boxes.learn,
         }
     }
 
-    /// The learning rate over the run.
-    #[must_use]
-    pub fn lr_schedule(&self) -> Schedule {
-        Schedule {
-            peak: self.lr,
-            warmup: self.warmup,
-            decay: self.schedule,
-            step_epochs: self.step_epochs,
-            step_factor: self.step_factor,
-        }
-    }
-
+    /// Checks how values relate. `knobs` checks each by itself.
     fn check(&self) -> Result<()> {
-        let share = |x: f64| (0.0..1.0).contains(&x);
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        let weight = |x: f64| x >= 0.0 && x.is_finite();
-        let probability = |x: f64| (0.0..=1.0).contains(&x);
-        // Beyond, shares are nearly always a half, and take ever more draws.
-        let alpha = |x: f64| (0.0..=8.0).contains(&x);
         let bad = |key, got: &dyn ToString, expected: &str| {
             Err(Error::Value {
                 key,
@@ -284,70 +316,64 @@ impl Config {
                 expected: expected.to_owned(),
             })
         };
-        match self {
-            _ if self.epochs == 0 => bad("epochs", &self.epochs, "at least 1"),
-            _ if self.batch == 0 => bad("batch", &self.batch, "at least 1"),
-            _ if !positive(self.lr) => bad("lr", &self.lr, "a number above 0"),
-            _ if !positive(self.new_lr_factor) => {
-                bad("new_lr_factor", &self.new_lr_factor, "a number above 0")
-            }
-            _ if self.new_lr_factor != 1.0 && self.init.is_none() => bad(
-                "new_lr_factor",
-                &self.new_lr_factor,
-                "1 where no layer comes from --init",
-            ),
-            _ if Layer::iter().all(|layer| self.freeze.contains(&layer)) => {
-                bad("freeze", &"every layer", "one at least that is trained")
-            }
-            _ if !share(self.momentum) => bad("momentum", &self.momentum, "0 to below 1"),
-            _ if self.nesterov && self.momentum == 0.0 => {
-                bad("nesterov", &true, "false where momentum is 0")
-            }
-            _ if !positive(self.muon_lr_factor) => {
-                bad("muon_lr_factor", &self.muon_lr_factor, "a number above 0")
-            }
-            _ if !share(self.muon_momentum) => {
-                bad("muon_momentum", &self.muon_momentum, "0 to below 1")
-            }
-            _ if !weight(self.weight_decay) => {
-                bad("weight_decay", &self.weight_decay, "0 or above")
-            }
-            _ if !weight(self.clip_grad) => bad("clip_grad", &self.clip_grad, "0 or above"),
-            _ if !share(self.ema) => bad("ema", &self.ema, "0 to below 1"),
-            _ if self.step_epochs == 0 => bad("step_epochs", &self.step_epochs, "at least 1"),
-            _ if !positive(self.step_factor) => {
-                bad("step_factor", &self.step_factor, "a number above 0")
-            }
-            _ if !share(self.warmup) => bad("warmup", &self.warmup, "0 to below 1"),
-            _ if !share(self.label_smoothing) => {
-                bad("label_smoothing", &self.label_smoothing, "0 to below 1")
-            }
-            _ if !probability(self.erasing) => bad("erasing", &self.erasing, "0 to 1"),
-            _ if !alpha(self.mixup) => bad("mixup", &self.mixup, "0 to 8"),
-            _ if !alpha(self.cutmix) => bad("cutmix", &self.cutmix, "0 to 8"),
-            _ if !probability(self.mix_probability) => {
-                bad("mix_probability", &self.mix_probability, "0 to 1")
-            }
-            _ if self.boxes && self.mixup + self.cutmix > 0.0 && self.mix_probability == 1.0 => {
-                let expected = "below 1 where boxes are learnt, which mixed images have none of";
-                bad("mix_probability", &self.mix_probability, expected)
-            }
-            _ if !weight(self.box_smooth_l1) => {
-                bad("box_smooth_l1", &self.box_smooth_l1, "0 or above")
-            }
-            _ if !weight(self.box_giou) => bad("box_giou", &self.box_giou, "0 or above"),
-            _ if self.eval_every == 0 => bad("eval_every", &self.eval_every, "at least 1"),
-            _ if self.threads == Some(0) => bad("threads", &0, "at least 1"),
-            _ if self.max_steps == Some(0) => bad("max_steps", &0, "at least 1"),
-            _ if self.time_budget == Some(Duration::ZERO) => {
-                bad("time_budget", &"0s", "more than no time")
-            }
-            _ => Ok(()),
+        if self.new_lr_factor != 1.0 && self.init.is_none() {
+            let expected = "1 where no layer comes from --init";
+            return bad("new_lr_factor", &self.new_lr_factor, expected);
         }
+        if Layer::iter().all(|layer| self.freeze.contains(&layer)) {
+            return bad("freeze", &"every layer", "at least one layer to be trained");
+        }
+        if let Algorithm::Sgd(sgd) | Algorithm::Muon { sgd, .. } = self.optimizer
+            && sgd.nesterov
+            && sgd.momentum == 0.0
+        {
+            return bad("nesterov", &true, "false where momentum is 0");
+        }
+        let mix = &self.augment;
+        if self.boxes.learn && mix.mixup + mix.cutmix > 0.0 && mix.mix_probability == 1.0 {
+            let expected = "below 1 to learn boxes, because mixed images have none";
+            return bad("mix_probability", &mix.mix_probability, expected);
+        }
+        Ok(())
     }
 }
 
-/// Puts `over` over `values`. Whatever it says of how long the run is, is all that holds of that.
+/// The recipes by name, each a table.
+fn recipe_tables() -> Table {
+    toml::from_str(RECIPES).expect("recipes.toml is TOML: a test reads all of it")
+}
+
+/// The names of the recipes.
+#[must_use]
+pub fn recipes() -> Vec<String> {
+    recipe_tables().keys().cloned().collect()
+}
+
+/// True if a recipe states a value for `key`, so that its default is not what a run gets.
+#[must_use]
+pub fn in_recipes(key: &str) -> bool {
+    let tables = recipe_tables();
+    tables.values().any(|recipe| recipe.get(key).is_some())
+}
+
+/// The values of the recipe `name` on a device that is a GPU if `cuda`.
+fn recipe(name: &str, cuda: bool) -> Result<Table> {
+    let Some(Value::Table(mut values)) = recipe_tables().remove(name) else {
+        return Err(Error::Value {
+            key: "recipe",
+            got: name.to_owned(),
+            expected: recipes().join(" or "),
+        });
+    };
+    let [cpu, gpu] = ["cpu", "cuda"].map(|kind| values.remove(kind));
+    if let Some(Value::Table(own)) = if cuda { gpu } else { cpu } {
+        values.extend(own);
+    }
+    values.insert("recipe".into(), name.into());
+    Ok(values)
+}
+
+/// Puts `over` over `values`. If it sets any run length, no other run length stays.
 fn put(values: &mut Table, over: Table) {
     let length = ["epochs", "max_steps", "time_budget"];
     if length.iter().any(|key| over.contains_key(*key)) {
@@ -357,7 +383,7 @@ fn put(values: &mut Table, over: Table) {
     values.extend(over);
 }
 
-/// Reads a file of values, without the part of a run's `config.toml` that is no configuration.
+/// Reads a file of values, without the table [`RUN_KEY`] of a run's `config.toml`.
 fn read(path: &Path) -> Result<Table> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let mut values: Table = toml::from_str(&text)
@@ -367,18 +393,7 @@ fn read(path: &Path) -> Result<Table> {
     Ok(values)
 }
 
-/// The table of a run's `config.toml` that says what the run was made of.
-pub(crate) const RUN_KEY: &str = "run";
-
-fn yes() -> bool {
-    true
-}
-
-fn one() -> u32 {
-    1
-}
-
-/// `60m` in a file, a duration here.
+/// A duration as text such as `60m`.
 mod human_duration {
     use std::time::Duration;
 
@@ -400,7 +415,7 @@ mod human_duration {
         let text = String::deserialize(from)?;
         humantime::parse_duration(&text)
             .map(Some)
-            .map_err(|error| D::Error::custom(format!("{text:?} is no duration: {error}")))
+            .map_err(|error| D::Error::custom(format!("{text:?} is not a duration: {error}")))
     }
 }
 
@@ -416,9 +431,9 @@ mod tests {
     fn every_recipe_is_whole_and_sound() {
         assert!(recipes().len() >= 2);
         for name in recipes() {
-            for device in [Device::Cpu, Device::Cuda(0)] {
-                let mut values = Config::recipe(&name, device).unwrap();
-                values.insert("recipe".into(), name.as_str().into());
+            for cuda in [false, true] {
+                let values = recipe(&name, cuda).unwrap();
+                knobs::check(&values).unwrap();
                 assert_eq!(Config::from_values(values).unwrap().recipe, name);
             }
         }
@@ -426,8 +441,8 @@ mod tests {
 
     #[test]
     fn the_default_recipe_is_an_hour_of_a_cpu_or_thirty_epochs_of_a_gpu() {
-        let on = |device| Config::recipe(DEFAULT_RECIPE, device).unwrap();
-        let (cpu, gpu) = (on(Device::Cpu), on(Device::Cuda(0)));
+        let on = |cuda| recipe(DEFAULT_RECIPE, cuda).unwrap();
+        let (cpu, gpu) = (on(false), on(true));
         assert_eq!(cpu["time_budget"].as_str(), Some("60m"));
         assert_eq!(cpu["stem"].as_str(), Some("imagenet"));
         assert!(!gpu.contains_key("time_budget"));
@@ -441,9 +456,9 @@ mod tests {
         let path = dir.path().join("own.toml");
         std::fs::write(&path, "max_steps = 9\ndevice = 'cpu'\n").unwrap();
         let length = |file: Option<&Path>, set| {
-            let config = Config::layered(file, flags(set)).unwrap();
-            let budget = config.time_budget.map(|budget| budget.as_secs());
-            (config.epochs, config.max_steps, budget)
+            let length = Config::layered(file, flags(set), false).unwrap().length;
+            let budget = length.time_budget.map(|budget| budget.as_secs());
+            (length.epochs, length.max_steps, budget)
         };
         assert_eq!(length(None, "device = 'cpu'"), (30, None, Some(3600)));
         assert_eq!(length(None, "device = 'cpu'\nepochs = 2"), (2, None, None));
@@ -455,11 +470,10 @@ mod tests {
 
     #[test]
     fn the_seed_recipe_is_the_log_of_the_blog() {
-        let config = Config::layered(None, flags("recipe = 'seed'")).unwrap();
-        assert_eq!((config.batch, config.epochs), (200, 20));
-        let schedule = config.lr_schedule();
+        let config = Config::layered(None, flags("recipe = 'seed'"), false).unwrap();
+        assert_eq!((config.batch, config.length.epochs), (200, 20));
         for (epoch, rate) in [(0, 0.01), (1, 0.01), (2, 0.001), (3, 0.001), (7, 1e-5)] {
-            assert!((schedule.rate(0.3, epoch) / rate - 1.0).abs() < 1e-12);
+            assert!((config.schedule.rate(0.3, epoch) / rate - 1.0).abs() < 1e-12);
         }
     }
 
@@ -468,18 +482,79 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("own.toml");
         std::fs::write(&path, "recipe = 'seed'\nbatch = 50\nlr = 0.5\n").unwrap();
-        let config = Config::layered(Some(&path), flags("lr = 0.25")).unwrap();
+        let config = Config::layered(Some(&path), flags("lr = 0.25"), false).unwrap();
         assert_eq!(config.optimizer, Algorithm::Adam); // the recipe's
         assert_eq!(config.batch, 50); // the file's
-        assert!((config.lr - 0.25).abs() < 1e-15); // the flag's
+        assert!((config.schedule.peak - 0.25).abs() < 1e-15); // the flag's
+    }
+
+    /// `torch/golden/recipes.txt` was written by the code before values were grouped, when every recipe
+    /// stated every value. It leaves out the values that the optimizer or the schedule does not use.
+    #[test]
+    fn recipes_come_to_the_values_of_the_golden_table() {
+        let golden = include_str!("../../golden/recipes.txt");
+        let lines: Vec<_> = golden.lines().filter(|l| !l.starts_with('#')).collect();
+        assert_eq!(lines.len(), 2 * 2 * 3 * 3);
+        for line in lines {
+            let (name, values) = line.split_once(": ").unwrap();
+            let [recipe, device, optimizer, schedule] =
+                <[&str; 4]>::try_from(name.split(' ').collect::<Vec<_>>()).unwrap();
+            let set =
+                format!("recipe = '{recipe}'\noptimizer = '{optimizer}'\nschedule = '{schedule}'");
+            let config = Config::layered(None, flags(&set), device == "cuda").unwrap();
+            let mut got = Table::try_from(&config).unwrap();
+            let mut expected: Table = flags(&format!("it = {{ {values} }}"))["it"]
+                .as_table()
+                .unwrap()
+                .clone();
+            expected.extend(flags(&set));
+            for (key, value) in flags(
+                "seed = 0\ndevice = 'auto'\nprecision = 'auto'\nplacement = 'auto'\n\
+                 verify = 'lazy'\ntensorboard = true\neval_every = 1",
+            ) {
+                assert_eq!(got.remove(&key), Some(value), "{name}: {key}");
+            }
+            assert_eq!(got, expected, "{name}");
+        }
+    }
+
+    /// A file that states every value, as runs did before values were grouped.
+    #[test]
+    fn values_that_are_not_used_are_read_and_ignored() {
+        let unused = "momentum = 0.5\nnesterov = true\nmuon_lr_factor = 3.0\nstep_epochs = 7\n";
+        let seed = "recipe = 'seed'\nschedule = 'linear'\n";
+        let config = |text: &str| Config::layered(None, flags(text), false).unwrap();
+        assert_eq!(config(&format!("{seed}{unused}")), config(seed));
+    }
+
+    #[test]
+    fn each_knob_has_a_field_and_each_field_a_knob() {
+        let optional = "init = 'w.pth'\nmax_steps = 1\ntime_budget = '1s'\nthreads = 1\n";
+        let digest = format!("init_digest = '{}'\n", "00".repeat(32));
+        let text = format!("{optional}{digest}optimizer = 'muon'\nschedule = 'step'");
+        let config = Config::layered(None, flags(&text), false).unwrap();
+        let fields = Table::try_from(&config).unwrap();
+        let mut keys = knobs::KNOBS.iter().map(|knob| knob.key).collect::<Vec<_>>();
+        keys.sort_unstable();
+        assert_eq!(fields.keys().collect::<Vec<_>>(), keys);
+    }
+
+    #[test]
+    fn a_checkpoint_with_an_unknown_value_is_refused_by_name() {
+        let config = Config::layered(None, Table::new(), false).unwrap();
+        let mut json = serde_json::to_value(&config).unwrap();
+        assert_eq!(Config::checked(json.clone()).unwrap(), config);
+        json["sharpness"] = 1.into();
+        let error = Config::checked(json).unwrap_err().to_string();
+        assert!(error.contains("sharpness"), "{error}");
     }
 
     #[test]
     fn what_is_written_is_read_back() {
         let mut set = flags("time_budget = '1h 30m'\nmax_steps = 7\nthreads = 2");
         set.insert("recipe".into(), "seed".into());
-        let config = Config::layered(None, set).unwrap();
-        assert_eq!(config.time_budget, Some(Duration::from_secs(5400)));
+        let config = Config::layered(None, set, false).unwrap();
+        assert_eq!(config.length.time_budget, Some(Duration::from_secs(5400)));
         let text = toml::to_string(&config).unwrap();
         assert_eq!(toml::from_str::<Config>(&text).unwrap(), config);
     }
@@ -517,8 +592,11 @@ mod tests {
             ("max_steps = 0", "max_steps"),
             ("time_budget = '0s'", "time_budget"),
             ("recipe = 'none'", "recipe"),
+            ("freeze = ['stem', 'layer9']", "freeze"),
+            ("flip = 1", "flip"),
+            ("device = 'gpu'", "device"),
         ] {
-            match Config::layered(None, flags(set)) {
+            match Config::layered(None, flags(set), false) {
                 Err(Error::Value { key: named, .. }) => assert_eq!(named, key, "{set}"),
                 other => panic!("{set}: {other:?}"),
             }
@@ -538,7 +616,7 @@ mod tests {
             ("lr = -1.0", "lr"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let message = Config::layered(Some(&path), Table::new())
+            let message = Config::layered(Some(&path), Table::new(), false)
                 .unwrap_err()
                 .to_string();
             assert!(message.contains("own.toml"), "{message}");

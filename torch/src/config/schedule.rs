@@ -3,17 +3,20 @@
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
-use strum::{Display, EnumString, VariantNames};
+use strum::VariantNames;
 
 /// How the rate falls after the warm-up.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantNames, Serialize, Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, VariantNames, Serialize, Deserialize)]
+#[serde(tag = "schedule", rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Decay {
     /// By a factor every few epochs.
-    Step,
+    Step {
+        /// Epochs between two falls; at least 1.
+        step_epochs: u32,
+        /// Factor of the rate at each fall.
+        step_factor: f64,
+    },
     /// To 0 along half a cosine.
     Cosine,
     /// To 0 along a line.
@@ -21,18 +24,16 @@ pub enum Decay {
 }
 
 /// The learning rate over a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
     /// The rate at the end of the warm-up, where the decay begins.
+    #[serde(rename = "lr")]
     pub peak: f64,
     /// Fraction of the run in which the rate rises linearly from 0: from 0 to below 1.
     pub warmup: f64,
     /// How the rate falls after the warm-up.
+    #[serde(flatten)]
     pub decay: Decay,
-    /// Epochs between two falls of [`Decay::Step`]; at least 1.
-    pub step_epochs: u32,
-    /// Factor of the rate at each fall of [`Decay::Step`].
-    pub step_factor: f64,
 }
 
 impl Schedule {
@@ -44,10 +45,10 @@ impl Schedule {
         // Progress through the decay, from 0 to 1.
         let decayed = ((progress - self.warmup) / (1.0 - self.warmup)).min(1.0);
         let factor = match self.decay {
-            Decay::Step => {
-                let falls = f64::from(epoch / self.step_epochs);
-                self.step_factor.powf(falls)
-            }
+            Decay::Step {
+                step_epochs,
+                step_factor,
+            } => step_factor.powf(f64::from(epoch / step_epochs)),
             Decay::Cosine => (1.0 + (PI * decayed).cos()) / 2.0,
             Decay::Linear => 1.0 - decayed,
         };
@@ -70,8 +71,6 @@ mod tests {
             peak: 0.4,
             warmup,
             decay,
-            step_epochs: 2,
-            step_factor: 0.1,
         }
     }
 
@@ -101,9 +100,13 @@ mod tests {
 
     #[test]
     fn step_falls_as_in_the_log_of_the_blog() {
+        let decay = Decay::Step {
+            step_epochs: 2,
+            step_factor: 0.1,
+        };
         let s = Schedule {
             peak: 0.01,
-            ..schedule(Decay::Step, 0.0)
+            ..schedule(decay, 0.0)
         };
         for (epoch, rate) in [
             (0, 1e-2),

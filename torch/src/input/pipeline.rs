@@ -79,16 +79,16 @@ impl Pipeline {
         let sides = (shape.height, shape.width);
         let draws = |stream| Draws::new(config.seed, stream, u64::from(epoch));
         let augment = draws(Stream::Augment);
-        // `config.shift` counts pixels of the images as they are in the shards.
-        let shift = config.shift * size / sides.0.min(sides.1);
+        // `config.augment.shift` counts pixels of the images as they are in the shards.
+        let shift = config.augment.shift * size / sides.0.min(sides.1);
         let to = scaled(sides, size);
         Ok(Self {
-            flip_shift: FlipShift::new(config.flip, shift, augment, images, to, device)?,
-            erasing: Erasing::new(config.erasing, augment, images, sides, device)?,
+            flip_shift: FlipShift::new(config.augment.flip, shift, augment, images, to, device)?,
+            erasing: Erasing::new(config.augment.erasing, augment, images, sides, device)?,
             mix: Some(Mix {
-                mixup: config.mixup,
-                cutmix: config.cutmix,
-                probability: config.mix_probability,
+                mixup: config.augment.mixup,
+                cutmix: config.augment.cutmix,
+                probability: config.augment.mix_probability,
                 draws: draws(Stream::Mix),
             }),
             ..Self::evaluation(shape, size, config.normalize, device)?

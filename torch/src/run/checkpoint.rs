@@ -74,6 +74,7 @@ pub struct About {
     /// The fingerprint of the data set that the network was trained on.
     pub fingerprint: Digest,
     /// The configuration of the run.
+    #[serde(deserialize_with = "Config::checked")]
     pub config: Config,
     /// The parameters that were not taken from the file `config.init`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -330,7 +331,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             classes: Vec::new(),
             fingerprint: Digest::of(b"data"),
-            config: Config::layered(None, toml::Table::new()).unwrap(),
+            config: Config::layered(None, toml::Table::new(), false).unwrap(),
             new: Vec::new(),
             position: Position::default(),
         };

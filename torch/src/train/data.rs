@@ -36,8 +36,8 @@ pub struct Checked {
 /// [`Error::Value`] for a value that does not fit the data or the device; an image has no label; or
 /// labels or boxes are damaged.
 pub fn check(config: &Config, data: &Splits, device: Device) -> Result<Checked> {
-    let train_targets = Targets::read(&data.train, config.boxes)?;
-    let val_targets = Targets::read(&data.val, config.boxes)?;
+    let train_targets = Targets::read(&data.train, config.boxes.learn)?;
+    let val_targets = Targets::read(&data.val, config.boxes.learn)?;
     device::place(config.placement, device, 0)?;
     let unfit = |key, got: String, expected: String| Error::Value { key, got, expected };
     let images = data.train.len();
@@ -45,7 +45,7 @@ pub fn check(config: &Config, data: &Splits, device: Device) -> Result<Checked> 
         let expected = format!("at most the {images} images of the training split");
         return Err(unfit("batch", config.batch.to_string(), expected));
     }
-    if config.boxes && train_targets.mean_box().is_none() {
+    if config.boxes.learn && train_targets.mean_box().is_none() {
         let expected = "false, as no image of the training split has a box";
         return Err(unfit("boxes", "true".to_owned(), expected.to_owned()));
     }
@@ -55,9 +55,9 @@ pub fn check(config: &Config, data: &Splits, device: Device) -> Result<Checked> 
         let expected = format!("at most the {side} pixels of an image");
         return Err(unfit("sizes", largest.to_string(), expected));
     }
-    if config.shift >= side {
+    if config.augment.shift >= side {
         let expected = format!("less than the {side} pixels of an image");
-        return Err(unfit("shift", config.shift.to_string(), expected));
+        return Err(unfit("shift", config.augment.shift.to_string(), expected));
     }
     Ok(Checked {
         train: Arc::clone(&data.train),

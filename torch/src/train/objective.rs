@@ -19,8 +19,8 @@ impl Objective {
         Self {
             label_smoothing: config.label_smoothing,
             boxes: boxes::Weights {
-                smooth_l1: config.box_smooth_l1,
-                giou: config.box_giou,
+                smooth_l1: config.boxes.smooth_l1,
+                giou: config.boxes.giou,
             },
         }
     }

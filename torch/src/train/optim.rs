@@ -109,38 +109,41 @@ impl Optimizer {
     pub fn new(config: &Config, named: &[NamedTensor], new: &[String]) -> Result<Self> {
         let device = named.first().map_or(Device::Cpu, |n| n.tensor.device());
         let rule = match config.optimizer {
-            Algorithm::Sgd | Algorithm::Muon => Rule::Sgd {
-                momentum: config.momentum,
-                nesterov: config.nesterov,
+            Algorithm::Sgd(sgd) | Algorithm::Muon { sgd, .. } => Rule::Sgd {
+                momentum: sgd.momentum,
+                nesterov: sgd.nesterov,
             },
             Algorithm::Adam => Rule::Adam,
         };
-        let muon = Rule::Muon {
-            momentum: config.muon_momentum,
-            kind: match config.precision.on(device) {
-                Precision::Bf16 => Kind::BFloat16,
-                _ => Kind::Float,
-            },
+        let muon = match config.optimizer {
+            Algorithm::Muon {
+                lr_factor,
+                momentum,
+                ..
+            } => {
+                let kind = match config.precision.on(device) {
+                    Precision::Bf16 => Kind::BFloat16,
+                    _ => Kind::Float,
+                };
+                Some((Rule::Muon { momentum, kind }, lr_factor))
+            }
+            Algorithm::Sgd(_) | Algorithm::Adam => None,
         };
         // Muon trains the convolutions, except the first: each of its filters has only 3 channels.
         let is_for_muon = |named: &NamedTensor| {
             let is_conv = named.tensor.dim() == 4 && named.name != FIRST_WEIGHT;
-            config.optimizer == Algorithm::Muon && is_conv
+            muon.is_some() && is_conv
         };
         let mut groups = Vec::new();
         for fresh in [false, true] {
             let lr_factor = if fresh { config.new_lr_factor } else { 1.0 };
-            for (role, for_muon, rule, lr_factor, weight_decay) in [
+            let muon =
+                muon.map(|(rule, factor)| (Role::Weight, true, rule, lr_factor * factor, 0.0));
+            let others = [
                 (Role::Weight, false, rule, lr_factor, config.weight_decay),
                 (Role::NoDecay, false, rule, lr_factor, 0.0),
-                (
-                    Role::Weight,
-                    true,
-                    muon,
-                    lr_factor * config.muon_lr_factor,
-                    0.0,
-                ),
-            ] {
+            ];
+            for (role, for_muon, rule, lr_factor, weight_decay) in others.into_iter().chain(muon) {
                 let is_member = |named: &&NamedTensor| {
                     named.role == role
                         && is_for_muon(named) == for_muon
@@ -262,7 +265,7 @@ mod tests {
             let text = format!(
                 "optimizer = 'sgd'\nmomentum = 0.0\nnesterov = false\nweight_decay = 0.0\nclip_grad = {clip:?}"
             );
-            let config = Config::layered(None, toml::from_str(&text).unwrap()).unwrap();
+            let config = Config::layered(None, toml::from_str(&text).unwrap(), false).unwrap();
             // Two groups: the norm is that of both together.
             let named =
                 [("a", Role::Weight), ("b", Role::NoDecay)].map(|(name, role)| NamedTensor {

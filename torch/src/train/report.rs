@@ -66,9 +66,9 @@ impl<'a> Reporter<'a> {
     }
 
     pub(super) fn begin_epoch(&mut self, setup: &Setup, state: &State) {
-        let epochs = match setup.config.time_budget {
+        let epochs = match setup.config.length.time_budget {
             Some(_) => String::new(),
-            None => format!("/{}", setup.config.epochs),
+            None => format!("/{}", setup.config.length.epochs),
         };
         self.watch.on(&Event::Begin {
             task: format!("epoch {}{epochs}", state.at.epoch + 1),

@@ -38,17 +38,20 @@ impl Setup {
         let val = Feed::new(data.val, data.val_targets, device, config.placement)?;
         let batch = NonZeroUsize::new(config.batch as usize).unwrap_or(NonZeroUsize::MIN);
         let shape = train.data().shape();
-        let steps = match config.time_budget {
+        let steps = match config.length.time_budget {
             Some(_) => u64::MAX,
-            None => u64::from(config.epochs) * (train.data().len() as usize / batch) as u64,
+            None => u64::from(config.length.epochs) * (train.data().len() as usize / batch) as u64,
         };
         Ok(Self {
             config: config.clone(),
             device,
             objective: Objective::new(config),
-            schedule: config.lr_schedule(),
+            schedule: config.schedule,
             batch,
-            steps: config.max_steps.map_or(steps, |most| most.min(steps)),
+            steps: config
+                .length
+                .max_steps
+                .map_or(steps, |most| most.min(steps)),
             side: shape.height.min(shape.width),
             train,
             val,
@@ -57,10 +60,10 @@ impl Setup {
 
     /// One line that says how long the run is, and where it computes.
     pub(super) fn describe(&self) -> String {
-        let length = match (self.config.time_budget, self.config.max_steps) {
+        let length = match (self.config.length.time_budget, self.config.length.max_steps) {
             (Some(budget), _) => humantime::format_duration(budget).to_string(),
             (None, Some(steps)) => format!("{steps} steps"),
-            (None, None) => format!("{} epochs", self.config.epochs),
+            (None, None) => format!("{} epochs", self.config.length.epochs),
         };
         let (device, placement) = (device::describe(self.device), self.train.placement());
         format!("training for {length} on {device}, pixels {placement}")
@@ -69,7 +72,7 @@ impl Setup {
     /// Fraction of the run that is done, from 0 to 1.
     pub(super) fn progress(&self, at: &Position) -> f64 {
         let of_steps = schedule::progress(at.step, self.steps);
-        match self.config.time_budget {
+        match self.config.length.time_budget {
             Some(budget) => of_steps.max(at.elapsed.div_duration_f64(budget)),
             None => of_steps,
         }

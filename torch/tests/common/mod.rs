@@ -111,7 +111,7 @@ pub fn config(flags: &str) -> Config {
     table.entry("threads").or_insert(1.into());
     table.entry("optimizer").or_insert("sgd".into());
     table.insert("device".into(), "cpu".into());
-    Config::layered(None, table).unwrap()
+    Config::layered(None, table, false).unwrap()
 }
 
 /// Checks `data` and trains on the CPU, as the binary does.

@@ -1,0 +1,52 @@
+//! Completions and man pages of `tinyres` without `tinyres-torch`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// `tinyres`, in a directory of its own where no `tinyres-torch` is found.
+fn alone(dir: &Path, args: &[&str]) -> Output {
+    let program = dir.join("tinyres");
+    if !program.exists() {
+        std::fs::hard_link(assert_cmd::cargo::cargo_bin!("tinyres"), &program).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.args(args).env("PATH", dir).output().unwrap()
+}
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+#[test]
+fn completions_without_torch_cover_the_other_commands_and_say_so() {
+    let dir = dir();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = alone(dir.path(), &["completions", shell]);
+        let (out, err) = (output.stdout, String::from_utf8_lossy(&output.stderr));
+        let out = String::from_utf8(out).unwrap();
+        assert!(output.status.success(), "{shell}: {err}");
+        assert!(err.contains("flags of train"), "{shell}: {err}");
+        assert!(out.contains("val-fraction"), "{shell}: {out}");
+        assert!(!out.contains("optimizer"), "{shell}: {out}");
+    }
+}
+
+#[test]
+fn man_pages_without_torch_are_one_for_each_command() {
+    let dir = dir();
+    let pages = dir.path().join("man");
+    let output = alone(dir.path(), &["man", pages.to_str().unwrap()]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("flags of train"));
+    let page = std::fs::read_to_string(pages.join("tinyres-pack.1")).unwrap();
+    assert!(page.contains("val\\-fraction"), "{page}");
+    assert!(pages.join("tinyres.1").exists() && pages.join("tinyres-train.1").exists());
+}
+
+#[test]
+fn a_command_that_needs_torch_says_how_to_build_it() {
+    let output = alone(dir().path(), &["train", "shards"]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(err.contains("this command needs tinyres-torch"), "{err}");
+}
