@@ -75,8 +75,6 @@ fn shards_from_before_the_killed_pack_are_not_kept() {
     let out = fixture.out();
     fixture.begin(true);
     fs::remove_file(out.join(MANIFEST)).unwrap();
-    // Only files that have settled are recorded.
-    std::thread::sleep(Duration::from_millis(3100));
     // The first call on an older shard removes it, once all new ones are finished.
     let older = shards_in(&out).unwrap().remove(0);
     let run = inject::run(&mut fixture.pack("new", &[]), &older, "kill:1");
