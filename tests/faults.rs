@@ -226,7 +226,7 @@ fn everything_is_on_the_disk_before_it_is_named() {
     }
 }
 
-/// Cuts a shard as soon as others are mapped after it, and looks at all of it then.
+/// Cuts a shard as soon as others are mapped after it, and reads all of it then.
 #[test]
 fn shard_cut_while_it_is_inspected_is_named() {
     let fixture = Fixture::small(Operation::Pack);

@@ -328,7 +328,7 @@ fn verify_names_each_damaged_block() {
     set.damage("train-00001.bin", |_| 4096 + 50 * IMAGE - 1);
     set.damage("val-00000.bin", |_| 4096 + 64 * IMAGE - 1);
 
-    set.success(&["set"]); // no pixel was looked at
+    set.success(&["set"]); // no pixel was read
     let (report, error) = set.unsound(&["set", "--verify"]);
     let damaged: Vec<_> = section(&report, "verified").lines().skip(1).collect();
     let expected = [

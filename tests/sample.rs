@@ -215,7 +215,7 @@ fn nothing_is_overwritten() {
     assert_eq!(
         fs::read_dir(dir.parent().unwrap()).unwrap().count(),
         1,
-        "nothing is left beside it"
+        "nothing else is left"
     );
 }
 

@@ -15,7 +15,7 @@ use tinyres_load::{Dataset, Result, Verify};
 
 #[expect(unsafe_code, reason = "what is not cut causes no fault")]
 fn open(dir: &Path) -> Result<Dataset> {
-    // SAFETY: not kept in one test, which looks at what is read, in bytes, and nothing else.
+    // SAFETY: not kept in one test, which checks the bytes read and nothing else.
     unsafe { Dataset::open(dir, Split::Train, Verify::Lazy) }
 }
 
@@ -110,7 +110,7 @@ fn a_shard_that_grows_while_it_is_open_stays_as_it_was() {
     assert!(error.contains("train-00001.bin: file is"), "{error}");
 }
 
-/// Against the rule of the map: bytes that change before they are looked at fail their checksum.
+/// Against the rule of the map: bytes that change before they are read fail their checksum.
 #[test]
 fn a_shard_written_to_while_it_is_open_is_found_out() {
     let (_dir, set) = set();

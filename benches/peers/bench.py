@@ -27,7 +27,7 @@ DTYPES = ("u8", "f32")
 
 @dataclass
 class Peer:
-    """Something to measure: a script beside this file, or tinyres."""
+    """Something to measure: a script in this folder, or tinyres."""
 
     name: str
     title: str

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 LIMIT = 600  # seconds
-PERIOD = 0.2  # seconds between two looks at its memory
+PERIOD = 0.2  # seconds between two readings of its memory
 
 
 class Failed(Exception):
@@ -87,7 +87,7 @@ class Process:
 
 
 def proportional_set(process):
-    """The memory of a process in bytes; of what it shares, its share."""
+    """Proportional memory (PSS) of a process, in bytes: shared pages are divided by the number of their users."""
     try:
         for line in (process / "smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

@@ -87,7 +87,7 @@ pub enum Error {
     /// Something is longer than the format allows.
     #[error("{what} is too large: {got} bytes, at most {max} bytes are allowed; {remedy}")]
     TooLarge {
-        /// What is too large.
+        /// The part that is too large.
         what: &'static str,
         /// Its length in bytes.
         got: u64,

@@ -87,7 +87,7 @@ impl Drop for AtomicFile {
 /// Writes `bytes` to a file that appears at `path` whole or not at all.
 ///
 /// # Errors
-/// As for [`AtomicFile`].
+/// Those of [`AtomicFile`].
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = AtomicFile::create(path)?;
     io::Write::write_all(&mut file.file(), bytes)?;

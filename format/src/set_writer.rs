@@ -43,7 +43,7 @@ pub struct SetWriter {
     dir: PathBuf,
     options: SetOptions,
     splits: BTreeMap<Split, Vec<OpenShard>>,
-    /// Whether the directory was created for this set and holds no finished one yet.
+    /// True if the directory was created for this set and holds no finished one yet.
     remove_dir: bool,
     /// The directory, locked against other set writers until this is dropped.
     _lock: File,

@@ -332,7 +332,7 @@ impl<B> Deref for Shard<B> {
 /// As for [`Shard::new`], with the path.
 ///
 /// # Safety
-/// As for [`map_raw`].
+/// Those of [`map_raw`].
 #[expect(unsafe_code, reason = "only the caller can keep others off the file")]
 pub unsafe fn map(path: &Path) -> Result<Shard<Map>> {
     // SAFETY: the caller keeps our promise.
@@ -343,7 +343,7 @@ pub unsafe fn map(path: &Path) -> Result<Shard<Map>> {
 /// Maps the shard at `path` and checks its header.
 ///
 /// # Errors
-/// As for [`RawShard::new`], with the path.
+/// Those of [`RawShard::new`], with the path.
 ///
 /// # Safety
 /// Nobody may write to or truncate the file while the shard lives. [`Writer`](crate::Writer) never

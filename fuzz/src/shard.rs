@@ -18,7 +18,7 @@ pub fn forged(data: &[u8]) -> bool {
     draw(&mut Unstructured::new(data)).is_ok_and(|file| examine(&file))
 }
 
-/// Opens `file` and calls all that a shard offers, beside a reader written from `SPEC.md`: both
+/// Opens `file` and calls all that a shard offers, next to a reader written from `SPEC.md`: both
 /// must take it and see the same, or neither. One more flipped bit must then be found.
 fn examine(file: &[u8]) -> bool {
     let opened = Shard::new(file);

@@ -272,7 +272,7 @@ impl Spread {
 }
 
 impl Report {
-    /// Whether nothing is wrong with what was looked at.
+    /// True if nothing that was checked is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let damaged = self

@@ -31,7 +31,7 @@ use std::sync::OnceLock;
 /// A call on a file in the watched directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// Whether the fault affected it.
+    /// True if the fault affected it.
     pub tampered: bool,
     pub name: String,
     pub path: PathBuf,

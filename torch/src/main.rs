@@ -13,7 +13,7 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     #[expect(unsafe_code, reason = "only a program knows what it does first")]
-    // SAFETY: no other thread is there yet to look at the environment.
+    // SAFETY: no other thread exists yet that could read the environment.
     unsafe {
         tinyres_torch::tune_allocator();
     }

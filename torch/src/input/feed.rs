@@ -19,7 +19,7 @@ use crate::{Error, Result};
 /// Batches that are gathered ahead. Of pinned ones, some are being copied to the device.
 const SLOTS: usize = 4;
 
-/// What a split teaches: its labels, and its boxes if they are wanted. Read once, for all who need them.
+/// Targets of a split: its labels, and its boxes if they are wanted. Read once, for all who need them.
 #[derive(Clone, Debug)]
 pub struct Targets {
     /// Label of each image.

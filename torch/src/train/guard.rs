@@ -10,7 +10,7 @@ use super::setup::Setup;
 use super::state::State;
 use crate::{Error, Result};
 
-/// What a run writes while it goes on.
+/// Outputs that a run writes while it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Output {
     Checkpoint,

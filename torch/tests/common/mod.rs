@@ -1,4 +1,4 @@
-//! What the tests share: a small set of shards that a network can learn, and an observer.
+//! Helpers of the tests: a small set of shards that a network can learn, and an observer.
 #![allow(dead_code, reason = "each of the test programs uses a part")]
 
 use std::num::NonZeroU32;
