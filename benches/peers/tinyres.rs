@@ -82,9 +82,8 @@ impl Dtype {
             }
             Self::F32 => {
                 let channels = MEAN.iter().zip(DEVIATION).cycle();
-                let back = |(&x, (mean, std)): (&f32, (&f64, f64))| {
-                    (f64::from(x) * std + mean) * 255.0
-                };
+                let back =
+                    |(&x, (mean, std)): (&f32, (&f64, f64))| (f64::from(x) * std + mean) * 255.0;
                 #[expect(clippy::cast_possible_truncation, reason = "saturates")]
                 let byte = |pixel: f64| pixel.round() as u8;
                 cast_slice(image)

@@ -27,7 +27,7 @@ use crate::{Error, Result};
 const RECIPES: &str = include_str!("../../recipes.toml");
 
 /// The recipe of a run that names none.
-pub const DEFAULT_RECIPE: &str = "default";
+pub(crate) const DEFAULT_RECIPE: &str = "default";
 
 /// Key of a run's `config.toml` for the table that says what the run was made of.
 pub(crate) const RUN_KEY: &str = "run";
@@ -345,7 +345,7 @@ fn recipe_tables() -> Table {
 
 /// The names of the recipes.
 #[must_use]
-pub fn recipes() -> Vec<String> {
+pub(crate) fn recipes() -> Vec<String> {
     recipe_tables().keys().cloned().collect()
 }
 

@@ -58,7 +58,7 @@ impl Schedule {
 
 /// Progress at step `step` of `steps`, counted from 0: `(step + 1) / (steps + 1)`. It is above 0 at the first
 /// step and below 1 at the last, so that no step has a rate of 0.
-pub fn progress(step: u64, steps: u64) -> f64 {
+pub(crate) fn progress(step: u64, steps: u64) -> f64 {
     (step as f64 + 1.0) / (steps as f64 + 1.0)
 }
 

@@ -47,7 +47,7 @@ impl Sizes {
 
     /// The largest of the sides given in pixels.
     #[must_use]
-    pub fn largest(&self) -> Option<u32> {
+    pub(crate) fn largest(&self) -> Option<u32> {
         let pixels = self.phases.iter().filter_map(|(side, _)| match side {
             Side::Pixels(side) => Some(*side),
             Side::Percent(_) => None,

@@ -169,7 +169,11 @@ fn initial(k: u64, name: &str, default: &Tensor) -> Result<Tensor> {
 /// True if an epoch of `data` from `placement` on `device`, augmented and normalised, agrees with single
 /// images that are gathered, augmented and normalised on the CPU. Only the rounding of the normalisation
 /// may differ.
-pub fn same_batches(data: &Arc<Dataset>, device: Device, placement: Placement) -> Result<bool> {
+pub(crate) fn same_batches(
+    data: &Arc<Dataset>,
+    device: Device,
+    placement: Placement,
+) -> Result<bool> {
     const SHIFT: u32 = 4;
     const ROUNDING: f64 = 1e-6;
     let shape = data.shape();

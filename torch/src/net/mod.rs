@@ -222,7 +222,7 @@ impl ResNet18 {
     }
 
     /// Makes every block the identity, by setting the weight of its last normalisation to 0.
-    pub fn zero_init_residual(&mut self) -> Result<()> {
+    pub(crate) fn zero_init_residual(&mut self) -> Result<()> {
         for block in &self.blocks {
             let _ = tch::no_grad(|| block.bn2.weight.shallow_clone().f_zero_())?;
         }

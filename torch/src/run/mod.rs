@@ -13,7 +13,7 @@
 //! to do when that fails, is the trainer's.
 
 pub mod checkpoint;
-pub mod tensorboard;
+pub(crate) mod tensorboard;
 
 use std::fs::{self, File};
 use std::io::Write;

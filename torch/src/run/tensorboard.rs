@@ -18,7 +18,7 @@ use crate::{Error, Result};
 
 /// An event file, open to append to it.
 #[derive(Debug)]
-pub struct EventFile {
+pub(crate) struct EventFile {
     path: PathBuf,
     file: File,
     /// Bytes of whole records.
@@ -31,7 +31,7 @@ impl EventFile {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written.
-    pub fn create(dir: &Path, first: u64) -> Result<Self> {
+    pub(crate) fn create(dir: &Path, first: u64) -> Result<Self> {
         // TensorBoard reads the files of a directory in the order of their names.
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -59,7 +59,7 @@ impl EventFile {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written. It then holds the same records as before.
-    pub fn image(
+    pub(crate) fn image(
         &mut self,
         step: u64,
         tag: &str,
@@ -80,7 +80,7 @@ impl EventFile {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written. It then holds the same records as before.
-    pub fn scalars(&mut self, step: u64, figures: &[(&str, f64)]) -> Result<()> {
+    pub(crate) fn scalars(&mut self, step: u64, figures: &[(&str, f64)]) -> Result<()> {
         let value =
             |&(tag, figure): &(&str, f64)| ValueProto::new(tag, ValueData::Simple(to_f32(figure)));
         self.values(step, figures.iter().map(value).collect())

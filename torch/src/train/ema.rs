@@ -12,7 +12,7 @@ const PREFIX: &str = "ema/";
 
 /// The moving averages of a network's tensors.
 #[derive(Debug)]
-pub struct Ema {
+pub(crate) struct Ema {
     decay: f64,
     names: Vec<String>,
     averages: Vec<Tensor>,
@@ -23,7 +23,7 @@ impl Ema {
     ///
     /// # Errors
     /// libtorch is out of memory.
-    pub fn new(decay: f64, named: &[NamedTensor]) -> Result<Self> {
+    pub(crate) fn new(decay: f64, named: &[NamedTensor]) -> Result<Self> {
         let copy = |named: &NamedTensor| Ok(named.tensor.f_detach_copy()?);
         Ok(Self {
             decay,
@@ -40,7 +40,7 @@ impl Ema {
     ///
     /// The bound on d, that of TensorFlow's `num_updates`, keeps the initial values from dominating the
     /// average early in a run.
-    pub fn update(&mut self, named: &[NamedTensor], step: u64) -> Result<()> {
+    pub(crate) fn update(&mut self, named: &[NamedTensor], step: u64) -> Result<()> {
         let decay = self.decay.min((1.0 + step as f64) / (10.0 + step as f64));
         tch::no_grad(|| {
             for (average, named) in self.averages.iter_mut().zip(named) {
@@ -51,7 +51,7 @@ impl Ema {
     }
 
     /// Swaps the averages with the values of the network. A second call swaps them back.
-    pub fn swap(&mut self, network: &ResNet18) -> Result<()> {
+    pub(crate) fn swap(&mut self, network: &ResNet18) -> Result<()> {
         tch::no_grad(|| {
             for (average, named) in self.averages.iter_mut().zip(network.named()) {
                 let value = named.tensor.f_detach_copy()?;
@@ -64,7 +64,7 @@ impl Ema {
 
     /// Names and values of the averages.
     #[must_use]
-    pub fn state(&self) -> Vec<(String, Tensor)> {
+    pub(crate) fn state(&self) -> Vec<(String, Tensor)> {
         let names = self.names.iter().map(|name| format!("{PREFIX}{name}"));
         names
             .zip(self.averages.iter().map(Tensor::shallow_clone))
@@ -75,7 +75,7 @@ impl Ema {
     ///
     /// # Errors
     /// [`Error::Weights`](crate::Error::Weights) names the first tensor that is missing or has another shape.
-    pub fn load(&mut self, state: &[(String, Tensor)]) -> Result<()> {
+    pub(crate) fn load(&mut self, state: &[(String, Tensor)]) -> Result<()> {
         tensors::restore(&self.state(), state)
     }
 }

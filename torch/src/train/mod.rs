@@ -2,7 +2,7 @@
 //! holds) and `report` (what leaves the run). The loop itself decides only the order of things.
 
 mod data;
-pub mod ema;
+mod ema;
 mod guard;
 pub mod init;
 mod losses;

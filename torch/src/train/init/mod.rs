@@ -145,11 +145,6 @@ impl Init {
         &self.tensors
     }
 
-    /// The SHA-256 of the file.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
     /// Copies all tensors into `network`, whose outputs are `classes`. The classifier keeps its initial values
     /// if the file has other classes, and the box head if the file has none.
     ///
