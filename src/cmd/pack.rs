@@ -11,11 +11,12 @@ use crate::pack::{self, Config, Resize};
 use crate::source::{self, Source};
 use crate::ui::Ui;
 
-/// Pack a directory, zip or tar of labelled images into shards
+/// Pack a directory, zip, tar or tar.gz of labelled images into shards
 ///
 /// Takes the layout of Tiny ImageNet (wnids.txt, train/WNID/images/, boxes and all) or class folders
 /// (train/CLASS/*.jpg, val/CLASS/*.jpg, or CLASS/*.jpg alone), JPEG and PNG. Archives are read
-/// without unpacking them. The shards hold every pixel as Pillow decodes it, turned upright where
+/// without unpacking them; .tar.gz and .tar.zst go through a temporary file in TMPDIR. The shards hold
+/// every pixel as Pillow decodes it, turned upright where
 /// EXIF says so, and their bytes do not depend on the number of threads.
 ///
 /// The set appears in the output directory once all of it is written. A killed pack leaves no set;
@@ -30,7 +31,7 @@ use crate::ui::Ui;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory, zip or tar to read
+    /// Directory, zip, tar, tar.gz or tar.zst to read
     source: PathBuf,
     /// Directory for the shards, created if missing
     #[arg(short, long, value_name = "DIR", default_value = "shards")]
@@ -74,7 +75,7 @@ Examples:
   tinyres pack tiny-imagenet-200.zip -o /data/shards --threads 4
   tinyres pack tiny-imagenet-200.zip --zstd -o /mnt/usb/shards
   tinyres pack cifar10 --val-fraction 0.1             class folders of 32x32 PNGs
-  tinyres pack imagenette2-160.tar --size 128         gunzip a .tgz first
+  tinyres pack imagenette2-160.tgz --size 128
   tinyres pack photos --size 64 --squash --skip-bad --json | jq .refused";
 
 fn fraction(text: &str) -> Result<f64, String> {

@@ -49,13 +49,34 @@ pub enum Error {
         /// The error of the tar reader.
         reason: io::Error,
     },
-    /// The file is compressed as a whole. Such a tar can only be read from its beginning, not image by image.
-    #[error("{}: compressed, so that no image of it can be read by itself; unpack it first: {unpack} {}", path.display(), path.display())]
+    /// Compressed by a program that is not read here.
+    #[error("{}: compressed in a form that is not read here; decompress it first: {unpack} {}", path.display(), path.display())]
     Compressed {
         /// The path given.
         path: PathBuf,
         /// The program that decompresses it.
         unpack: &'static str,
+    },
+    /// The bytes of a compressed file do not decompress, or fail its checksum.
+    #[error("{}: not a whole {form} file ({reason}); copy or download it again", path.display())]
+    Damaged {
+        /// The path given.
+        path: PathBuf,
+        /// The form of compression.
+        form: &'static str,
+        /// What is wrong with it.
+        reason: io::Error,
+    },
+    /// The temporary file for decompressed bytes cannot be written.
+    #[error(
+        "{}: cannot write the decompressed archive there ({reason}); set TMPDIR to a folder on a disk with more room",
+        folder.display()
+    )]
+    Temporary {
+        /// The folder for temporary files.
+        folder: PathBuf,
+        /// What the operating system said.
+        reason: io::Error,
     },
     /// No folder has the layout of a data set.
     #[error(

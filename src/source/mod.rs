@@ -58,13 +58,14 @@
 //!
 //! # Storage
 //!
-//! A directory, a zip or a tar; the first bytes of a file tell which. Archives are never unpacked:
-//! their names are read once, and each image is read at its position.
+//! A directory, a zip, a tar, or a tar compressed by gzip or zstd; the first bytes of a file tell which.
+//! Archives are never unpacked: their names are read once, and each image is read at its position.
 //!
 //! - A zip has checksums of its files, and every byte read is checked. A tar has checksums
 //!   of its headers only: opening it detects that it was cut, but other damage to the data shows only
-//!   when an image no longer decodes. A compressed tar is refused, since no image in it can be read
-//!   separately; `gunzip` it first.
+//!   when an image no longer decodes. A compressed tar is decompressed once,
+//!   which checks its checksum, to a file without a name in `TMPDIR` (or `/var/tmp`) that vanishes with the
+//!   process. Memory does not grow with it; the disk needs room for the tar.
 //! - Files that file managers leave behind are skipped: names that begin with a dot, `__MACOSX`,
 //!   `Thumbs.db`, `desktop.ini`.
 //! - Names from annotations are only looked up among the names of a listing, so they cannot lead
@@ -81,6 +82,7 @@ mod index;
 mod names;
 mod pictures;
 mod read_ahead;
+mod spool;
 mod stamp;
 mod tar;
 mod tiny_imagenet;

@@ -10,6 +10,7 @@ use ::tar::{Archive, EntryType};
 
 use super::index::Index;
 use super::read_ahead::ReadAhead;
+use super::spool::Compression;
 use super::{Error, MAX_FILE, Problems, ReadError, Stamp, TreeProblem};
 
 /// An open tar whose headers have been read. Reads by position, so threads share the file without a
@@ -61,6 +62,34 @@ impl Tar {
         };
         let file = File::open(path).map_err(open)?;
         let stamp = Stamp::of(&file.metadata().map_err(open)?);
+        Self::scan(path, file, stamp, problems)
+    }
+
+    /// Opens the tar in the compressed file at `path`. Costs one pass of decompression, and the disk
+    /// space of the tar until the process ends.
+    pub fn open_compressed(
+        path: &Path,
+        compression: Compression,
+        problems: &mut Problems<TreeProblem>,
+    ) -> Result<Self, Error> {
+        let open = |reason| Error::Open {
+            path: path.to_owned(),
+            reason,
+        };
+        let file = File::open(path).map_err(open)?;
+        let stamp = Stamp::of(&file.metadata().map_err(open)?);
+        let mut plain = compression.expand(path, &file)?;
+        plain.rewind().map_err(open)?;
+        Self::scan(path, plain, stamp, problems)
+    }
+
+    /// Reads the headers of the tar in `file`, which was opened from `path`.
+    fn scan(
+        path: &Path,
+        file: File,
+        stamp: Stamp,
+        problems: &mut Problems<TreeProblem>,
+    ) -> Result<Self, Error> {
         let mut index = Index::new();
         let mut archive = Archive::new(Headers {
             reader: BufReader::new(&file),

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::dir::Dir;
 use super::folder::{Folder, join};
 use super::read_ahead::ReadAhead;
+use super::spool::Compression;
 use super::tar::Tar;
 use super::zip::Zip;
 use super::{Error, Problems, ReadError, Stamp, TreeProblem};
@@ -28,13 +29,8 @@ pub(super) struct ReadBuffer {
     pub(super) bytes: Vec<u8>,
 }
 
-/// The first bytes of compressed files, each with the program that decompresses them.
-const COMPRESSED: &[(&[u8], &str)] = &[
-    (b"\x1f\x8b", "gunzip"),
-    (b"BZh", "bunzip2"),
-    (b"\xfd7zXZ\0", "unxz"),
-    (b"\x28\xb5\x2f\xfd", "unzstd"),
-];
+/// The first bytes of compressed files that are not read here, each with the program that decompresses them.
+const COMPRESSED: &[(&[u8], &str)] = &[(b"BZh", "bunzip2"), (b"\xfd7zXZ\0", "unxz")];
 
 impl Tree {
     pub fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<Self, Error> {
@@ -56,6 +52,9 @@ impl Tree {
                 path: path.to_owned(),
                 unpack,
             });
+        }
+        if let Some(compression) = Compression::of(&head) {
+            return Tar::open_compressed(path, compression, problems).map(Self::Tar);
         }
         let has_extension = |extension| path.extension().is_some_and(|it| it == extension);
         if Tar::is_tar(&head) || has_extension("tar") {

@@ -1,3 +1,4 @@
+mod compressed;
 mod folders;
 mod real;
 mod tarred;

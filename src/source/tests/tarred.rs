@@ -211,25 +211,6 @@ fn a_forged_length_fills_no_memory() {
     }
 }
 
-#[test]
-fn a_compressed_tar_is_refused_with_the_remedy() {
-    let dir = tempfile::tempdir().unwrap();
-    for (magic, program) in [
-        (b"\x1f\x8b\x08\0".as_slice(), "gunzip"),
-        (b"BZh9", "bunzip2"),
-        (b"\xfd7zXZ\0", "unxz"),
-        (b"\x28\xb5\x2f\xfd", "unzstd"),
-    ] {
-        let path = dir.path().join("set.tar.z");
-        fs::write(&path, magic).unwrap();
-        let error = message(&path, &Source::open(&path).unwrap_err());
-        assert!(
-            error.ends_with(&format!("unpack it first: {program} PATH")),
-            "{error}"
-        );
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
