@@ -1,7 +1,29 @@
-//! Packs labelled images into memory-mapped tensor shards, and loads random batches from them.
+//! Packs labelled images into memory-mapped tensor shards, and shows what shards hold. The crate
+//! `tinyres-load` reads batches from them, `tinyres-torch` trains.
 //!
-//! The programs are thin: `tinyres` parses arguments and prints, `tinyres-torch` trains. This
-//! library prints only through [`ui`], which is theirs, as is [`cli`].
+//! ```no_run
+//! use std::path::Path;
+//! use tinyres::source::Source;
+//!
+//! // A directory, a zip or a tar, in the layout of Tiny ImageNet or with a folder for each class.
+//! let source = Source::open(Path::new("tiny-imagenet-200.zip"))?;
+//! for (split, images) in &source.splits {
+//!     println!("{split}: {} images of {} classes", images.len(), source.classes.len());
+//! }
+//! # Ok::<(), tinyres::source::Error>(())
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`source`] | finds the images of a directory or archive, with labels, boxes and names |
+//! | [`pack`] | decodes the images of a source and writes them as a set of shards, [`pack::pack`] |
+//! | [`inspect`] | reports on shards, shows single images, checks every byte |
+//! | [`transport`] | turns compressed shards back into raw ones |
+//! | [`sample`] | makes a synthetic set |
+//! | [`picture`] | draws images, boxes and captions |
+//! | [`event`], [`ui`], [`cli`] | what work reports, the terminal, and the command line of the programs |
+//!
+//! The library prints only through [`ui`] and [`cli`], which belong to the programs.
 
 mod background;
 pub mod cli;

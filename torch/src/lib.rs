@@ -1,5 +1,17 @@
 //! Trains ResNet18 from tinyres shards with libtorch. Nothing here prints; the binary does.
 //!
+//! ```no_run
+//! use std::path::Path;
+//! use tch::{Device, Kind, Tensor};
+//! use tinyres_torch::run::{Run, checkpoint::Checkpoint};
+//!
+//! let weights = Run::weights(Path::new("runs/default-1"))?;
+//! let network = Checkpoint::load(&weights)?.network(Device::Cpu)?;
+//! let images = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu)); // normalised
+//! let logits = network.forward(&images, false)?; // f32 [1, classes]
+//! # Ok::<(), tinyres_torch::Error>(())
+//! ```
+//!
 //! The rooms, each of which imports only those before it:
 //!
 //! | room | what it holds |
