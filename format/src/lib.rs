@@ -34,7 +34,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Two levels of trust
+//! # How much is checked
 //!
 //! Opening a shard costs microseconds, so that sets of thousands of shards open at once. A
 //! [`RawShard`] has only its header page checked. That is enough to compare the shard with the

@@ -1,6 +1,6 @@
 //! Random batches from tinyres shards: a set's splits as mapped lists of images, the order of an epoch,
-//! and threads that gather its batches ahead. Depends on the shard format alone: no decoder, no torch,
-//! no C compiler.
+//! and threads that gather its batches ahead. Needs no decoder, no torch and no C compiler. An image is named
+//! by its number in the split, from 0.
 //!
 //! ```no_run
 //! use std::num::NonZeroUsize;
@@ -12,8 +12,8 @@
 //! // SAFETY: nobody writes to or truncates the shards while they are mapped.
 //! let data = unsafe { Dataset::open(Path::new("shards"), Split::Train, Verify::Lazy) }?;
 //! let data = Arc::new(data);
-//! let batch = NonZeroUsize::new(512).expect("not zero");
-//! let mut epoch = data.epoch(42, 0, batch)?; // seed 42, epoch 0
+//! let size = NonZeroUsize::new(512).expect("not zero");
+//! let mut epoch = data.epoch(42, 0, size)?; // seed 42, epoch 0
 //! while let Some(batch) = epoch.next_batch() {
 //!     let (images, pixels) = batch?; // pixels: u8 [n, 3, 64, 64]
 //!     println!("{} is of class {}", data.name(images[0])?, data.label(images[0])?);
@@ -26,8 +26,8 @@
 //!
 //! - [`Dataset::gather`] copies any images to memory of the caller's, [`Dataset::gather_f32`] normalises
 //!   them on the way, and [`Dataset::sequential`] gives views of the map in file order.
-//! - [`shuffled`] is the order of an epoch, [`Batches`] its cut into global batches, of which each
-//!   [`Rank`] sees its slice.
+//! - [`shuffled`] is the order of an epoch. [`Batches`] cuts it into batches; with several processes, each
+//!   [`Rank`] gets its slice of every batch.
 //! - [`Prefetch`] gathers batches ahead with any number of threads, into slots of the caller's
 //!   (pinned memory, say), from any batch of an epoch on.
 //!

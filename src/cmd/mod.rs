@@ -8,7 +8,7 @@ pub mod pack;
 pub mod sample;
 pub mod torch;
 
-/// Maps and opens the shard at `path`: the one place where `tinyres` takes the risk of a map.
+/// Maps and opens the shard at `path`: where the commands of `tinyres` take the risk of a map.
 fn map(
     path: &std::path::Path,
 ) -> tinyres_format::Result<tinyres_format::Shard<tinyres_format::Map>> {

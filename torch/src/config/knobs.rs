@@ -79,7 +79,7 @@ const REPORTS: &str = "Scoring and reports";
 
 /// Every knob, in the order of the help.
 #[rustfmt::skip]
-pub static KNOBS: [Knob; 44] = [
+pub static KNOBS: &[Knob] = &[
     knob("recipe", LENGTH, "NAME", "\"default\"", Kind::Text(recipe),
         "Named set of values, which --config and flags override: seed is the blog's run, default is ours, \
          for an hour of a CPU or 30 epochs of a GPU"),

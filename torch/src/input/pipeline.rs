@@ -20,7 +20,7 @@ pub struct Examples {
     pub images: Tensor,
     /// Labels, `i64 [B]`.
     pub labels: Tensor,
-    /// Edges of the boxes, `f32 [B, 4]`, moved with the images; `None` if the feed has no boxes. Zeros in
+    /// Edges of the boxes, `f32 [B, 4]`, as fractions of the sides, moved with the images; `None` if the feed has no boxes. Zeros in
     /// a mixed batch: two images have no one box to learn.
     pub boxes: Option<Tensor>,
     /// Weight of each image's own label in a mixed batch. The label of the image that it is mixed with has
@@ -67,7 +67,8 @@ impl Pipeline {
     }
 
     /// Steps for training on `images` of `shape` at `size` pixels: those of an epoch in its order, or
-    /// those that are left of it. All that is random follows from `config.seed` and `epoch`.
+    /// those that are left of it. All that is random follows from `config.seed`, `epoch` and the image
+    /// (flip and shift from its draws 0 to 2, erasing from those after), or the number of the batch (mixing).
     pub(crate) fn training(
         config: &Config,
         shape: Shape,

@@ -22,7 +22,7 @@
 //   level   = slope * mean - scale * dbias / N
 //
 // Tensors are channels last. A row is the channels of one pixel of one image. How rows are divided among
-// threads follows from their number and the number of threads alone, so a run can be repeated to the bit.
+// threads follows from their number and the number of threads alone, so a run can be repeated to the bit on the same processor.
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>

@@ -33,7 +33,7 @@ impl Losses {
         self.filled == self.window.numel()
     }
 
-    /// The losses since the last call. Here training waits for a GPU, and nowhere else.
+    /// The losses since the last call. Here training waits for a GPU, between the steps of an epoch nowhere else.
     pub(super) fn take(&mut self) -> Result<Vec<f64>> {
         if self.filled == 0 {
             return Ok(Vec::new());

@@ -66,11 +66,12 @@ pub fn train(
 ) -> Result<Outcome> {
     let mut trainer = Trainer::new(run, from, data, device, watch)?;
     let mut score = None;
-    while !trainer.is_over() {
+    let mut over = trainer.is_over();
+    while !over {
         if stop.load(Ordering::Relaxed) || trainer.epoch(stop)? == EpochEnd::Stopped {
             return trainer.stop();
         }
-        score = trainer.finish_epoch()?;
+        (score, over) = trainer.finish_epoch()?;
     }
     trainer.finish(score)
 }
@@ -136,6 +137,7 @@ impl<'a> Trainer<'a> {
             let progress = state.progress(setup);
             state.at.rate = setup.schedule.rate(progress, state.at.epoch);
             let size = setup.config.sizes.at(progress, setup.side);
+            // Made again when the size changes.
             let pipeline = match &pipeline {
                 Some(pipeline) if size == state.at.size => pipeline,
                 _ => {
@@ -144,8 +146,7 @@ impl<'a> Trainer<'a> {
                     pipeline.insert(setup.training(&state.at, pass.images())?)
                 }
             };
-            let step = pass.next_batch(|batch| state.step(setup, &batch, pipeline));
-            let Some(loss) = step else {
+            let Some(loss) = pass.next_batch(|batch| state.step(setup, &batch, pipeline)) else {
                 break EpochEnd::Complete;
             };
             state.at.waited = waited + pass.waited();
@@ -162,15 +163,18 @@ impl<'a> Trainer<'a> {
         Ok(end)
     }
 
-    /// Evaluates the network if that is due, reports the epoch, saves, and moves on to the next one.
-    fn finish_epoch(&mut self) -> Result<Option<Score>> {
+    /// Evaluates the network if that is due, reports the epoch, saves, and moves on to the next one. Returns
+    /// the scores, and whether the run is over: decided once, since time may end it, so that the last epoch
+    /// of a run is always evaluated.
+    fn finish_epoch(&mut self) -> Result<(Option<Score>, bool)> {
         let Self {
             setup,
             state,
             reporter,
         } = self;
         let every = setup.config.eval_every;
-        let due = (state.at.epoch + 1).is_multiple_of(every) || state.is_over(setup);
+        let over = state.is_over(setup);
+        let due = over || (state.at.epoch + 1).is_multiple_of(every);
         let score = state.averaged(|state| {
             let score = match due {
                 true => Some(state.evaluate(setup, reporter.watch)?),
@@ -186,7 +190,7 @@ impl<'a> Trainer<'a> {
             Ok(score)
         })?;
         reporter.save(setup, state)?;
-        Ok(score)
+        Ok((score, over))
     }
 
     /// Saves what a resumed run needs.

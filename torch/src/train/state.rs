@@ -120,7 +120,7 @@ impl State {
         setup.progress(&self.at)
     }
 
-    /// True if the run is at its end now.
+    /// Updates the time spent on the run. True if the run is at its end now.
     pub(super) fn is_over(&mut self, setup: &Setup) -> bool {
         self.tick();
         setup.is_over(&self.at)
