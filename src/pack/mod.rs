@@ -36,7 +36,7 @@ pub use crate::scratch::OutputError;
 pub use compress::Compression;
 use compress::Compressor;
 pub use decode::{Decoded, Decoder};
-use decode_shard::{ImageReader, ImageResult, decode_shard};
+use decode_shard::{ImageReader, decode_shard};
 pub use error::{Error, ImageError, Result};
 use existing::existing;
 pub use fingerprint::fingerprint;
@@ -226,6 +226,7 @@ struct DecodedShard<'a> {
     images: Vec<Decoded>,
     grey: u64,
     refused: Vec<Refused>,
+    sources: Sources,
 }
 
 impl Packer<'_, '_> {
@@ -260,8 +261,7 @@ impl Packer<'_, '_> {
                     refused,
                     classes: plan.source.classes.clone(),
                 };
-                let sources = Sources::of(plan.source, items);
-                if let Some(kept) = resume.finished(&file, &sources, metadata)
+                if let Some(kept) = resume.finished(&file, plan.source, items, metadata)
                     && (plan.config.skip_bad || kept.metadata().refused.is_empty())
                 {
                     done += items.len() as u64;
@@ -288,7 +288,7 @@ impl Packer<'_, '_> {
                 self.refused.extend_from_slice(&decoded.refused);
                 let (staging, compressor) = (self.staging, self.compressor);
                 finishing.start(move || {
-                    let shard = decoded.seal(metadata)?;
+                    let (shard, sources) = decoded.seal(metadata)?;
                     let entry = match compressor {
                         None => shard.publish()?,
                         Some(compressor) => {
@@ -319,6 +319,7 @@ impl Packer<'_, '_> {
         let shape = self.plan.shape;
         let mut items: Vec<&Item> = items.iter().collect();
         let mut refused = Vec::new();
+        let mut sources = None;
         loop {
             let mut writer = Writer::create(&self.staging.path(file), shape)?;
             let advance = |images| {
@@ -327,20 +328,25 @@ impl Packer<'_, '_> {
                 }
             };
             let images = decode_shard(&mut self.readers, shape, &mut writer, &items, advance)?;
-            if images.iter().all(ImageResult::is_ok) {
-                let images: Vec<Decoded> = images.into_iter().flatten().collect();
+            // Those of all items, bad ones included, so from the first time.
+            let sources =
+                sources.get_or_insert_with(|| Sources::of(images.iter().map(|image| image.stamp)));
+            if images.iter().all(|image| image.decoded.is_ok()) {
+                let images = images.into_iter().flat_map(|image| image.decoded);
+                let images: Vec<Decoded> = images.collect();
                 return Ok(Some(DecodedShard {
                     writer,
                     items,
                     grey: images.iter().filter(|image| image.grey).count() as u64,
                     images,
                     refused,
+                    sources: *sources,
                 }));
             }
             // The images after a bad one move up: decode the shard again without it.
             let mut good = Vec::new();
             for (item, image) in items.into_iter().zip(images) {
-                match image {
+                match image.decoded {
                     Ok(_) => good.push(item),
                     Err(error) => refused.push(Refused {
                         name: item.name.clone(),
@@ -363,8 +369,11 @@ fn label(item: &&Item) -> i64 {
 }
 
 impl DecodedShard<'_> {
-    /// Writes columns and metadata, which complete the file.
-    fn seal(self, metadata: impl FnOnce(u64, Vec<Refused>) -> Metadata) -> Result<Sealed> {
+    /// Writes columns and metadata, which complete the file. Returns it with the sources of the shard.
+    fn seal(
+        self,
+        metadata: impl FnOnce(u64, Vec<Refused>) -> Metadata,
+    ) -> Result<(Sealed, Sources)> {
         let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
         let columns = Columns {
             labels: self.items.iter().map(label).collect(),
@@ -372,7 +381,7 @@ impl DecodedShard<'_> {
             names: self.items.iter().map(|item| item.name.clone()).collect(),
         };
         let metadata = metadata(self.grey, self.refused);
-        Ok(self.writer.seal(&columns, &metadata)?)
+        Ok((self.writer.seal(&columns, &metadata)?, self.sources))
     }
 }
 

@@ -15,7 +15,7 @@ use super::Result;
 use super::finished::FinishedShard;
 use super::staging::Staging;
 use crate::scratch::output_error;
-use crate::source::{Item, Source};
+use crate::source::{Item, Source, Stamp};
 
 /// Suffix of a record's name, after the name of its shard.
 const RECORD: &str = ".sources";
@@ -57,17 +57,19 @@ impl Resume {
     }
 
     /// Shard `file` of a killed pack, if it is whole and packing it again would give the same bytes.
-    /// `sources` are those of its items. `expected` is the metadata for a number of grey images and the
+    /// `items` are its items in `source`. `expected` is the metadata for a number of grey images and the
     /// images left out, which are known only after decoding.
     pub fn finished(
         &self,
         file: &str,
-        sources: &Sources,
+        source: &Source,
+        items: &[Item],
         expected: impl FnOnce(u64, Vec<Refused>) -> Metadata,
     ) -> Option<FinishedShard> {
-        let sources = sources.0?;
         let name = self.name(file);
         let record = fs::read_to_string(self.inner.join(name.clone() + RECORD)).ok()?;
+        let stamps: Vec<_> = (items.par_iter().map(|item| source.stamp(item).ok())).collect();
+        let sources = Sources::of(stamps).0?;
         let shard = FinishedShard::open(&self.inner.join(name), self.zstd.is_some()).ok()?;
         let metadata = shard.metadata();
         let same = record == self.record_of(&shard.entry(String::new()), sources)
@@ -101,15 +103,16 @@ impl Resume {
 
 /// Digest of the stamps of a shard's items. `None` if one of them could not be read, or changed too
 /// recently to tell it from a later change.
+#[derive(Clone, Copy)]
 pub(super) struct Sources(Option<Digest>);
 
 impl Sources {
-    /// Takes the stamps of `items`. Do so before reading the items: a file that changes afterwards then
-    /// has another stamp.
-    pub fn of(source: &Source, items: &[Item]) -> Self {
-        let stamp = |item| source.stamp(item).ok().filter(|stamp| stamp.is_settled());
-        let bytes = |item| stamp(item).map(|stamp| stamp.to_bytes());
-        let stamps: Option<Vec<[u8; 56]>> = items.par_iter().map(bytes).collect();
+    /// Sources with these stamps, each from before its file was read: a file that changes afterwards has
+    /// another stamp.
+    pub fn of(stamps: impl IntoIterator<Item = Option<Stamp>>) -> Self {
+        let settled = |stamp: Option<Stamp>| stamp.filter(Stamp::is_settled);
+        let bytes = |stamp| settled(stamp).map(|stamp| stamp.to_bytes());
+        let stamps: Option<Vec<[u8; 56]>> = stamps.into_iter().map(bytes).collect();
         Self(stamps.map(|stamps| Digest::of(stamps.as_flattened())))
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
 use super::names::is_junk;
-use super::{MAX_FILE, ReadError};
+use super::{MAX_FILE, ReadError, Stamp};
 
 /// A tree of files in a directory.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ impl Dir {
         Ok(Some(names))
     }
 
-    /// Replaces `bytes` with the content of `file`.
-    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
+    /// Replaces `bytes` with the content of `file`. Returns its stamp from before it was read.
+    pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<Stamp, ReadError> {
         let read_error = |error| {
             if is_absent(&error) {
                 ReadError::Missing
@@ -77,14 +77,17 @@ impl Dir {
         };
         bytes.clear();
         let file = File::open(self.path(file)).map_err(read_error)?;
-        let size = file
-            .take(MAX_FILE + 1)
-            .read_to_end(bytes)
-            .map_err(read_error)? as u64;
+        let metadata = file.metadata().map_err(read_error)?;
+        // A file of known length needs no read that only finds its end. Pipes have length 0.
+        let limit = match metadata.len() {
+            0 => MAX_FILE + 1,
+            len => len.min(MAX_FILE + 1),
+        };
+        let size = file.take(limit).read_to_end(bytes).map_err(read_error)? as u64;
         if size > MAX_FILE {
             Err(ReadError::TooLarge { size })
         } else {
-            Ok(())
+            Ok(Stamp::of(&metadata))
         }
     }
 }

@@ -206,6 +206,11 @@ impl ItemReader<'_> {
         })
     }
 
+    /// Stamp of the file that held the item read last, from before it was read.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.tree.stamp_of_read(&self.buffer)
+    }
+
     /// Prepares to read `items`. Reads those that are adjacent in an archive at once.
     pub fn load(&mut self, items: &[&Item]) {
         let entries = items.iter().map(|item| item.entry);

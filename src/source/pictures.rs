@@ -45,7 +45,7 @@ fn collect(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Er
 /// # Errors
 /// The file cannot be read, or is longer than [`MAX_FILE`](super::MAX_FILE).
 pub fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<(), ReadError> {
-    Dir::new(path).read("", bytes)
+    Dir::new(path).read("", bytes).map(drop)
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub(super) struct ReadBuffer {
     read_ahead: ReadAhead,
     /// A file from a directory, or the decompressed file from a zip.
     pub(super) bytes: Vec<u8>,
+    /// Stamp of the file that was read last from a directory.
+    stamp: Option<Stamp>,
 }
 
 /// The first bytes of compressed files that are not read here, each with the program that decompresses them.
@@ -105,9 +107,16 @@ impl Tree {
         entry: usize,
         buffer: &'a mut ReadBuffer,
     ) -> Result<&'a [u8], ReadError> {
-        let ReadBuffer { read_ahead, bytes } = buffer;
+        let ReadBuffer {
+            read_ahead,
+            bytes,
+            stamp,
+        } = buffer;
         match self {
-            Self::Dir(dir) => dir.read(file, bytes).map(|()| &**bytes),
+            Self::Dir(dir) => {
+                *stamp = Some(dir.read(file, bytes)?);
+                Ok(bytes)
+            }
             Self::Zip(zip) => zip.read(entry, read_ahead, bytes),
             Self::Tar(tar) => tar.read(entry, read_ahead),
         }
@@ -119,6 +128,15 @@ impl Tree {
             Self::Dir(_) => {}
             Self::Zip(zip) => zip.load(entries, &mut buffer.read_ahead),
             Self::Tar(tar) => tar.load(entries, &mut buffer.read_ahead),
+        }
+    }
+
+    /// Stamp of the file that was last read to `buffer`, from before it was read.
+    pub fn stamp_of_read(&self, buffer: &ReadBuffer) -> Option<Stamp> {
+        match self {
+            Self::Dir(_) => buffer.stamp,
+            Self::Zip(zip) => Some(zip.stamp),
+            Self::Tar(tar) => Some(tar.stamp),
         }
     }
 
