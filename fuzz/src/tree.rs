@@ -176,7 +176,7 @@ fn opened(path: &Path) -> Option<Source> {
 }
 
 /// The source in an archive of these bytes, if it is one. The file has no name and goes with its thread.
-fn unpacked(bytes: &[u8]) -> Option<Source> {
+pub(super) fn unpacked(bytes: &[u8]) -> Option<Source> {
     thread_local!(static FILE: File = tempfile::tempfile().expect("a temporary file"));
     FILE.with(|file| {
         file.set_len(0)

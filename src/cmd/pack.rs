@@ -31,7 +31,7 @@ use crate::ui::Ui;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory, zip, tar, tar.gz or tar.zst to read
+    /// Directory, zip, tar, tar.gz, tar.zst or Parquet file to read
     source: PathBuf,
     /// Directory for the shards, created if missing
     #[arg(short, long, value_name = "DIR", default_value = "shards")]
@@ -76,6 +76,7 @@ Examples:
   tinyres pack tiny-imagenet-200.zip --zstd -o /mnt/usb/shards
   tinyres pack cifar10 --val-fraction 0.1             class folders of 32x32 PNGs
   tinyres pack imagenette2-160.tgz --size 128
+  tinyres pack hub/tiny-imagenet                      data/train-*.parquet of the Hugging Face Hub
   tinyres pack photos --size 64 --squash --skip-bad --json | jq .refused";
 
 fn fraction(text: &str) -> Result<f64, String> {

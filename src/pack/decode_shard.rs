@@ -254,7 +254,8 @@ pub(super) fn decode_shard(
 fn image_error(error: source::Error) -> Result<ImageError> {
     match error {
         source::Error::Read {
-            reason: reason @ (ReadError::Entry { .. } | ReadError::Checksum { .. }),
+            reason:
+                reason @ (ReadError::Entry { .. } | ReadError::Checksum { .. } | ReadError::Row { .. }),
             ..
         } => Ok(ImageError::Unreadable(reason.to_string())),
         error => Err(error.into()),

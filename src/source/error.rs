@@ -82,7 +82,8 @@ pub enum Error {
     #[error(
         "{}: no set of images {searched}; expected one of\n  \
          Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG\n  \
-         class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone",
+         class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone\n  \
+         Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/",
         path.display()
     )]
     NotATree {
@@ -98,6 +99,14 @@ pub enum Error {
         path: PathBuf,
         /// The folders.
         roots: Vec<String>,
+    },
+    /// A file that holds many images cannot be read, or lacks a column.
+    #[error("{}: {reason}", path.display())]
+    Table {
+        /// The path of the file.
+        path: PathBuf,
+        /// What was found and expected, and what to do.
+        reason: String,
     },
     /// The tree breaks the rules of its layout.
     #[error("{tree}: {problems}")]
@@ -145,6 +154,12 @@ pub enum ReadError {
     /// The operating system reported an error.
     #[error("{0}")]
     Io(io::Error),
+    /// A row of a file that holds many images has none, or is damaged.
+    #[error("{reason}")]
+    Row {
+        /// What was found, and what to do.
+        reason: String,
+    },
     /// The file is longer than any file of a data set.
     #[error("{size} bytes long or longer, expected at most {MAX_FILE}")]
     TooLarge {
@@ -214,6 +229,16 @@ impl fmt::Display for Location {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreeProblem {
+    /// A row of a file that holds many images has no label, or one of no class.
+    #[error("{file}: row {row}: {reason}; mend the label or remove the row")]
+    Row {
+        /// The file.
+        file: String,
+        /// The row, from 0.
+        row: usize,
+        /// What was found and expected.
+        reason: String,
+    },
     /// A file or folder that the layout requires is missing.
     #[error("{name} is missing: {why}")]
     Missing {

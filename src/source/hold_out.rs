@@ -15,7 +15,7 @@ impl Source {
     pub fn hold_out(&mut self, fraction: f64) -> Result<(), Error> {
         if self.splits.iter().any(|(split, _)| *split == Split::Val) {
             return Err(Error::HasVal {
-                tree: self.tree.display_path(""),
+                tree: self.storage.display(),
             });
         }
         // A source that opened without a problem has train images, and they come first.

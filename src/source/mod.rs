@@ -49,6 +49,19 @@
 //! - A class folder without an image, one that `train` lacks, and an image next to class folders are
 //!   errors.
 //!
+//! ## Parquet
+//!
+//! A file, or a directory with files as the Hugging Face Hub has them: `train-*.parquet`, `valid*` or
+//! `validation*`, `test*`, in the directory itself or in `data/`. Other names are ignored.
+//!
+//! - A column of encoded images (`image.bytes`, or the one that the features of `datasets` call an
+//!   `Image`), and one of integer labels (`label`, `fine_label` or another `ClassLabel`).
+//! - Labels and classes are those of the metadata's `ClassLabel`; without it, a class is called by its
+//!   number. The order is that of the file, not that of `wnids.txt`.
+//! - Items come in the order of rows. An item is called `SPLIT/ROW`, or `SPLIT/ROW/FILE` if the image has
+//!   a file name.
+//! - Train and val need a label in each row. A null label, or a negative one, is none.
+//!
 //! ## A validation split by name
 //!
 //! [`Source::hold_out`] takes a fraction of `train` for `val`. An image is taken if
@@ -80,15 +93,19 @@ mod hold_out;
 mod image_folder;
 mod index;
 mod names;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod pictures;
 mod read_ahead;
 mod spool;
 mod stamp;
+mod storage;
 mod tar;
 mod tiny_imagenet;
 mod tree;
 mod zip;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -96,8 +113,9 @@ pub use error::{Error, Location, Problems, ReadError, TreeProblem};
 use folder::Folder;
 pub use pictures::{in_folder, read};
 pub use stamp::Stamp;
+use storage::{ReadState, Storage};
 pub use tinyres_format::{Class, Split};
-use tree::{ReadBuffer, Tree};
+use tree::Tree;
 
 /// Maximum length of a file that is read from a source, text or image, in bytes: 64 MiB.
 pub const MAX_FILE: u64 = 64 << 20;
@@ -112,7 +130,7 @@ pub struct Item {
     /// The annotated box in inclusive pixels x0, y0, x1, y1: none is negative, x0 <= x1 and y0 <= y1.
     /// It may reach beyond the image; the caller that decodes the image checks that.
     pub bbox: Option<[i32; 4]>,
-    /// The index of its entry in an archive; 0 in a directory.
+    /// The index of its entry in an archive, or of its row; 0 in a directory.
     entry: usize,
 }
 
@@ -130,7 +148,7 @@ pub struct Source {
     pub classes: Vec<Class>,
     /// The splits that hold images: train first, then val and test where there are any.
     pub splits: Vec<(Split, Vec<Item>)>,
-    tree: Tree,
+    storage: Storage,
 }
 
 impl Source {
@@ -144,24 +162,17 @@ impl Source {
     /// of a tree at once.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut problems = Problems::default();
-        let mut tree = Tree::open(path, &mut problems)?;
-        let (classes, splits) = match enter(&mut tree, path) {
-            Ok(TreeLayout::TinyImageNet) => tiny_imagenet::read(&tree, &mut problems),
-            Ok(TreeLayout::ClassFolders) => image_folder::read(&tree, &mut problems),
-            // The tree may be missing only because the archive's names were refused.
-            Err(Error::NotATree { .. }) if !problems.is_empty() => Default::default(),
-            Err(error) => return Err(error),
-        };
+        let (storage, (classes, splits)) = open(path, &mut problems)?;
         if !problems.is_empty() {
             return Err(Error::Tree {
-                tree: tree.display_path(""),
+                tree: storage.display(),
                 problems,
             });
         }
         Ok(Self {
             classes,
             splits,
-            tree,
+            storage,
         })
     }
 
@@ -170,8 +181,8 @@ impl Source {
     #[must_use]
     pub fn reader(&self) -> ItemReader<'_> {
         ItemReader {
-            tree: &self.tree,
-            buffer: ReadBuffer::default(),
+            storage: &self.storage,
+            state: ReadState::default(),
         }
     }
 
@@ -180,15 +191,15 @@ impl Source {
     /// # Errors
     /// The operating system cannot read it.
     pub fn stamp(&self, item: &Item) -> io::Result<Stamp> {
-        self.tree.stamp(&item.name)
+        self.storage.stamp(item)
     }
 }
 
 /// Reads the items of a source, one after the other, and reuses its memory.
 #[derive(Debug)]
 pub struct ItemReader<'a> {
-    tree: &'a Tree,
-    buffer: ReadBuffer,
+    storage: &'a Storage,
+    state: ReadState,
 }
 
 impl ItemReader<'_> {
@@ -197,13 +208,7 @@ impl ItemReader<'_> {
     /// # Errors
     /// The file cannot be read, or is damaged. The error names it.
     pub fn read(&mut self, item: &Item) -> Result<&[u8], Error> {
-        (self
-            .tree
-            .read_entry(&item.name, item.entry, &mut self.buffer))
-        .map_err(|reason| Error::Read {
-            file: self.tree.display_path(&item.name),
-            reason,
-        })
+        self.storage.read(item, &mut self.state)
     }
 
     /// Stamp of the file that held the item read last, from before it was read.
@@ -213,9 +218,41 @@ impl ItemReader<'_> {
 
     /// Prepares to read `items`. Reads those that are adjacent in an archive at once.
     pub fn load(&mut self, items: &[&Item]) {
-        let entries = items.iter().map(|item| item.entry);
-        self.tree.load(entries, &mut self.buffer);
+        self.storage.load(items, &mut self.state);
     }
+}
+
+/// Classes, and the items of each split.
+type Listing = (Vec<Class>, Vec<(Split, Vec<Item>)>);
+
+/// Opens the source at `path` by its kind.
+fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<(Storage, Listing), Error> {
+    #[cfg(feature = "parquet")]
+    if let Some((parquet, listing)) = parquet::Parquet::open(path, problems)? {
+        return Ok((Storage::Parquet(parquet), listing));
+    }
+    let mut tree = Tree::open(path, problems)?;
+    let listing = match enter(&mut tree, path) {
+        Ok(TreeLayout::TinyImageNet) => tiny_imagenet::read(&tree, problems),
+        Ok(TreeLayout::ClassFolders) => image_folder::read(&tree, problems),
+        // The tree may be missing only because the archive's names were refused.
+        Err(Error::NotATree { .. }) if !problems.is_empty() => Default::default(),
+        Err(error) => return Err(error),
+    };
+    Ok((Storage::Tree(tree), listing))
+}
+
+/// Classes that are called by `names`. One whose name is there already gets its label, too.
+fn distinct(names: Vec<String>) -> Vec<Class> {
+    let mut seen = HashSet::new();
+    let class = |(label, name): (usize, String)| {
+        let id = match seen.insert(name.clone()) {
+            true => name.clone(),
+            false => format!("{name} ({label})"),
+        };
+        Class { id, name }
+    };
+    names.into_iter().enumerate().map(class).collect()
 }
 
 enum TreeLayout {

@@ -503,6 +503,7 @@ fn paths_that_are_no_tree() {
     PATH: no set of images in the directory or one level down; expected one of
       Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
+      Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
     ");
 
     let text = dir.path().join("notes.txt");
@@ -517,6 +518,7 @@ fn paths_that_are_no_tree() {
     PATH: no set of images anywhere in the zip; expected one of
       Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
+      Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
     ");
 
     for name in ["one", "two"] {

@@ -104,8 +104,11 @@ fn listed(source: &Source) -> Files {
         .iter()
         .flat_map(|(_, items)| items)
         .map(|item| item.name.clone());
+    let Storage::Tree(tree) = &source.storage else {
+        panic!("a directory of images is a tree");
+    };
     let file = |name: String| {
-        let bytes = fs::read(source.tree.display_path(&name)).unwrap();
+        let bytes = fs::read(tree.display_path(&name)).unwrap();
         (name, bytes)
     };
     Files(

@@ -153,7 +153,7 @@ fn a_bomb_is_stopped() {
     let source = open_zip(&bytes).unwrap();
     let mut reader = source.reader();
     assert!(reader.read(&source.splits[0].1[0]).is_err());
-    assert!(reader.buffer.bytes.capacity() < 1 << 20);
+    assert!(reader.state.buffer.bytes.capacity() < 1 << 20);
 }
 
 #[test]

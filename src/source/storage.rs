@@ -1,0 +1,73 @@
+//! Where the images of a source are kept, and how one is read: files of a tree, or rows of tables.
+
+use std::io;
+
+#[cfg(feature = "parquet")]
+use super::parquet::{Parquet, Rows};
+use super::tree::{ReadBuffer, Tree};
+use super::{Error, Item, Stamp};
+
+/// An open source of one kind.
+#[derive(Debug)]
+pub(super) enum Storage {
+    Tree(Tree),
+    #[cfg(feature = "parquet")]
+    Parquet(Parquet),
+}
+
+/// State of one thread that reads items, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct ReadState {
+    pub(super) buffer: ReadBuffer,
+    #[cfg(feature = "parquet")]
+    rows: Rows,
+}
+
+impl Storage {
+    pub fn read<'a>(&self, item: &Item, state: &'a mut ReadState) -> Result<&'a [u8], Error> {
+        let read = match self {
+            Self::Tree(tree) => tree.read_entry(&item.name, item.entry, &mut state.buffer),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(parquet) => parquet.read(item.entry, &mut state.rows),
+        };
+        read.map_err(|reason| Error::Read {
+            file: self.display_item(item),
+            reason,
+        })
+    }
+
+    /// Prepares to read `items`. Reads those that are adjacent in an archive at once.
+    pub fn load(&self, items: &[&Item], state: &mut ReadState) {
+        match self {
+            Self::Tree(tree) => tree.load(items.iter().map(|item| item.entry), &mut state.buffer),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(_) => {}
+        }
+    }
+
+    /// Stamp of the file that holds `item`.
+    pub fn stamp(&self, item: &Item) -> io::Result<Stamp> {
+        match self {
+            Self::Tree(tree) => tree.stamp(&item.name),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(parquet) => Ok(parquet.stamp(item.entry)),
+        }
+    }
+
+    /// The path of the source as messages show it.
+    pub fn display(&self) -> String {
+        match self {
+            Self::Tree(tree) => tree.display_path(""),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(parquet) => parquet.path.display().to_string(),
+        }
+    }
+
+    fn display_item(&self, item: &Item) -> String {
+        match self {
+            Self::Tree(tree) => tree.display_path(&item.name),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(parquet) => parquet.display_row(item.entry),
+        }
+    }
+}

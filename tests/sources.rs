@@ -1,0 +1,101 @@
+//! Sets that the libraries of others wrote (`tools/witness/sources.py`), packed: every pixel and label is
+//! what those libraries read from them.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{failure, tinyres};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tinyres_format::{Manifest, Shard};
+
+/// What a library read.
+#[derive(Debug, Deserialize, PartialEq)]
+struct Expected {
+    classes: Vec<String>,
+    /// Label and SHA-256 of the pixels of each image, by split.
+    splits: BTreeMap<String, Vec<(i64, String)>>,
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/sources")
+        .join(name)
+}
+
+/// Packs `source` and compares it with the golden file `expected`.
+#[track_caller]
+fn assert_equal(source: &Path, expected: &str) {
+    let text = fs::read_to_string(golden(&format!("{expected}.json"))).unwrap();
+    let expected: Expected = serde_json::from_str(&text).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let digests = [1, 3].map(|threads: usize| {
+        let out = dir.path().join(threads.to_string());
+        tinyres()
+            .arg("pack")
+            .arg(source)
+            .args([
+                "--shard-images",
+                "8",
+                "--threads",
+                &threads.to_string(),
+                "-o",
+            ])
+            .arg(&out)
+            .assert()
+            .success();
+        let manifest = Manifest::load(&out).unwrap();
+        let mut packed = Expected {
+            classes: Vec::new(),
+            splits: BTreeMap::new(),
+        };
+        let mut digests = Vec::new();
+        for entry in &manifest.splits {
+            let images = packed.splits.entry(entry.split.to_string()).or_default();
+            for shard in &entry.shards {
+                let shard = Shard::new(fs::read(out.join(&shard.file)).unwrap()).unwrap();
+                shard.verify().unwrap();
+                digests.push(shard.digest());
+                let classes = shard.metadata().classes.iter();
+                packed.classes = classes.map(|class| class.name.clone()).collect();
+                let pixels = shard.images().chunks_exact(shard.shape().image_len());
+                for (pixels, label) in pixels.zip(shard.labels()) {
+                    let digest = Sha256::digest(pixels);
+                    let hex = digest.iter().map(|byte| format!("{byte:02x}"));
+                    images.push((label.get(), hex.collect()));
+                }
+            }
+        }
+        assert_eq!(packed, expected, "{}", source.display());
+        digests
+    });
+    assert_eq!(digests[0], digests[1], "it depends on the threads");
+}
+
+#[test]
+fn parquet_as_datasets_writes_it() {
+    assert_equal(&golden("parquet"), "parquet");
+    assert_equal(&golden("parquet/data"), "parquet");
+}
+
+#[test]
+fn parquet_in_every_form_of_pages() {
+    for file in fs::read_dir(golden("parquet-forms")).unwrap() {
+        assert_equal(&file.unwrap().path(), "parquet-forms");
+    }
+}
+
+#[test]
+fn a_parquet_file_cut_anywhere_is_an_error() {
+    let whole = fs::read(golden("parquet-forms/train-snappy.parquet")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("train.parquet");
+    for len in (8..whole.len()).step_by(1999) {
+        fs::write(&path, &whole[..len]).unwrap();
+        let error = failure(tinyres().arg("pack").arg(&path), 1);
+        assert!(error.contains("not a whole Parquet file"), "{error}");
+    }
+}

@@ -1,0 +1,238 @@
+"""Writes small data sets as the libraries of others write them, and what those libraries read back.
+
+    python tools/witness/sources.py tests/golden/sources
+
+For each set there is NAME.json: the classes, and per split the label and the SHA-256 of the pixels (RGB,
+planar, u8) of each image, by the library's own decoding. `tests/sources.rs` packs each set and compares.
+"""
+
+import hashlib
+import io
+import json
+import pathlib
+import pickle
+import shutil
+import struct
+import sys
+import tarfile
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import webdataset
+from PIL import Image
+
+SIDE = 16
+CLASSES = ["zebra", "ant", "owl"]  # in no order that sorting gives
+
+
+def pixels(seed: int, grey: bool = False) -> np.ndarray:
+    """A smooth picture of SIDE x SIDE that no other seed gives."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (4, 4) if grey else (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def encoded(seed: int, kind: str = "JPEG", grey: bool = False) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels(seed, grey)).save(file, kind, quality=90)
+    return file.getvalue()
+
+
+def digest(image) -> str:
+    """SHA-256 of `[3, H, W]`."""
+    if not isinstance(image, np.ndarray):
+        image = np.asarray(image.convert("RGB"))
+    if image.ndim == 2:
+        image = np.stack([image] * 3, axis=-1)
+    return hashlib.sha256(np.ascontiguousarray(image.transpose(2, 0, 1)).tobytes()).hexdigest()
+
+
+def expect(out: pathlib.Path, name: str, classes: list[str], splits: dict[str, list]) -> None:
+    text = json.dumps({"classes": classes, "splits": splits}, indent=0)
+    (out / f"{name}.json").write_text(text + "\n")
+
+
+def parquet(out: pathlib.Path) -> None:
+    """As `datasets` pushes a set to the Hub, and the same rewritten by pyarrow in other forms."""
+    root = out / "parquet" / "data"
+    root.mkdir(parents=True)
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASSES)}
+    )
+    expected = {}
+    for split, hub, first, count in [("train", "train", 0, 23), ("val", "valid", 100, 7), ("test", "test", 200, 5)]:
+        rows = {"image": [], "label": []}
+        for at in range(count):
+            kind, grey = ("PNG", False) if at % 5 == 1 else ("JPEG", at % 7 == 3)
+            path = None if at % 3 else f"{CLASSES[at % 3]}_{at}.{kind}"
+            rows["image"].append({"bytes": encoded(first + at, kind, grey), "path": path})
+            rows["label"].append(-1 if split == "test" else (at * 2) % 3)
+        set_ = datasets.Dataset.from_dict(rows, features=features)
+        shards = 2 if split == "train" else 1
+        for shard in range(shards):
+            name = f"{hub}-{shard:05}-of-{shards:05}.parquet"
+            set_.shard(shards, shard, contiguous=True).to_parquet(root / name, batch_size=5)
+        # What the library reads back from its files.
+        again = datasets.load_dataset("parquet", data_files=sorted(map(str, root.glob(f"{hub}-*"))), split="train")
+        assert len(again) == count
+        expected[split] = [[row["label"], digest(row["image"])] for row in again]
+    expect(out, "parquet", CLASSES, expected)
+    whole = pq.read_table(root / "train-00000-of-00002.parquet")
+    forms = out / "parquet-forms"
+    forms.mkdir()
+    for name, options in {
+        "train-snappy": {"compression": "snappy", "row_group_size": 4},
+        "train-zstd-v2": {"compression": "zstd", "data_page_version": "2.0", "data_page_size": 2000},
+        "train-gzip": {"compression": "gzip", "use_dictionary": False, "data_page_size": 2000},
+        "train-lz4": {"compression": "lz4"},
+        "train-plain-delta": {"compression": "none", "use_dictionary": False, "data_page_size": 1000,
+                              "column_encoding": {"image.bytes": "DELTA_LENGTH_BYTE_ARRAY"}},
+    }.items():
+        pq.write_table(whole, forms / f"{name}.parquet", **options)
+    expect(out, "parquet-forms", CLASSES, {"train": expected["train"][:len(whole)]})
+
+
+def cifar(out: pathlib.Path) -> None:
+    """CIFAR-10 and CIFAR-100 in their published forms, of few images each. The size of an image is part of
+    the format: 32 x 32. The Python form was pickled by Python 2, whose `str` holds the bytes of pixels."""
+    def picture(seed: int) -> np.ndarray:
+        coarse = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), dtype=np.uint8)
+        return np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.NEAREST))
+
+    def row(image: np.ndarray) -> np.ndarray:
+        return image.transpose(2, 0, 1).reshape(-1)
+
+    def python2(value) -> bytes:
+        """Protocol 2 as Python 2 wrote it: `str` as BINSTRING, arrays by _reconstruct and a `str`."""
+        def put(value) -> bytes:
+            if isinstance(value, bytes):
+                head = b"U" + bytes([len(value)]) if len(value) < 256 else b"T" + struct.pack("<I", len(value))
+                return head + value
+            if isinstance(value, int):
+                return b"K" + bytes([value]) if 0 <= value < 256 else b"J" + struct.pack("<i", value)
+            if isinstance(value, list):
+                return b"](" + b"".join(map(put, value)) + b"e"
+            if isinstance(value, dict):
+                return b"}(" + b"".join(put(key) + put(item) for key, item in value.items()) + b"u"
+            assert value.dtype == np.uint8 and value.ndim == 2
+            shape = put(value.shape[0]) + put(value.shape[1]) + b"\x86"
+            dtype = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+            return (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR(K\x01"
+                    + shape + dtype + b"\x89" + put(value.tobytes()) + b"tb")
+        return b"\x80\x02" + put(value) + b"."
+
+    def write_tar(path: pathlib.Path, files: dict[str, bytes]) -> None:
+        with tarfile.open(path, "w:gz") as tar:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    python, binary = {}, {}
+    expected = {"train": [], "test": []}
+    for at, batch in enumerate(["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]):
+        images = [picture(10 * at + n) for n in range(3)]
+        labels = [(3 * at + n) % 10 for n in range(3)]
+        python[f"cifar-10-batches-py/{batch}"] = python2({
+            b"batch_label": b"training batch", b"labels": labels, b"data": np.stack([row(i) for i in images]),
+            b"filenames": [b"image_%d_%d.png" % (at, n) for n in range(3)]})
+        binary[f"cifar-10-batches-bin/{batch}.bin"] = b"".join(
+            bytes([label]) + row(image).tobytes() for label, image in zip(labels, images))
+        # As torchvision's CIFAR10 reads a batch.
+        loaded = pickle.loads(python[f"cifar-10-batches-py/{batch}"], encoding="latin1")
+        again = np.vstack([loaded["data"]]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        expected["test" if batch == "test_batch" else "train"] += [
+            [label, digest(image)] for label, image in zip(loaded["labels"], again)]
+    python["cifar-10-batches-py/batches.meta"] = python2(
+        {b"num_cases_per_batch": 3, b"label_names": [n.encode() for n in names], b"num_vis": 3072})
+    binary["cifar-10-batches-bin/batches.meta.txt"] = "\n".join(names + [""]).encode()
+    write_tar(out / "cifar-10-python.tar.gz", python)
+    write_tar(out / "cifar-10-binary.tar.gz", binary)
+    expect(out, "cifar-10", names, expected)
+
+    fine, coarse = [f"fine_{n}" for n in range(100)], [f"coarse_{n}" for n in range(20)]
+    python, binary = {}, {}
+    expected = {}
+    for split in ["train", "test"]:
+        images = [picture(1000 + len(python) * 10 + n) for n in range(3)]
+        labels = [99, 0, 42]
+        python[f"cifar-100-python/{split}"] = python2({
+            b"filenames": [b"f_%d.png" % n for n in range(3)], b"batch_label": b"training batch 1 of 1",
+            b"fine_labels": labels, b"coarse_labels": [1, 2, 3], b"data": np.stack([row(i) for i in images])})
+        binary[f"cifar-100-binary/{split}.bin"] = b"".join(
+            bytes([at, label]) + row(image).tobytes() for at, (label, image) in enumerate(zip(labels, images)))
+        loaded = pickle.loads(python[f"cifar-100-python/{split}"], encoding="latin1")
+        again = loaded["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        expected[split] = [[label, digest(image)] for label, image in zip(loaded["fine_labels"], again)]
+    python["cifar-100-python/meta"] = python2(
+        {b"fine_label_names": [n.encode() for n in fine], b"coarse_label_names": [n.encode() for n in coarse]})
+    binary["cifar-100-binary/fine_label_names.txt"] = "\n".join(fine + [""]).encode()
+    binary["cifar-100-binary/coarse_label_names.txt"] = "\n".join(coarse + [""]).encode()
+    write_tar(out / "cifar-100-python.tar.gz", python)
+    write_tar(out / "cifar-100-binary.tar.gz", binary)
+    expect(out, "cifar-100", fine, expected)
+
+
+def npz(out: pathlib.Path) -> None:
+    """As MedMNIST publishes its sets, in grey and in colour, and a batch of Downsampled ImageNet."""
+    for name, grey in [("medmnist-grey", True), ("medmnist-colour", False)]:
+        arrays, expected = {}, {}
+        for at, (split, ours, count) in enumerate([("train", "train", 9), ("val", "val", 4), ("test", "test", 5)]):
+            images = np.stack([pixels(500 + 20 * at + n, grey) for n in range(count)])
+            arrays[f"{split}_images"] = images
+            arrays[f"{split}_labels"] = np.arange(count, dtype=np.uint8).reshape(-1, 1) % 3
+        np.savez_compressed(out / f"{name}.npz", **arrays)
+        # As medmnist.dataset.MedMNIST reads them: `imgs[index]`, `labels[index]`, Image.fromarray.
+        loaded = np.load(out / f"{name}.npz", mmap_mode="r")
+        for split in ["train", "val", "test"]:
+            expected[split] = [
+                [int(label[0]), digest(Image.fromarray(image).convert("RGB"))]
+                for image, label in zip(loaded[f"{split}_images"], loaded[f"{split}_labels"])]
+        expect(out, name, ["0", "1", "2"], expected)
+    root = out / "downsampled-imagenet"
+    root.mkdir()
+    expected = {}
+    for name, ours, count in [("train_data_batch_1", "train", 6), ("train_data_batch_2", "train", 3), ("val_data", "val", 4)]:
+        images = np.stack([pixels(700 + 10 * count + n).transpose(2, 0, 1).reshape(-1) for n in range(count)])
+        labels = np.arange(count, dtype=np.int64) % 3 + 1
+        np.savez(root / f"{name}.npz", data=images, labels=labels, mean=images.mean(axis=0))
+        loaded = np.load(root / f"{name}.npz")
+        again = loaded["data"].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+        expected.setdefault(ours, []).extend(
+            [int(label) - 1, digest(image)] for image, label in zip(again, loaded["labels"]))
+    expect(out, "downsampled-imagenet", ["1", "2", "3"], expected)
+
+
+def shards(out: pathlib.Path) -> None:
+    """As webdataset's TarWriter writes shards."""
+    root = out / "webdataset"
+    root.mkdir()
+    expected = {}
+    for split, name, count in [("train", "train-{:06}.tar", 2), ("val", "val-{:06}.tar", 1)]:
+        for shard in range(count):
+            path = root / name.format(shard)
+            with webdataset.TarWriter(str(path), encoder=False) as writer:
+                for n in range(4):
+                    at = 10 * shard + n + (800 if split == "train" else 900)
+                    kind = "png" if n == 2 else "jpg"
+                    writer.write({"__key__": f"{shard}/sample_{at}", kind: encoded(at, "PNG" if n == 2 else "JPEG"),
+                                  "cls": str(at % 3).encode(), "json": json.dumps({"at": at}).encode()})
+            for sample in webdataset.WebDataset(str(path), shardshuffle=False).decode("pil"):
+                image = sample.get("jpg") or sample["png"]
+                expected.setdefault(split, []).append([sample["cls"], digest(image)])
+    expect(out, "webdataset", ["0", "1", "2"], expected)
+
+
+def main() -> None:
+    out = pathlib.Path(sys.argv[1])
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for write in [parquet, cifar, npz, shards]:
+        write(out)
+    print({name.__name__: name.__version__ for name in [datasets, np, webdataset]})
+
+
+if __name__ == "__main__":
+    main()
