@@ -50,6 +50,7 @@ targets!(
     zip 10_000,
     tar 10_000,
     parquet 10_000,
+    pickle 5_000,
     order 5_000
 );
 

@@ -89,6 +89,26 @@ fn parquet_in_every_form_of_pages() {
 }
 
 #[test]
+fn cifar_in_each_published_form() {
+    for set in ["cifar-10", "cifar-100"] {
+        for form in ["python", "binary"] {
+            let archive = golden(&format!("{set}-{form}.tar.gz"));
+            assert_equal(&archive, set);
+            let dir = tempfile::tempdir().unwrap();
+            let tar = std::process::Command::new("tar")
+                .arg("-xzf")
+                .arg(&archive)
+                .arg("-C")
+                .arg(dir.path())
+                .status()
+                .expect("tar, as any Linux has it");
+            assert!(tar.success());
+            assert_equal(dir.path(), set);
+        }
+    }
+}
+
+#[test]
 fn a_parquet_file_cut_anywhere_is_an_error() {
     let whole = fs::read(golden("parquet-forms/train-snappy.parquet")).unwrap();
     let dir = tempfile::tempdir().unwrap();

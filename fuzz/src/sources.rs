@@ -1,6 +1,11 @@
 //! Files that hold many images, fed anything: every image that opening finds is read.
 
-use super::tree::unpacked;
+use std::fs;
+
+use tempfile::TempDir;
+use tinyres::source::Source;
+
+use super::tree::{opened, unpacked};
 
 /// Any bytes as a Parquet file.
 pub fn parquet(data: &[u8]) -> bool {
@@ -8,10 +13,37 @@ pub fn parquet(data: &[u8]) -> bool {
     read_all(&whole)
 }
 
+/// Any bytes as the pickled train batch of CIFAR-100.
+pub fn pickle(data: &[u8]) -> bool {
+    thread_local!(static SET: TempDir = cifar());
+    SET.with(|set| {
+        fs::write(set.path().join("train"), data).expect("room for it");
+        opened(set.path()).is_some_and(|source| read_images(&source))
+    })
+}
+
+/// A directory of CIFAR-100 without its train batch.
+fn cifar() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory of its own");
+    let mut names = b"\x80\x02}U\x10fine_label_names](".to_vec();
+    for class in 0..100 {
+        names.extend(format!("U\x02{class:02}").bytes());
+    }
+    names.extend(b"es.");
+    fs::write(dir.path().join("meta"), names).expect("room for it");
+    fs::write(
+        dir.path().join("test"),
+        include_bytes!("../seeds/pickle/whole"),
+    )
+    .expect("room for it");
+    dir
+}
+
 fn read_all(data: &[u8]) -> bool {
-    let Some(source) = unpacked(data) else {
-        return false;
-    };
+    unpacked(data).is_some_and(|source| read_images(&source))
+}
+
+fn read_images(source: &Source) -> bool {
     let mut reader = source.reader();
     for (_, items) in &source.splits {
         for item in items {

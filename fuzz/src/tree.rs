@@ -169,7 +169,7 @@ fn compare(source: &Source, twins: &[(String, Vec<u8>)]) {
 }
 
 /// The source at this path, if it is one.
-fn opened(path: &Path) -> Option<Source> {
+pub(super) fn opened(path: &Path) -> Option<Source> {
     Source::open(path)
         .map_err(|error| assert!(!error.to_string().is_empty()))
         .ok()

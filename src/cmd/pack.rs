@@ -74,7 +74,7 @@ const EXAMPLES: &str = "\
 Examples:
   tinyres pack tiny-imagenet-200.zip -o /data/shards --threads 4
   tinyres pack tiny-imagenet-200.zip --zstd -o /mnt/usb/shards
-  tinyres pack cifar10 --val-fraction 0.1             class folders of 32x32 PNGs
+  tinyres pack cifar-10-python.tar.gz --val-fraction 0.1
   tinyres pack imagenette2-160.tgz --size 128
   tinyres pack hub/tiny-imagenet                      data/train-*.parquet of the Hugging Face Hub
   tinyres pack photos --size 64 --squash --skip-bad --json | jq .refused";

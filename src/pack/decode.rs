@@ -7,6 +7,7 @@ use turbojpeg::{Decompressor, Image, PixelFormat};
 use super::jpeg::JpegHeader;
 use super::limits::check_size;
 use super::orientation::Orientation;
+use super::pam::Pam;
 use super::png::Png;
 use super::{ImageError, Resize};
 
@@ -74,6 +75,12 @@ impl Decoder {
                 let orientation = orientation.unwrap_or(Orientation::UPRIGHT);
                 (&*rgbx, header.size, header.components == 1, orientation)
             }
+            Kind::Pam => {
+                let pam = Pam::open(bytes)?;
+                check(pam.size, bbox, shape, self.resize)?;
+                pam.decode(&mut self.pixels)?;
+                (&self.pixels[..], pam.size, pam.grey, Orientation::UPRIGHT)
+            }
             Kind::Png => {
                 let png = Png::open(bytes)?;
                 let (size, grey) = (png.size(), png.is_grey());
@@ -92,6 +99,7 @@ impl Decoder {
         let size = match kind(bytes)? {
             Kind::Jpeg => jpeg(bytes)?.1.size,
             Kind::Png => Png::open(bytes)?.size(),
+            Kind::Pam => Pam::open(bytes)?.size,
         };
         check_size(size, self.resize)?;
         Ok(size)
@@ -143,6 +151,7 @@ impl Canvas {
 enum Kind {
     Jpeg,
     Png,
+    Pam,
 }
 
 /// Tells the format of a file by its first bytes. Its name does not count.
@@ -150,6 +159,7 @@ fn kind(bytes: &[u8]) -> Result<Kind, ImageError> {
     let found = match bytes {
         [0xff, 0xd8, 0xff, ..] => return Ok(Kind::Jpeg),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => return Ok(Kind::Png),
+        [b'P', b'7', b'\n', ..] => return Ok(Kind::Pam),
         [] => "an empty file",
         [b'G', b'I', b'F', b'8', ..] => "a GIF image",
         [

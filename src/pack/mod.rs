@@ -11,6 +11,7 @@ mod finished;
 mod jpeg;
 mod limits;
 mod orientation;
+mod pam;
 mod png;
 mod report;
 mod resize;

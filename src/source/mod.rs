@@ -62,6 +62,12 @@
 //!   a file name.
 //! - Train and val need a label in each row. A null label, or a negative one, is none.
 //!
+//! ## CIFAR-10 and CIFAR-100
+//!
+//! The Python and the binary version, in a directory or an archive (`cifar-10-python.tar.gz`): `train` are
+//! all training batches in order, `test` is the test batch. CIFAR-100 has its fine labels. Pickles are
+//! read as data: nothing in them is imported or called. An item is called `SPLIT/NUMBER`.
+//!
 //! ## A validation split by name
 //!
 //! [`Source::hold_out`] takes a fraction of `train` for `val`. An image is taken if
@@ -86,6 +92,7 @@
 //!   people spread a data set over disks; in an archive links are an error, as are two entries of
 //!   one name, names that lead outside, encrypted entries and sparse ones.
 
+mod cifar;
 mod dir;
 mod error;
 mod folder;
@@ -95,7 +102,9 @@ mod index;
 mod names;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod pickle;
 mod pictures;
+mod raw;
 mod read_ahead;
 mod spool;
 mod stamp;
@@ -213,7 +222,7 @@ impl ItemReader<'_> {
 
     /// Stamp of the file that held the item read last, from before it was read.
     pub(crate) fn stamp(&self) -> Option<Stamp> {
-        self.tree.stamp_of_read(&self.buffer)
+        self.storage.stamp_of_read(&self.state)
     }
 
     /// Prepares to read `items`. Reads those that are adjacent in an archive at once.
@@ -232,6 +241,9 @@ fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<(Storage, L
         return Ok((Storage::Parquet(parquet), listing));
     }
     let mut tree = Tree::open(path, problems)?;
+    if let Some((raw, listing)) = cifar::open(&mut tree, path, problems)? {
+        return Ok((Storage::Raw(raw), listing));
+    }
     let listing = match enter(&mut tree, path) {
         Ok(TreeLayout::TinyImageNet) => tiny_imagenet::read(&tree, problems),
         Ok(TreeLayout::ClassFolders) => image_folder::read(&tree, problems),

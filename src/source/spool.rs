@@ -92,6 +92,13 @@ pub(super) fn spool(
     }
 }
 
+/// A temporary file with these bytes.
+pub(super) fn temporary(bytes: &[u8]) -> io::Result<File> {
+    let mut file = tempfile::tempfile_in(folder())?;
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
 fn folder() -> PathBuf {
     let large = PathBuf::from("/var/tmp");
     match env::var_os("TMPDIR") {

@@ -4,6 +4,7 @@ use std::io;
 
 #[cfg(feature = "parquet")]
 use super::parquet::{Parquet, Rows};
+use super::raw::{Raw, RawBuffer};
 use super::tree::{ReadBuffer, Tree};
 use super::{Error, Item, Stamp};
 
@@ -13,6 +14,7 @@ pub(super) enum Storage {
     Tree(Tree),
     #[cfg(feature = "parquet")]
     Parquet(Parquet),
+    Raw(Raw),
 }
 
 /// State of one thread that reads items, one after the other.
@@ -21,6 +23,9 @@ pub(super) struct ReadState {
     pub(super) buffer: ReadBuffer,
     #[cfg(feature = "parquet")]
     rows: Rows,
+    raw: RawBuffer,
+    /// Stamp of the file that the last row came from.
+    stamp: Option<Stamp>,
 }
 
 impl Storage {
@@ -28,7 +33,14 @@ impl Storage {
         let read = match self {
             Self::Tree(tree) => tree.read_entry(&item.name, item.entry, &mut state.buffer),
             #[cfg(feature = "parquet")]
-            Self::Parquet(parquet) => parquet.read(item.entry, &mut state.rows),
+            Self::Parquet(parquet) => {
+                state.stamp = Some(parquet.stamp(item.entry));
+                parquet.read(item.entry, &mut state.rows)
+            }
+            Self::Raw(raw) => {
+                state.stamp = Some(raw.stamp(item.entry));
+                raw.read(item.entry, &mut state.raw)
+            }
         };
         read.map_err(|reason| Error::Read {
             file: self.display_item(item),
@@ -42,6 +54,17 @@ impl Storage {
             Self::Tree(tree) => tree.load(items.iter().map(|item| item.entry), &mut state.buffer),
             #[cfg(feature = "parquet")]
             Self::Parquet(_) => {}
+            Self::Raw(_) => {}
+        }
+    }
+
+    /// Stamp of the file that held the item read last, from before it was read.
+    pub fn stamp_of_read(&self, state: &ReadState) -> Option<Stamp> {
+        match self {
+            Self::Tree(tree) => tree.stamp_of_read(&state.buffer),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(_) => state.stamp,
+            Self::Raw(_) => state.stamp,
         }
     }
 
@@ -51,6 +74,7 @@ impl Storage {
             Self::Tree(tree) => tree.stamp(&item.name),
             #[cfg(feature = "parquet")]
             Self::Parquet(parquet) => Ok(parquet.stamp(item.entry)),
+            Self::Raw(raw) => Ok(raw.stamp(item.entry)),
         }
     }
 
@@ -60,6 +84,7 @@ impl Storage {
             Self::Tree(tree) => tree.display_path(""),
             #[cfg(feature = "parquet")]
             Self::Parquet(parquet) => parquet.path.display().to_string(),
+            Self::Raw(raw) => raw.path.display().to_string(),
         }
     }
 
@@ -68,6 +93,7 @@ impl Storage {
             Self::Tree(tree) => tree.display_path(&item.name),
             #[cfg(feature = "parquet")]
             Self::Parquet(parquet) => parquet.display_row(item.entry),
+            Self::Raw(raw) => raw.display_row(item.entry),
         }
     }
 }

@@ -139,6 +139,19 @@ impl Tar {
         read_ahead.load_all(&self.file, entries.map(TarEntry::extent));
     }
 
+    /// The open tar and the place in it of the file with this entry, of any length.
+    pub fn extent(&self, entry: usize) -> Result<(File, Range<u64>), ReadError> {
+        let entry = self.index.get(entry).ok_or(ReadError::Missing)?;
+        match entry.kind {
+            TarEntryKind::Link => Err(ReadError::Link),
+            TarEntryKind::Sparse => Err(ReadError::Sparse),
+            TarEntryKind::File | TarEntryKind::Folder => {
+                let file = self.file.try_clone().map_err(ReadError::Io)?;
+                Ok((file, entry.extent()))
+            }
+        }
+    }
+
     /// The entry with this index, if its file can be read and is at most [`MAX_FILE`] long.
     pub fn readable_entry(&self, entry: usize) -> Result<&TarEntry, ReadError> {
         let entry = self.index.get(entry).ok_or(ReadError::Missing)?;

@@ -3,12 +3,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::Path;
 
 use super::dir::Dir;
 use super::folder::{Folder, join};
 use super::read_ahead::ReadAhead;
-use super::spool::Compression;
+use super::spool::{self, Compression};
 use super::tar::Tar;
 use super::zip::Zip;
 use super::{Error, Problems, ReadError, Stamp, TreeProblem};
@@ -119,6 +120,27 @@ impl Tree {
             }
             Self::Zip(zip) => zip.read(entry, read_ahead, bytes),
             Self::Tar(tar) => tar.read(entry, read_ahead),
+        }
+    }
+
+    /// An open file and the place in it of the content of `file`, which may have any length in a
+    /// directory or tar. From a zip it goes to a temporary file.
+    pub fn extent(&self, file: &str) -> Result<(File, Range<u64>), ReadError> {
+        match self {
+            Self::Dir(dir) => {
+                let file = File::open(dir.path(file)).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => ReadError::Missing,
+                    _ => ReadError::Io(error),
+                })?;
+                let len = file.metadata().map_err(ReadError::Io)?.len();
+                Ok((file, 0..len))
+            }
+            Self::Zip(_) => {
+                let bytes = self.read(file)?;
+                let file = spool::temporary(&bytes).map_err(ReadError::Io)?;
+                Ok((file, 0..bytes.len() as u64))
+            }
+            Self::Tar(tar) => tar.extent(tar.index.find(file).ok_or(ReadError::Missing)?),
         }
     }
 

@@ -504,6 +504,7 @@ fn paths_that_are_no_tree() {
       Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
+      CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
     ");
 
     let text = dir.path().join("notes.txt");
@@ -519,6 +520,7 @@ fn paths_that_are_no_tree() {
       Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
+      CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
     ");
 
     for name in ["one", "two"] {
