@@ -49,7 +49,7 @@ targets!(
     transport 10_000,
     zip 10_000,
     tar 10_000,
-    parquet 10_000,
+    parquet 3_000,
     pickle 5_000,
     order 5_000
 );

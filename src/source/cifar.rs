@@ -222,7 +222,7 @@ fn binary(file: &File, range: Range<u64>, before: u64) -> Result<Batch, String> 
 
     let stride = before + LAYOUT.len() as u64;
     let len = range.end - range.start;
-    if len % stride != 0 {
+    if !len.is_multiple_of(stride) {
         return Err(format!("{len} bytes long, expected a multiple of {stride}"));
     }
     let mut labels = Vec::new();

@@ -9,7 +9,7 @@ use ::parquet::file::metadata::ParquetMetaData;
 use serde::Deserialize;
 
 use super::Table;
-use super::rows::page_reader;
+use super::rows::{guarded, page_reader};
 
 /// Maximum number of classes without names: a forged label must not fill the memory.
 pub(super) const MAX_UNNAMED: u32 = 1 << 16;
@@ -217,9 +217,10 @@ fn values<T: DataType, V>(
         while read < rows {
             values.clear();
             levels.clear();
-            let (records, ..) = reader
-                .read_records(BATCH.min(rows - read), Some(&mut levels), None, &mut values)
-                .map_err(|reason| damaged(reason.to_string()))?;
+            let most = BATCH.min(rows - read);
+            let (reader, levels, values) = (&mut reader, &mut levels, &mut values);
+            let (records, ..) = guarded(|| reader.read_records(most, Some(levels), None, values))
+                .map_err(damaged)?;
             if records == 0 {
                 return Err(damaged(format!("{read} rows, expected {rows}")));
             }

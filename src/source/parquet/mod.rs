@@ -98,7 +98,7 @@ impl Table {
         let file_metadata = file.metadata().map_err(open)?;
         let stamp = Stamp::of(&file_metadata);
         let bytes = Arc::new(Bytes::new(file, file_metadata.len()));
-        let metadata = ParquetMetaDataReader::new().parse_and_finish(&*bytes);
+        let metadata = rows::guarded(|| ParquetMetaDataReader::new().parse_and_finish(&*bytes));
         let metadata = metadata.map_err(|reason| {
             damaged(format!(
                 "not a whole Parquet file ({reason}); copy or download it again"

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ::parquet::column::page::PageReader;
@@ -80,19 +81,18 @@ impl Rows {
         };
         let ahead = row - open.next;
         let skipped = if ahead > 0 {
-            open.column.skip_records(ahead)
+            guarded(|| open.column.skip_records(ahead)).map_err(damaged)?
         } else {
-            Ok(0)
+            0
         };
-        if skipped.map_err(|reason| damaged(reason.to_string()))? != ahead {
+        if skipped != ahead {
             return Err(damaged("it has fewer rows than it states".to_owned()));
         }
         self.values.clear();
         self.levels.clear();
-        let (records, ..) = open
-            .column
-            .read_records(1, Some(&mut self.levels), None, &mut self.values)
-            .map_err(|reason| damaged(reason.to_string()))?;
+        let (column, levels, values) = (&mut open.column, &mut self.levels, &mut self.values);
+        let (records, ..) =
+            guarded(|| column.read_records(1, Some(levels), None, values)).map_err(damaged)?;
         if records != 1 {
             return Err(damaged("it has fewer rows than it states".to_owned()));
         }
@@ -118,8 +118,18 @@ pub(super) fn page_reader(
 ) -> Result<Box<dyn PageReader>, String> {
     let chunk = table.metadata.row_group(group).column(column);
     let rows = rows_of(&table.metadata, group);
-    let pages = SerializedPageReader::new(Arc::clone(&table.bytes), chunk, rows, None);
-    Ok(Box::new(pages.map_err(|reason| reason.to_string())?))
+    let bytes = Arc::clone(&table.bytes);
+    let pages = guarded(|| SerializedPageReader::new(bytes, chunk, rows, None))?;
+    Ok(Box::new(pages))
+}
+
+/// Runs `work` of the crate `parquet`, which panics on some damaged pages: that is an error here. Whatever
+/// `work` has changed must not be used again after an error.
+pub(super) fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(|reason| reason.to_string()),
+        Err(_) => Err("its pages are not as their headers state".to_owned()),
+    }
 }
 
 fn rows_of(metadata: &ParquetMetaData, group: usize) -> usize {
