@@ -51,6 +51,7 @@ targets!(
     tar 10_000,
     parquet 3_000,
     pickle 5_000,
+    npz 5_000,
     order 5_000
 );
 

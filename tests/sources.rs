@@ -109,6 +109,13 @@ fn cifar_in_each_published_form() {
 }
 
 #[test]
+fn npz_as_medmnist_publishes_it() {
+    for set in ["medmnist-grey", "medmnist-colour"] {
+        assert_equal(&golden(&format!("{set}.npz")), set);
+    }
+}
+
+#[test]
 fn a_parquet_file_cut_anywhere_is_an_error() {
     let whole = fs::read(golden("parquet-forms/train-snappy.parquet")).unwrap();
     let dir = tempfile::tempdir().unwrap();

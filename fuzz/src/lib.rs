@@ -14,6 +14,6 @@ mod tree;
 pub use json::{manifest, metadata};
 pub use order::order;
 pub use shard::{forged, shard};
-pub use sources::{parquet, pickle};
+pub use sources::{npz, parquet, pickle};
 pub use transport::transport;
 pub use tree::{annotations, tar, zip};

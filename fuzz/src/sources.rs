@@ -13,6 +13,11 @@ pub fn parquet(data: &[u8]) -> bool {
     read_all(&whole)
 }
 
+/// Any bytes as an `.npz` file.
+pub fn npz(data: &[u8]) -> bool {
+    read_all(data)
+}
+
 /// Any bytes as the pickled train batch of CIFAR-100.
 pub fn pickle(data: &[u8]) -> bool {
     thread_local!(static SET: TempDir = cifar());

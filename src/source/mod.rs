@@ -68,6 +68,12 @@
 //! all training batches in order, `test` is the test batch. CIFAR-100 has its fine labels. Pickles are
 //! read as data: nothing in them is imported or called. An item is called `SPLIT/NUMBER`.
 //!
+//! ## NumPy archives
+//!
+//! An `.npz` file as MedMNIST has them: `train_images` (`u8 [N, H, W]` or `[N, H, W, 3]`), `train_labels`
+//! (`[N]` or `[N, 1]`), and the same for `val` and `test`, each at most 64 MiB. Classes are called by
+//! their numbers.
+//!
 //! ## A validation split by name
 //!
 //! [`Source::hold_out`] takes a fraction of `train` for `val`. An image is taken if
@@ -100,6 +106,7 @@ mod hold_out;
 mod image_folder;
 mod index;
 mod names;
+mod npz;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod pickle;
@@ -242,6 +249,9 @@ fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<(Storage, L
     }
     let mut tree = Tree::open(path, problems)?;
     if let Some((raw, listing)) = cifar::open(&mut tree, path, problems)? {
+        return Ok((Storage::Raw(raw), listing));
+    }
+    if let Some((raw, listing)) = npz::open(&tree, path, problems)? {
         return Ok((Storage::Raw(raw), listing));
     }
     let listing = match enter(&mut tree, path) {
