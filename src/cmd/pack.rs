@@ -15,9 +15,10 @@ use crate::ui::Ui;
 ///
 /// Takes the layout of Tiny ImageNet (wnids.txt, train/WNID/images/, boxes and all) or class folders
 /// (train/CLASS/*.jpg, val/CLASS/*.jpg, or CLASS/*.jpg alone), JPEG and PNG. Archives are read
-/// without unpacking them; .tar.gz and .tar.zst go through a temporary file in TMPDIR. The shards hold
-/// every pixel as Pillow decodes it, turned upright where
-/// EXIF says so, and their bytes do not depend on the number of threads.
+/// without unpacking them; .tar.gz and .tar.zst go through a temporary file in TMPDIR. Also takes Parquet
+/// files of the Hugging Face Hub, CIFAR-10 and CIFAR-100 as published, and MedMNIST's .npz files. The
+/// shards hold every pixel as Pillow decodes it, turned upright where EXIF says so, and their bytes do not
+/// depend on the number of threads.
 ///
 /// The set appears in the output directory once all of it is written. A killed pack leaves no set;
 /// the same command resumes it and keeps every finished shard whose source files have not changed

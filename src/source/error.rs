@@ -84,7 +84,8 @@ pub enum Error {
          Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG\n  \
          class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone\n  \
          Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/\n  \
-         CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them",
+         CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them\n  \
+         NumPy           an .npz file of train_images and train_labels, as MedMNIST has them",
         path.display()
     )]
     NotATree {

@@ -505,6 +505,7 @@ fn paths_that_are_no_tree() {
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
       CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
+      NumPy           an .npz file of train_images and train_labels, as MedMNIST has them
     ");
 
     let text = dir.path().join("notes.txt");
@@ -521,6 +522,7 @@ fn paths_that_are_no_tree() {
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
       CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
+      NumPy           an .npz file of train_images and train_labels, as MedMNIST has them
     ");
 
     for name in ["one", "two"] {
