@@ -56,6 +56,13 @@ impl Tree {
                 unpack,
             });
         }
+        #[cfg(not(feature = "parquet"))]
+        if head.starts_with(b"PAR1") {
+            return Err(Error::Table {
+                path: path.to_owned(),
+                reason: "a Parquet file, and this tinyres was built without the feature `parquet`; build it with --features parquet".to_owned(),
+            });
+        }
         if let Some(compression) = Compression::of(&head) {
             return Tar::open_compressed(path, compression, problems).map(Self::Tar);
         }
