@@ -44,7 +44,7 @@ fn sample(dir: &Path) -> PathBuf {
         shard_images: 8192.try_into().expect("not zero"),
         resize: None,
         threads: 0,
-        skip_bad: false,
+        skip_bad: None,
         zstd: None,
         force: false,
     };

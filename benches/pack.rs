@@ -54,7 +54,7 @@ fn packing(criterion: &mut Criterion) {
             shard_images: 8192.try_into().expect("not zero"),
             resize: None,
             threads,
-            skip_bad: false,
+            skip_bad: None,
             zstd: None,
             force: false,
         };

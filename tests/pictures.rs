@@ -124,6 +124,9 @@ fn images_that_cannot_be_packed_are_named() {
     fs::create_dir_all(&train).unwrap();
     common::copy(&golden("refused"), &train.join("bad"));
     common::copy(&golden("exact/exif"), &train.join("good"));
+    // A class must keep an image.
+    let exif = fs::read_dir(golden("exact/exif")).unwrap().next().unwrap();
+    fs::copy(exif.unwrap().path(), train.join("bad/whole.jpg")).unwrap();
     let out = dir.path().join("shards");
     let error = failure(&mut pack(&dir.path().join("set"), &out, &[]), 1);
     assert!(
@@ -142,7 +145,7 @@ fn images_that_cannot_be_packed_are_named() {
     let found = packed(&dir.path().join("set"), &["--skip-bad"]);
     assert_eq!(
         found.len(),
-        fs::read_dir(golden("exact/exif")).unwrap().count()
+        1 + fs::read_dir(golden("exact/exif")).unwrap().count()
     );
 }
 
@@ -212,7 +215,7 @@ fn decompression_bombs_are_refused_before_allocating() {
         let bombs = error.matches("too large, at most 33554432").count();
         match flags {
             [] => assert!(
-                error.contains("long.jpg: 1x65500 pixels; images that are not"),
+                error.contains("long.jpg: 1x65500 pixels, the most frequent size"),
                 "{error}"
             ),
             _ => assert_eq!(bombs, 4, "{error}"),
@@ -329,20 +332,35 @@ fn size_of_shards_is_that_of_the_images() {
     let error = failure(&mut pack(&set, &out, &[]), 1);
     assert!(
         error.contains(
-            "train/bird/0.JPEG: 48x31 pixels, expected 32x32 as the first image has; --size"
+            "train/bird/0.JPEG: 48x31 pixels, expected 32x32 as most images have; --size"
         ),
         "{error}"
     );
     assert_eq!(packed(&set, &["--size", "32"]).len(), 121);
 
-    // A first image that is not a square is refused, too.
+    // One odd image does not decide the size, even if it is the first.
     photos(&mut photo, "train", &["aardvark"], &[(48, 31)]);
     photo.write_dir(&set);
     let error = failure(&mut pack(&set, &out, &[]), 1);
     assert!(
-        error.contains("train/aardvark/0.JPEG: 48x31 pixels; images that are not all squares of one size must be resized: --size 64"),
+        error.contains("train/aardvark/0.JPEG: 48x31 pixels, expected 32x32 as most images have"),
         "{error}"
     );
+
+    // Where most are not squares, the message counts the sizes, and its remedy works.
+    let mut wide = Tree::default();
+    let sizes = [(48, 31), (32, 32), (48, 31), (48, 31), (32, 32)];
+    photos(&mut wide, "train", &["bird", "cat"], &sizes);
+    let set = dir.path().join("wide");
+    wide.write_dir(&set);
+    let error = failure(&mut pack(&set, &out, &[]), 1);
+    assert!(
+        error.contains(
+            "48x31 pixels, the most frequent size of those looked at (6 of 48x31, 4 of 32x32)"
+        ) && error.contains("must be resized: --size 64"),
+        "{error}"
+    );
+    assert_eq!(packed(&set, &["--size", "64"]).len(), 10);
 }
 
 #[test]

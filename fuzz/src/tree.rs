@@ -117,7 +117,7 @@ fn examine(data: &[u8]) -> bool {
     let mut twins = Vec::new();
     for entry in Archive::new(data).entries().expect("at its beginning") {
         let mut entry = entry.expect("the reader that took it");
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = escaped(&entry.path_bytes());
         // What a sparse file expands to may have any length, and is not read here.
         if entry.header().entry_type() != EntryType::GNUSparse {
             let mut bytes = Vec::new();
@@ -127,6 +127,17 @@ fn examine(data: &[u8]) -> bool {
     }
     compare(&source, &twins);
     true
+}
+
+/// A name as a source shows it: with `%` and two digits for each byte that is not UTF-8.
+fn escaped(name: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in name.utf8_chunks() {
+        text.push_str(chunk.valid());
+        let digits = chunk.invalid().iter().map(|byte| format!("%{byte:02X}"));
+        text.extend(digits);
+    }
+    text
 }
 
 /// Makes good the checksum of each header, and the mark of the first, by which a tar is told.

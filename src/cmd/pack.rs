@@ -7,7 +7,7 @@ use clap::Args as _;
 use clap::error::ErrorKind;
 use tinyres_format::transport::Level;
 
-use crate::pack::{self, Config, Resize};
+use crate::pack::{self, Config, Resize, SkipBad};
 use crate::source::{self, Source};
 use crate::ui::Ui;
 
@@ -58,9 +58,12 @@ pub struct Args {
     /// Decoding threads [default: one a core]; if fewer than the cores, one more thread writes
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     threads: usize,
-    /// Leave out images that cannot be decoded, and record them, instead of failing
-    #[arg(long)]
-    skip_bad: bool,
+    /// Leave out images that cannot be decoded, and record them, instead of failing; at most half of a
+    /// split, or N% of it
+    ///
+    /// It is an error if that leaves a split without an image, or a class without one in train.
+    #[arg(long, value_name = "N%", num_args = 0..=1, require_equals = true, default_missing_value = "50%", value_parser = percent)]
+    skip_bad: Option<SkipBad>,
     /// Replace a finished set in the output directory, even by the same one
     #[arg(long)]
     force: bool,
@@ -87,6 +90,12 @@ fn fraction(text: &str) -> Result<f64, String> {
     } else {
         Err("expected more than 0 and less than 1".to_owned())
     }
+}
+
+fn percent(text: &str) -> Result<SkipBad, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse();
+    let percent = number.ok().and_then(SkipBad::percent);
+    percent.ok_or_else(|| "expected 0% to 100%".to_owned())
 }
 
 fn level(text: &str) -> Result<Level, String> {

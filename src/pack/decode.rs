@@ -181,6 +181,9 @@ fn kind(bytes: &[u8]) -> Result<Kind, ImageError> {
         [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => "a TIFF image",
         [b'P', b'1'..=b'6', b'\n' | b' ', ..] => "a PPM or PGM image",
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF, HEIF or video file",
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            "a Git LFS pointer in place of the image (git lfs pull fetches it)"
+        }
         _ => "no kind of image known here",
     };
     Err(ImageError::Kind { found })

@@ -3,6 +3,7 @@
 //! The file does not depend on the number of threads, nor on which thread decodes what. Columns,
 //! metadata and publishing are left to the caller.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +24,9 @@ use crate::source::{self, Item, ItemReader, ReadError, Source, Stamp};
 const CHUNK_BYTES: usize = 384 << 10;
 /// Maximum images in a chunk, so that small images, too, are divided evenly among threads.
 const CHUNK_IMAGES: usize = 64;
+
+/// Maximum number of images whose headers decide the size of the shards.
+const LOOKED_AT: usize = 64;
 
 /// Time between two reports of progress. Reporting every chunk would take as long as decoding one
 /// image in fifty, because each report wakes the observing thread.
@@ -52,27 +56,55 @@ impl<'a> ImageReader<'a> {
         }
     }
 
-    /// Side of the first readable image of `items`, which must be a square. 1 if none is readable:
-    /// then packing reports all of them as bad, whatever the side.
-    pub fn side<'b>(&mut self, items: impl Iterator<Item = &'b Item>) -> Result<u32> {
-        for item in items {
-            let encoded = match self.reader.read(item) {
-                Ok(encoded) => encoded,
-                Err(error) => {
-                    image_error(error)?;
-                    continue;
+    /// Side of the images, which must be squares: the most frequent size among [`LOOKED_AT`] of `items`, evenly
+    /// spaced, so that one odd image does not decide. If none of these is readable, that of the first readable
+    /// image. 1 if there is none: then packing reports all of them as bad, whatever the side.
+    pub fn side(&mut self, items: &[&Item]) -> Result<u32> {
+        // Each size with its number of images and the name of the first.
+        let mut sizes: Vec<([u32; 2], usize, &str)> = Vec::new();
+        let count = items.len().min(LOOKED_AT);
+        for at in 0..count {
+            let item = items[at * items.len() / count];
+            if let Some(size) = self.size(item)? {
+                match sizes.iter_mut().find(|(known, ..)| *known == size) {
+                    Some((_, seen, _)) => *seen += 1,
+                    None => sizes.push((size, 1, &item.name)),
                 }
-            };
-            match self.decoder.size(encoded) {
-                Ok([width, height]) if width == height => return Ok(width),
-                Ok(size) => {
-                    let image = item.name.clone();
-                    return Err(Error::NotSquare { image, size });
-                }
-                Err(_) => {}
             }
         }
-        Ok(1)
+        if sizes.is_empty() {
+            for item in items {
+                if let Some(size) = self.size(item)? {
+                    sizes.push((size, 1, &item.name));
+                    break;
+                }
+            }
+        }
+        // A stable sort: of sizes that are as frequent as each other, the first found is first.
+        sizes.sort_by_key(|&(_, seen, _)| Reverse(seen));
+        match sizes.first() {
+            None => Ok(1),
+            Some(&([width, height], ..)) if width == height => Ok(width),
+            Some(&(size, _, image)) => {
+                let seen = sizes
+                    .iter()
+                    .take(5)
+                    .map(|([width, height], seen, _)| format!("{seen} of {width}x{height}"));
+                Err(Error::NotSquare {
+                    image: image.to_owned(),
+                    size,
+                    seen: seen.collect::<Vec<_>>().join(", "),
+                })
+            }
+        }
+    }
+
+    /// Width and height of the image, if it is readable.
+    fn size(&mut self, item: &Item) -> Result<Option<[u32; 2]>> {
+        match self.reader.read(item) {
+            Ok(encoded) => Ok(self.decoder.size(encoded).ok()),
+            Err(error) => image_error(error).map(|_| None),
+        }
     }
 
     /// Decodes `items` to `pixels`, `u8 [items, 3, height, width]`.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tinyres_format::Refused;
+use tinyres_format::{Refused, Split};
 
 use super::limits::MAX_PIXELS;
 use crate::scratch::OutputError;
@@ -21,14 +21,46 @@ pub enum Error {
         /// The name of each image, and why it cannot be packed.
         images: Problems<Refused>,
     },
-    /// The first image is not a square, and images are not to be resized.
-    #[error("{image}: {}x{} pixels; images that are not all squares of one size must be resized: \
-             --size 64, say, keeps the middle square of each, and --squash all of it", size[0], size[1])]
+    /// Too many images of a split are bad to pack it without them.
+    #[error(
+        "nothing was packed: {bad} of the {all} images of {split} are bad, and {bound}% may be left out: {images}\n\
+             mend or remove them, or leave them out with --skip-bad={needed}%"
+    )]
+    ManyLeftOut {
+        /// The split.
+        split: Split,
+        /// The number of its bad images.
+        bad: usize,
+        /// The number of its images.
+        all: usize,
+        /// The bound in percent.
+        bound: f64,
+        /// The bound in percent that would suffice.
+        needed: f64,
+        /// The name of each bad image of the set, and why it cannot be packed.
+        images: Problems<Refused>,
+    },
+    /// Without the bad images, nothing would be left of a split or class.
+    #[error(
+        "nothing was packed: all images of {what} are bad: {images}\nmend them, or remove it from the source"
+    )]
+    NoneLeft {
+        /// The split or class.
+        what: String,
+        /// The name of each bad image of the set, and why it cannot be packed.
+        images: Problems<Refused>,
+    },
+    /// The most frequent size is not a square, and images are not to be resized.
+    #[error("{image}: {}x{} pixels, the most frequent size of those looked at ({}); images that are not all squares of \
+             one size must be resized: --size 64, say, keeps the middle square of each, and --squash all of it",
+             size[0], size[1], seen)]
     NotSquare {
-        /// Its name in the source.
+        /// The name in the source of an image of this size.
         image: String,
         /// Its width and height in pixels.
         size: [u32; 2],
+        /// How many images of which sizes were seen, in words.
+        seen: String,
     },
     /// The output directory holds a finished set.
     #[error("{}: holds a packed set already ({}); choose another directory, or replace it with --force", output.display(), holds)]
@@ -78,7 +110,7 @@ pub enum ImageError {
         found: &'static str,
     },
     /// The size is not that of the shards, and images are not to be resized.
-    #[error("{}x{} pixels, expected {}x{} as the first image has; --size resizes all of them", got[0], got[1], expected[0], expected[1])]
+    #[error("{}x{} pixels, expected {}x{} as most images have; --size resizes all of them", got[0], got[1], expected[0], expected[1])]
     Size {
         /// Width and height found.
         got: [u32; 2],

@@ -7,6 +7,7 @@ use std::path::Path;
 use tinyres_format::{Form, MANIFEST, Manifest};
 
 use super::finished::FinishedShard;
+use super::left_out;
 use super::{Error, Plan, Report, Result, SplitReport, creator};
 
 /// Report of the set in the output directory if it is exactly the set of `plan`; `None` without a set.
@@ -77,7 +78,7 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<Report, 
                 .map_err(|error| in_file(&path, error.to_string()))?;
             let metadata = shard.metadata();
             let left_out = metadata.refused.len();
-            if left_out > 0 && !plan.config.skip_bad {
+            if left_out > 0 && plan.config.skip_bad.is_none() {
                 return Err(format!("without {left_out} bad images of {split}"));
             }
             let written = fs::metadata(&path).map_err(|error| in_file(&path, error.to_string()))?;
@@ -94,12 +95,19 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<Report, 
         report.close(entry);
         splits.push(report);
     }
+    if let Some(bound) = plan.config.skip_bad {
+        left_out::check(plan.source, &refused, bound)
+            .map_err(|_| format!("without {} bad images", refused.len()))?;
+    }
     Ok(Report {
         output: plan.config.output.clone(),
         fingerprint,
         shape: plan.shape,
         classes: manifest.classes,
         splits,
+        layout: plan.source.layout.clone(),
+        notes: plan.notes(),
+        passed_over: plan.source.passed_over.clone(),
         refused,
         zstd: None,
         unchanged: true,

@@ -9,6 +9,7 @@ mod existing;
 mod fingerprint;
 mod finished;
 mod jpeg;
+mod left_out;
 mod limits;
 mod orientation;
 mod pam;
@@ -41,6 +42,7 @@ use decode_shard::{ImageReader, decode_shard};
 pub use error::{Error, ImageError, Result};
 use existing::existing;
 pub use fingerprint::fingerprint;
+pub use left_out::SkipBad;
 pub use limits::MAX_PIXELS;
 pub use report::{Report, SplitReport};
 pub use resize::Resize;
@@ -54,13 +56,15 @@ pub struct Config {
     pub output: PathBuf,
     /// Images in a shard; the last shard of a split may have fewer.
     pub shard_images: NonZeroU32,
-    /// Size to resize images to. Without it, all images must be squares of the size of the first.
+    /// Size to resize images to. Without it, all images must be squares of one size: the most frequent one
+    /// among some that are looked at.
     pub resize: Option<Resize>,
     /// Decoding threads; 0 for one a core. If a core is left, another thread writes decoded images. The
     /// shards do not depend on it.
     pub threads: usize,
-    /// Leave out images that cannot be decoded, and record them, instead of failing.
-    pub skip_bad: bool,
+    /// Leave out images that cannot be decoded, and record them, instead of failing. Fails if the bound is
+    /// exceeded, a split is left empty, or a class is left without a train image.
+    pub skip_bad: Option<SkipBad>,
     /// Replace a finished set in `output`.
     pub force: bool,
     /// Write the shards in their transport form, compressed at this level.
@@ -85,7 +89,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         Some(resize) => resize.side.get(),
         None => {
             let items = source.splits.iter().flat_map(|(_, items)| items);
-            readers[0].side(items)?
+            readers[0].side(&items.collect::<Vec<_>>())?
         }
     };
     let shape = Shape::rgb(side);
@@ -138,10 +142,16 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         reports.push(report);
     }
     let refused = packer.refused;
-    if !config.skip_bad && !refused.is_empty() {
-        let mut images = Problems::default();
-        refused.into_iter().for_each(|image| images.push(image));
-        return Err(Error::BadImages { images });
+    match config.skip_bad {
+        Some(bound) => left_out::check(source, &refused, bound)?,
+        None if refused.is_empty() => {}
+        None => {
+            // Names --skip-bad only where it would work.
+            left_out::check(source, &refused, SkipBad::HALF)?;
+            let mut images = Problems::default();
+            refused.into_iter().for_each(|image| images.push(image));
+            return Err(Error::BadImages { images });
+        }
     }
     let fingerprint = *plan.fingerprint;
     let mut manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
@@ -156,6 +166,9 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
             compressor.report(reports.iter().map(|split: &SplitReport| split.bytes).sum())
         }),
         splits: reports,
+        layout: source.layout.clone(),
+        notes: plan.notes(),
+        passed_over: source.passed_over.clone(),
         refused,
         unchanged: false,
         seconds: began.elapsed().as_secs_f64(),
@@ -202,6 +215,16 @@ impl Plan<'_> {
             )));
         }
         Ok(report)
+    }
+
+    /// Notes of the source, and what training will miss.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.source.notes.clone();
+        if !self.source.splits.iter().any(|it| it.0 == Split::Val) {
+            let note = "no val split, which training needs: pack again with --val-fraction 0.1 to hold out a tenth of train";
+            notes.push(note.to_owned());
+        }
+        notes
     }
 
     fn shard_images(&self) -> usize {
@@ -263,7 +286,7 @@ impl Packer<'_, '_> {
                     classes: plan.source.classes.clone(),
                 };
                 if let Some(kept) = resume.finished(&file, plan.source, items, metadata)
-                    && (plan.config.skip_bad || kept.metadata().refused.is_empty())
+                    && (plan.config.skip_bad.is_some() || kept.metadata().refused.is_empty())
                 {
                     done += items.len() as u64;
                     watch.on(&Event::Advance { done });
@@ -356,7 +379,7 @@ impl Packer<'_, '_> {
                 }
             }
             items = good;
-            if !self.plan.config.skip_bad {
+            if self.plan.config.skip_bad.is_none() {
                 self.refused.extend(refused);
                 return Ok(None);
             }

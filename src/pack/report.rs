@@ -7,6 +7,7 @@ use serde::Serialize;
 use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry};
 
 use super::Compression;
+use crate::source::PassedOver;
 use crate::text::{Bytes, Count};
 
 /// Result of a pack.
@@ -22,6 +23,12 @@ pub struct Report {
     pub classes: usize,
     /// The splits, in the order of the manifest.
     pub splits: Vec<SplitReport>,
+    /// Layout of the source, in words.
+    pub layout: String,
+    /// Sentences about decisions that a person may want to know.
+    pub notes: Vec<String>,
+    /// Files and folders of the source that are not used, by kind.
+    pub passed_over: Vec<PassedOver>,
     /// Images that were left out.
     pub refused: Vec<Refused>,
     /// Cost and gain of compression, if shards were compressed.
@@ -135,6 +142,21 @@ impl fmt::Display for Report {
         if let Some(zstd) = &self.zstd {
             writeln!(f, "{zstd}")?;
         }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        if !self.passed_over.is_empty() {
+            writeln!(f, "passed over:")?;
+        }
+        for PassedOver {
+            kind,
+            count,
+            example,
+        } in &self.passed_over
+        {
+            writeln!(f, "{:>8}  {kind}: {example}", Count(*count))?;
+        }
+        writeln!(f, "layout: {}", self.layout)?;
         let bytes = self.splits.iter().map(|split| split.bytes).sum();
         write!(
             f,

@@ -1,69 +1,109 @@
 //! A directory on disk as storage. Follows symbolic links.
 
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
-use super::folder::Folder;
-use super::names::is_junk;
+use super::folder::{Folder, join};
+use super::names::{escaped, is_junk};
 use super::{MAX_FILE, ReadError, Stamp};
 
 /// A tree of files in a directory.
 #[derive(Debug)]
 pub(super) struct Dir {
     root: PathBuf,
+    /// The paths on disk of the files and folders whose names are not UTF-8, by the path with the escaped
+    /// name. Filled when their folder is listed.
+    escaped: RwLock<HashMap<String, PathBuf>>,
 }
 
 impl Dir {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            escaped: RwLock::default(),
         }
     }
 
     pub fn enter(&mut self, folder: &str) {
         self.root = self.path(folder);
+        self.escaped = RwLock::default();
     }
 
+    /// The path on disk of `file`.
     pub fn path(&self, file: &str) -> PathBuf {
         if file.is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(file)
+            return self.root.clone();
         }
+        if file.contains('%') {
+            // The file itself, or a folder above it, may have an escaped name.
+            let known = self.escaped.read().unwrap_or_else(PoisonError::into_inner);
+            let ends = file.match_indices('/').map(|(at, _)| at);
+            let ends: Vec<usize> = ends.chain([file.len()]).collect();
+            for end in ends.into_iter().rev() {
+                if let Some(path) = known.get(&file[..end]) {
+                    return match file[end..].strip_prefix('/') {
+                        Some(rest) => path.join(rest),
+                        None => path.clone(),
+                    };
+                }
+            }
+        }
+        self.root.join(file)
     }
 
-    /// The names in `folder`, or `None` if there is no such folder.
+    /// The names in `folder`, or `None` if there is no such folder. A name that is not UTF-8 is listed with
+    /// `%E2` in place of the byte 0xe2.
     pub fn list(&self, folder: &str) -> Result<Option<Folder>, ReadError> {
-        let entries = match fs::read_dir(self.path(folder)) {
+        let path = self.path(folder);
+        let entries = match fs::read_dir(&path) {
             Err(error) if is_absent(&error) => return Ok(None),
             entries => entries.map_err(ReadError::Io)?,
         };
         let mut names = Folder::default();
+        let mut odd = Vec::new();
         for entry in entries {
             let entry = entry.map_err(ReadError::Io)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if is_junk(&name) {
-                continue;
-            }
             // The listing includes the type, so only links need a system call.
-            let mut kind = entry.file_type().map_err(ReadError::Io)?;
-            if kind.is_symlink() {
-                match fs::metadata(entry.path()) {
-                    Ok(target) => kind = target.file_type(),
-                    Err(error) if is_absent(&error) => continue,
-                    Err(error) => return Err(ReadError::Io(error)),
-                }
-            }
-            if kind.is_dir() {
-                names.folders.push(name);
-            } else if kind.is_file() {
-                names.files.push(name);
+            let kind = entry.file_type().map_err(ReadError::Io)?;
+            match entry.file_name().into_string() {
+                Ok(name) => sort_out(&mut names, name, kind, &entry.path()),
+                Err(name) => odd.push((name, kind)),
             }
         }
-        names.folders.sort_unstable();
-        names.files.sort_unstable();
+        if !odd.is_empty() {
+            odd.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            let mut taken: HashSet<String> =
+                names.files.iter().chain(&names.folders).cloned().collect();
+            let mut known = self.escaped.write().unwrap_or_else(PoisonError::into_inner);
+            for (real, kind) in odd {
+                let mut name = escape(&real);
+                // A name that looks like the escaped one keeps it.
+                while !taken.insert(name.clone()) {
+                    name.insert(0, '%');
+                }
+                let real = path.join(real);
+                known.insert(join(folder, &name), real.clone());
+                sort_out(&mut names, name, kind, &real);
+            }
+        }
+        names.sort();
         Ok(Some(names))
+    }
+
+    /// Device and inode of `folder`, by which one that links lead to again is recognized.
+    pub fn identity(&self, folder: &str) -> Option<[u64; 2]> {
+        let metadata = fs::metadata(self.path(folder)).ok()?;
+        Some([metadata.dev(), metadata.ino()])
+    }
+
+    /// True if `folder` is a symbolic link.
+    pub fn is_link(&self, folder: &str) -> bool {
+        fs::symlink_metadata(self.path(folder)).is_ok_and(|it| it.is_symlink())
     }
 
     /// Replaces `bytes` with the content of `file`. Returns its stamp from before it was read.
@@ -90,6 +130,31 @@ impl Dir {
             Ok(Stamp::of(&metadata))
         }
     }
+}
+
+/// Adds an entry of a folder to the names of its kind, which for a link is that of its target.
+fn sort_out(names: &mut Folder, name: String, kind: fs::FileType, path: &Path) {
+    if is_junk(&name) {
+        return names.hidden.push(name);
+    }
+    let kind = match kind.is_symlink() {
+        false => kind,
+        true => match fs::metadata(path) {
+            Ok(target) => target.file_type(),
+            Err(_) => return names.dead_links.push(name),
+        },
+    };
+    if kind.is_dir() {
+        names.folders.push(name);
+    } else if kind.is_file() {
+        names.files.push(name);
+    } else {
+        names.special.push(name);
+    }
+}
+
+fn escape(name: &OsStr) -> String {
+    escaped(name.as_encoded_bytes())
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -3,9 +3,13 @@
 
 use std::fmt;
 use std::io;
+use std::mem::{Discriminant, discriminant};
 use std::path::PathBuf;
 
-use super::MAX_FILE;
+use tinyres_format::Refused;
+
+use super::{MAX_FILE, Split};
+use crate::text::Count;
 
 /// Reason why a source could not be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -27,10 +31,9 @@ pub enum Error {
         /// The error of the zip reader.
         reason: ::zip::result::ZipError,
     },
-    /// The zip's end record counts fewer entries than its directory lists: entries would be lost.
+    /// The zip's end record counts other entries than its directory lists: entries would be lost.
     #[error(
-        "{}: the zip counts {counted} entries but lists more, as zips made by macOS do beyond 65,535 files; \
-         unpack it and pack the directory",
+        "{}: the zip counts {counted} entries but lists {listed}; copy or download it again, or unpack it and pack the directory",
         path.display()
     )]
     ZipCount {
@@ -38,6 +41,8 @@ pub enum Error {
         path: PathBuf,
         /// The count in the end record.
         counted: usize,
+        /// The number of entries in the directory.
+        listed: usize,
     },
     /// The tar is cut short, or one of its headers is damaged.
     #[error("{}: not a whole tar, at byte {offset}: {reason}; copy or download it again", path.display())]
@@ -279,6 +284,20 @@ pub enum TreeProblem {
         /// The first line.
         first: usize,
     },
+    /// A symbolic link leads nowhere, so that what it stands for would be lost.
+    #[error(
+        "{link}: a link to nothing; fetch the file or folder that it stands for, or remove the link"
+    )]
+    DeadLink {
+        /// The link.
+        link: String,
+    },
+    /// A symbolic link leads to a folder that it lies in.
+    #[error("{folder}: leads back to a folder above it; remove the link")]
+    LinkLoop {
+        /// The link.
+        folder: String,
+    },
     /// A class has no folder of the same name.
     #[error("{at}: class {wnid:?} has no folder in train/; restore the folder or remove the line")]
     ClassWithoutFolder {
@@ -367,6 +386,20 @@ pub enum TreeProblem {
         /// The file that should list it.
         list: String,
     },
+    /// The folder that an image is in is that of another class than its annotation says.
+    #[error(
+        "{at}: {name} is of class {wnid} here, but lies in {folder}; correct the line, or move the image"
+    )]
+    OtherClass {
+        /// The line.
+        at: Location,
+        /// The image.
+        name: String,
+        /// The class in the line.
+        wnid: String,
+        /// The folder of the image.
+        folder: String,
+    },
     /// There are no train images.
     #[error("train/ holds no image")]
     NoImages,
@@ -402,19 +435,21 @@ pub enum TreeProblem {
         /// The folder.
         folder: String,
     },
-    /// Two folders are named like the validation split.
+    /// Two folders are named like the same split.
     #[error(
-        "{first}/ and {second}/ are both there, expected one validation split; remove one of the two"
+        "{first}/ and {second}/ are both there, expected one {split} split; remove one of the two"
     )]
-    TwoVals {
+    TwoSplits {
+        /// The split.
+        split: Split,
         /// One folder.
-        first: &'static str,
+        first: String,
         /// The other.
-        second: &'static str,
+        second: String,
     },
     /// The name of an archive entry leads outside the archive, or is not a valid path.
     #[error(
-        "archive entry {name:?}: expected a relative path in UTF-8 without `..`; make the archive again"
+        "archive entry {name:?}: expected a relative path without `..`; make the archive again"
     )]
     EntryName {
         /// The entry.
@@ -428,22 +463,76 @@ pub enum TreeProblem {
     },
 }
 
-/// A list of problems, reported together so that they can be repaired together. Keeps the first
-/// [`SHOWN`](Self::SHOWN) and counts all.
+/// Something that goes wrong many times in the same way.
+pub trait Problem: fmt::Display {
+    /// What problems that are shown as one line have in common.
+    type Kind: PartialEq;
+
+    /// Kind of this problem.
+    fn kind(&self) -> Self::Kind;
+}
+
+impl Problem for TreeProblem {
+    type Kind = (
+        Discriminant<Self>,
+        Option<Discriminant<ReadError>>,
+        &'static str,
+    );
+
+    fn kind(&self) -> Self::Kind {
+        let (reason, why) = match self {
+            Self::Unreadable { reason, .. } => (Some(discriminant(reason)), ""),
+            Self::Missing { why, .. } => (None, *why),
+            _ => (None, ""),
+        };
+        (discriminant(self), reason, why)
+    }
+}
+
+impl Problem for Refused {
+    /// The reason, without the numbers of a box, an offset or a checksum.
+    type Kind = String;
+
+    fn kind(&self) -> String {
+        let ends = ["[", " at byte ", " checksum "].map(|mark| self.reason.find(mark));
+        let end = ends.into_iter().flatten().min();
+        self.reason[..end.unwrap_or(self.reason.len())].to_owned()
+    }
+}
+
+/// A list of problems, reported together so that they can be repaired together. Counts all of them, keeps
+/// some of each kind, and shows more than [`ALIKE`](Self::ALIKE) of one kind as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problems<P> {
+pub struct Problems<P: Problem> {
     first: Vec<P>,
+    /// The kinds in the order of their first problem, and how many there are of each.
+    kinds: Vec<(P::Kind, usize)>,
     count: usize,
 }
 
-impl<P> Problems<P> {
+impl<P: Problem> Problems<P> {
     /// Maximum number of problems that are kept and shown. A damaged text file can have millions.
     pub const SHOWN: usize = 20;
+    /// Maximum number of problems of one kind that have a line each.
+    pub const ALIKE: usize = 3;
+    /// Maximum number of kinds that are counted.
+    const KINDS: usize = 64;
 
     /// Adds a problem.
     pub fn push(&mut self, problem: P) {
         self.count += 1;
-        if self.first.len() < Self::SHOWN {
+        let kind = problem.kind();
+        let at = match self.kinds.iter().position(|(known, _)| *known == kind) {
+            Some(at) => at,
+            None if self.kinds.len() < Self::KINDS => {
+                self.kinds.push((kind, 0));
+                self.kinds.len() - 1
+            }
+            None => return,
+        };
+        self.kinds[at].1 += 1;
+        let alike = self.kinds[at].1;
+        if alike <= Self::ALIKE && self.first.len() < Self::SHOWN {
             self.first.push(problem);
         }
     }
@@ -460,32 +549,46 @@ impl<P> Problems<P> {
         self.count == 0
     }
 
-    /// The first problems, in the order in which they were found.
+    /// The first problems of each kind, in the order in which they were found.
     #[must_use]
     pub fn first(&self) -> &[P] {
         &self.first
     }
 }
 
-impl<P> Default for Problems<P> {
+impl<P: Problem> Default for Problems<P> {
     fn default() -> Self {
         Self {
             first: Vec::new(),
+            kinds: Vec::new(),
             count: 0,
         }
     }
 }
 
-impl<P: fmt::Display> fmt::Display for Problems<P> {
+impl<P: Problem> fmt::Display for Problems<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.count == 1 { "" } else { "s" };
-        write!(f, "{} problem{plural}", self.count)?;
+        write!(f, "{} problem{plural}", Count(self.count as u64))?;
+        let mut shown = 0;
+        let mut counted = Vec::new();
         for problem in &self.first {
-            write!(f, "\n  {problem}")?;
+            let kind = problem.kind();
+            let alike = self.kinds.iter().find(|(known, _)| *known == kind);
+            let alike = alike.map_or(1, |(_, alike)| *alike);
+            if alike <= Self::ALIKE {
+                write!(f, "\n  {problem}")?;
+                shown += 1;
+            } else if !counted.contains(&kind) {
+                let more = Count(alike as u64 - 1);
+                write!(f, "\n  {problem} (and {more} more like it)")?;
+                shown += alike;
+                counted.push(kind);
+            }
         }
-        match self.count - self.first.len() {
+        match self.count - shown {
             0 => Ok(()),
-            more => write!(f, "\n  and {more} more"),
+            more => write!(f, "\n  and {} more", Count(more as u64)),
         }
     }
 }

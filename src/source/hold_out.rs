@@ -2,7 +2,6 @@
 
 use sha2::{Digest, Sha256};
 
-use super::image_folder::TRAIN;
 use super::{Error, Item, Source, Split};
 
 impl Source {
@@ -22,7 +21,8 @@ impl Source {
         let Some((Split::Train, train)) = self.splits.first_mut() else {
             return Ok(());
         };
-        let is_held = |item: &Item| hash_fraction(&item.name) < fraction;
+        let prefix = &self.train;
+        let is_held = |item: &Item| hash_fraction(&item.name, prefix) < fraction;
         let (held, all) = (
             train.iter().filter(|item| is_held(item)).count(),
             train.len(),
@@ -41,10 +41,10 @@ impl Source {
 }
 
 /// A number in 0..1 for the image called `name`: the first 53 bits of the SHA-256 of its path in
-/// train, divided by 2^53.
-fn hash_fraction(name: &str) -> f64 {
+/// the folder of `train`, divided by 2^53.
+fn hash_fraction(name: &str, train: &str) -> f64 {
     let path = name
-        .strip_prefix(TRAIN)
+        .strip_prefix(train)
         .and_then(|path| path.strip_prefix('/'))
         .unwrap_or(name);
     let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(path));
@@ -65,9 +65,14 @@ mod tests {
             ("dog/nested/é.png", 0.5224747978537532),
             ("n01440764/ILSVRC2012_val_00000293.JPEG", 0.6380542891315172),
         ] {
-            assert_eq!(hash_fraction(name), expected);
-            assert_eq!(hash_fraction(&format!("train/{name}")), expected);
-            assert_ne!(hash_fraction(&format!("training/{name}")), expected);
+            for train in ["train", "seg_train/seg_train"] {
+                assert_eq!(hash_fraction(name, train), expected);
+                assert_eq!(hash_fraction(&format!("{train}/{name}"), train), expected);
+            }
+            assert_ne!(
+                hash_fraction(&format!("training/{name}"), "train"),
+                expected
+            );
         }
     }
 }

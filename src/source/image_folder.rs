@@ -1,183 +1,279 @@
 //! The layout of torchvision's `ImageFolder`, described in the documentation of [`source`](super).
 
-use super::folder::{Folder, join};
-use super::names::{is_picture, natural};
+use std::collections::HashMap;
+
+use super::folder::{Folder, join, shown};
+use super::names::{Clarity, is_picture, natural, split_of};
+use super::reader::{TreeReader, holds_images, inner, is_output, split_folders};
 use super::tree::Tree;
-use super::{Class, Item, Problems, ReadError, Split, TreeProblem};
-
-pub(super) const TRAIN: &str = "train";
-const VAL: [&str; 3] = ["val", "valid", "validation"];
-const TEST: &str = "test";
-
-/// Maximum depth of folders in a class folder. Deeper ones are a link to a folder above, or not a data set.
-const MAX_DEPTH: usize = 8;
+use super::{Class, Contents, Item, Split, TreeProblem};
 
 /// Returns whether the folder at `path` holds class folders without a `train/`: at least two folders with
 /// images in them. One is not enough, since any folder of images looks like that.
 pub(super) fn is_bare(tree: &Tree, path: &str, folder: &Folder) -> bool {
-    let has_images = |name: &&String| {
-        let inside = tree.list(&join(path, name));
-        matches!(inside, Ok(Some(inside)) if inside.files.iter().any(|file| is_picture(file)))
-    };
-    folder.folders.iter().filter(has_images).nth(1).is_some()
+    let mut classes = folder.folders.iter().filter(|name| {
+        let path = join(path, name);
+        // `WNID/images/*.JPEG`, as the train/ of Tiny ImageNet has it.
+        let images = join(&path, "images");
+        has_images(tree, &path) || has_images(tree, &images)
+    });
+    classes.nth(1).is_some()
+}
+
+/// Returns whether the folder at `path` holds splits: a folder that is named like train. A folder `train` is
+/// one of several classes instead if it holds images and no folder, and so does a folder that is named like
+/// no split. A folder such as `seg_train` must hold class folders.
+pub(super) fn is_split(tree: &Tree, path: &str, folder: &Folder) -> bool {
+    folder.folders.iter().any(|name| {
+        let Some((Split::Train, clarity)) = split_of(name) else {
+            return false;
+        };
+        let train = join(path, name);
+        let listed = tree.list(&train).ok().flatten();
+        let holds_folders = listed.is_some_and(|folder| !folder.folders.is_empty());
+        match clarity {
+            Clarity::Part => holds_folders && holds_images(tree, &train),
+            Clarity::Word => {
+                let is_class =
+                    |name: &String| split_of(name).is_none() && has_images(tree, &join(path, name));
+                holds_folders || !has_images(tree, &train) || !folder.folders.iter().any(is_class)
+            }
+        }
+    })
+}
+
+fn has_images(tree: &Tree, path: &str) -> bool {
+    let folder = tree.list(path).ok().flatten();
+    folder.is_some_and(|folder| folder.files.iter().any(|file| is_picture(file)))
 }
 
 /// Lists all images, as far as problems allow.
-pub(super) fn read(
-    tree: &Tree,
-    problems: &mut Problems<TreeProblem>,
-) -> (Vec<Class>, Vec<(Split, Vec<Item>)>) {
-    let mut reader = FolderReader { tree, problems };
+pub(super) fn read(reader: &mut TreeReader<'_>) -> Contents {
     let root = reader.list("");
-    if !root.has_folder(TRAIN) {
-        let classes = reader.classes("", &root);
-        let train = reader.labelled("", &root, &classes);
-        return (classes, vec![(Split::Train, train)]);
+    if !is_split(reader.tree, "", &root) {
+        return bare(reader, root);
     }
-    let train = reader.list(TRAIN);
-    let classes = reader.classes(TRAIN, &train);
-    let mut splits = vec![(Split::Train, reader.labelled(TRAIN, &train, &classes))];
-
-    let mut parts = root.files.clone();
-    parts.retain(|name| name == TEST || VAL.contains(&name.as_str()));
-    reader.refuse_links("", &parts);
-    let vals = VAL.iter().filter(|name| root.has_folder(name));
-    match *vals.collect::<Vec<_>>() {
-        [] => {}
-        [val] => {
-            let folder = reader.list(val);
-            if folder.folders.is_empty() {
-                reader.problems.push(TreeProblem::NoClasses {
-                    folder: format!("{val}/"),
-                });
-            }
-            splits.push((Split::Val, reader.labelled(val, &folder, &classes)));
+    let folders = split_folders(reader, &root.folders);
+    let inner = |path| inner(reader.tree, path);
+    let [train, val, test] = [folders.train, folders.val, folders.test].map(|it| it.map(inner));
+    reader.pass_over_root(&root.files);
+    let Some(train) = train else {
+        reader.problems.push(TreeProblem::NoImages);
+        return Contents::default();
+    };
+    let listed = reader.list(&train);
+    let (classes, items) = train_classes(reader, &train, listed, false);
+    let mut splits = vec![(Split::Train, items)];
+    if let Some(val) = val {
+        let folder = reader.list(&val);
+        if folder.folders.is_empty() {
+            let folder = shown(&val);
+            reader.problems.push(TreeProblem::NoClasses { folder });
         }
-        [first, second, ..] => reader.problems.push(TreeProblem::TwoVals { first, second }),
+        splits.push((Split::Val, labelled(reader, &val, folder, &classes)));
     }
-    if root.has_folder(TEST) {
-        let folder = reader.list(TEST);
-        let items = if folder.folders.is_empty() {
-            reader.unlabelled(TEST, folder)
-        } else {
-            reader.labelled(TEST, &folder, &classes)
-        };
-        splits.push((Split::Test, items));
+    if let Some(test) = test {
+        splits.push((Split::Test, test_items(reader, &test, &classes)));
     }
     splits.retain(|(_, items)| !items.is_empty());
-    (classes, splits)
+    Contents {
+        classes,
+        splits,
+        train,
+        layout: "class folders".to_owned(),
+        ..Contents::default()
+    }
 }
 
-struct FolderReader<'a> {
-    tree: &'a Tree,
-    problems: &'a mut Problems<TreeProblem>,
-}
-
-impl FolderReader<'_> {
-    /// A class for each folder of `train`, ordered by the bytes of the names, as Python sorts.
-    fn classes(&mut self, path: &str, train: &Folder) -> Vec<Class> {
-        if train.folders.is_empty() {
-            self.problems.push(TreeProblem::NoClasses {
-                folder: format!("{path}/"),
-            });
+/// Class folders without a `train/`. A `test/` next to them is a split if it holds class folders, or if it
+/// holds images and there are two classes without it.
+fn bare(reader: &mut TreeReader<'_>, mut root: Folder) -> Contents {
+    let mut splits = Vec::new();
+    let other = |reader: &TreeReader<'_>, name: &String, split: Split, clarity: Clarity| {
+        let others = root.folders.iter().filter(|other| {
+            *other != name && split_of(other).is_none() && has_images(reader.tree, other)
+        });
+        let path = inner(reader.tree, name.clone());
+        let holds = reader.peek(&path);
+        let folders = (holds.folders.iter()).any(|class| root.has_folder(class));
+        let is_test = (split, clarity) == (Split::Test, Clarity::Word);
+        let images = is_test && holds.folders.is_empty() && !holds.files.is_empty();
+        ((folders || images) && others.count() >= 2).then_some(path)
+    };
+    for name in &root.folders {
+        if let Some((split @ (Split::Val | Split::Test), clarity)) = split_of(name)
+            && let Some(path) = other(reader, name, split, clarity)
+        {
+            splits.push((name.clone(), split, path));
         }
-        let class = |name: &String| Class {
+    }
+    for (name, split, path) in &splits {
+        root.folders.retain(|folder| folder != name);
+        reader.notes.push(format!(
+            "{} is the {split} split of the class folders next to it",
+            shown(path)
+        ));
+    }
+    let (classes, train) = train_classes(reader, "", root, true);
+    let mut items = vec![(Split::Train, train)];
+    for (_, split, path) in splits {
+        let found = match split {
+            Split::Test => test_items(reader, &path, &classes),
+            _ => {
+                let folder = reader.list(&path);
+                labelled(reader, &path, folder, &classes)
+            }
+        };
+        items.push((split, found));
+    }
+    items.sort_by_key(|(split, _)| *split);
+    items.retain(|(_, items)| !items.is_empty());
+    Contents {
+        classes,
+        splits: items,
+        train: String::new(),
+        layout: "class folders without train/".to_owned(),
+        ..Contents::default()
+    }
+}
+
+/// A class for each folder in the folder of `train` at `path`, ordered by the bytes of the names, as Python
+/// sorts, and its images. An empty folder is passed over if `bare`: then nothing says that it is a class.
+pub(super) fn train_classes(
+    reader: &mut TreeReader<'_>,
+    path: &str,
+    mut train: Folder,
+    bare: bool,
+) -> (Vec<Class>, Vec<Item>) {
+    if train.folders.is_empty() {
+        reader.problems.push(TreeProblem::NoClasses {
+            folder: shown(path),
+        });
+    }
+    let mut classes: Vec<Class> = Vec::new();
+    let mut items = Vec::new();
+    for name in &train.folders {
+        let folder = join(path, name);
+        let before = reader.problems.count();
+        let Some(names) = reader.collect(&folder) else {
+            continue;
+        };
+        if names.is_empty() && bare && reader.peek(&folder).is_empty() {
+            reader.passed_over.add("empty folder", || folder);
+            continue;
+        }
+        let label = u32::try_from(classes.len()).ok();
+        let is_empty = names.is_empty();
+        items.extend((names.into_iter()).filter_map(|name| reader.item(name, label, None)));
+        if is_empty && before == reader.problems.count() {
+            reader
+                .problems
+                .push(TreeProblem::EmptyClassFolder { folder });
+        }
+        classes.push(Class {
             id: name.clone(),
             name: name.clone(),
+        });
+    }
+    let mut lower = HashMap::new();
+    for class in &classes {
+        if let Some(alike) = lower.insert(class.id.to_lowercase(), &class.id) {
+            let id = &class.id;
+            let note = format!("the classes {alike} and {id} differ only in case");
+            reader.notes.push(note);
+        }
+    }
+    reader.keep_pictures(path, &mut train.files);
+    reader.outside_class(path, &train.files);
+    (classes, items)
+}
+
+/// The images in the class folders of a split, which is the folder at `path`.
+pub(super) fn labelled(
+    reader: &mut TreeReader<'_>,
+    path: &str,
+    mut split: Folder,
+    classes: &[Class],
+) -> Vec<Item> {
+    let mut items = Vec::new();
+    for name in &split.folders {
+        let folder = join(path, name);
+        let Some(label) = label_of(name, classes) else {
+            match reader.peek(&folder) {
+                inside if is_output(reader.tree, &folder, &inside, 0) => {
+                    reader.passed_over.add("output of tinyres", || folder);
+                }
+                inside if inside.is_empty() => reader.passed_over.add("empty folder", || folder),
+                _ => reader
+                    .problems
+                    .push(TreeProblem::ClassNotInTrain { folder }),
+            }
+            continue;
         };
-        train.folders.iter().map(class).collect()
-    }
-
-    /// The images in the class folders of `split`, which is the folder at `path`.
-    fn labelled(&mut self, path: &str, split: &Folder, classes: &[Class]) -> Vec<Item> {
-        let mut items = Vec::new();
-        for name in &split.folders {
-            let folder = join(path, name);
-            let Ok(at) = classes.binary_search_by(|class| class.id.cmp(name)) else {
-                self.problems.push(TreeProblem::ClassNotInTrain { folder });
-                continue;
-            };
-            let label = u32::try_from(at).ok();
-            let before = (items.len(), self.problems.count());
-            let mut found = Vec::new();
-            self.collect(&folder, 0, &mut found);
-            found.sort_unstable();
-            let names = found
-                .iter()
-                .flat_map(|(folder, files)| files.iter().map(|file| join(folder, file)));
-            for name in names {
-                items.extend(self.item(name, label));
-            }
-            if before == (items.len(), self.problems.count()) {
-                self.problems.push(TreeProblem::EmptyClassFolder { folder });
+        let before = reader.problems.count();
+        let names = reader.collect(&folder).unwrap_or_default();
+        if names.is_empty() && before == reader.problems.count() {
+            match reader.peek(&folder).is_empty() {
+                true => reader.passed_over.add("empty folder", || folder),
+                false => reader
+                    .problems
+                    .push(TreeProblem::EmptyClassFolder { folder }),
             }
         }
-        self.refuse_links(path, &split.files);
-        for file in split.files.iter().filter(|file| is_picture(file)) {
-            self.problems.push(TreeProblem::OutsideClass {
-                image: join(path, file),
-            });
-        }
-        items
+        items.extend((names.into_iter()).filter_map(|name| reader.item(name, Some(label), None)));
     }
+    reader.keep_pictures(path, &mut split.files);
+    reader.outside_class(path, &split.files);
+    items
+}
 
-    fn unlabelled(&mut self, path: &str, mut split: Folder) -> Vec<Item> {
-        split.files.retain(|file| is_picture(file));
-        split.files.sort_by(|a, b| natural(a, b));
-        let item = |file: &String| self.item(join(path, file), None);
-        split.files.iter().filter_map(item).collect()
-    }
+/// The label of the class folder `name`: that of the class of this name, or else of the only one that differs
+/// in case alone.
+fn label_of(name: &str, classes: &[Class]) -> Option<u32> {
+    let exact = classes.iter().position(|class| class.id == name);
+    let at = exact.or_else(|| {
+        let lower = name.to_lowercase();
+        let mut alike = (classes.iter().enumerate())
+            .filter(|(_, class)| class.id.to_lowercase() == lower)
+            .map(|(at, _)| at);
+        alike.next().filter(|_| alike.next().is_none())
+    });
+    u32::try_from(at?).ok()
+}
 
-    /// Adds to `found` the folder at `path` and every folder inside it, each with its images.
-    fn collect(&mut self, path: &str, depth: usize, found: &mut Vec<(String, Vec<String>)>) {
-        if depth > MAX_DEPTH {
-            let folder = path.to_owned();
-            return self.problems.push(TreeProblem::TooDeep { folder });
+/// The images of the test split at `path`: labelled where it holds class folders, and unlabelled where it
+/// holds images alone, or one folder that is named like no class.
+pub(super) fn test_items(reader: &mut TreeReader<'_>, path: &str, classes: &[Class]) -> Vec<Item> {
+    let mut folder = reader.list(path);
+    let images = match folder.folders.as_slice() {
+        [] => {
+            reader.keep_pictures(path, &mut folder.files);
+            let names = folder.files.iter().map(|file| join(path, file));
+            names.collect()
         }
-        let Folder { folders, mut files } = self.list(path);
-        for folder in folders {
-            self.collect(&join(path, &folder), depth + 1, found);
-        }
-        self.refuse_links(path, &files);
-        files.retain(|file| is_picture(file));
-        found.push((path.to_owned(), files));
-    }
-
-    /// Reports links in an archive that are not named like an image. Such a link may replace a folder of
-    /// images, and nobody would notice their loss. Links named like an image fail in [`item`](Self::item).
-    fn refuse_links(&mut self, path: &str, files: &[String]) {
-        for file in files.iter().filter(|file| !is_picture(file)) {
-            let name = join(path, file);
-            if let Err(reason @ ReadError::Link) = self.tree.find_entry(&name) {
-                self.problems.push(TreeProblem::Unreadable { name, reason });
+        [only] if label_of(only, classes).is_none() => {
+            let inside = join(path, only);
+            let mut images = reader.collect(&inside).unwrap_or_default();
+            reader.keep_pictures(path, &mut folder.files);
+            images.extend(folder.files.iter().map(|file| join(path, file)));
+            if !images.is_empty() {
+                reader.notes.push(format!(
+                    "{} is named like no class: its images are packed without labels",
+                    shown(&inside)
+                ));
             }
+            images
         }
-    }
+        _ => return labelled(reader, path, folder, classes),
+    };
+    unlabelled(reader, images)
+}
 
-    fn item(&mut self, name: String, label: Option<u32>) -> Option<Item> {
-        match self.tree.find_entry(&name) {
-            Ok(entry) => Some(Item {
-                name,
-                label,
-                bbox: None,
-                entry,
-            }),
-            Err(reason) => {
-                self.problems.push(TreeProblem::Unreadable { name, reason });
-                None
-            }
-        }
-    }
-
-    /// The names in a folder that exists, since the listing of its parent contains it.
-    fn list(&mut self, path: &str) -> Folder {
-        let reason = match self.tree.list(path) {
-            Ok(Some(folder)) => return folder,
-            Ok(None) => ReadError::Missing,
-            Err(reason) => reason,
-        };
-        let name = format!("{path}/");
-        self.problems.push(TreeProblem::Unreadable { name, reason });
-        Folder::default()
-    }
+/// Items for `images` without labels, in natural order.
+pub(super) fn unlabelled(reader: &mut TreeReader<'_>, mut images: Vec<String>) -> Vec<Item> {
+    images.sort_by(|a, b| natural(a, b));
+    let items = images.into_iter();
+    items
+        .filter_map(|name| reader.item(name, None, None))
+        .collect()
 }

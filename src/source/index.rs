@@ -23,6 +23,7 @@ pub(super) struct Index<E> {
 #[derive(Debug, Default)]
 struct Names {
     folders: BTreeSet<String>,
+    hidden: BTreeSet<String>,
     /// The index of each file in `entries`.
     files: BTreeMap<String, usize>,
 }
@@ -54,7 +55,13 @@ impl<E> Index<E> {
             return;
         }
         if !known {
-            if parts.any(is_junk) {
+            // Hidden folders are listed by name, and nothing in them is.
+            if let Some(junk) = parts.find(|part| is_junk(part)) {
+                let at = junk.as_ptr().addr() - folder.as_ptr().addr();
+                let parent = folder[..at].trim_end_matches('/');
+                if parent.matches('/').count() < MAX_DEPTH {
+                    self.insert_hidden(parent, junk);
+                }
                 return;
             }
             // A folder at the limit is kept without its content. A layout that descends so far
@@ -64,8 +71,11 @@ impl<E> Index<E> {
             }
             self.insert_folder(folder);
         }
-        if file.is_empty() || is_junk(file) {
+        if file.is_empty() {
             return;
+        }
+        if is_junk(file) {
+            return self.insert_hidden(folder, file);
         }
         if let Some(names) = self.folders.get_mut(folder)
             && let before = names.files.insert(file.to_owned(), self.entries.len())
@@ -76,6 +86,13 @@ impl<E> Index<E> {
                     name: name.to_owned(),
                 });
             }
+        }
+    }
+
+    fn insert_hidden(&mut self, folder: &str, name: &str) {
+        self.insert_folder(folder);
+        if let Some(names) = self.folders.get_mut(folder) {
+            names.hidden.insert(name.to_owned());
         }
     }
 
@@ -108,6 +125,8 @@ impl<E> Index<E> {
         Some(Folder {
             folders: names.folders.iter().cloned().collect(),
             files: names.files.keys().cloned().collect(),
+            hidden: names.hidden.iter().cloned().collect(),
+            ..Folder::default()
         })
     }
 

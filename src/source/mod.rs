@@ -5,27 +5,37 @@
 //!
 //! # Layouts
 //!
-//! A tree with `wnids.txt` or `words.txt` has the layout of Tiny ImageNet, any other tree that of class
-//! folders. It may lie one level down in a directory, or up to a dozen in an archive; the nearest counts.
+//! A tree with `wnids.txt`, `words.txt`, `WNID_boxes.txt` in a class folder or `val_annotations.txt` in `val` has
+//! the layout of Tiny ImageNet, any other tree that of class folders. It may lie two levels down in a
+//! directory, further where each folder holds only one, and up to a dozen levels down in an archive; the
+//! nearest counts.
+//!
+//! The folders of the splits are named by a word, in any case: `train` or `training`; `val`, `valid`,
+//! `validation` or `dev`; `test` or `testing`. The word may be a part of the name (`seg_train`) if there are images
+//! in the folder, and the split may lie in a folder of the same name inside it (`seg_train/seg_train`).
 //!
 //! ## Tiny ImageNet
 //!
 //! | in the tree | what it gives | required |
 //! | --- | --- | --- |
-//! | `wnids.txt` | the classes, one WordNet id a line; a label is a line's place | yes |
+//! | `wnids.txt` | the classes, one WordNet id a line; a label is a line's place | with `words.txt` |
 //! | `words.txt` | the classes' names, `wnid` tab `words`; a class that it lacks is called by its wnid | no |
-//! | `train/WNID/WNID_boxes.txt` | a line per image: `name x0 y0 x1 y1`, separated by tabs | for each class |
-//! | `train/WNID/images/` | the images | for each class |
-//! | `val/val_annotations.txt` | a line per image: `name wnid x0 y0 x1 y1` | where there is `val/` |
+//! | `train/WNID/WNID_boxes.txt` | a line per image: `name x0 y0 x1 y1`, separated by tabs | for all classes or none |
+//! | `train/WNID/images/`, or `train/WNID/` itself | the images | for each class |
+//! | `val/val_annotations.txt` | a line per image: `name wnid x0 y0 x1 y1` | unless `val/` is sorted |
 //! | `val/images/` | the images | where there is `val/` |
-//! | `test/images/` | images without labels | where there is `test/` |
+//! | `val/WNID/`, `val/WNID/images/` or `val/images/WNID/` | the same, sorted into class folders | no |
+//! | `test/images/`, or `test/` itself | images without labels | where there is `test/` |
 //!
 //! - Items come class by class in the order of `wnids.txt`, and in the order of their lines; those
-//!   of `test` in natural order (`test_2.JPEG` before `test_10.JPEG`). A split without an image is
-//!   left out.
+//!   of `test` in natural order (`test_2.JPEG` before `test_10.JPEG`), as those of a sorted `val` and of a
+//!   `train` without lists in each class. A split without an image is left out.
+//! - Without `wnids.txt` the classes are the folders of `train`, sorted. `train` alone, without the folder around
+//!   it, is a set, too.
+//! - The folders of a sorted `val` label its images. `val_annotations.txt`, here, in `images` or next to `val`,
+//!   gives their boxes if it is there.
 //! - Annotations and images must match: an image that is listed and absent, present and not
-//!   listed, or listed twice is an error, and all errors of a tree are reported at once. Only names
-//!   that end in `.jpeg` or `.jpg` (in any case) count as images.
+//!   listed, or listed twice is an error, and all errors of a tree are reported at once.
 //!
 //! ## Class folders
 //!
@@ -34,20 +44,27 @@
 //! | in the tree | what it gives |
 //! | --- | --- |
 //! | `train/CLASS/` | the classes, and their images |
-//! | `val/CLASS/`, or `valid/` or `validation/` | images of the same classes, where there is one |
-//! | `test/CLASS/`, or `test/` without a folder in it | images of the same classes, or unlabelled ones |
+//! | `val/CLASS/` | images of the same classes, where there is one |
+//! | `test/CLASS/` | images of the same classes |
+//! | `test/`, or `test/ANY/` alone that is no class | images without labels |
 //! | `CLASS/` alone, two or more that hold images, and no `train/` | a train split |
+//! | `test/` and `val/` next to such folders | splits, if they hold class folders; `test/` of images alone is unlabelled |
 //!
 //! - The classes are the folders of `train`, sorted by the bytes of their names; a class is called
-//!   by its folder. The other splits may lack some of them, but have no others.
+//!   by its folder. The other splits may lack some of them, but have no others. A folder `train` that holds images
+//!   and lies next to class folders is a class.
 //! - All images in a class folder are of its class, in folders inside it too (up to eight levels),
 //!   sorted by folder and then by name; unlabelled ones come in natural order.
-//! - Names with an extension that torchvision accepts (`.jpg`, `.jpeg`, `.png`, `.ppm`,
-//!   `.bmp`, `.pgm`, `.tif`, `.tiff`, `.webp`, in any case) count as images, though only JPEG and
-//!   PNG can be packed: the others are reported as errors, not skipped in silence. All other files are
-//!   skipped.
 //! - A class folder without an image, one that `train` lacks, and an image next to class folders are
-//!   errors.
+//!   errors. An empty folder in another split, or among class folders without a `train`, is passed over.
+//!
+//! ## What is passed over
+//!
+//! In every layout, names with an extension that torchvision accepts (`.jpg`, `.jpeg`, `.png`, `.ppm`,
+//! `.bmp`, `.pgm`, `.tif`, `.tiff`, `.webp`) and `.jfif` and `.jpe`, in any case, count as images. One that
+//! cannot be decoded is an error. All else is passed over and counted by kind in [`Source::passed_over`]: files by
+//! extension, hidden names, empty folders, folders that are no split, and what tinyres wrote itself (a packed set,
+//! a killed pack, a run). A link to nothing is an error, and so is one that leads back to a folder above it.
 //!
 //! ## Parquet
 //!
@@ -91,8 +108,10 @@
 //!   when an image no longer decodes. A compressed tar is decompressed once,
 //!   which checks its checksum, to a file without a name in `TMPDIR` (or `/var/tmp`) that vanishes with the
 //!   process. Memory does not grow with it; the disk needs room for the tar.
-//! - Files that file managers leave behind are skipped: names that begin with a dot, `__MACOSX`,
+//! - Hidden are names that begin with a dot, and those that programs leave behind: `__MACOSX`, `__pycache__`,
 //!   `Thumbs.db`, `desktop.ini`.
+//! - A byte of a name that is not UTF-8 becomes `%` and two hexadecimal digits (`Ch%E2teau.jpg`); in a zip, whose
+//!   names are then in code page 437, the character of that page.
 //! - Names from annotations are only looked up among the names of a listing, so they cannot lead
 //!   outside the tree. Symbolic links in a directory are followed, as they are how
 //!   people spread a data set over disks; in an archive links are an error, as are two entries of
@@ -109,10 +128,12 @@ mod names;
 mod npz;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod passed_over;
 mod pickle;
 mod pictures;
 mod raw;
 mod read_ahead;
+mod reader;
 mod spool;
 mod stamp;
 mod storage;
@@ -125,9 +146,11 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
-pub use error::{Error, Location, Problems, ReadError, TreeProblem};
-use folder::Folder;
+pub use error::{Error, Location, Problem, Problems, ReadError, TreeProblem};
+pub use passed_over::PassedOver;
+use passed_over::Tally;
 pub use pictures::{in_folder, read};
+use reader::TreeReader;
 pub use stamp::Stamp;
 use storage::{ReadState, Storage};
 pub use tinyres_format::{Class, Split};
@@ -164,7 +187,42 @@ pub struct Source {
     pub classes: Vec<Class>,
     /// The splits that hold images: train first, then val and test where there are any.
     pub splits: Vec<(Split, Vec<Item>)>,
+    /// The layout that was found, in words.
+    pub layout: String,
+    /// Sentences about decisions that a person may want to know.
+    pub notes: Vec<String>,
+    /// Files and folders of the tree that are not used, by kind.
+    pub passed_over: Vec<PassedOver>,
+    /// The path of the train split's folder in the tree.
+    train: String,
     storage: Storage,
+}
+
+/// Classes and images as a layout finds them.
+#[derive(Debug, Default)]
+struct Contents {
+    classes: Vec<Class>,
+    splits: Vec<(Split, Vec<Item>)>,
+    /// The path of the train split's folder in the tree.
+    train: String,
+    /// The layout in words.
+    layout: String,
+    /// What the reader of a tree collected.
+    notes: Vec<String>,
+    passed_over: Vec<PassedOver>,
+}
+
+impl Contents {
+    /// Those of a file of many images, whose items are called `SPLIT/NAME`.
+    fn of_file((classes, splits): Listing, layout: &str) -> Self {
+        Self {
+            classes,
+            splits,
+            train: "train".to_owned(),
+            layout: layout.to_owned(),
+            ..Self::default()
+        }
+    }
 }
 
 impl Source {
@@ -178,16 +236,28 @@ impl Source {
     /// of a tree at once.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut problems = Problems::default();
-        let (storage, (classes, splits)) = open(path, &mut problems)?;
+        let (storage, contents) = open(path, &mut problems)?;
         if !problems.is_empty() {
             return Err(Error::Tree {
                 tree: storage.display(),
                 problems,
             });
         }
+        let Contents {
+            classes,
+            splits,
+            train,
+            layout,
+            notes,
+            passed_over,
+        } = contents;
         Ok(Self {
             classes,
             splits,
+            layout,
+            notes,
+            passed_over,
+            train,
             storage,
         })
     }
@@ -242,26 +312,36 @@ impl ItemReader<'_> {
 type Listing = (Vec<Class>, Vec<(Split, Vec<Item>)>);
 
 /// Opens the source at `path` by its kind.
-fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<(Storage, Listing), Error> {
+fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<(Storage, Contents), Error> {
     #[cfg(feature = "parquet")]
     if let Some((parquet, listing)) = parquet::Parquet::open(path, problems)? {
-        return Ok((Storage::Parquet(parquet), listing));
+        let contents = Contents::of_file(listing, "Parquet");
+        return Ok((Storage::Parquet(parquet), contents));
     }
     let mut tree = Tree::open(path, problems)?;
     if let Some((raw, listing)) = cifar::open(&mut tree, path, problems)? {
-        return Ok((Storage::Raw(raw), listing));
+        return Ok((Storage::Raw(raw), Contents::of_file(listing, "CIFAR")));
     }
     if let Some((raw, listing)) = npz::open(&tree, path, problems)? {
-        return Ok((Storage::Raw(raw), listing));
+        return Ok((Storage::Raw(raw), Contents::of_file(listing, "npz")));
     }
-    let listing = match enter(&mut tree, path) {
-        Ok(TreeLayout::TinyImageNet) => tiny_imagenet::read(&tree, problems),
-        Ok(TreeLayout::ClassFolders) => image_folder::read(&tree, problems),
+    let layout = enter(&mut tree, path);
+    let mut reader = TreeReader {
+        tree: &tree,
+        problems,
+        passed_over: Tally::default(),
+        notes: Vec::new(),
+    };
+    let mut contents = match layout {
+        Ok(TreeLayout::TinyImageNet) => tiny_imagenet::read(&mut reader),
+        Ok(TreeLayout::ClassFolders) => image_folder::read(&mut reader),
         // The tree may be missing only because the archive's names were refused.
-        Err(Error::NotATree { .. }) if !problems.is_empty() => Default::default(),
+        Err(Error::NotATree { .. }) if !reader.problems.is_empty() => Contents::default(),
         Err(error) => return Err(error),
     };
-    Ok((Storage::Tree(tree), listing))
+    contents.passed_over = reader.passed_over.finish();
+    contents.notes = reader.notes;
+    Ok((Storage::Tree(tree), contents))
 }
 
 /// Classes that are called by `names`. One whose name is there already gets its label, too.
@@ -286,7 +366,7 @@ enum TreeLayout {
 fn enter(tree: &mut Tree, path: &Path) -> Result<TreeLayout, Error> {
     let mut roots = tree.find_roots(|_, folder| folder.has_file(tiny_imagenet::WNIDS));
     if roots.is_empty() {
-        roots = tree.find_roots(|_, folder| folder.has_folder(image_folder::TRAIN));
+        roots = tree.find_roots(|path, folder| image_folder::is_split(tree, path, folder));
     }
     if roots.is_empty() {
         roots = tree.find_roots(|path, folder| image_folder::is_bare(tree, path, folder));
@@ -302,11 +382,8 @@ fn enter(tree: &mut Tree, path: &Path) -> Result<TreeLayout, Error> {
         });
     };
     tree.enter(root);
-    // words.txt alone also marks the layout, so that a missing wnids.txt is reported.
-    let marks = [tiny_imagenet::WNIDS, tiny_imagenet::WORDS];
-    let is_marked = |root: &Folder| marks.iter().any(|mark| root.has_file(mark));
     match tree.list("") {
-        Ok(Some(root)) if is_marked(&root) => Ok(TreeLayout::TinyImageNet),
+        Ok(Some(root)) if tiny_imagenet::is_marked(tree, &root) => Ok(TreeLayout::TinyImageNet),
         _ => Ok(TreeLayout::ClassFolders),
     }
 }

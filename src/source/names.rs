@@ -1,24 +1,78 @@
-//! Rules on file names: which are junk, which are images, and their natural order.
+//! Rules on file names: which are junk, which are images, which name a split, and their natural order.
 
 use std::cmp::Ordering;
 
-/// Returns whether a file manager made `name`, so that it is not part of any data set.
+use super::Split;
+
+/// Returns whether a file manager or another tool made `name`, so that it is not part of any data set.
 pub(super) fn is_junk(name: &str) -> bool {
-    name.starts_with('.') || ["__MACOSX", "Thumbs.db", "desktop.ini"].contains(&name)
+    let known = ["__MACOSX", "__pycache__", "Thumbs.db", "desktop.ini"];
+    name.starts_with('.') || known.contains(&name)
 }
 
-/// Returns whether `name` ends in `.jpeg` or `.jpg`, in any case.
-pub(super) fn is_image(name: &str) -> bool {
-    ends_in(name, &["jpeg", "jpg"])
-}
-
-/// Returns whether torchvision's `ImageFolder` treats `name` as an image. Only JPEG and PNG can be packed;
-/// the others are accepted here so that they are reported as errors later, not skipped in silence.
+/// Returns whether `name` has the extension of an image: those that torchvision's `ImageFolder` takes, and
+/// two more of JPEG. An extension that no decoder knows leads to an error later, not to a silent loss.
 pub(super) fn is_picture(name: &str) -> bool {
     let known = [
-        "jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp",
+        "jpg", "jpeg", "jpe", "jfif", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp",
     ];
     ends_in(name, &known)
+}
+
+/// How clearly a name names a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Clarity {
+    /// `Train`, `testing`, `VALID`: a word for the split.
+    Word,
+    /// `seg_train`, `test-images`, `val2017`: a word for the split among others.
+    Part,
+}
+
+/// The words for each split.
+const SPLITS: [(Split, &[&str]); 3] = [
+    (Split::Train, &["train", "training"]),
+    (Split::Val, &["val", "valid", "validation", "dev"]),
+    (Split::Test, &["test", "testing"]),
+];
+
+/// The split that a folder of this name may hold, in any case; `None` if it names none, or two.
+pub(super) fn split_of(name: &str) -> Option<(Split, Clarity)> {
+    let of_word = |word: &str| {
+        let is_word = |known: &&str| known.eq_ignore_ascii_case(word);
+        let found = SPLITS.iter().find(|(_, words)| words.iter().any(is_word));
+        found.map(|(split, _)| *split)
+    };
+    if let Some(split) = of_word(name) {
+        return Some((split, Clarity::Word));
+    }
+    let mut splits = name.split(|c: char| !c.is_alphabetic()).filter_map(of_word);
+    let split = splits.next()?;
+    splits
+        .all(|other| other == split)
+        .then_some((split, Clarity::Part))
+}
+
+/// The extension of `name` in lower case with its dot, or `no extension`: the kind under which a file that
+/// is passed over is counted.
+pub(super) fn extension(name: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() && extension.len() <= 12 => {
+            format!(".{}", extension.to_lowercase())
+        }
+        _ => "no extension".to_owned(),
+    }
+}
+
+/// `name` as UTF-8: each byte that is not part of a valid character becomes `%` and two hexadecimal digits.
+pub(super) fn escaped(name: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in name.utf8_chunks() {
+        text += chunk.valid();
+        for byte in chunk.invalid() {
+            text += &format!("%{byte:02X}");
+        }
+    }
+    text
 }
 
 fn ends_in(name: &str, extensions: &[&str]) -> bool {
@@ -88,16 +142,10 @@ mod tests {
 
     #[test]
     fn names_of_images_and_junk_are_recognized() {
-        for name in ["a.JPEG", "a.jpg", "a.b.Jpg"] {
-            assert!(is_image(name), "{name}");
-        }
-        for name in ["a.png", "a.JPEG.bak", "jpeg", "", "Thumbs.db"] {
-            assert!(!is_image(name), "{name}");
-        }
-        for name in ["a.JPEG", "a.jpg", "a.b.Png", "a.WEBP"] {
+        for name in ["a.JPEG", "a.jpg", "a.b.Png", "a.WEBP", "a.jfif", "a.JPE"] {
             assert!(is_picture(name), "{name}");
         }
-        for name in ["a.gif", "a.png.txt", "png", ""] {
+        for name in ["a.heic", "a.png.txt", "a.JPG_large", "png", "jpeg", ""] {
             assert!(!is_picture(name), "{name}");
         }
         assert!(
@@ -107,6 +155,46 @@ mod tests {
                 && is_junk("Thumbs.db")
         );
         assert!(!is_junk("a.JPEG") && !is_junk("train"));
+    }
+
+    #[test]
+    fn names_of_splits_are_recognized_in_any_case() {
+        for (name, expected) in [
+            ("train", Some((Split::Train, Clarity::Word))),
+            ("TRAINING", Some((Split::Train, Clarity::Word))),
+            ("Dev", Some((Split::Val, Clarity::Word))),
+            ("validation", Some((Split::Val, Clarity::Word))),
+            ("Testing", Some((Split::Test, Clarity::Word))),
+            ("seg_train", Some((Split::Train, Clarity::Part))),
+            ("Test-Images", Some((Split::Test, Clarity::Part))),
+            ("val2017", Some((Split::Val, Clarity::Part))),
+            ("train_val", None),
+            ("trains", None),
+            ("contest", None),
+            ("images", None),
+            ("", None),
+        ] {
+            assert_eq!(split_of(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_escaped() {
+        assert_eq!(escaped(b"Ch\xe2teau.jpg"), "Ch%E2teau.jpg");
+        assert_eq!(escaped("Château 50%.jpg".as_bytes()), "Château 50%.jpg");
+        assert_eq!(escaped(b"\xff\xfe\xc3"), "%FF%FE%C3");
+    }
+
+    #[test]
+    fn files_are_counted_by_extension() {
+        for (name, expected) in [
+            ("a.GIF", ".gif"),
+            ("b.jpg.part", ".part"),
+            ("IMG_0007", "no extension"),
+            ("a. a sentence with a dot", "no extension"),
+        ] {
+            assert_eq!(extension(name), expected);
+        }
     }
 
     proptest! {

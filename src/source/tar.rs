@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use ::tar::{Archive, EntryType};
 
 use super::index::Index;
+use super::names::escaped;
 use super::read_ahead::ReadAhead;
 use super::spool::Compression;
 use super::{Error, MAX_FILE, Problems, ReadError, Stamp, TreeProblem};
@@ -201,12 +202,7 @@ fn scan(
             size: entry.size(),
             kind,
         };
-        match String::from_utf8(name) {
-            Ok(name) => index.insert(&name, located, problems),
-            Err(name) => problems.push(TreeProblem::EntryName {
-                name: String::from_utf8_lossy(name.as_bytes()).into_owned(),
-            }),
-        }
+        index.insert(&escaped(&name), located, problems);
     }
     Ok(())
 }

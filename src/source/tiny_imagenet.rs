@@ -1,55 +1,114 @@
-//! The layout of Tiny ImageNet, described in the documentation of [`source`](super).
+//! The layout of Tiny ImageNet, described in the documentation of [`source`](super), as it is downloaded and
+//! as common scripts leave it: `val` sorted into class folders, `train` flattened, lists removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::folder::{Folder, join};
-use super::names::{is_image, natural};
+use super::folder::{Folder, join, shown};
+use super::image_folder::{test_items, unlabelled};
+use super::names::{is_picture, natural};
+use super::reader::{TreeReader, is_output, split_folders};
 use super::tree::Tree;
-use super::{Class, Item, Location, Problems, ReadError, Split, TreeProblem};
+use super::{Class, Contents, Item, Location, ReadError, Split, TreeProblem};
 
 pub(super) const WNIDS: &str = "wnids.txt";
 pub(super) const WORDS: &str = "words.txt";
-const TRAIN: &str = "train";
-const VAL: &str = "val";
-const TEST: &str = "test";
 const IMAGES: &str = "images";
-const VAL_ANNOTATIONS: &str = "val/val_annotations.txt";
+const VAL_ANNOTATIONS: &str = "val_annotations.txt";
 
 /// The fields of a line of the two kinds of annotations. In both, the last four are the box.
 const BOX_FIELDS: &[&str] = &["name", "x0", "y0", "x1", "y1"];
 const VAL_FIELDS: &[&str] = &["name", "wnid", "x0", "y0", "x1", "y1"];
 
-/// Reads all annotations and matches them with the images, as far as problems allow.
-pub(super) fn read(
-    tree: &Tree,
-    problems: &mut Problems<TreeProblem>,
-) -> (Vec<Class>, Vec<(Split, Vec<Item>)>) {
-    let mut reader = AnnotationReader { tree, problems };
-    let root = reader
-        .folder("", "it holds the data set; restore it")
-        .unwrap_or_default();
-    let folders = reader.folder(TRAIN, "it holds the images to train on; restore it");
-    let wnids = reader.wnids(folders.as_ref());
-    let labels = wnids.iter().map(String::as_str).zip(0..).collect();
-    let classes = reader.classes(&wnids, &labels, root.has_file(WORDS));
-
-    let mut splits = vec![(Split::Train, reader.train(&wnids, folders.as_ref()))];
-    if root.has_folder(VAL) {
-        splits.push((Split::Val, reader.val(&labels)));
+/// Returns whether the tree has this layout: by its lists of classes, or else by a list of boxes in a class
+/// folder of `train`, or by the annotations of `val`. `root` are the names in it.
+pub(super) fn is_marked(tree: &Tree, root: &Folder) -> bool {
+    let has_boxes = |path: &str, folder: &Folder| {
+        let mut first = folder.folders.iter().take(3);
+        first.any(|wnid| {
+            let class = tree.list(&join(path, wnid)).ok().flatten();
+            class.is_some_and(|class| class.has_file(&boxes_file(wnid)))
+        })
+    };
+    if root.has_file(WNIDS) || root.has_file(WORDS) || has_boxes("", root) {
+        return true;
     }
-    if root.has_folder(TEST) {
-        splits.push((Split::Test, reader.test()));
-    }
-    if problems.is_empty() && splits[0].1.is_empty() {
-        problems.push(TreeProblem::NoImages);
-    }
-    splits.retain(|(_, items)| !items.is_empty());
-    (classes, splits)
+    root.folders.iter().any(|name| {
+        let is_split = super::names::split_of(name).is_some();
+        is_split
+            && (tree.list(name).ok().flatten())
+                .is_some_and(|folder| folder.has_file(VAL_ANNOTATIONS) || has_boxes(name, &folder))
+    })
 }
 
-struct AnnotationReader<'a> {
-    tree: &'a Tree,
-    problems: &'a mut Problems<TreeProblem>,
+fn boxes_file(wnid: &str) -> String {
+    format!("{wnid}_boxes.txt")
+}
+
+/// Reads all annotations and matches them with the images, as far as problems allow.
+pub(super) fn read(reader: &mut TreeReader<'_>) -> Contents {
+    let root = reader.list("");
+    let mut layout = "Tiny ImageNet".to_owned();
+    let known = [WNIDS, WORDS, VAL_ANNOTATIONS];
+    let others: Vec<String> = (root.files.iter())
+        .filter(|file| !known.contains(&file.as_str()))
+        .cloned()
+        .collect();
+    reader.pass_over_root(&others);
+    let is_split = |name: &String| super::names::split_of(name).is_some();
+    let has_wnids = root.has_file(WNIDS) || root.has_file(WORDS);
+    let (train, val, test) = if has_wnids || root.folders.iter().any(is_split) {
+        let folders = split_folders(reader, &root.folders);
+        (folders.train, folders.val, folders.test)
+    } else {
+        layout += ", train/ alone";
+        (Some(String::new()), None, None)
+    };
+    let listed = match &train {
+        Some(train) if train.is_empty() => Some(root.clone()),
+        Some(train) => Some(reader.list(train)),
+        None => {
+            let why = "it holds the images to train on; restore it";
+            let name = "train/".to_owned();
+            reader.problems.push(TreeProblem::Missing { name, why });
+            None
+        }
+    };
+    let train = train.unwrap_or_else(|| "train".to_owned());
+    let mut annotations = AnnotationReader {
+        reader,
+        train,
+        layout,
+    };
+    let wnids = annotations.wnids(has_wnids, listed.as_ref());
+    let labels = wnids.iter().map(String::as_str).zip(0..).collect();
+    let classes = annotations.classes(&wnids, &labels, root.has_file(WORDS));
+    let mut splits = vec![(Split::Train, annotations.train(&wnids, listed.as_ref()))];
+    if let Some(val) = val {
+        splits.push((Split::Val, annotations.val(&val, &root, &wnids, &labels)));
+    }
+    if let Some(test) = test {
+        splits.push((Split::Test, annotations.test(&test, &classes)));
+    }
+    let AnnotationReader { train, layout, .. } = annotations;
+    if reader.problems.is_empty() && splits[0].1.is_empty() {
+        reader.problems.push(TreeProblem::NoImages);
+    }
+    splits.retain(|(_, items)| !items.is_empty());
+    Contents {
+        classes,
+        splits,
+        train,
+        layout,
+        ..Contents::default()
+    }
+}
+
+struct AnnotationReader<'a, 'b> {
+    reader: &'a mut TreeReader<'b>,
+    /// The folder of the train split.
+    train: String,
+    /// Description of the layout so far.
+    layout: String,
 }
 
 /// The label of each class, by its id.
@@ -58,12 +117,31 @@ type Labels<'a> = HashMap<&'a str, u32>;
 /// The line that lists each file of a folder of images; 0 until a line does.
 type Listed = HashMap<String, usize>;
 
-impl AnnotationReader<'_> {
-    /// The ids of the classes, in the order of their labels. If the file is missing, uses the folders of
-    /// `train` so that the search for other problems can go on.
-    fn wnids(&mut self, train: Option<&Folder>) -> Vec<String> {
-        let Some(text) = self.text(WNIDS, "it gives each class its label; restore it") else {
-            return train.map(|train| train.folders.clone()).unwrap_or_default();
+impl AnnotationReader<'_, '_> {
+    /// The ids of the classes, in the order of their labels: those of the list if there is one, or else the
+    /// folders of `train`. Uses these, too, if the list is missing but `expected`, so that the search for
+    /// other problems can go on.
+    fn wnids(&mut self, expected: bool, train: Option<&Folder>) -> Vec<String> {
+        let why = "it gives each class its label; restore it, or remove words.txt to number the classes by their sorted ids";
+        let text = match expected {
+            true => self.text(WNIDS, why),
+            false => {
+                self.layout += " without wnids.txt (labels are those of the sorted folders)";
+                None
+            }
+        };
+        let Some(text) = text else {
+            let folders = train.map(|train| train.folders.clone());
+            let mut folders = folders.unwrap_or_default();
+            folders.retain(|name| {
+                let path = join(&self.train, name);
+                let is_output = is_output(self.reader.tree, &path, &self.reader.peek(&path), 0);
+                if is_output {
+                    self.reader.passed_over.add("output of tinyres", || path);
+                }
+                !is_output
+            });
+            return folders;
         };
         let mut wnids = Vec::new();
         let mut lines = HashMap::new();
@@ -71,26 +149,40 @@ impl AnnotationReader<'_> {
             let at = Location::new(WNIDS, line);
             let wnid = wnid.to_owned();
             if wnid.is_empty() {
-                self.problems.push(TreeProblem::EmptyClass { at });
+                self.reader.problems.push(TreeProblem::EmptyClass { at });
             } else if let Some(first) = lines.insert(wnid.clone(), line) {
-                self.problems
+                self.reader
+                    .problems
                     .push(TreeProblem::RepeatedClass { at, wnid, first });
             } else {
                 wnids.push(wnid.clone());
                 if train.is_some_and(|train| !train.has_folder(&wnid)) {
-                    self.problems
+                    self.reader
+                        .problems
                         .push(TreeProblem::ClassWithoutFolder { at, wnid });
                 }
             }
         }
         for folder in train.iter().flat_map(|train| &train.folders) {
             if !lines.contains_key(folder) {
-                self.problems.push(TreeProblem::FolderWithoutClass {
-                    folder: join(TRAIN, folder),
-                });
+                self.folder_without_class(join(&self.train, folder));
             }
         }
         wnids
+    }
+
+    /// Reports a folder that is named like no class, unless tinyres wrote it or it is empty.
+    fn folder_without_class(&mut self, folder: String) {
+        let inside = self.reader.peek(&folder);
+        let kind = if is_output(self.reader.tree, &folder, &inside, 0) {
+            "output of tinyres"
+        } else if inside.is_empty() {
+            "empty folder"
+        } else {
+            let problem = TreeProblem::FolderWithoutClass { folder };
+            return self.reader.problems.push(problem);
+        };
+        self.reader.passed_over.add(kind, || folder);
     }
 
     /// The classes with their names from `words.txt`, if `named`, and with their ids as names otherwise.
@@ -113,113 +205,322 @@ impl AnnotationReader<'_> {
         wnids.iter().map(class).collect()
     }
 
-    fn train(&mut self, wnids: &[String], folders: Option<&Folder>) -> Vec<Item> {
-        let mut items = Vec::new();
+    /// The images of `train`, in the order of the classes. Those of a class are in `WNID/images`, or in `WNID`
+    /// itself. If no class has a list of boxes, they have none; if some have, all must.
+    fn train(&mut self, wnids: &[String], train: Option<&Folder>) -> Vec<Item> {
+        let Some(train) = train else {
+            return Vec::new();
+        };
+        if self.train.is_empty() {
+            return self.train_classes(wnids, &Folder::default());
+        }
+        let mut files = train.files.clone();
+        let path = self.train.clone();
+        self.reader.keep_pictures(&path, &mut files);
+        self.reader.outside_class(&path, &files);
+        self.train_classes(wnids, train)
+    }
+
+    fn train_classes(&mut self, wnids: &[String], train: &Folder) -> Vec<Item> {
+        let mut folders = Vec::new();
         for (wnid, label) in wnids.iter().zip(0..) {
-            if folders.is_some_and(|train| train.has_folder(wnid)) {
-                let list = format!("{TRAIN}/{wnid}/{wnid}_boxes.txt");
-                let why = "it lists the class's images and their boxes; restore it";
-                let folder = format!("{TRAIN}/{wnid}/{IMAGES}");
-                items.extend(self.annotated(&list, why, &folder, BOX_FIELDS, |_| Ok(label)));
+            if self.train.is_empty() || train.has_folder(wnid) {
+                let path = join(&self.train, wnid);
+                let folder = self.reader.list(&path);
+                folders.push((wnid, label, path, folder));
             }
+        }
+        let has_boxes = (folders.iter()).any(|(wnid, .., it)| it.has_file(&boxes_file(wnid)));
+        let mut flat = 0;
+        let mut items = Vec::new();
+        for (wnid, label, path, mut folder) in folders {
+            let boxes = boxes_file(wnid);
+            let list = join(&path, &boxes);
+            let has_images = folder.has_folder(IMAGES);
+            let has_direct = folder.files.iter().any(|file| is_picture(file));
+            let has_list = folder.has_file(&boxes);
+            folder.files.retain(|file| *file != boxes);
+            folder.folders.retain(|name| !has_images || name != IMAGES);
+            self.reader
+                .pass_over("folder that is not used", &path, &folder.folders);
+            let (at, folder) = if has_direct && !has_images {
+                flat += 1;
+                (path, Some(folder))
+            } else {
+                self.reader.keep_pictures(&path, &mut folder.files);
+                self.reader.outside_class(&path, &folder.files);
+                let at = join(&path, IMAGES);
+                let images = match has_images {
+                    true => Some(self.reader.list(&at)),
+                    // A dead link is a problem already.
+                    false if folder.dead_links.iter().any(|link| link == IMAGES) => None,
+                    false => {
+                        self.missing(shown(&at), "it holds images that are annotated; restore it")
+                    }
+                };
+                (at, images)
+            };
+            if has_list || has_boxes {
+                let why = "it lists the class's images and their boxes; restore it";
+                items.extend(self.annotated(&list, why, &at, folder, BOX_FIELDS, |_| Ok(label)));
+            } else if let Some(mut folder) = folder {
+                self.reader.keep_pictures(&at, &mut folder.files);
+                folder.files.sort_by(|a, b| natural(a, b));
+                let items_of = |file: &String| self.reader.item(join(&at, file), Some(label), None);
+                items.extend(folder.files.iter().filter_map(items_of));
+            }
+        }
+        if flat > 0 {
+            self.layout += ", train/ without images/";
+        }
+        if !has_boxes {
+            self.layout += ", no boxes of train";
         }
         items
     }
 
-    fn val(&mut self, labels: &Labels) -> Vec<Item> {
-        let why = "it labels the images of val/; restore it, or remove val/ to do without, or wnids.txt and words.txt to go by class folders alone";
+    /// The images of the split at `path`. As downloaded, they are in `images`, and the annotations label them.
+    /// After one of the common scripts they are in class folders, in `path` or in `images`, which label them.
+    fn val(&mut self, path: &str, root: &Folder, wnids: &[String], labels: &Labels) -> Vec<Item> {
+        let mut folder = self.reader.list(path);
+        let images_path = join(path, IMAGES);
+        let mut images = match folder.has_folder(IMAGES) {
+            true => self.reader.list(&images_path),
+            false => Folder::default(),
+        };
+        let places = [
+            (
+                folder.has_file(VAL_ANNOTATIONS),
+                join(path, VAL_ANNOTATIONS),
+            ),
+            (
+                images.has_file(VAL_ANNOTATIONS),
+                join(&images_path, VAL_ANNOTATIONS),
+            ),
+            (root.has_file(VAL_ANNOTATIONS), VAL_ANNOTATIONS.to_owned()),
+        ];
+        let list = places
+            .into_iter()
+            .find_map(|(there, list)| there.then_some(list));
+        folder.files.retain(|file| file != VAL_ANNOTATIONS);
+        images.files.retain(|file| file != VAL_ANNOTATIONS);
+        let has_images = folder.has_folder(IMAGES);
+        folder.folders.retain(|name| name != IMAGES);
+        let pictures = |folder: &Folder| folder.files.iter().any(|file| is_picture(file));
+        let (images_flat, folder_flat) = (pictures(&images), pictures(&folder));
+        let is_class = |name: &String| labels.contains_key(name.as_str());
+        let sorted = (folder.folders.iter()).chain(&images.folders).any(is_class);
+        let why = "it labels the images of val/; restore it, or remove val/ to do without";
+        if sorted && (list.is_none() || !(images_flat || folder_flat)) {
+            self.layout += ", val/ in class folders";
+            for (path, folder) in [(path, &mut folder), (&images_path, &mut images)] {
+                self.reader.keep_pictures(path, &mut folder.files);
+                self.reader.outside_class(path, &folder.files);
+            }
+            let places = [(path, folder), (&images_path, images)];
+            return self.sorted_val(places, list, wnids, labels);
+        }
+        // The images of class folders next to the annotated ones are copies.
+        let (at, mut unused, folder) = match (images_flat || !folder_flat, has_images) {
+            (true, true) => (images_path, folder, Some(images)),
+            (true, false) => {
+                let why = "it holds images that are annotated; restore it";
+                let missing = self.missing(shown(&images_path), why);
+                (images_path, folder, missing)
+            }
+            (false, _) => (path.to_owned(), images, Some(folder)),
+        };
+        let other = if at == path {
+            join(path, IMAGES)
+        } else {
+            path.to_owned()
+        };
+        self.reader.keep_pictures(&other, &mut unused.files);
+        self.reader
+            .pass_over("image that is not used", &other, &unused.files);
+        self.reader
+            .pass_over("folder that is not used", &other, &unused.folders);
+        if let Some(folder) = &folder {
+            self.reader
+                .pass_over("folder that is not used", &at, &folder.folders);
+        }
+        let list = list.unwrap_or_else(|| join(path, VAL_ANNOTATIONS));
         let label = |values: &[&str]| {
             labels
                 .get(values[1])
                 .copied()
                 .ok_or_else(|| values[1].to_owned())
         };
-        self.annotated(VAL_ANNOTATIONS, why, &join(VAL, IMAGES), VAL_FIELDS, label)
+        self.annotated(&list, why, &at, folder, VAL_FIELDS, label)
     }
 
-    fn test(&mut self) -> Vec<Item> {
-        let path = join(TEST, IMAGES);
-        let why = "it holds the images of test/; restore it, or remove test/ to do without";
-        let mut names = self.folder(&path, why).unwrap_or_default().files;
-        names.retain(|name| is_image(name));
-        names.sort_by(|a, b| natural(a, b));
-        let item = |name: &String| self.item(join(&path, name), None, None);
-        names.iter().filter_map(item).collect()
-    }
-
-    /// The images in `folder` that the file `list` annotates, in the order of its lines. `why` says what
-    /// the file is needed for. `label` returns the label of a line's values, or the unknown class.
-    fn annotated(
+    /// The images in class folders, in the order of the classes and in natural order, with the boxes of the
+    /// annotations where `list` is there.
+    fn sorted_val(
         &mut self,
-        list: &str,
-        why: &'static str,
-        folder: &str,
-        fields: &'static [&'static str],
-        label: impl Fn(&[&str]) -> Result<u32, String>,
+        places: [(&str, Folder); 2],
+        list: Option<String>,
+        wnids: &[String],
+        labels: &Labels,
     ) -> Vec<Item> {
-        let text = self.text(list, why);
-        let files = self.folder(folder, "it holds images that are annotated; restore it");
-        let (Some(text), Some(files)) = (text, files) else {
-            return Vec::new();
-        };
-        let mut listed: Listed = files.files.into_iter().map(|name| (name, 0)).collect();
-        let mut items = Vec::with_capacity(listed.len());
-        for (line, text) in numbered(&text) {
-            let at = Location::new(list, line);
-            let parsed = annotation(at, text, folder, fields, &mut listed, &label);
-            if let Some((name, label, bbox)) = self.keep(parsed) {
-                items.extend(self.item(name, Some(label), Some(bbox)));
+        let mut found: Vec<Vec<String>> = vec![Vec::new(); wnids.len()];
+        for (path, folder) in &places {
+            for name in &folder.folders {
+                let inside = join(path, name);
+                match labels.get(name.as_str()) {
+                    Some(&label) => {
+                        let names = self.reader.collect(&inside).unwrap_or_default();
+                        found[label as usize].extend(names);
+                    }
+                    None => self.folder_without_class(inside),
+                }
             }
         }
-        let mut unlisted: Vec<_> = listed
-            .into_iter()
-            .filter(|(name, line)| *line == 0 && is_image(name))
-            .collect();
-        unlisted.sort_unstable();
-        for (name, _) in unlisted {
-            self.problems.push(TreeProblem::Unlisted {
-                image: join(folder, &name),
-                list: list.to_owned(),
-            });
+        let [(val, _), _] = &places;
+        let mut boxes = match &list {
+            Some(list) => self.boxes_of(list, val),
+            None => HashMap::new(),
+        };
+        let (mut items, mut without) = (Vec::new(), 0);
+        for ((names, wnid), label) in found.iter_mut().zip(wnids).zip(0..) {
+            names.sort_by(|a, b| natural(a, b));
+            for path in names.drain(..) {
+                let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+                let annotation = boxes.remove(name);
+                if let Some((at, class, _)) = &annotation
+                    && class != wnid
+                {
+                    let problem = TreeProblem::OtherClass {
+                        at: at.clone(),
+                        name: name.to_owned(),
+                        wnid: class.clone(),
+                        folder: folder.to_owned(),
+                    };
+                    self.reader.problems.push(problem);
+                }
+                let bbox = annotation.map(|(.., bbox)| bbox);
+                without += usize::from(bbox.is_none());
+                items.extend(self.reader.item(path, Some(label), bbox));
+            }
+        }
+        let mut absent: Vec<_> = boxes.into_iter().collect();
+        absent.sort_unstable_by_key(|(_, (at, ..))| at.line);
+        for (name, (at, wnid, _)) in absent {
+            let folder = join(val, &wnid);
+            let problem = TreeProblem::Absent { at, name, folder };
+            self.reader.problems.push(problem);
+        }
+        if list.is_none() {
+            self.layout += " without val_annotations.txt, no boxes of val";
+        } else if without > 0 {
+            let note =
+                format!("{without} images of val have no line in val_annotations.txt, and no box");
+            self.reader.notes.push(note);
         }
         items
     }
 
-    fn item(&mut self, name: String, label: Option<u32>, bbox: Option<[i32; 4]>) -> Option<Item> {
-        let item = match self.tree.find_entry(&name) {
-            Ok(entry) => Ok(Item {
-                name,
-                label,
-                bbox,
-                entry,
-            }),
-            Err(reason) => Err(TreeProblem::Unreadable { name, reason }),
+    /// The class and box of each image that `list` annotates, by its name.
+    fn boxes_of(&mut self, list: &str, val: &str) -> HashMap<String, (Location, String, [i32; 4])> {
+        let Some(text) = self.text(list, "it annotates the images of val/; restore it") else {
+            return HashMap::new();
         };
-        self.keep(item)
+        let mut boxes = HashMap::new();
+        for (line, text) in numbered(&text) {
+            let at = Location::new(list, line);
+            let name = text.split('\t').next().unwrap_or_default();
+            let mut listed = Listed::from([(name.to_owned(), 0)]);
+            let wnid = text.split('\t').nth(1).unwrap_or_default().to_owned();
+            let parsed = annotation(at.clone(), text, val, VAL_FIELDS, &mut listed, |_| Ok(0));
+            if let Some((_, _, bbox)) = self.reader.keep(parsed) {
+                boxes.insert(name.to_owned(), (at, wnid, bbox));
+            }
+        }
+        boxes
     }
 
-    fn keep<T>(&mut self, result: Result<T, TreeProblem>) -> Option<T> {
-        result.map_err(|problem| self.problems.push(problem)).ok()
+    /// The images of the split at `path`, in its folder `images`, in itself, or in class folders.
+    fn test(&mut self, path: &str, classes: &[Class]) -> Vec<Item> {
+        let folder = self.reader.peek(path);
+        let holds_images = folder.files.iter().any(|file| is_picture(file));
+        if !holds_images && folder.folders != [IMAGES] {
+            let is_class = |name: &String| classes.iter().any(|class| class.id == *name);
+            if folder.folders.iter().any(is_class) || folder.folders.len() == 1 {
+                return test_items(self.reader, path, classes);
+            }
+            let why = "it holds the images of test/; restore it, or remove test/ to do without";
+            return (self.missing(shown(&join(path, IMAGES)), why)).unwrap_or_default();
+        }
+        let mut images = Vec::new();
+        for at in [path.to_owned(), join(path, IMAGES)] {
+            if at == path || folder.has_folder(IMAGES) {
+                let mut folder = self.reader.list(&at);
+                folder.folders.retain(|name| at != path || name != IMAGES);
+                self.reader
+                    .pass_over("folder that is not used", &at, &folder.folders);
+                self.reader.keep_pictures(&at, &mut folder.files);
+                images.extend(folder.files.iter().map(|file| join(&at, file)));
+            }
+        }
+        unlabelled(self.reader, images)
     }
 
-    /// The names in a required folder.
-    fn folder(&mut self, name: &str, why: &'static str) -> Option<Folder> {
-        let listed = match self.tree.list(name) {
-            Ok(folder) => folder.ok_or(TreeProblem::Missing {
-                name: format!("{name}/"),
-                why,
-            }),
-            Err(reason) => Err(TreeProblem::Unreadable {
-                name: format!("{name}/"),
-                reason,
-            }),
+    /// The images in `folder`, whose path is `path`, that the file `list` annotates, in the order of its
+    /// lines. `why` says what the file is needed for. `label` returns the label of a line's values, or the
+    /// unknown class.
+    fn annotated(
+        &mut self,
+        list: &str,
+        why: &'static str,
+        path: &str,
+        folder: Option<Folder>,
+        fields: &'static [&'static str],
+        label: impl Fn(&[&str]) -> Result<u32, String>,
+    ) -> Vec<Item> {
+        let text = self.text(list, why);
+        let (Some(text), Some(folder)) = (text, folder) else {
+            return Vec::new();
         };
-        self.keep(listed)
+        // Dead links are problems already; that a line names one is no other.
+        let dead: HashSet<String> = folder.dead_links.into_iter().collect();
+        let files = folder.files.into_iter().chain(dead.iter().cloned());
+        let mut listed: Listed = files.map(|name| (name, 0)).collect();
+        let mut items = Vec::with_capacity(listed.len());
+        for (line, text) in numbered(&text) {
+            let at = Location::new(list, line);
+            let parsed = annotation(at, text, path, fields, &mut listed, &label);
+            if let Some((name, label, bbox)) = self.reader.keep(parsed)
+                && (dead.is_empty() || !dead.contains(name.rsplit('/').next().unwrap_or(&name)))
+            {
+                items.extend(self.reader.item(name, Some(label), Some(bbox)));
+            }
+        }
+        let mut unlisted: Vec<_> = listed
+            .into_iter()
+            .filter(|(name, line)| *line == 0 && !dead.contains(name))
+            .collect();
+        unlisted.sort_unstable();
+        for (name, _) in unlisted {
+            if is_picture(&name) {
+                self.reader.problems.push(TreeProblem::Unlisted {
+                    image: join(path, &name),
+                    list: list.to_owned(),
+                });
+            } else {
+                self.reader.pass_over_file(path, &name);
+            }
+        }
+        items
+    }
+
+    /// Reports that the file or folder `name` is missing.
+    fn missing<T>(&mut self, name: String, why: &'static str) -> Option<T> {
+        self.reader.keep(Err(TreeProblem::Missing { name, why }))
     }
 
     /// The text of a required file.
     fn text(&mut self, name: &str, why: &'static str) -> Option<String> {
-        let text = match self.tree.read(name) {
+        let text = match self.reader.tree.read(name) {
             Ok(bytes) => text(name, bytes),
             Err(ReadError::Missing) => Err(TreeProblem::Missing {
                 name: name.to_owned(),
@@ -230,7 +531,7 @@ impl AnnotationReader<'_> {
                 reason,
             }),
         };
-        self.keep(text)
+        self.reader.keep(text)
     }
 }
 

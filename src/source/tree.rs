@@ -35,6 +35,11 @@ pub(super) struct ReadBuffer {
 /// The first bytes of compressed files that are not read here, each with the program that decompresses them.
 const COMPRESSED: &[(&[u8], &str)] = &[(b"BZh", "bunzip2"), (b"\xfd7zXZ\0", "unxz")];
 
+/// Maximum number of folders two levels down in a directory that are searched for a data set.
+const MAX_SEARCHED: usize = 4096;
+/// Maximum number of levels that are searched where each folder holds only one.
+const MAX_CHAIN: usize = 8;
+
 impl Tree {
     pub fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<Self, Error> {
         let open = |reason| Error::Open {
@@ -192,14 +197,14 @@ impl Tree {
     }
 
     /// The folders for which `is_root` is true, by path and content, at the smallest depth that has
-    /// any. Searches all of an archive, but a directory only one level down: it may be a whole disk.
+    /// any. Searches all of an archive. A directory may be a whole disk: it is searched two levels down, and
+    /// further where each folder holds only one.
     pub fn find_roots(&self, is_root: impl Fn(&str, &Folder) -> bool) -> Vec<String> {
         let mut level = vec![String::new()];
-        let mut depth = match self {
-            Self::Dir(_) => 1,
-            Self::Zip(_) | Self::Tar(_) => usize::MAX,
-        };
+        let is_dir = matches!(self, Self::Dir(_));
+        let mut depth = 0;
         loop {
+            let only = level.len() == 1;
             // A folder that cannot be listed is not a root.
             let listed = level.into_iter().filter_map(|path| {
                 let folder = self.list(&path).ok()??;
@@ -207,10 +212,9 @@ impl Tree {
             });
             let (roots, others): (Vec<_>, Vec<_>) =
                 listed.partition(|(path, folder)| is_root(path, folder));
-            if !roots.is_empty() || depth == 0 || others.is_empty() {
+            if !roots.is_empty() {
                 return roots.into_iter().map(|(path, _)| path).collect();
             }
-            depth -= 1;
             let inside = |(path, folder): (String, Folder)| {
                 folder
                     .folders
@@ -218,6 +222,15 @@ impl Tree {
                     .map(move |name| join(&path, &name))
             };
             level = others.into_iter().flat_map(inside).collect();
+            depth += 1;
+            let is_far = match depth {
+                0..=1 => false,
+                2 => level.len() > MAX_SEARCHED,
+                _ => !only || level.len() > 1 || depth > MAX_CHAIN,
+            };
+            if level.is_empty() || (is_dir && is_far) {
+                return Vec::new();
+            }
         }
     }
 
@@ -230,10 +243,29 @@ impl Tree {
         }
     }
 
+    /// True if `folder` is a symbolic link in a directory.
+    pub fn is_link(&self, folder: &str) -> bool {
+        matches!(self, Self::Dir(dir) if dir.is_link(folder))
+    }
+
+    /// True if `folder` of a directory is the same as a folder above it, so that links form a loop.
+    pub fn leads_back(&self, folder: &str) -> bool {
+        let Self::Dir(dir) = self else {
+            return false;
+        };
+        let Some(own) = dir.identity(folder) else {
+            return false;
+        };
+        let above = folder.match_indices('/').map(|(at, _)| &folder[..at]);
+        above
+            .chain([""])
+            .any(|above| dir.identity(above) == Some(own))
+    }
+
     /// The folders that [`find_roots`](Self::find_roots) searches, in words for a message.
     pub fn search_range(&self) -> &'static str {
         match self {
-            Self::Dir(_) => "in the directory or one level down",
+            Self::Dir(_) => "in the directory or two levels down",
             Self::Zip(_) => "anywhere in the zip",
             Self::Tar(_) => "anywhere in the tar",
         }

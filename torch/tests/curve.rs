@@ -61,7 +61,7 @@ fn shards(dir: &Path, rotated: bool) -> PathBuf {
             squash: false,
         }),
         threads: 0,
-        skip_bad: false,
+        skip_bad: None,
         force: false,
         zstd: None,
     };

@@ -62,7 +62,7 @@ fn expected(dir: &Path, set: &Path) -> Vec<(String, Vec<f64>)> {
             squash: false,
         }),
         threads: 1,
-        skip_bad: false,
+        skip_bad: None,
         force: false,
         zstd: None,
     };

@@ -42,7 +42,7 @@ fn sets_of_32_128_and_160_pixels_pack_and_train() {
                 squash: false,
             }),
             threads: 1,
-            skip_bad: false,
+            skip_bad: None,
             force: false,
             zstd: None,
         };

@@ -1,5 +1,7 @@
 mod compressed;
 mod folders;
+mod layouts;
+mod lost;
 mod real;
 mod tarred;
 mod zipped;
@@ -20,7 +22,7 @@ const CAT_IMAGE: &str = "train/n02/images/n02_0.JPEG";
 const VAL_LIST: &str = "val/val_annotations.txt";
 
 /// A tree as data, to be laid out as a directory or as a zip.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Files(BTreeMap<String, Vec<u8>>);
 
 impl Files {
@@ -359,7 +361,8 @@ fn missing_parts() {
     assert_one!(
         |files| {
             files.remove("test/");
-            files.image("test/test_0.JPEG");
+            files.image("test/a/test_0.JPEG");
+            files.image("test/b/test_1.JPEG");
         },
         TreeProblem::Missing { name, .. } if name == "test/images/"
     );
@@ -453,7 +456,8 @@ fn all_problems_come_at_once() {
         files.remove("train/n01/n01_boxes.txt");
         files.set(VAL_LIST, "val_2.JPEG\tn05\t0\t0\t63\t63\nval_0.JPEG\tn02\t-1\t2\t3\t4\nval_0.JPEG\tn02\t1\t2\t0\t9\n");
         files.remove("test/images/");
-        files.image("test/test_0.JPEG");
+        files.image("test/a/test_0.JPEG");
+        files.image("test/b/test_1.JPEG");
     });
     insta::assert_snapshot!(problems, @r#"
     14 problems
@@ -475,17 +479,37 @@ fn all_problems_come_at_once() {
 }
 
 #[test]
-fn many_problems_are_counted() {
+fn many_equal_problems_are_one_line() {
     let [problems, _] = edited(|files| {
         for index in 100..125 {
             files.image(&format!("val/images/val_{index}.JPEG"));
         }
     });
-    assert_eq!((problems.count(), problems.first().len()), (25, 20));
-    let report = problems.to_string();
-    assert_eq!(report.lines().count(), 22);
-    assert!(report.starts_with("25 problems\n"));
-    assert!(report.ends_with("val_119.JPEG: val/val_annotations.txt does not list it; add a line there or remove the image\n  and 5 more"));
+    assert_eq!((problems.count(), problems.first().len()), (25, 3));
+    insta::assert_snapshot!(problems, @r"
+    25 problems
+      val/images/val_100.JPEG: val/val_annotations.txt does not list it; add a line there or remove the image (and 24 more like it)
+    ");
+    // Three have a line each, and other problems theirs.
+    let [problems, _] = edited(|files| {
+        for index in 100..103 {
+            files.image(&format!("val/images/val_{index}.JPEG"));
+        }
+        for index in 0..2000 {
+            files.replace(
+                CAT_BOXES,
+                "n02_10",
+                &format!("absent_{index}.JPEG\t0\t0\t9\t9\nn02_10"),
+            );
+        }
+    });
+    insta::assert_snapshot!(problems, @r#"
+    2,003 problems
+      train/n02/n02_boxes.txt:2: "absent_0.JPEG" is not in train/n02/images; restore the image or remove the line (and 1,999 more like it)
+      val/images/val_100.JPEG: val/val_annotations.txt does not list it; add a line there or remove the image
+      val/images/val_101.JPEG: val/val_annotations.txt does not list it; add a line there or remove the image
+      val/images/val_102.JPEG: val/val_annotations.txt does not list it; add a line there or remove the image
+    "#);
 }
 
 /// The error's message, with the path of the source as `PATH`.
@@ -500,7 +524,7 @@ fn paths_that_are_no_tree() {
 
     insta::assert_snapshot!(fails(&dir.path().join("none")), @"PATH: No such file or directory (os error 2); expected a directory, a zip or a tar of images");
     insta::assert_snapshot!(fails(dir.path()), @r"
-    PATH: no set of images in the directory or one level down; expected one of
+    PATH: no set of images in the directory or two levels down; expected one of
       Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
@@ -553,7 +577,8 @@ fn links_in_a_directory_are_followed() {
     fs::remove_dir_all(disk.path().join("1")).unwrap();
     let problems = problems(Source::open(dir.path()));
     assert!(
-        matches!(problems.first(), [TreeProblem::Missing { name, .. }] if name == "train/n02/images/")
+        matches!(problems.first(), [TreeProblem::DeadLink { link }] if link == "train/n02/images"),
+        "{problems}"
     );
 }
 

@@ -163,8 +163,8 @@ fn names_in_the_zip() {
     files.image("/etc/secret.JPEG");
     insta::assert_snapshot!(problems(files.open_zip()), @r#"
     2 problems
-      archive entry "../secret.JPEG": expected a relative path in UTF-8 without `..`; make the archive again
-      archive entry "/etc/secret.JPEG": expected a relative path in UTF-8 without `..`; make the archive again
+      archive entry "../secret.JPEG": expected a relative path without `..`; make the archive again
+      archive entry "/etc/secret.JPEG": expected a relative path without `..`; make the archive again
     "#);
     assert_eq!(problems(open_zip(&Files::good().zip("/"))).count(), 18);
 
@@ -199,7 +199,7 @@ fn a_zip_that_counts_too_few_is_refused() {
     }
     let counted = files.0.len() - 3;
     assert!(
-        matches!(open_zip(&bytes), Err(Error::ZipCount { counted: got, .. }) if got == counted)
+        matches!(open_zip(&bytes), Err(Error::ZipCount { counted: got, listed, .. }) if got == counted && listed == counted + 3)
     );
 }
 
