@@ -195,6 +195,16 @@ impl Dataset {
         self.fingerprint
     }
 
+    /// Digest over the digests of the split's shards, which stand for all bytes in them.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let shards = self.shards.iter();
+        let digests: String = shards
+            .map(|member| member.shard.digest().to_string())
+            .collect();
+        Digest::of(digests.as_bytes())
+    }
+
     /// The classes, in label order.
     #[must_use]
     pub fn classes(&self) -> &[Class] {

@@ -61,7 +61,7 @@ pub enum Error {
     #[error(transparent)]
     Format(#[from] tinyres_format::Error),
     /// The set has no such split.
-    #[error("{}: no {split} split here, only {}: pack a source that has one", dir.display(), names(present))]
+    #[error("{}: no {split} split here, only {}: {}", dir.display(), names(present), remedy(*split))]
     NoSplit {
         /// The directory of the set.
         dir: PathBuf,
@@ -119,6 +119,16 @@ pub enum Error {
         /// The batch.
         batch: usize,
     },
+}
+
+/// How to get a split.
+fn remedy(split: Split) -> &'static str {
+    match split {
+        Split::Val => {
+            "pack the source again with --val-fraction 0.1 (and --force to replace these shards), or one that has a val split"
+        }
+        Split::Train | Split::Test => "pack a source that has one",
+    }
 }
 
 fn names(splits: &[Split]) -> String {

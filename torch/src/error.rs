@@ -86,17 +86,17 @@ pub enum Error {
         /// The last checkpoint, if there is one.
         kept: Option<PathBuf>,
     },
-    /// The data has other classes than the weights, or the same in another order.
+    /// The data has other classes than the weights.
     #[error(
-        "label {label} is {weights} for the weights, but {data} in the data: evaluate on the set that they were trained on"
+        "the classes of the weights are not those of the data{}{}: evaluate on a set of the same classes, or train on this one with --init",
+        only("weights", weights),
+        only("data", data)
     )]
     Classes {
-        /// The first label that differs.
-        label: usize,
-        /// The class that it has for the weights.
-        weights: String,
-        /// The class that it has in the data.
-        data: String,
+        /// The classes that only the weights have, by id.
+        weights: Vec<String>,
+        /// The classes that only the data have, by id.
+        data: Vec<String>,
     },
     /// A file of weights or a checkpoint cannot be used.
     #[error("{} {what}", path.display())]
@@ -147,6 +147,20 @@ pub enum Error {
         /// The error.
         source: io::Error,
     },
+}
+
+/// The part of a sentence that names the classes that only one side has.
+fn only(side: &str, ids: &[String]) -> String {
+    const SHOWN: usize = 5;
+    if ids.is_empty() {
+        return String::new();
+    }
+    let more = match ids.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = ids[..ids.len().min(SHOWN)].join(", ");
+    format!("; only in the {side}: {shown}{more}")
 }
 
 /// The first four of `names`, and how many more there are.

@@ -21,6 +21,7 @@
 //! | [`config`] | what decides a run: recipes, learning-rate schedule, image sizes |
 //! | [`input`] | from shards to what the network takes: feeds, augmentation, normalisation |
 //! | [`run`] | a run's directory: configuration, metrics, checkpoints, event files |
+//! | [`weights`] | a ResNet18 from a file of any program |
 //! | [`infer`] | uses of trained weights: evaluation, prediction, export |
 //! | [`train`] | initial weights, optimizers, the training loop |
 //! | [`doctor`] | checks that every device and every placement of pixels compute the same |
@@ -39,6 +40,7 @@ pub mod net;
 mod num;
 pub mod run;
 pub mod train;
+pub mod weights;
 
 pub use error::{Error, Result};
 pub use libtorch::{exit_at_once, set_threads, threads, tune_allocator};

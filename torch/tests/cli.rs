@@ -117,7 +117,7 @@ fn train_then_eval() {
     refused(
         &out,
         1,
-        "label 3 is n00000479 for the weights, but nothing in the data",
+        "the classes of the weights are not those of the data; only in the weights: n00000479: evaluate",
     );
 }
 
@@ -244,9 +244,9 @@ fn what_is_wrong_is_named_before_anything_is_written() {
         (&["train", "shards", "--lr=-1"], 1, "lr is -1, expected"),
         (&["train", "nowhere"], 1, "nowhere"),
         (
-            &["train", "shards"],
+            &["train", "shards", "--batch=100"],
             1,
-            "batch is 256, expected at most the 64 images",
+            "batch is 100, expected at most the 64 images",
         ),
         (
             &["train", "shards", "--batch=8", "--device=cuda:77"],
@@ -276,6 +276,160 @@ fn what_is_wrong_is_named_before_anything_is_written() {
     ] {
         refused(&run(dir.path(), args), code, part);
         assert!(!dir.path().join("runs").exists(), "{args:?}");
+    }
+}
+
+fn golden(name: &str) -> String {
+    format!("{}/golden/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_recipe_with_a_larger_batch_trains_on_a_small_set() {
+    let dir = set(4);
+    let small = [
+        "train",
+        "shards",
+        "--max-steps=1",
+        "--threads=1",
+        "--device=cpu",
+        "--sizes=16",
+    ];
+    let out = run(dir.path(), &small);
+    stdout(&out);
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        err.contains("batches of 64 images instead of 256: the training split has no more"),
+        "{err}"
+    );
+    let config = std::fs::read_to_string(dir.path().join("runs/default-1/config.toml")).unwrap();
+    assert!(config.contains("batch = 64\n"), "{config}");
+}
+
+#[test]
+fn a_set_without_val_is_refused_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    common::write(dir.path(), &common::wnids(3), 16, 0);
+    let out = run(dir.path(), &["train", "."]);
+    refused(&out, 1, "pack the source again with --val-fraction 0.1");
+}
+
+#[test]
+fn resume_refuses_other_images_under_the_same_fingerprint() {
+    let dir = set(4);
+    stdout(&run(dir.path(), &SHORT));
+    let other = dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    common::write_boxed(
+        &other,
+        &common::wnids(4),
+        (64, 30),
+        |split, image, label| {
+            let pixels = common::pixels(split, image + 1, usize::try_from(label).unwrap());
+            (pixels, label, [0, 0, 31, 31])
+        },
+    );
+    let resume = ["train", "--resume", "runs/default-1"];
+    let out = run(dir.path(), &[&resume[..], &["other"]].concat());
+    refused(
+        &out,
+        1,
+        "other holds other shards than the run in runs/default-1",
+    );
+    stdout(&run(dir.path(), &resume));
+    // A run of a version that did not record them resumes by the fingerprint.
+    let config = dir.path().join("runs/default-1/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (kept, shards): (Vec<_>, Vec<_>) = text
+        .lines()
+        .partition(|line| !line.starts_with("shards = "));
+    assert_eq!(shards.len(), 1);
+    std::fs::write(&config, kept.join("\n")).unwrap();
+    stdout(&run(dir.path(), &[&resume[..], &["other"]].concat()));
+}
+
+#[test]
+fn weights_of_another_program_are_evaluated_and_exported() {
+    let dir = set(3);
+    let weights = golden("dropout.pth");
+    let out = run(dir.path(), &["eval", &weights, "shards", "--device=cpu"]);
+    assert!(stdout(&out).starts_with("val: 30 images"));
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(
+        err.contains(
+            "is of another program: taken as a ResNet18 with stem imagenet for 32x32 pixels \
+             normalised by ImageNet's mean and std; its 3 classes (classifier fc.1) are of the data, in its order"
+        ),
+        "{err}"
+    );
+    let thousand = golden("resnet18.pth");
+    refused(
+        &run(dir.path(), &["eval", &thousand, "shards"]),
+        1,
+        "has a classifier of 1000 classes, expected 3: its classes are to be of the data",
+    );
+    refused(
+        &run(
+            dir.path(),
+            &[
+                "eval",
+                &format!("{}#children", golden("namings.pth")),
+                "shards",
+            ],
+        ),
+        1,
+        "has no classifier: start a run from it with --init",
+    );
+
+    // What is exported says what it is.
+    std::fs::write(dir.path().join("classes"), "n1\tcat\nn2\tdog\nn3\n").unwrap();
+    let export = |extra: &[&str]| {
+        let args = ["export", &weights, "--to=safetensors", "-o=out.safetensors"];
+        run(dir.path(), &[&args[..], extra].concat())
+    };
+    let out = stdout(&export(&["--classes=classes", "--size=48"]));
+    assert!(out.contains("num_classes=3), trained at 48x48"), "{out}");
+    let out = run(dir.path(), &["eval", "out.safetensors", "shards"]);
+    refused(
+        &out,
+        1,
+        "only in the weights: n1, n2, n3; only in the data: ",
+    );
+    std::fs::write(dir.path().join("classes"), "n1\n").unwrap();
+    refused(
+        &export(&["--classes=classes"]),
+        1,
+        "has a classifier of 3 classes, expected 1: its classes are to be as in classes",
+    );
+}
+
+#[test]
+fn weights_of_another_program_predict() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = format!(
+        "{}/../tests/golden/pictures/exact/exif/1.jpg",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let weights = golden("dropout.pth");
+    let predict = ["predict", &weights, &picture, "--json", "--device=cpu"];
+    let out = run(dir.path(), &predict);
+    let line: Value = serde_json::from_str(&stdout(&out)).unwrap();
+    let top = line["top"].as_array().unwrap();
+    assert_eq!(top.len(), 3);
+    assert_eq!(top[0]["id"], top[0]["label"].to_string());
+    let err = String::from_utf8(out.stderr).unwrap();
+    assert!(err.contains("for 64x64 pixels"), "{err}");
+    assert!(
+        err.contains("its 3 classes (classifier fc.1) are numbers"),
+        "{err}"
+    );
+
+    std::fs::write(dir.path().join("classes"), "n1\tcat\nn2\tdog\nn3\n").unwrap();
+    let out = run(dir.path(), &[&predict[..], &["--classes=classes"]].concat());
+    let line: Value = serde_json::from_str(&stdout(&out)).unwrap();
+    let names = ["cat", "dog", "n3"];
+    for guess in line["top"].as_array().unwrap() {
+        let label = usize::try_from(guess["label"].as_u64().unwrap()).unwrap();
+        assert_eq!(guess["name"], names[label]);
     }
 }
 

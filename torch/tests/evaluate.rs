@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use common::{Recorder, config, train};
 use tch::{Device, Kind, Tensor};
 use tinyres::event::Event;
+use tinyres_format::Class;
 use tinyres_torch::Error;
 use tinyres_torch::config::Normalize;
 use tinyres_torch::infer::evaluate::evaluate;
@@ -164,7 +165,7 @@ fn final_weights_score_as_the_last_epoch_reported() {
 }
 
 #[test]
-fn other_classes_or_another_order_are_refused() {
+fn other_classes_are_refused_and_another_order_is_followed() {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), 3, 10, 20);
     let path = dir.path().join("run");
@@ -178,20 +179,39 @@ fn other_classes_or_another_order_are_refused() {
         &AtomicBool::new(false),
     )
     .unwrap();
-    let weights = Checkpoint::load(&Run::weights(&path).unwrap()).unwrap();
+    let mut weights = Checkpoint::load(&Run::weights(&path).unwrap()).unwrap();
     let classes = common::wnids(3);
-    weights.expect_classes(&classes).unwrap();
-    let swapped = [0, 2, 1].map(|label: usize| classes[label].clone());
-    for (other, at) in [
-        (&swapped[..], 1),
-        (&classes[..2], 2),
-        (&common::wnids(4), 3),
+    assert!(!weights.order_classes(&classes).unwrap());
+    let others = common::wnids(4);
+    for (other, only_weights, only_data) in [
+        (&classes[..2], vec![&classes[2]], vec![]),
+        (&others[..], vec![], vec![&others[3]]),
+        (&others[1..], vec![&classes[0]], vec![&others[3]]),
     ] {
-        match weights.expect_classes(other).unwrap_err() {
-            Error::Classes { label, .. } => assert_eq!(label, at),
+        let ids = |classes: Vec<&Class>| -> Vec<_> {
+            classes.into_iter().map(|class| class.id.clone()).collect()
+        };
+        match weights.order_classes(other).unwrap_err() {
+            Error::Classes { weights, data } => {
+                assert_eq!((weights, data), (ids(only_weights), ids(only_data)));
+            }
             error => panic!("{error}"),
         }
     }
+    let outputs = |weights: &Checkpoint| {
+        let images = Tensor::ones([1, 3, 32, 32], (Kind::Float, Device::Cpu));
+        let network = weights.network(Device::Cpu).unwrap();
+        let logits = tch::no_grad(|| network.forward(&images, false)).unwrap();
+        Vec::<f32>::try_from(logits.view([-1])).unwrap()
+    };
+    let before = outputs(&weights);
+    let order = [2, 0, 1];
+    let moved = order.map(|label: usize| classes[label].clone());
+    assert!(weights.order_classes(&moved).unwrap());
+    for (logit, label) in outputs(&weights).into_iter().zip(order) {
+        assert!((logit - before[label]).abs() < 1e-5, "{label}");
+    }
+    assert_eq!(weights.about.classes, moved);
 }
 
 #[test]

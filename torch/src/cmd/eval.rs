@@ -5,27 +5,29 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tinyres::event::{Event, Observer as _};
 use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_load::Verify;
 use tinyres_torch::infer::evaluate::evaluate;
+use tinyres_torch::infer::foreign::{AnyWeights, Assumed};
 use tinyres_torch::infer::tta::Tta;
 use tinyres_torch::input::{Feed, Pipeline, Targets};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::run::Run;
-use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// Evaluate trained weights on a split
 ///
 /// Prints loss, top-1 and top-5 over all images of the split, and the ten classes with the lowest top-1;
 /// --json has every class. For weights trained with --boxes it also prints the scores of the boxes,
 /// compared with boxes that are the same for every image: the full image, the mean box of the training
-/// split, and the two constant boxes with the best scores on this split. Weights trained on other classes,
-/// or on the same classes in another order, are refused.
+/// split, and the two constant boxes with the best scores on this split. Labels are matched by class id;
+/// weights trained on other classes are refused. A ResNet18 of another program is taken as one for pixels of
+/// the shards' size, normalised by ImageNet's mean and std, and for the classes of the shards in their order.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
-    /// Directory of a run, or a file of weights that `tinyres train` wrote
+    /// Directory of a run, or a file of weights, .safetensors or .pth; FILE#KEY names one network of several
     #[arg(value_name = "RUN|WEIGHTS")]
     weights: PathBuf,
     /// Directory of shards that `tinyres pack` wrote; compressed shards are expanded once, into a cache
@@ -58,10 +60,23 @@ Examples:
   tinyres eval runs/default-1 shards --json | jq .top1";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
-    let checkpoint = Checkpoint::load(&Run::weights(&args.weights)?)?;
+    let weights = AnyWeights::read(&Run::weights(&args.weights)?)?;
     let shards = super::ready(&args.shards, ui)?;
     let data = Arc::new(super::open(&shards, args.split, Verify::Lazy)?);
-    checkpoint.expect_classes(data.classes())?;
+    let shape = data.shape();
+    let assumed = Assumed {
+        classes: Some((
+            data.classes().to_vec(),
+            "of the data, in its order".to_owned(),
+        )),
+        side: Some(shape.height.min(shape.width)),
+    };
+    let mut checkpoint = weights.describe(assumed, ui)?;
+    if checkpoint.order_classes(data.classes())? {
+        ui.on(&Event::Notice(
+            "the data has the classes of the weights in another order: labels are matched by class id".to_owned(),
+        ));
+    }
     if let Some(threads) = args.threads {
         tinyres_torch::set_threads(threads.get());
     }

@@ -11,7 +11,7 @@ use tinyres::ui::Ui;
 use tinyres_format::publish;
 use tinyres_torch::infer::export::{OPSET, Target, export};
 use tinyres_torch::run::Run;
-use tinyres_torch::run::checkpoint::Checkpoint;
+use tinyres_torch::weights::Place;
 
 /// Write a trained network in the format of another tool
 ///
@@ -28,7 +28,7 @@ use tinyres_torch::run::checkpoint::Checkpoint;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory of a run, or a file of weights that `tinyres train` wrote
+    /// Directory of a run, or a file of weights, .safetensors or .pth; FILE#KEY names one network of several
     #[arg(value_name = "RUN|WEIGHTS")]
     weights: PathBuf,
     /// Format to write
@@ -38,6 +38,12 @@ pub struct Args {
     /// .torchvision.safetensors]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Classes of weights of another program: a line for each, ID, or ID, a tab and NAME [default: numbers]
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// Width and height of the images of weights of another program [default: 64]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    size: Option<u32>,
 }
 
 const EXAMPLES: &str = "\
@@ -48,7 +54,8 @@ Examples:
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let weights = Run::weights(&args.weights)?;
-    let checkpoint = Checkpoint::load(&weights)?;
+    let checkpoint = super::described(&weights, args.classes.as_deref(), args.size, ui)?;
+    let weights = Place::parse(&weights).file;
     let default = || weights.with_extension(args.to.extension());
     let output = args.output.unwrap_or_else(default);
     ensure!(

@@ -15,6 +15,8 @@ use tinyres::transport;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_load::{Dataset, Verify};
+use tinyres_torch::infer::foreign::{AnyWeights, Assumed, read_classes};
+use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// The part of the help of each command that maps shards: the rule that keeps the map sound.
 pub const MAPPED: &str = "\
@@ -34,6 +36,28 @@ where
 /// The directory of raw shards for `shards`: the same one, or a cache if these are compressed.
 pub fn ready(shards: &Path, ui: &mut Ui) -> transport::Result<PathBuf> {
     transport::ready(shards, transport::cache_dir().as_deref(), ui)
+}
+
+/// The weights in `path`, `FILE` or `FILE#KEY`. For weights of another program, `classes` is a file of classes,
+/// and `side` the side of the images.
+pub fn described(
+    path: &Path,
+    classes: Option<&Path>,
+    side: Option<u32>,
+    ui: &mut Ui,
+) -> anyhow::Result<Checkpoint> {
+    let weights = AnyWeights::read(path)?;
+    if let (Some(file), AnyWeights::Own(_)) = (classes, &weights) {
+        anyhow::bail!(
+            "{} has classes of its own: leave out --classes {}",
+            path.display(),
+            file.display()
+        );
+    }
+    let origin = |file: &Path| format!("as in {}", file.display());
+    let named = classes.map(|file| Ok::<_, anyhow::Error>((read_classes(file)?, origin(file))));
+    let classes = named.transpose()?;
+    Ok(weights.describe(Assumed { classes, side }, ui)?)
 }
 
 /// Opens a split of a directory of raw shards.

@@ -21,18 +21,18 @@ use tinyres_format::{Refused, publish};
 use tinyres_torch::infer::predict::{Drawing, Options, PictureResult, Prediction, Predictor};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Precision};
 use tinyres_torch::run::Run;
-use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// Predict the classes of pictures
 ///
 /// Prints the likeliest classes of each picture, a JPEG or PNG of any size. Pictures are turned upright as
 /// EXIF says, resized so that the shorter side has the size that the network was trained at, and cropped to
 /// the middle, exactly as by `tinyres pack --size`. A picture that cannot be decoded is named, and the exit
-/// code is 1 at the end; the other pictures are predicted all the same.
+/// code is 1 at the end; the other pictures are predicted all the same. A ResNet18 of another program is taken
+/// as one for 64x64 pixels (--size), normalised by ImageNet's mean and std.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory of a run, or a file of weights that `tinyres train` wrote
+    /// Directory of a run, or a file of weights, .safetensors or .pth; FILE#KEY names one network of several
     #[arg(value_name = "RUN|WEIGHTS")]
     weights: PathBuf,
     /// Pictures, folders of pictures, or - for a list of files on standard input, one a line
@@ -47,6 +47,9 @@ pub struct Args {
     /// Width and height to resize pictures to [default: the size that the network was trained at]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     size: Option<u32>,
+    /// Classes of weights of another program: a line for each, ID, or ID, a tab and NAME [default: numbers]
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
     /// Squash the whole picture to a square instead of cropping it, as `tinyres pack --squash` does
     #[arg(long)]
     squash: bool,
@@ -75,7 +78,8 @@ Examples:
 const MAX_DRAWN: usize = 1000;
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
-    let checkpoint = Checkpoint::load(&Run::weights(&args.weights)?)?;
+    let weights = Run::weights(&args.weights)?;
+    let checkpoint = super::described(&weights, args.classes.as_deref(), args.size, ui)?;
     let side = args.size.unwrap_or(checkpoint.about.position.size);
     let side = NonZeroU32::new(side).context("the network was trained on images of no size")?;
     let (images, total) = list(args.images)?;

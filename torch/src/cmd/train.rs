@@ -229,15 +229,24 @@ fn create(
 ) -> anyhow::Result<Begun> {
     let layers = Layers::read(file, flags)?;
     let device = device::open(layers.device())?;
+    let batch_is_given = layers.sets("batch");
     let mut config = layers.config(device.is_cuda())?;
     // The weights depend on these to the bit, so the run's record must hold them.
     config.threads.get_or_insert_with(tinyres_torch::threads);
     config.precision = config.precision.on(device);
     let splits = splits(shards, config.verify, ui)?;
+    let images = splits.train.len();
+    if images < config.batch && !batch_is_given {
+        ui.on(&Event::Notice(format!(
+            "batches of {images} images instead of {}: the training split has no more",
+            config.batch
+        )));
+        config.batch = images;
+    }
     let data = check(&config, &splits, device)?;
     init::settle(&mut config, splits.train.classes())?;
     let output = output.unwrap_or_else(|| free_name(&config.recipe));
-    let run = Run::create(&output, config, shards, splits.train.fingerprint())?;
+    let run = Run::create(&output, config, shards, splits.id())?;
     Ok(Begun {
         run,
         from: None,
@@ -253,12 +262,20 @@ fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Be
         None => Run::provenance(dir)?.data,
     };
     let splits = splits(&shards, run.config().verify, ui)?;
+    let (set, own) = (splits.id(), run.set());
     ensure!(
-        splits.train.fingerprint() == run.fingerprint(),
+        set.fingerprint == own.fingerprint,
         "{} holds another data set than the run in {} was begun with: name the directory of that one, --resume {} SHARDS",
         shards.display(),
         dir.display(),
         dir.display()
+    );
+    ensure!(
+        set.agrees(&own),
+        "{} holds other shards than the run in {} was begun with, under the same names and labels: put those shards back, or start another run, with --init {} to begin from its weights",
+        shards.display(),
+        dir.display(),
+        dir.join("last.safetensors").display()
     );
     let device = device::open(run.config().device)?;
     let data = check(run.config(), &splits, device)?;

@@ -100,8 +100,8 @@ pub static KNOBS: &[Knob] = &[
         "Layers before the residual blocks: imagenet is a 7x7 convolution with stride 2 and a pool, half is \
          3x3 with stride 2, small is 3x3 with stride 1"),
     knob("init", NETWORK, "WEIGHTS", "", Kind::File,
-        "Weights to start from, for every layer that fits: torchvision's ResNet18 as .safetensors or .pth, or \
-         those of another run. The classifier is new if the classes differ"),
+        "Weights to start from: any ResNet18 as .safetensors or .pth, found in a checkpoint's dictionaries, or \
+         those of another run. FILE#KEY names one of several. The classifier is new if the classes differ"),
     knob("init_digest", NETWORK, "SHA256", "", Kind::Recorded,
         "SHA-256 of the file of --init"),
     knob("freeze", NETWORK, "LAYERS", "[]", Kind::Names(Layer::VARIANTS),

@@ -242,6 +242,12 @@ impl Layers {
         Config::from_values(values)
     }
 
+    /// True if the file or a flag gives the value `key`, so that it is not the recipe's or a default.
+    #[must_use]
+    pub fn sets(&self, key: &str) -> bool {
+        self.flags.contains_key(key) || self.file.contains_key(key)
+    }
+
     fn text(&self, key: &str) -> Option<&str> {
         self.flags.get(key).or_else(|| self.file.get(key))?.as_str()
     }

@@ -73,6 +73,9 @@ pub struct About {
     pub classes: Vec<Class>,
     /// The fingerprint of the data set that the network was trained on.
     pub fingerprint: Digest,
+    /// Digest over the digests of its shards; `None` in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<Digest>,
     /// The configuration of the run.
     #[serde(deserialize_with = "Config::checked")]
     pub config: Config,
@@ -125,24 +128,37 @@ impl Checkpoint {
     /// [`Error::Io`] if the file cannot be read; [`Error::Checkpoint`] if it is damaged, comes from another
     /// program, or has another format.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_own(path)?.ok_or_else(|| Error::Checkpoint {
+            path: path.to_path_buf(),
+            what: "was not written by tinyres: start a run from it with --init, and use the weights of that run"
+                .to_owned(),
+        })
+    }
+
+    /// A checkpoint of weights that [`save`] did not write.
+    pub(crate) fn of(about: About, network: Vec<(String, Tensor)>) -> Self {
+        Self {
+            about,
+            network,
+            rest: Vec::new(),
+        }
+    }
+
+    /// Reads a file that [`save`] wrote; `None` for one of another program.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_own(path: &Path) -> Result<Option<Self>> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let bad = |what: String| Error::Checkpoint {
             path: path.to_path_buf(),
             what,
         };
         check(&bytes).map_err(bad)?;
-        let about = about(&bytes).map_err(bad)?;
-        let mut checkpoint = Self {
-            about: about.ok_or_else(|| {
-                bad(
-                    "was not written by tinyres: start a run from it with --init, and use the \
-                     weights of that run"
-                        .to_owned(),
-                )
-            })?,
-            network: Vec::new(),
-            rest: Vec::new(),
+        let Some(about) = about(&bytes).map_err(bad)? else {
+            return Ok(None);
         };
+        let mut checkpoint = Self::of(about, Vec::new());
         for (name, view) in SafeTensors::deserialize(&bytes)
             .map_err(|error| bad(damaged(&error)))?
             .iter()
@@ -171,7 +187,7 @@ impl Checkpoint {
             };
             into.push((name.to_owned(), tensor));
         }
-        Ok(checkpoint)
+        Ok(Some(checkpoint))
     }
 
     /// The network with these weights, on `device`.
@@ -196,26 +212,42 @@ impl Checkpoint {
         &self.rest
     }
 
-    /// Checks that `classes` are those of the weights, in the same order.
+    /// Puts the outputs in the order of `classes`, matched by class id. True if they were in another order.
     ///
     /// # Errors
-    /// [`Error::Classes`] names the first label that differs.
-    pub fn expect_classes(&self, classes: &[Class]) -> Result<()> {
-        let own = &self.about.classes;
-        let name = |classes: &[Class], label: usize| {
-            classes
-                .get(label)
-                .map_or("nothing".to_owned(), |class| class.id.clone())
+    /// [`Error::Classes`] names the classes that only one of the two has.
+    pub fn order_classes(&mut self, classes: &[Class]) -> Result<bool> {
+        let ids = |classes: &[Class]| -> Vec<_> {
+            classes.iter().map(|class| class.id.clone()).collect()
         };
-        let longest = own.len().max(classes.len());
-        match (0..longest).find(|&label| name(own, label) != name(classes, label)) {
-            None => Ok(()),
-            Some(label) => Err(Error::Classes {
-                label,
-                weights: name(own, label),
-                data: name(classes, label),
-            }),
+        let (own, data) = (ids(&self.about.classes), ids(classes));
+        if own == data {
+            return Ok(false);
         }
+        let only = |some: &[String], other: &[String]| -> Vec<_> {
+            (some.iter().filter(|id| !other.contains(id)).cloned()).collect()
+        };
+        let places: Vec<_> = (data.iter())
+            .filter_map(|id| own.iter().position(|other| other == id))
+            .filter_map(|place| i64::try_from(place).ok())
+            .collect();
+        let mut distinct = places.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.len() != own.len() || distinct.len() != data.len() {
+            return Err(Error::Classes {
+                weights: only(&own, &data),
+                data: only(&data, &own),
+            });
+        }
+        let places = Tensor::f_from_slice(&places)?;
+        for (name, tensor) in &mut self.network {
+            if name.starts_with("fc.") {
+                *tensor = tensor.f_index_select(0, &places)?;
+            }
+        }
+        self.about.classes = classes.to_vec();
+        Ok(true)
     }
 }
 
@@ -311,11 +343,16 @@ pub(crate) fn about(file: &[u8]) -> std::result::Result<Option<About>, String> {
 
 /// The metadata's entry of tinyres, if there is one.
 fn description(file: &[u8]) -> std::result::Result<Option<String>, String> {
+    metadata(file, KEY)
+}
+
+/// The metadata's entry `key`, if there is one.
+pub(crate) fn metadata(file: &[u8], key: &str) -> std::result::Result<Option<String>, String> {
     let (_, header) = SafeTensors::read_metadata(file).map_err(|error| damaged(&error))?;
     Ok(header
         .metadata()
         .as_ref()
-        .and_then(|metadata| metadata.get(KEY).cloned()))
+        .and_then(|metadata| metadata.get(key).cloned()))
 }
 
 fn damaged(error: &safetensors::SafeTensorError) -> String {
@@ -331,6 +368,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             classes: Vec::new(),
             fingerprint: Digest::of(b"data"),
+            shards: None,
             config: Config::layered(None, toml::Table::new(), false).unwrap(),
             new: Vec::new(),
             position: Position::default(),

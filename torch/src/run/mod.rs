@@ -58,14 +58,43 @@ struct Record {
 
 /// The origin of a run: the table `run` of its `config.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// The version of tinyres that began it.
     pub version: String,
     /// The directory of the shards that it is trained on.
     pub data: PathBuf,
     /// The data set in that directory.
+    #[serde(flatten)]
+    pub set: SetId,
+}
+
+/// What tells a data set from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetId {
+    /// The fingerprint: of names, labels and boxes.
     pub fingerprint: Digest,
+    /// Digest over the digests of the shards, pixels and all; `None` in runs of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<Digest>,
+}
+
+impl From<Digest> for SetId {
+    /// A set known by its fingerprint alone.
+    fn from(fingerprint: Digest) -> Self {
+        Self {
+            fingerprint,
+            shards: None,
+        }
+    }
+}
+
+impl SetId {
+    /// True if `other` can be the same set: it has the same fingerprint, and the same shards if both are known.
+    #[must_use]
+    pub fn agrees(&self, other: &Self) -> bool {
+        let shards = self.shards.zip(other.shards);
+        self.fingerprint == other.fingerprint && shards.is_none_or(|(own, other)| own == other)
+    }
 }
 
 impl Run {
@@ -73,7 +102,7 @@ impl Run {
     ///
     /// # Errors
     /// [`Error::RunExists`] if `dir` holds a run already; [`Error::Io`] if it cannot be written.
-    pub fn create(dir: &Path, config: Config, data: &Path, fingerprint: Digest) -> Result<Self> {
+    pub fn create(dir: &Path, config: Config, data: &Path, set: impl Into<SetId>) -> Result<Self> {
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join(CONFIG);
         if path.exists() {
@@ -85,7 +114,7 @@ impl Run {
         let run = Provenance {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data,
-            fingerprint,
+            set: set.into(),
         };
         let record = Record { config, run };
         let values = toml::to_string(&record).map_err(|error| Error::Config(error.to_string()))?;
@@ -123,7 +152,11 @@ impl Run {
             if let Some(key) = checkpoint.about.config.differs(&record.config) {
                 return Err(bad(&key));
             }
-            if checkpoint.about.fingerprint != record.run.fingerprint {
+            let set = SetId {
+                fingerprint: checkpoint.about.fingerprint,
+                shards: checkpoint.about.shards,
+            };
+            if !set.agrees(&record.run.set) {
                 return Err(bad("data set"));
             }
         }
@@ -176,9 +209,9 @@ impl Run {
         &self.record.config
     }
 
-    /// The fingerprint of the data set that the run is trained on.
-    pub fn fingerprint(&self) -> Digest {
-        self.record.run.fingerprint
+    /// The data set that the run is trained on.
+    pub fn set(&self) -> SetId {
+        self.record.run.set
     }
 
     /// The file of the last checkpoint, if there is one.

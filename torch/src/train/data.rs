@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use tch::Device;
+use tinyres_format::Digest;
 use tinyres_load::Dataset;
 
 use crate::config::Config;
 use crate::input::Targets;
 use crate::libtorch::device;
+use crate::run::SetId;
 use crate::{Error, Result};
 
 /// The splits of a data set that training takes.
@@ -17,6 +19,18 @@ pub struct Splits {
     pub train: Arc<Dataset>,
     /// Images to score on.
     pub val: Arc<Dataset>,
+}
+
+impl Splits {
+    /// What tells this data set from others, pixels and all.
+    #[must_use]
+    pub fn id(&self) -> SetId {
+        let digests = format!("{}{}", self.train.digest(), self.val.digest());
+        SetId {
+            fingerprint: self.train.fingerprint(),
+            shards: Some(Digest::of(digests.as_bytes())),
+        }
+    }
 }
 
 /// Splits that fit a configuration, and their labels and boxes: what [`check`] returns and

@@ -212,7 +212,7 @@ impl<'a> Reporter<'a> {
             self.expect_finite_weights(setup, state)?;
         }
         state.tick();
-        let about = state.about(setup, self.run.fingerprint());
+        let about = state.about(setup, self.run.set());
         let saved = (self.run).save_last(&about, &state.model, state.training_state());
         (self.last_save, self.last_sync) = (Instant::now(), Instant::now());
         saved
@@ -220,14 +220,14 @@ impl<'a> Reporter<'a> {
 
     /// Saves the weights as the best ones so far. A failure to write them is a warning.
     pub(super) fn save_best(&mut self, setup: &Setup, state: &State) -> Result<()> {
-        let about = state.about_weights(setup, self.run.fingerprint());
+        let about = state.about_weights(setup, self.run.set());
         let saved = self.run.save_best(&about, &state.model);
         self.tolerate(Output::Best, saved, state.at.step)
     }
 
     /// Saves the weights at the end of the run, and returns their path.
     pub(super) fn save_final(&mut self, setup: &Setup, state: &State) -> Result<PathBuf> {
-        let about = state.about_weights(setup, self.run.fingerprint());
+        let about = state.about_weights(setup, self.run.set());
         let saved = self.run.save_final(&about, &state.model);
         saved.map_err(|error| self.run.unsaved(error))
     }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use tch::Tensor;
 use tinyres::event::Observer;
-use tinyres_format::Digest;
 
 use super::ema::Ema;
 use super::init;
@@ -16,6 +15,7 @@ use crate::infer::evaluate::{Score, evaluate};
 use crate::infer::tta::Tta;
 use crate::input::{Batch, Pipeline};
 use crate::net::ResNet18;
+use crate::run::SetId;
 use crate::run::checkpoint::{About, Checkpoint, Position};
 
 pub(super) struct State {
@@ -85,11 +85,12 @@ impl State {
     }
 
     /// Description of this state for a checkpoint.
-    pub(super) fn about(&self, setup: &Setup, fingerprint: Digest) -> About {
+    pub(super) fn about(&self, setup: &Setup, set: SetId) -> About {
         About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             classes: setup.train.data().classes().to_vec(),
-            fingerprint,
+            fingerprint: set.fingerprint,
+            shards: set.shards,
             config: setup.config.clone(),
             new: self.new.clone(),
             position: self.at.clone(),
@@ -97,8 +98,8 @@ impl State {
     }
 
     /// The same for a file of weights: without the times, so that equal runs write equal files.
-    pub(super) fn about_weights(&self, setup: &Setup, fingerprint: Digest) -> About {
-        let mut about = self.about(setup, fingerprint);
+    pub(super) fn about_weights(&self, setup: &Setup, set: SetId) -> About {
+        let mut about = self.about(setup, set);
         about.position = Position {
             took: Duration::ZERO,
             waited: Duration::ZERO,

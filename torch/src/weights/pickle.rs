@@ -1,6 +1,6 @@
 //! Reads the part of Python's pickle format that `torch.save` uses for a state dict. Nothing is imported or
 //! called: a class is only a name. Dictionaries and tensors are rebuilt here, and every other object is
-//! [opaque](PickleValue::Opaque).
+//! [opaque](PickleValue::Opaque), or its class's name and its [attributes](PickleValue::Object).
 //!
 //! Sources: CPython's `Lib/pickletools.py` for the opcodes, `torch/_utils.py` for the functions that rebuild
 //! tensors.
@@ -20,6 +20,8 @@ pub(super) enum PickleValue {
     Tensor(StridedView),
     /// A value that is not needed here, with the name of its class or plain type.
     Opaque(String),
+    /// An object of the class with this name, and its attributes: often a dictionary.
+    Object(String, usize),
 }
 
 /// A tensor as a strided view of a storage. Lengths are in elements. Nothing is checked yet.
@@ -43,25 +45,42 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Reads a pickle of protocol 2, to its end.
+    /// Reads a pickle of protocol 2 to 5, to its end.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        Ok(Self::parse_first(bytes)?.0)
+    }
+
+    /// Reads the pickle that `bytes` start with. Also returns the bytes after it.
+    pub(super) fn parse_first(bytes: &[u8]) -> Result<(Self, &[u8]), String> {
         let mut machine = Machine {
             bytes,
             values: Vec::new(),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
+            pairs_left: bytes.len(),
         };
         let root = machine.run()?;
-        Ok(Self {
+        let pickle = Self {
             values: machine.values,
             root,
-        })
+        };
+        Ok((pickle, machine.bytes))
     }
 
     /// The value that was pickled.
     pub(super) fn root(&self) -> &PickleValue {
         self.at(self.root)
+    }
+
+    /// The index of that value.
+    pub(super) fn root_index(&self) -> usize {
+        self.root
+    }
+
+    /// All values, in the order in which they were made.
+    pub(super) fn values(&self) -> &[PickleValue] {
+        &self.values
     }
 
     /// A part of a value of this pickle.
@@ -79,6 +98,8 @@ struct Machine<'a> {
     /// Heights of the stack at the marks.
     marks: Vec<usize>,
     memo: HashMap<u32, usize>,
+    /// How many more pairs may be copied from lists to dictionaries.
+    pairs_left: usize,
 }
 
 const CUT: &str = "its pickle ends too early";
@@ -90,9 +111,10 @@ impl Machine<'_> {
             match self.byte()? {
                 // PROTO, and a FRAME of later protocols.
                 0x80 => match self.byte()? {
-                    2 | 3 => {}
-                    other => return Err(format!("is of pickle protocol {other}, expected 2")),
+                    2..=5 => {}
+                    other => return Err(format!("is of pickle protocol {other}, expected 2 to 5")),
                 },
+                0x95 => drop(self.take(8)?),
                 b'.' => return self.pop(),
                 b'(' => self.marks.push(self.stack.len()),
                 b'N' => self.push(PickleValue::Opaque("None".into())),
@@ -118,6 +140,38 @@ impl Machine<'_> {
                     let len = u32::from_le_bytes(self.array()?);
                     let text = self.text(len as usize)?;
                     self.push(PickleValue::Text(text));
+                }
+                0x8c => {
+                    let len = self.byte()?.into();
+                    let text = self.text(len)?;
+                    self.push(PickleValue::Text(text));
+                }
+                // Byte strings: text in Python 2, where keys and the names of storages are such strings.
+                b'U' | b'C' => {
+                    let len = self.byte()?.into();
+                    self.byte_string(len)?;
+                }
+                b'T' | b'B' => {
+                    let len = u32::from_le_bytes(self.array()?);
+                    self.byte_string(len as usize)?;
+                }
+                0x8e => {
+                    let len = u64::from_le_bytes(self.array()?);
+                    self.byte_string(usize::try_from(len).map_err(|_| CUT)?)?;
+                }
+                // POP, POP_MARK, DUP.
+                b'0' => drop(self.pop()?),
+                b'1' => drop(self.since_mark()?),
+                b'2' => {
+                    let &at = self.stack.last().ok_or(UNBALANCED)?;
+                    self.stack.push(at);
+                }
+                0x8f => self.push(PickleValue::Opaque("set".into())),
+                // ADDITEMS to a set, FROZENSET.
+                0x90 => drop(self.since_mark()?),
+                0x91 => {
+                    self.since_mark()?;
+                    self.push(PickleValue::Opaque("frozenset".into()));
                 }
                 b'}' => self.push(PickleValue::Dict(Vec::new())),
                 b']' | b')' => self.push(PickleValue::List(Vec::new())),
@@ -161,6 +215,20 @@ impl Machine<'_> {
                     let key = u32::from_le_bytes(self.array()?);
                     self.recall(key)?;
                 }
+                0x94 => {
+                    let key = u32::try_from(self.memo.len()).map_err(|_| UNBALANCED)?;
+                    self.keep(key)?;
+                }
+                0x93 => {
+                    let parts = self.pop_many(2)?;
+                    let [PickleValue::Text(module), PickleValue::Text(name)] =
+                        [&self.values[parts[0]], &self.values[parts[1]]]
+                    else {
+                        return Err("its pickle names a class by a value that is not text".into());
+                    };
+                    let name = format!("{module}.{name}");
+                    self.push(PickleValue::Global(name));
+                }
                 b'c' => {
                     let name = format!("{}.{}", self.line()?, self.line()?);
                     self.push(PickleValue::Global(name));
@@ -174,8 +242,20 @@ impl Machine<'_> {
                     let made = self.make(parts[0], parts[1])?;
                     self.stack.push(made);
                 }
-                // BUILD: attributes, such as a state dict's `_metadata`.
-                b'b' => drop(self.pop()?),
+                // NEWOBJ_EX: also has arguments by name.
+                0x92 => {
+                    let parts = self.pop_many(3)?;
+                    let made = self.make(parts[0], parts[1])?;
+                    self.stack.push(made);
+                }
+                // BUILD: attributes, such as those of a module, or a state dict's `_metadata`.
+                b'b' => {
+                    let state = self.pop()?;
+                    let value = self.top()?;
+                    if let PickleValue::Opaque(class) = value {
+                        *value = PickleValue::Object(std::mem::take(class), state);
+                    }
+                }
                 other => {
                     return Err(format!(
                         "its pickle has opcode 0x{other:02x}, which no state dict has"
@@ -187,17 +267,45 @@ impl Machine<'_> {
 
     /// The result of calling the global `callable` with the list `args`.
     fn make(&mut self, callable: usize, args: usize) -> Result<usize, String> {
-        let PickleValue::Global(name) = &self.values[callable] else {
-            return Err("its pickle calls a value that is not a function".into());
+        let name = match &self.values[callable] {
+            PickleValue::Global(name) => name,
+            // PyTorch before 1.6 pickles the class of a module with its source: ("module", class, ...).
+            PickleValue::List(parts) => match parts.get(1).map(|&part| &self.values[part]) {
+                Some(PickleValue::Global(name)) => name,
+                _ => return Err("its pickle calls a value that is not a function".into()),
+            },
+            _ => return Err("its pickle calls a value that is not a function".into()),
         };
         let name = name.clone();
         let PickleValue::List(args) = &self.values[args] else {
             return Err(format!("its pickle calls {name} without arguments"));
         };
         let value = match (name.as_str(), &args[..]) {
-            ("collections.OrderedDict", []) => PickleValue::Dict(Vec::new()),
-            ("torch._utils._rebuild_parameter", [data, ..]) => return Ok(*data),
-            ("torch._utils._rebuild_tensor_v2", [storage, offset, size, stride, ..]) => {
+            ("collections.OrderedDict" | "builtins.dict" | "__builtin__.dict", []) => {
+                PickleValue::Dict(Vec::new())
+            }
+            // Python 2 pickles the entries as a list of pairs.
+            ("collections.OrderedDict", [items]) => PickleValue::Dict(
+                self.pairs(*items)
+                    .ok_or("its pickle has a dictionary in an unknown form")?,
+            ),
+            ("collections.defaultdict", _) => PickleValue::Dict(Vec::new()),
+            (
+                "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
+                [data, ..],
+            ) => return Ok(*data),
+            // A tensor with attributes, or of a class of its own: the function and its arguments.
+            ("torch._tensor._rebuild_from_type_v2", [function, _, arguments, ..]) => {
+                let (function, arguments) = (*function, *arguments);
+                return match &self.values[function] {
+                    PickleValue::Global(inner) if *inner != name => self.make(function, arguments),
+                    _ => Err("its pickle has a tensor in an unknown form".into()),
+                };
+            }
+            (
+                "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor",
+                [storage, offset, size, stride, ..],
+            ) => {
                 let view = self.view(*storage, *offset, *size, *stride);
                 PickleValue::Tensor(view.ok_or("its pickle has a tensor in an unknown form")?)
             }
@@ -234,6 +342,19 @@ impl Machine<'_> {
             size: self.ints(size)?,
             stride: self.ints(stride)?,
         })
+    }
+
+    /// The entries of a dictionary that is pickled as a list of pairs.
+    fn pairs(&mut self, items: usize) -> Option<Vec<(usize, usize)>> {
+        let PickleValue::List(items) = &self.values[items] else {
+            return None;
+        };
+        self.pairs_left = self.pairs_left.checked_sub(items.len())?;
+        let pair = |&item: &usize| match &self.values[item] {
+            PickleValue::List(pair) => Some((*pair.first()?, *pair.get(1)?)),
+            _ => None,
+        };
+        items.iter().map(pair).collect()
     }
 
     fn int(&self, at: usize) -> Option<i64> {
@@ -281,7 +402,7 @@ impl Machine<'_> {
     fn append(&mut self, items: &[usize]) -> Result<(), String> {
         match self.top()? {
             PickleValue::List(list) => list.extend(items),
-            PickleValue::Opaque(_) => {}
+            PickleValue::Opaque(_) | PickleValue::Object(..) => {}
             _ => return Err("its pickle appends to a value that is not a list".into()),
         }
         Ok(())
@@ -293,7 +414,7 @@ impl Machine<'_> {
             PickleValue::Dict(dict) if rest.is_empty() => {
                 dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
             }
-            PickleValue::Opaque(_) => {}
+            PickleValue::Opaque(_) | PickleValue::Object(..) => {}
             _ => return Err("its pickle sets entries of a value that is not a dictionary".into()),
         }
         Ok(())
@@ -330,6 +451,15 @@ impl Machine<'_> {
     fn text(&mut self, len: usize) -> Result<String, String> {
         let text = self.take(len)?.to_vec();
         String::from_utf8(text).map_err(|_| "its pickle has text that is not UTF-8".into())
+    }
+
+    /// Pushes a string of bytes: text where it is UTF-8.
+    fn byte_string(&mut self, len: usize) -> Result<(), String> {
+        let bytes = self.take(len)?.to_vec();
+        let value = String::from_utf8(bytes)
+            .map_or_else(|_| PickleValue::Opaque("bytes".into()), PickleValue::Text);
+        self.push(value);
+        Ok(())
     }
 
     fn line(&mut self) -> Result<String, String> {
