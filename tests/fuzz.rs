@@ -52,7 +52,8 @@ targets!(
     parquet 3_000,
     pickle 5_000,
     npz 5_000,
-    order 5_000
+    order 5_000,
+    pictures 3_000
 );
 
 fn list(dir: &Path) -> Vec<PathBuf> {

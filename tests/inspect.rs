@@ -86,6 +86,7 @@ impl Fixture {
                         shard: u32::try_from(index).unwrap(),
                         shards: u32::try_from(bounds.len() - 1).unwrap(),
                         grey: 2,
+                        warned: vec![],
                         refused: vec![
                             Refused {
                                 name: "bad.JPEG".into(),

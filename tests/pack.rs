@@ -231,8 +231,8 @@ fn bad_images_are_named() {
         &[IMAGE, "32x32 pixels, expected 64x64"],
     );
     refused(
-        |tree| tree.put(IMAGE, jpeg(1, 64, PixelFormat::CMYK)),
-        &[IMAGE, "CMYK"],
+        |tree| tree.text(IMAGE, "version https://git-lfs.github.com/spec/v1\n"),
+        &[IMAGE, "a Git LFS pointer", "git lfs pull"],
     );
     refused(
         |tree| {

@@ -138,6 +138,15 @@ pub struct Refused {
     pub reason: String,
 }
 
+/// An image that was packed although its file is damaged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warned {
+    /// Its name in the source.
+    pub name: String,
+    /// What the decoder found wrong with it.
+    pub warning: String,
+}
+
 /// A shard's description of itself and of the set that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
@@ -155,6 +164,9 @@ pub struct Metadata {
     pub grey: u64,
     /// Images of the source that were left out of this shard.
     pub refused: Vec<Refused>,
+    /// Images of this shard whose files are damaged. Written only if there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warned: Vec<Warned>,
     /// The classes, in label order.
     pub classes: Vec<Class>,
 }

@@ -210,6 +210,7 @@ impl SetWriter {
             shards,
             grey: 0,
             refused: Vec::new(),
+            warned: Vec::new(),
             classes: self.options.classes.clone(),
         }
     }

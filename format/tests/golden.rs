@@ -58,6 +58,7 @@ fn metadata() -> Metadata {
         shard: 1,
         shards: 3,
         grey: 5,
+        warned: vec![],
         refused: vec![Refused {
             name: "train/bad.JPEG".into(),
             reason: "cut short".into(),

@@ -23,6 +23,7 @@ fn metadata(shard: u32) -> Metadata {
         shards: 2,
         grey: 0,
         refused: vec![],
+        warned: vec![],
         classes: vec![Class {
             id: "n1".into(),
             name: "one".into(),

@@ -114,6 +114,7 @@ fn shards_have_the_bytes_that_writer_gives_them() {
                 shards: u32::try_from(entry.shards.len()).unwrap(),
                 grey: 0,
                 refused: vec![],
+                warned: vec![],
                 classes: options().classes,
             };
             let written = writer.finish(&columns, &metadata).unwrap();

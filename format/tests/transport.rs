@@ -628,6 +628,7 @@ fn shard(shape: Shape, count: usize, pixel: impl Fn(usize) -> u8) -> Vec<u8> {
         shards: 1,
         grey: 0,
         refused: vec![],
+        warned: vec![],
         classes: vec![class.clone(), class],
     };
     writer.finish(&columns, &metadata).unwrap();

@@ -5,6 +5,7 @@
 mod forge;
 mod json;
 mod order;
+mod pictures;
 mod shard;
 mod sources;
 mod spec;
@@ -13,6 +14,7 @@ mod tree;
 
 pub use json::{manifest, metadata};
 pub use order::order;
+pub use pictures::pictures;
 pub use shard::{forged, shard};
 pub use sources::{npz, parquet, pickle};
 pub use transport::transport;

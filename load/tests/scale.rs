@@ -48,6 +48,7 @@ fn write_shard(dir: &Path, index: usize, shards: usize, images: usize) -> ShardE
         shards: u32::try_from(shards).unwrap(),
         grey: 0,
         refused: vec![],
+        warned: vec![],
         classes: classes.collect(),
     };
     let path = dir.join(Split::Train.shard_name(index));

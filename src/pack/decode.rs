@@ -1,18 +1,17 @@
-//! Decoding of one JPEG or PNG to planar RGB, upright and resized. Reads and writes no file.
+//! Decoding of one image to planar RGB, upright and resized. Reads and writes no file.
 
 use fast_image_resize::Resizer;
 use tinyres_format::Shape;
-use turbojpeg::{Decompressor, Image, PixelFormat};
 
-use super::jpeg::JpegHeader;
-use super::limits::check_size;
+use super::jpeg::Jpeg;
+use super::limits::{Permit, check_size};
 use super::orientation::Orientation;
 use super::pam::Pam;
 use super::png::Png;
-use super::{ImageError, Resize};
+use super::{ImageError, Resize, bmp, gif, pnm, tiff, webp};
 
 /// Facts about a decoded image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
     /// Width and height in pixels, upright, before the resize.
     pub size: [u32; 2],
@@ -20,6 +19,9 @@ pub struct Decoded {
     pub grey: bool,
     /// Box in inclusive pixels of the result; `None` without one, or if the resize cut it off.
     pub bbox: Option<[i32; 4]>,
+    /// What the decoder found wrong with the file. The pixels are those that Pillow gives, which does not
+    /// mind.
+    pub warning: Option<String>,
 }
 
 /// Decodes images to planar RGB. The pixels are those of Pillow's `convert("RGB")` after
@@ -56,51 +58,62 @@ impl Decoder {
         shape: Shape,
         out: &mut [u8],
     ) -> Result<Decoded, ImageError> {
-        let (rgbx, size, grey, orientation) = match kind(bytes)? {
-            Kind::Jpeg => {
-                let (mut turbo, header) = jpeg(bytes)?;
-                check(header.size, bbox, shape, self.resize)?;
-                let [width, height] = header.size.map(|length| length as usize);
-                // Four bytes a pixel: decoding is as fast as to three, splitting channels is faster.
-                let rgbx = cached(&mut self.pixels, 4 * width * height);
-                let image = Image {
-                    pixels: &mut *rgbx,
-                    width,
-                    pitch: 4 * width,
-                    height,
-                    format: PixelFormat::RGBX,
-                };
-                turbo.decompress(bytes, image).map_err(undecodable)?;
-                let orientation = header.exif.map(Orientation::of_exif);
-                let orientation = orientation.unwrap_or(Orientation::UPRIGHT);
-                (&*rgbx, header.size, header.components == 1, orientation)
+        let picture = Picture::open(bytes)?;
+        let size = picture.size();
+        check(size, bbox, shape, self.resize)?;
+        let permit = Permit::wait(size, self.resize);
+        let decoded = self.decode_picture(picture, bbox, out);
+        if permit.is_large() {
+            *self = Self::new(self.resize); // Gives the memory back before another large image gets it.
+        }
+        decoded
+    }
+
+    fn decode_picture(
+        &mut self,
+        picture: Picture<'_>,
+        bbox: Option<[i32; 4]>,
+        out: &mut [u8],
+    ) -> Result<Decoded, ImageError> {
+        let size = picture.size();
+        let mut warning = None;
+        let (rgbx, facts) = match picture {
+            Picture::Jpeg(jpeg) => {
+                let facts = jpeg.facts();
+                let (rgbx, warned) = jpeg.decode(&mut self.pixels)?;
+                warning = warned;
+                (rgbx, facts)
             }
-            Kind::Pam => {
-                let pam = Pam::open(bytes)?;
-                check(pam.size, bbox, shape, self.resize)?;
+            Picture::Png(png) => {
+                let facts = png.facts();
+                png.decode(&mut self.samples, &mut self.pixels)?;
+                (&self.pixels[..], facts)
+            }
+            Picture::Pam(pam) => {
                 pam.decode(&mut self.pixels)?;
-                (&self.pixels[..], pam.size, pam.grey, Orientation::UPRIGHT)
+                let orientation = Orientation::UPRIGHT;
+                let grey = pam.grey;
+                (&self.pixels[..], Facts { grey, orientation })
             }
-            Kind::Png => {
-                let png = Png::open(bytes)?;
-                let (size, grey) = (png.size(), png.is_grey());
-                check(size, bbox, shape, self.resize)?;
-                let orientation = png.decode(&mut self.samples, &mut self.pixels)?;
-                (&self.pixels[..], size, grey, orientation)
+            Picture::Other { bytes, decode, .. } => {
+                let facts = decode(bytes, &mut self.pixels)?;
+                (&self.pixels[..], facts)
             }
         };
+        let Facts { grey, orientation } = facts;
         let bbox = (self.canvas).place(rgbx, size, orientation, bbox, self.resize, out);
         let size = orientation.size(size);
-        Ok(Decoded { size, grey, bbox })
+        Ok(Decoded {
+            size,
+            grey,
+            bbox,
+            warning,
+        })
     }
 
     /// Width and height of the image in `bytes`, as stored. Reads only its header.
     pub(super) fn size(&self, bytes: &[u8]) -> Result<[u32; 2], ImageError> {
-        let size = match kind(bytes)? {
-            Kind::Jpeg => jpeg(bytes)?.1.size,
-            Kind::Png => Png::open(bytes)?.size(),
-            Kind::Pam => Pam::open(bytes)?.size,
-        };
+        let size = Picture::open(bytes)?.size();
         check_size(size, self.resize)?;
         Ok(size)
     }
@@ -147,46 +160,94 @@ impl Canvas {
     }
 }
 
-/// File formats that can be decoded.
-enum Kind {
-    Jpeg,
-    Png,
-    Pam,
+/// Facts about an image that its file tells.
+pub(super) struct Facts {
+    /// Its three channels are equal.
+    pub grey: bool,
+    pub orientation: Orientation,
 }
 
-/// Tells the format of a file by its first bytes. Its name does not count.
-fn kind(bytes: &[u8]) -> Result<Kind, ImageError> {
-    let found = match bytes {
-        [0xff, 0xd8, 0xff, ..] => return Ok(Kind::Jpeg),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => return Ok(Kind::Png),
-        [b'P', b'7', b'\n', ..] => return Ok(Kind::Pam),
-        [] => "an empty file",
-        [b'G', b'I', b'F', b'8', ..] => "a GIF image",
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => "a WebP image",
-        [b'B', b'M', ..] => "a BMP image",
-        [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => "a TIFF image",
-        [b'P', b'1'..=b'6', b'\n' | b' ', ..] => "a PPM or PGM image",
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF, HEIF or video file",
-        _ if bytes.starts_with(b"version https://git-lfs") => {
-            "a Git LFS pointer in place of the image (git lfs pull fetches it)"
+/// An image whose header has been read.
+enum Picture<'a> {
+    Jpeg(Jpeg<'a>),
+    Png(Box<Png>),
+    Pam(Pam<'a>),
+    Other {
+        bytes: &'a [u8],
+        size: [u32; 2],
+        decode: fn(&[u8], &mut Vec<u8>) -> Result<Facts, ImageError>,
+    },
+}
+
+impl<'a> Picture<'a> {
+    /// Tells the format of a file by its first bytes, and reads its header. Its name does not count.
+    fn open(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let other = |size: fn(&[u8]) -> Result<[u32; 2], ImageError>, decode| {
+            Ok(Self::Other {
+                bytes,
+                size: size(bytes)?,
+                decode,
+            })
+        };
+        let found = match bytes {
+            [0xff, 0xd8, 0xff, ..] => return Ok(Self::Jpeg(Jpeg::open(bytes)?)),
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => {
+                return Ok(Self::Png(Box::new(Png::open(bytes)?)));
+            }
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => {
+                return other(gif::size, gif::decode);
+            }
+            [
+                b'R',
+                b'I',
+                b'F',
+                b'F',
+                _,
+                _,
+                _,
+                _,
+                b'W',
+                b'E',
+                b'B',
+                b'P',
+                ..,
+            ] => {
+                return other(webp::size, webp::decode);
+            }
+            [b'B', b'M', ..] => return other(bmp::size, bmp::decode),
+            [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => {
+                return other(tiff::size, tiff::decode);
+            }
+            [b'P', b'1'..=b'6', b'\t'..=b'\r' | b' ', ..] => return other(pnm::size, pnm::decode),
+            [b'P', b'7', b'\n', ..] => return Ok(Self::Pam(Pam::open(bytes)?)),
+            [] => "an empty file",
+            [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF, HEIF or video file",
+            _ if bytes.starts_with(b"version https://git-lfs") => {
+                "a Git LFS pointer in place of the image (git lfs pull fetches it)"
+            }
+            _ if bytes.trim_ascii_start().starts_with(b"<") => "a web page or other text",
+            _ => "no kind of image known here",
+        };
+        Err(ImageError::Kind { found })
+    }
+
+    /// Width and height in pixels, as stored.
+    fn size(&self) -> [u32; 2] {
+        match self {
+            Self::Jpeg(jpeg) => jpeg.size(),
+            Self::Png(png) => png.size(),
+            Self::Pam(pam) => pam.size,
+            Self::Other { size, .. } => *size,
         }
-        _ => "no kind of image known here",
-    };
-    Err(ImageError::Kind { found })
+    }
+}
+
+pub(super) fn cut() -> ImageError {
+    broken("the file ends too early")
+}
+
+pub(super) fn broken(what: &str) -> ImageError {
+    ImageError::Undecodable(what.to_owned())
 }
 
 /// Checks what the header tells: that an image of `size`, width and height, can be packed.
@@ -211,34 +272,6 @@ fn check(
         }
         _ => Ok(()),
     }
-}
-
-/// A decompressor for the JPEG in `bytes`, and its header.
-///
-/// Every image gets a new decompressor, which takes 1% of the time of decoding. A reused one would
-/// keep the tables of the previous image, and an image that lacks tables would depend on them.
-fn jpeg(bytes: &[u8]) -> Result<(Decompressor, JpegHeader<'_>), ImageError> {
-    let mut turbo = Decompressor::new().map_err(undecodable)?;
-    let header = JpegHeader::read(&mut turbo, bytes).map_err(undecodable)?;
-    match header.components {
-        4 => Err(ImageError::Cmyk),
-        _ => Ok((turbo, header)),
-    }
-}
-
-fn undecodable(error: turbojpeg::Error) -> ImageError {
-    match error {
-        turbojpeg::Error::TurboJpegError(reason) => ImageError::Undecodable(reason),
-        other => ImageError::Undecodable(other.to_string()),
-    }
-}
-
-/// `len` bytes of `memory`, deliberately not aligned to 32 bytes. libjpeg-turbo writes aligned rows
-/// with non-temporal stores, which miss the cache and make decoding take 1.5 times as long.
-fn cached(memory: &mut Vec<u8>, len: usize) -> &mut [u8] {
-    memory.resize(len + 48, 0);
-    let start = memory.as_ptr().align_offset(32) + 16;
-    &mut memory[start..start + len]
 }
 
 /// Converts `[height, width, 4]`, whose fourth channel has no meaning, to `[3, height, width]`.

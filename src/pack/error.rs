@@ -103,8 +103,8 @@ pub enum ImageError {
     /// The decoder gave up: the image is damaged or cut short.
     #[error("undecodable: {0}")]
     Undecodable(String),
-    /// The first bytes are not those of a JPEG or PNG, whatever the name says.
-    #[error("{found}, expected a JPEG or PNG image")]
+    /// The first bytes are not those of an image that can be decoded, whatever the name says.
+    #[error("{found}, expected a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, PGM or PBM image")]
     Kind {
         /// Kind of file that begins like this.
         found: &'static str,
@@ -123,12 +123,6 @@ pub enum ImageError {
         /// Width and height found.
         got: [u32; 2],
     },
-    /// Four colour components, which have no single meaning in RGB.
-    #[error("CMYK colours: convert it to RGB first")]
-    Cmyk,
-    /// Greys of 16 bits, which Pillow's `convert("RGB")` cuts off at 255.
-    #[error("greys of 16 bits: convert it to 8 bits first")]
-    Grey16,
     /// The box ends outside the image.
     #[error("box {got:?} is not inside {}x{} pixels", size[0], size[1])]
     Box {

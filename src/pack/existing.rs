@@ -56,7 +56,7 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<Report, 
         let (there, here) = (shown(manifest.transport), shown(form));
         return Err(format!("{there} shards, expected {here} ones"));
     }
-    let mut refused = Vec::new();
+    let (mut refused, mut warned) = (Vec::new(), Vec::new());
     let mut splits = Vec::new();
     if manifest.splits.len() != plan.source.splits.len() {
         return Err("other splits".to_owned());
@@ -89,8 +89,10 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<Report, 
             if let Some(item) = newer {
                 return Err(format!("{} was changed after it was packed", item.name));
             }
-            report.count(shard.labels(), metadata.grey, left_out);
+            let warnings = metadata.warned.len();
+            report.count(shard.labels(), metadata.grey, left_out, warnings);
             refused.extend_from_slice(&metadata.refused);
+            warned.extend_from_slice(&metadata.warned);
         }
         report.close(entry);
         splits.push(report);
@@ -109,6 +111,7 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<Report, 
         notes: plan.notes(),
         passed_over: plan.source.passed_over.clone(),
         refused,
+        warned,
         zstd: None,
         unchanged: true,
         seconds: 0.0,

@@ -1,18 +1,99 @@
-//! Limit on the size of an image, checked against its header before any memory is allocated.
+//! Limits on the size of an image, checked against its header before any memory is allocated, and on the
+//! pixels of large images that are in memory at one time.
+
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::{ImageError, Resize};
 
-/// Maximum number of pixels of an image, and of the intermediate image of a resize: 32 Mi, which
-/// take 128 MiB of memory.
-pub const MAX_PIXELS: u64 = 1 << 25;
+/// Maximum number of pixels of an image, and of the intermediate image of a resize. Pillow refuses larger
+/// ones, too: it is twice its `MAX_IMAGE_PIXELS`.
+pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// Images of at most this many pixels are decoded by every thread at its own pace: 4 Mi.
+const SMALL: u64 = 1 << 22;
 
 /// Checks an image of `size`, width and height, against [`MAX_PIXELS`]: the image itself, and the
 /// intermediate image of its resize, which is as wide as the result and as high as the image.
 pub(super) fn check_size(size: [u32; 2], resize: Option<Resize>) -> Result<(), ImageError> {
-    let [width, height] = size.map(u64::from);
-    let side = resize.map_or(1, |resize| resize.side.get().into());
-    if (width * height).max(side * width.max(height)) > MAX_PIXELS {
+    if pixels(size).max(intermediate(size, resize)) > MAX_PIXELS {
         return Err(ImageError::TooLarge { got: size });
     }
     Ok(())
+}
+
+fn pixels([width, height]: [u32; 2]) -> u64 {
+    u64::from(width) * u64::from(height)
+}
+
+fn intermediate([width, height]: [u32; 2], resize: Option<Resize>) -> u64 {
+    let side = resize.map_or(1, |resize| resize.side.get().into());
+    side * u64::from(width.max(height))
+}
+
+/// Pixels of large images that the process is decoding.
+static LARGE: Mutex<u64> = Mutex::new(0);
+/// Signals that they have become fewer.
+static FEWER: Condvar = Condvar::new();
+
+/// Permission to decode an image, until it is dropped. All large images that are being decoded have at most
+/// [`MAX_PIXELS`] together, however many threads there are.
+pub(super) struct Permit(u64);
+
+impl Permit {
+    /// Waits until an image of `size` may be decoded and resized. Small ones need not wait.
+    pub fn wait(size: [u32; 2], resize: Option<Resize>) -> Self {
+        let wanted = pixels(size).max(intermediate(size, resize)).min(MAX_PIXELS);
+        if wanted <= SMALL {
+            return Self(0);
+        }
+        let held = LARGE.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = |held: &mut u64| *held + wanted > MAX_PIXELS;
+        let mut held = FEWER
+            .wait_while(held, room)
+            .unwrap_or_else(PoisonError::into_inner);
+        *held += wanted;
+        Self(wanted)
+    }
+
+    /// True for an image whose memory is to be given back.
+    pub fn is_large(&self) -> bool {
+        self.0 > 0
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.0 > 0 {
+            *LARGE.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+            FEWER.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn large_images_wait_for_each_other() {
+        let (now, most) = (AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for side in [9000, 6000, 12_000, 100] {
+                        let permit = Permit::wait([side, side], None);
+                        assert_eq!(permit.is_large(), side > 100);
+                        let held = now.fetch_add(permit.0, Ordering::SeqCst) + permit.0;
+                        most.fetch_max(held, Ordering::SeqCst);
+                        std::thread::yield_now();
+                        now.fetch_sub(permit.0, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        let most = most.into_inner();
+        assert!((12_000 * 12_000..=MAX_PIXELS).contains(&most), "{most}");
+    }
 }

@@ -1,23 +1,29 @@
 //! Packing: images of a source become shards. They are decoded in parallel, written in source order and
 //! published as a whole. Reading sources and the shard format itself are other modules' work.
 
+mod bmp;
 mod compress;
 mod decode;
 mod decode_shard;
 mod error;
+mod exif;
 mod existing;
 mod fingerprint;
 mod finished;
+mod gif;
 mod jpeg;
 mod left_out;
 mod limits;
 mod orientation;
 mod pam;
 mod png;
+mod pnm;
 mod report;
 mod resize;
 mod resume;
 mod staging;
+mod tiff;
+mod webp;
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -27,7 +33,7 @@ use std::time::Instant;
 use tinyres_format::transport::{Level, SUFFIX};
 use tinyres_format::{
     Columns, Digest, Form, Manifest, Metadata, Refused, Sealed, Shape, ShardEntry, Split,
-    SplitEntry, Writer,
+    SplitEntry, Warned, Writer,
 };
 
 use crate::background::BackgroundJob;
@@ -127,6 +133,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         readers,
         compressor: compressor.as_ref(),
         refused: Vec::new(),
+        warned: Vec::new(),
     };
     let mut splits = Vec::new();
     let mut reports = Vec::new();
@@ -141,7 +148,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         splits.push(entry);
         reports.push(report);
     }
-    let refused = packer.refused;
+    let (refused, warned) = (packer.refused, packer.warned);
     match config.skip_bad {
         Some(bound) => left_out::check(source, &refused, bound)?,
         None if refused.is_empty() => {}
@@ -170,6 +177,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         notes: plan.notes(),
         passed_over: source.passed_over.clone(),
         refused,
+        warned,
         unchanged: false,
         seconds: began.elapsed().as_secs_f64(),
     })
@@ -241,6 +249,8 @@ struct Packer<'p, 'a> {
     compressor: Option<&'p Compressor>,
     /// Bad images of the splits so far.
     refused: Vec<Refused>,
+    /// Packed images of the splits so far whose files are damaged.
+    warned: Vec<Warned>,
 }
 
 /// A shard whose images are in the file, and the facts that its columns and metadata need.
@@ -251,6 +261,7 @@ struct DecodedShard<'a> {
     grey: u64,
     refused: Vec<Refused>,
     sources: Sources,
+    warned: Vec<Warned>,
 }
 
 impl Packer<'_, '_> {
@@ -275,7 +286,7 @@ impl Packer<'_, '_> {
             for (index, items) in shards.enumerate() {
                 let file = split.shard_name(index);
                 let shard = number(index)?;
-                let metadata = move |grey, refused| Metadata {
+                let metadata = move |grey, refused, warned| Metadata {
                     creator: creator(),
                     fingerprint: *plan.fingerprint,
                     split,
@@ -283,6 +294,7 @@ impl Packer<'_, '_> {
                     shards: count,
                     grey,
                     refused,
+                    warned,
                     classes: plan.source.classes.clone(),
                 };
                 if let Some(kept) = resume.finished(&file, plan.source, items, metadata)
@@ -290,10 +302,16 @@ impl Packer<'_, '_> {
                 {
                     done += items.len() as u64;
                     watch.on(&Event::Advance { done });
-                    let Metadata { grey, refused, .. } = kept.metadata();
-                    report.count(kept.labels(), *grey, refused.len());
+                    let Metadata {
+                        grey,
+                        refused,
+                        warned,
+                        ..
+                    } = kept.metadata();
+                    report.count(kept.labels(), *grey, refused.len(), warned.len());
                     report.kept += 1;
                     self.refused.extend_from_slice(refused);
+                    self.warned.extend_from_slice(warned);
                     if let Some(compressor) = self.compressor {
                         compressor.keep(kept.compressed_len());
                     }
@@ -307,9 +325,11 @@ impl Packer<'_, '_> {
                 })?;
                 let Some(decoded) = decoded else { continue };
                 let labels = decoded.items.iter().map(label);
-                report.count(labels, decoded.grey, decoded.refused.len());
+                let (refused, warned) = (decoded.refused.len(), decoded.warned.len());
+                report.count(labels, decoded.grey, refused, warned);
                 entry.shards.extend(finishing.wait().transpose()?);
                 self.refused.extend_from_slice(&decoded.refused);
+                self.warned.extend_from_slice(&decoded.warned);
                 let (staging, compressor) = (self.staging, self.compressor);
                 finishing.start(move || {
                     let (shard, sources) = decoded.seal(metadata)?;
@@ -358,6 +378,11 @@ impl Packer<'_, '_> {
             if images.iter().all(|image| image.decoded.is_ok()) {
                 let images = images.into_iter().flat_map(|image| image.decoded);
                 let images: Vec<Decoded> = images.collect();
+                let warned = items.iter().zip(&images).filter_map(|(item, image)| {
+                    let (name, warning) = (item.name.clone(), image.warning.clone()?);
+                    Some(Warned { name, warning })
+                });
+                let warned = warned.collect();
                 return Ok(Some(DecodedShard {
                     writer,
                     items,
@@ -365,6 +390,7 @@ impl Packer<'_, '_> {
                     images,
                     refused,
                     sources: *sources,
+                    warned,
                 }));
             }
             // The images after a bad one move up: decode the shard again without it.
@@ -396,7 +422,7 @@ impl DecodedShard<'_> {
     /// Writes columns and metadata, which complete the file. Returns it with the sources of the shard.
     fn seal(
         self,
-        metadata: impl FnOnce(u64, Vec<Refused>) -> Metadata,
+        metadata: impl FnOnce(u64, Vec<Refused>, Vec<Warned>) -> Metadata,
     ) -> Result<(Sealed, Sources)> {
         let bbox = |image: &Decoded| image.bbox.unwrap_or([-1; 4]);
         let columns = Columns {
@@ -404,7 +430,7 @@ impl DecodedShard<'_> {
             boxes: self.images.iter().map(bbox).collect(),
             names: self.items.iter().map(|item| item.name.clone()).collect(),
         };
-        let metadata = metadata(self.grey, self.refused);
+        let metadata = metadata(self.grey, self.refused, self.warned);
         Ok((self.writer.seal(&columns, &metadata)?, self.sources))
     }
 }

@@ -1,4 +1,7 @@
-//! EXIF orientation: turns stored pixels and boxes upright, as Pillow's `ImageOps.exif_transpose` does.
+//! Orientation of an image: turns stored pixels and boxes upright, as Pillow's `ImageOps.exif_transpose`
+//! does. Finds it in EXIF data and in XMP; finding those in a file is the formats' work.
+
+use super::exif::{self, Stated};
 
 /// Transform from stored to upright pixels: first the two mirrors, then the transpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,21 +18,28 @@ impl Orientation {
         transpose: false,
     };
 
-    /// Orientation stated by the EXIF data `tiff`; upright if that cannot be read.
-    pub fn of_exif(tiff: &[u8]) -> Self {
-        let exif = exif::Reader::new().read_raw(tiff.to_vec()).ok();
-        let value = exif.and_then(|exif| {
-            let field = exif.get_field(exif::Tag::Orientation, exif::In::PRIMARY)?;
-            field.value.get_uint(0)
-        });
+    /// The orientation that Pillow's `getexif` finds: in the EXIF data, or in XMP where that states none.
+    /// Upright where Pillow cannot read the EXIF data.
+    pub fn of(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Self {
+        let stated = exif.map_or(Stated::Nothing, exif::orientation);
+        let value = match stated {
+            Stated::Unreadable => 1,
+            Stated::Value(value) => value,
+            Stated::Nothing => xmp.and_then(of_xmp).unwrap_or(1),
+        };
+        Self::from_value(value)
+    }
+
+    /// The orientation of that number in the tables of EXIF; upright for any other number.
+    fn from_value(value: u8) -> Self {
         let (mirror_x, mirror_y, transpose) = match value {
-            Some(2) => (true, false, false),
-            Some(3) => (true, true, false),
-            Some(4) => (false, true, false),
-            Some(5) => (false, false, true),
-            Some(6) => (false, true, true),
-            Some(7) => (true, true, true),
-            Some(8) => (true, false, true),
+            2 => (true, false, false),
+            3 => (true, true, false),
+            4 => (false, true, false),
+            5 => (false, false, true),
+            6 => (false, true, true),
+            7 => (true, true, true),
+            8 => (true, false, true),
             _ => (false, false, false),
         };
         Self {
@@ -85,6 +95,18 @@ impl Orientation {
     }
 }
 
+/// The digit after the first `tiff:Orientation`, as an attribute or as an element.
+fn of_xmp(xmp: &[u8]) -> Option<u8> {
+    (0..xmp.len()).find_map(|at| {
+        let rest = xmp[at..].strip_prefix(b"tiff:Orientation")?;
+        let value = rest
+            .strip_prefix(b"=\"")
+            .or_else(|| rest.strip_prefix(b">"))?;
+        let digit = *value.first()?;
+        digit.is_ascii_digit().then(|| digit - b'0')
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +154,7 @@ mod tests {
             .collect();
         let mut seen = Vec::new();
         for value in 1..=8 {
-            let orientation = Orientation::of_exif(&exif(value, value % 2 == 0));
+            let orientation = Orientation::of(Some(&exif(value, value % 2 == 0)), None);
             assert!(!seen.contains(&orientation), "{value}");
             seen.push(orientation);
             let [w, h] = orientation.size([width, height]);
@@ -154,14 +176,49 @@ mod tests {
     fn invalid_orientation_is_upright() {
         for value in [0, 1, 9, u16::MAX] {
             assert_eq!(
-                Orientation::of_exif(&exif(value, true)),
+                Orientation::of(Some(&exif(value, true)), None),
                 Orientation::UPRIGHT
             );
         }
         let whole = exif(6, false);
-        assert_ne!(Orientation::of_exif(&whole), Orientation::UPRIGHT);
+        assert_ne!(Orientation::of(Some(&whole), None), Orientation::UPRIGHT);
         for length in 0..20 {
-            assert_eq!(Orientation::of_exif(&whole[..length]), Orientation::UPRIGHT);
+            assert_eq!(
+                Orientation::of(Some(&whole[..length]), None),
+                Orientation::UPRIGHT
+            );
         }
+    }
+
+    /// `tools/witness/orientation_golden.py` wrote the blocks and what Pillow finds in them.
+    #[test]
+    fn orientations_are_those_that_pillow_found() {
+        let golden = include_bytes!("../../tests/golden/orientations.bin");
+        let mut records = Vec::new();
+        let mut reader = flate2::read::ZlibDecoder::new(&golden[..]);
+        std::io::Read::read_to_end(&mut reader, &mut records).unwrap();
+        let mut rest = &records[..];
+        let mut counts = [0; 9];
+        while let Some((&[value, e0, e1, x0, x1], after)) = rest.split_first_chunk() {
+            rest = after;
+            let [exif, xmp] = [[e0, e1], [x0, x1]].map(|len| {
+                let len = match u16::from_le_bytes(len) {
+                    u16::MAX => return None,
+                    len => usize::from(len),
+                };
+                let (block, after) = rest.split_at(len);
+                rest = after;
+                Some(block)
+            });
+            let expected = Orientation::from_value(value);
+            assert_eq!(
+                Orientation::of(exif, xmp),
+                expected,
+                "{value}: {exif:x?} {xmp:x?}"
+            );
+            counts[usize::from(value)] += 1;
+        }
+        assert_eq!(counts.iter().sum::<u32>(), 2500);
+        assert!(counts[1..].iter().all(|&count| count > 50), "{counts:?}");
     }
 }

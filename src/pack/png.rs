@@ -1,80 +1,300 @@
 //! Decoding of a PNG to RGBX pixels, and its header.
+//!
+//! Takes what Pillow takes: it checks the checksums of the chunks before the pixels and no others, and asks for
+//! nothing behind the pixels. Only the chunks that make pixels go to the decoder.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 
-use png::{BitDepth, ColorType, Decoder, DecodingError, Reader, Transformations};
+use flate2::read::ZlibDecoder;
+use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Reader, Transformations};
 
 use super::ImageError;
+use super::decode::{Facts, cut};
 use super::limits::check_size;
 use super::orientation::Orientation;
 
 /// A PNG whose header has been read.
-pub(super) struct Png<'a>(Reader<Cursor<&'a [u8]>>);
+pub(super) struct Png {
+    reader: Reader<Cursor<Vec<u8>>>,
+    orientation: Orientation,
+}
 
-impl<'a> Png<'a> {
-    pub fn open(bytes: &'a [u8]) -> Result<Self, ImageError> {
-        let mut decoder = Decoder::new(Cursor::new(bytes));
-        decoder.set_ignore_text_chunk(true);
-        decoder.set_ignore_iccp_chunk(true);
+/// Maximum length of a text that is decompressed, in bytes: far more than an EXIF block of 64 KiB in digits.
+const MAX_TEXT: u64 = 1 << 20;
+
+const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+
+impl Png {
+    pub fn open(bytes: &[u8]) -> Result<Self, ImageError> {
+        let chunks = Chunks::read(bytes)?;
+        let mut options = DecodeOptions::default();
+        options.set_ignore_crc(true);
+        options.set_ignore_adler32(false);
+        let mut decoder = Decoder::new_with_options(Cursor::new(chunks.pixels), options);
         // Palettes become colours, and samples 8 bits: of 16 bits, the upper 8.
         decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
         let header = decoder.read_header_info().map_err(undecodable)?;
         check_size([header.width, header.height], None)?;
-        let reader = decoder.read_info().map_err(undecodable)?;
-        let info = reader.info();
-        if (info.color_type, info.bit_depth) == (ColorType::Grayscale, BitDepth::Sixteen) {
-            return Err(ImageError::Grey16);
+        if (header.color_type, header.bit_depth) == (ColorType::Grayscale, BitDepth::Sixteen) {
+            decoder.set_transformations(Transformations::IDENTITY);
         }
-        Ok(Self(reader))
+        let reader = decoder.read_info().map_err(undecodable)?;
+        let orientation = Orientation::of(chunks.exif.as_deref(), chunks.xmp.as_deref());
+        Ok(Self {
+            reader,
+            orientation: match chunks.unreadable {
+                true => Orientation::UPRIGHT,
+                false => orientation,
+            },
+        })
     }
 
     /// Width and height in pixels.
     pub fn size(&self) -> [u32; 2] {
-        [self.0.info().width, self.0.info().height]
+        [self.reader.info().width, self.reader.info().height]
     }
 
-    /// True for greyscale, with or without transparency.
-    pub fn is_grey(&self) -> bool {
-        let color = self.0.info().color_type;
-        matches!(color, ColorType::Grayscale | ColorType::GrayscaleAlpha)
+    pub fn facts(&self) -> Facts {
+        let color = self.reader.info().color_type;
+        Facts {
+            grey: matches!(color, ColorType::Grayscale | ColorType::GrayscaleAlpha),
+            orientation: self.orientation,
+        }
     }
 
     /// Decodes to `rgbx`, which is resized to fit. Every fourth byte has no meaning: transparency is
-    /// dropped, as Pillow's `convert("RGB")` does. Returns the EXIF orientation.
-    pub fn decode(
-        mut self,
-        samples: &mut Vec<u8>,
-        rgbx: &mut Vec<u8>,
-    ) -> Result<Orientation, ImageError> {
+    /// dropped, as Pillow's `convert("RGB")` does.
+    pub fn decode(mut self, samples: &mut Vec<u8>, rgbx: &mut Vec<u8>) -> Result<(), ImageError> {
         let too_large =
             || ImageError::Undecodable("more pixels than memory has addresses".to_owned());
-        let len = self.0.output_buffer_size().ok_or_else(too_large)?;
+        let len = self.reader.output_buffer_size().ok_or_else(too_large)?;
         samples.resize(len, 0);
-        let info = self.0.next_frame(samples).map_err(undecodable)?;
-        // EXIF data may follow the pixels; the end of the file may be missing.
-        self.0.finish().map_err(undecodable)?;
+        let info = self.reader.next_frame(samples).map_err(undecodable)?;
         rgbx.clear();
-        match info.color_type {
-            ColorType::Rgba => std::mem::swap(samples, rgbx),
-            ColorType::Rgb => {
+        match (info.color_type, info.bit_depth) {
+            (ColorType::Rgba, _) => std::mem::swap(samples, rgbx),
+            (ColorType::Rgb, _) => {
                 let pixels = samples.as_chunks::<3>().0.iter();
                 rgbx.extend(pixels.flat_map(|&[red, green, blue]| [red, green, blue, 0]));
             }
-            ColorType::GrayscaleAlpha => {
+            (ColorType::GrayscaleAlpha, _) => {
                 let pixels = samples.as_chunks::<2>().0.iter();
                 rgbx.extend(pixels.flat_map(|&[grey, _]| [grey, grey, grey, 0]));
             }
-            ColorType::Grayscale | ColorType::Indexed => {
+            (ColorType::Grayscale, BitDepth::Sixteen) => {
+                // Pillow cuts off at 255: what is stored as 16 bits is taken for a measured value.
+                let pixels = samples
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|&grey| u16::from_be_bytes(grey));
+                rgbx.extend(pixels.flat_map(|grey| {
+                    let grey = u8::try_from(grey).unwrap_or(u8::MAX);
+                    [grey, grey, grey, 0]
+                }));
+            }
+            (ColorType::Grayscale | ColorType::Indexed, _) => {
                 rgbx.extend(samples.iter().flat_map(|&grey| [grey, grey, grey, 0]));
             }
         }
-        if [info.width, info.height] != self.size() {
-            return Err(ImageError::Undecodable(
-                "its first frame and its header differ in size".to_owned(),
-            ));
+        Ok(())
+    }
+}
+
+/// The chunks of a file that matter here.
+#[derive(Default)]
+struct Chunks {
+    /// A PNG of those that make pixels.
+    pixels: Vec<u8>,
+    /// The last EXIF data.
+    exif: Option<Vec<u8>>,
+    /// EXIF data as text, which counts if there are no others.
+    raw_profile: Option<Vec<u8>>,
+    xmp: Option<Vec<u8>>,
+    /// The pixels are indices into a palette.
+    indexed: bool,
+    /// There is one.
+    palette: bool,
+    /// Pillow fails to read the orientation.
+    unreadable: bool,
+}
+
+impl Chunks {
+    /// Reads the chunks of `png` as Pillow does.
+    fn read(png: &[u8]) -> Result<Self, ImageError> {
+        let broken = |what: &str| ImageError::Undecodable(format!("broken PNG: {what}"));
+        let mut found = Self {
+            pixels: SIGNATURE.to_vec(),
+            ..Self::default()
+        };
+        let mut rest = png.get(SIGNATURE.len()..).unwrap_or(&[]);
+        // True while the chunks of the pixels follow each other.
+        let mut pixels = false;
+        let (mut done, mut animated) = (false, false);
+        while let Some((&[a, b, c, d, ref kind @ ..], after)) = rest.split_first_chunk::<8>() {
+            if !kind
+                .iter()
+                .all(|&byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            {
+                if done || pixels {
+                    break; // Pillow reads no further, either.
+                }
+                return Err(broken("no chunk where one should begin"));
+            }
+            let length = u32::from_be_bytes([a, b, c, d]) as usize;
+            let whole = after.get(..length);
+            let body = whole.unwrap_or(after);
+            rest = after.get(length..).unwrap_or(&[]);
+            let checksum = rest.split_off(..rest.len().min(4)).unwrap_or(&[]);
+            if kind == b"IDAT" && !done {
+                if !pixels && found.indexed && !found.palette {
+                    found.keep(b"PLTE", &[0; 3 * 256]); // Black, for Pillow.
+                }
+                pixels = true;
+                found.keep(kind, body);
+                continue;
+            }
+            done |= pixels;
+            match kind {
+                b"acTL" => animated = true,
+                // Pillow has the first frame of an animation, and reads no further.
+                b"fcTL" | b"fdAT" if done && animated => break,
+                _ => {}
+            }
+            if whole.is_none() {
+                return Err(broken("the file ends within a chunk"));
+            }
+            if !done {
+                let mut hash = crc32fast::Hasher::new();
+                hash.update(kind);
+                hash.update(body);
+                if checksum != hash.finalize().to_be_bytes() {
+                    return Err(broken("a wrong checksum before the pixels"));
+                }
+                match kind {
+                    b"IHDR" => found.header(body)?,
+                    // Whole colours only: the decoder relies on that.
+                    b"PLTE" if body.len() >= 3 => {
+                        found.palette = true;
+                        found.keep(kind, &body[..body.len().min(3 * 256) / 3 * 3]);
+                    }
+                    _ => {}
+                }
+            }
+            if kind == b"IEND" {
+                break;
+            }
+            found.note(kind, body);
         }
-        let exif = self.0.info().exif_metadata.as_deref();
-        Ok(exif.map_or(Orientation::UPRIGHT, Orientation::of_exif))
+        found.keep(b"IEND", &[]);
+        if found.exif.is_none()
+            && let Some(text) = found.raw_profile.take()
+        {
+            found.exif = raw_profile(&text);
+            found.unreadable |= found.exif.is_none();
+        }
+        Ok(found)
+    }
+
+    /// Adds the header. Pillow does not look at the method of compression, and takes any number but 0 for
+    /// interlaced.
+    fn header(&mut self, body: &[u8]) -> Result<(), ImageError> {
+        let mut header: [u8; 13] = *body.first_chunk().ok_or_else(cut)?;
+        header[10] = 0;
+        header[12] = header[12].min(1);
+        self.indexed = header[9] == 3;
+        self.keep(b"IHDR", &header);
+        Ok(())
+    }
+
+    /// Adds a chunk to the PNG for the decoder.
+    fn keep(&mut self, kind: &[u8; 4], body: &[u8]) {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        self.pixels.extend(length.to_be_bytes());
+        self.pixels.extend(kind);
+        self.pixels.extend(body);
+        self.pixels.extend([0; 4]); // Not checked.
+    }
+
+    /// Notes what may state an orientation.
+    fn note(&mut self, kind: &[u8; 4], body: &[u8]) {
+        match kind {
+            b"eXIf" => self.exif = Some([b"Exif\0\0", body].concat()),
+            b"tEXt" => {
+                if let Some((keyword, text)) = split(body) {
+                    if keyword == b"exif" {
+                        self.exif = Some(text.to_vec());
+                    } else {
+                        self.text(keyword, text.to_vec());
+                    }
+                }
+            }
+            b"zTXt" => {
+                if let Some((keyword, [0, compressed @ ..])) = split(body) {
+                    self.text(keyword, inflate(compressed).unwrap_or_default());
+                }
+            }
+            b"iTXt" => {
+                let Some((keyword, [compressed, method, rest @ ..])) = split(body) else {
+                    return;
+                };
+                let Some((_, text)) = split(rest).and_then(|(_, rest)| split(rest)) else {
+                    return;
+                };
+                let text = match (compressed, method) {
+                    (0, _) => Some(text.to_vec()),
+                    (_, 0) => inflate(text),
+                    _ => None,
+                };
+                if let Some(text) = text {
+                    self.text(keyword, text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn text(&mut self, keyword: &[u8], text: Vec<u8>) {
+        match keyword {
+            b"Raw profile type exif" => self.raw_profile = Some(text),
+            b"XML:com.adobe.xmp" => self.xmp = Some(text),
+            _ => {}
+        }
+    }
+}
+
+/// The bytes before and after the first zero.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|&byte| byte == 0)?;
+    Some((&bytes[..at], &bytes[at + 1..]))
+}
+
+fn inflate(compressed: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut reader = ZlibDecoder::new(compressed).take(MAX_TEXT);
+    reader.read_to_end(&mut text).ok()?;
+    Some(text)
+}
+
+/// EXIF data that ImageMagick wrote as text: a line that is empty, the name, the length, then digits. `None`
+/// where Pillow cannot read it.
+fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
+    let lines = text.split(|&byte| byte == b'\n').skip(3);
+    let joined: Vec<u8> = lines.flatten().copied().collect();
+    let mut digits = joined.as_slice();
+    let mut bytes = Vec::with_capacity(joined.len() / 2);
+    loop {
+        digits = digits.trim_ascii_start();
+        match digits {
+            [] => return Some(bytes),
+            [high, low, rest @ ..] => {
+                let value = |digit: u8| char::from(digit).to_digit(16);
+                let byte = 16 * value(*high)? + value(*low)?;
+                bytes.push(u8::try_from(byte).ok()?);
+                digits = rest;
+            }
+            [_] => return None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry};
+use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry, Warned};
 
 use super::Compression;
 use crate::source::PassedOver;
@@ -31,6 +31,8 @@ pub struct Report {
     pub passed_over: Vec<PassedOver>,
     /// Images that were left out.
     pub refused: Vec<Refused>,
+    /// Images that were packed although their files are damaged, as Pillow reads them.
+    pub warned: Vec<Warned>,
     /// Cost and gain of compression, if shards were compressed.
     pub zstd: Option<Compression>,
     /// True if exactly this set was there already, and nothing was written.
@@ -50,6 +52,8 @@ pub struct SplitReport {
     pub grey: u64,
     /// Images left out.
     pub refused: u64,
+    /// Packed images whose files are damaged.
+    pub warned: u64,
     /// Packed images of each class, in label order.
     pub per_class: Vec<u64>,
     /// Number of shards.
@@ -67,6 +71,7 @@ impl SplitReport {
             images: 0,
             grey: 0,
             refused: 0,
+            warned: 0,
             per_class: vec![0; classes],
             shards: 0,
             kept: 0,
@@ -80,9 +85,11 @@ impl SplitReport {
         labels: impl IntoIterator<Item = i64>,
         grey: u64,
         refused: usize,
+        warned: usize,
     ) {
         self.grey += grey;
         self.refused += refused as u64;
+        self.warned += warned as u64;
         for label in labels {
             if let Some(count) = usize::try_from(label)
                 .ok()
@@ -138,6 +145,17 @@ impl fmt::Display for Report {
         if kept > 0 {
             let s = if kept == 1 { "" } else { "s" };
             writeln!(f, "kept {} shard{s} of a killed pack", Count(kept as u64))?;
+        }
+        if let Some(Warned { name, warning }) = self.warned.first() {
+            let [s, their] = match self.warned.len() {
+                1 => ["", "its file is"],
+                _ => ["s", "their files are"],
+            };
+            let count = Count(self.warned.len() as u64);
+            writeln!(
+                f,
+                "{count} image{s} packed although {their} damaged; --json names all, the first is {name}: {warning}",
+            )?;
         }
         if let Some(zstd) = &self.zstd {
             writeln!(f, "{zstd}")?;

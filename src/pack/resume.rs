@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 use tinyres_format::transport::{Level, SUFFIX};
-use tinyres_format::{Digest, MANIFEST, Metadata, Refused, ShardEntry};
+use tinyres_format::{Digest, MANIFEST, Metadata, Refused, ShardEntry, Warned};
 
 use super::Result;
 use super::finished::FinishedShard;
@@ -57,14 +57,14 @@ impl Resume {
     }
 
     /// Shard `file` of a killed pack, if it is whole and packing it again would give the same bytes.
-    /// `items` are its items in `source`. `expected` is the metadata for a number of grey images and the
-    /// images left out, which are known only after decoding.
+    /// `items` are its items in `source`. `expected` is the metadata for a number of grey images, the
+    /// images left out and those with warnings, which are known only after decoding.
     pub fn finished(
         &self,
         file: &str,
         source: &Source,
         items: &[Item],
-        expected: impl FnOnce(u64, Vec<Refused>) -> Metadata,
+        expected: impl FnOnce(u64, Vec<Refused>, Vec<Warned>) -> Metadata,
     ) -> Option<FinishedShard> {
         let name = self.name(file);
         let record = fs::read_to_string(self.inner.join(name.clone() + RECORD)).ok()?;
@@ -73,7 +73,12 @@ impl Resume {
         let shard = FinishedShard::open(&self.inner.join(name), self.zstd.is_some()).ok()?;
         let metadata = shard.metadata();
         let same = record == self.record_of(&shard.entry(String::new()), sources)
-            && *metadata == expected(metadata.grey, metadata.refused.clone());
+            && *metadata
+                == expected(
+                    metadata.grey,
+                    metadata.refused.clone(),
+                    metadata.warned.clone(),
+                );
         (same && shard.verify().is_ok()).then_some(shard)
     }
 

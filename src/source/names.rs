@@ -11,10 +11,11 @@ pub(super) fn is_junk(name: &str) -> bool {
 }
 
 /// Returns whether `name` has the extension of an image: those that torchvision's `ImageFolder` takes, and
-/// two more of JPEG. An extension that no decoder knows leads to an error later, not to a silent loss.
+/// more of JPEG, GIF and PNM. An extension that no decoder knows leads to an error later, not to a silent loss.
 pub(super) fn is_picture(name: &str) -> bool {
     let known = [
-        "jpg", "jpeg", "jpe", "jfif", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp",
+        "jpg", "jpeg", "jpe", "jfif", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "gif",
+        "pbm", "pnm",
     ];
     ends_in(name, &known)
 }

@@ -120,25 +120,32 @@ def resized(root):
     Image.fromarray(scene(16, 16)).save(root / "jpg" / "as-it-is.jpg", quality=90)
 
 
-def refused(root):
+def other(root):
+    """What used to be refused, and other formats under the extension of a JPEG."""
     picture = Image.fromarray(scene(16, 16))
     root.mkdir(parents=True)
     for kind in ("gif", "webp", "bmp", "tiff", "ppm"):
-        # Other formats under the extension of a JPEG.
-        picture.save(root / f"{kind}.jpg", format=kind)
+        picture.save(root / f"{kind}.jpg", format=kind, lossless=True)
     png(root / "grey16.png", 16, 0, samples(16, 16, 1))
     picture.convert("CMYK").save(root / "cmyk.jpg")
-    rgb = samples(48, 8, 2)
-    png(root / "crc.png", 8, 2, rgb)
+    png(root / "crc.png", 8, 2, samples(48, 8, 2))
     whole = (root / "crc.png").read_bytes()
-    (root / "cut.png").write_bytes(whole[:len(whole) // 2])
     (root / "no-end.png").write_bytes(whole[:-12])
     (root / "crc.png").write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
+
+
+def refused(root):
+    root.mkdir(parents=True)
+    png(root / "cut.png", 8, 2, samples(48, 8, 2))
+    whole = (root / "cut.png").read_bytes()
+    (root / "cut.png").write_bytes(whole[:len(whole) // 2])
+    whole = (OUT / "exact/exif/1.jpg").read_bytes()
+    (root / "cut.jpg").write_bytes(whole[:-100])
+    (root / "page.jpg").write_text("<!DOCTYPE html><html></html>\n")
+    (root / "pointer.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     return {
-        "gif.jpg": "a GIF image", "webp.jpg": "a WebP image", "bmp.jpg": "a BMP image",
-        "tiff.jpg": "a TIFF image", "ppm.jpg": "a PPM or PGM image",
-        "grey16.png": "greys of 16 bits", "cmyk.jpg": "CMYK",
-        "crc.png": "undecodable", "cut.png": "undecodable", "no-end.png": "undecodable",
+        "cut.png": "undecodable", "page.jpg": "a web page", "pointer.jpg": "a Git LFS pointer",
+        "cut.jpg": "Premature end",
     }
 
 
@@ -176,6 +183,7 @@ def folders():
 
 
 exact(OUT / "exact")
+other(OUT / "exact" / "other")
 write("exact.json", {
     name: hashlib.sha256(planar(upright(path))).hexdigest()
     for name, path in pictures(OUT / "exact").items()

@@ -149,7 +149,7 @@ fn pictures_are_resized_as_pack_does() {
 fn bad_pictures_are_reported_and_the_others_predicted() {
     let dir = trained();
     let good = format!("{PICTURES}exact/exif/1.jpg");
-    let bad = format!("{PICTURES}refused/cmyk.jpg");
+    let bad = format!("{PICTURES}refused/cut.png");
     let images = [&good[..], &bad, &good, "absent.png", &good];
     let mut args = vec!["predict", "run", "--batch", "2", "--top", "1"];
     args.extend(images);
@@ -162,7 +162,10 @@ fn bad_pictures_are_reported_and_the_others_predicted() {
     let printed: Vec<_> = out.lines().collect();
     assert_eq!(printed.len(), 10, "{out}");
     assert_eq!([0, 2, 4, 6, 8].map(|at| printed[at]), images);
-    assert_eq!(printed[3], "  CMYK colours: convert it to RGB first");
+    assert_eq!(
+        printed[3],
+        "  undecodable: broken PNG: the file ends within a chunk"
+    );
     assert_eq!(printed[7], "  unreadable: no such file");
     assert!(
         printed[1].contains("%  n00000") && printed[1].contains("  thing "),
@@ -174,7 +177,7 @@ fn bad_pictures_are_reported_and_the_others_predicted() {
         "{err}"
     );
     assert!(
-        err.contains("cmyk.jpg: CMYK") && err.contains("absent.png: unreadable"),
+        err.contains("cut.png: undecodable") && err.contains("absent.png: unreadable"),
         "{err}"
     );
 
@@ -183,7 +186,10 @@ fn bad_pictures_are_reported_and_the_others_predicted() {
     assert_eq!(output.status.code(), Some(1));
     let printed = lines(&output);
     assert_eq!(printed.len(), 5);
-    assert_eq!(printed[1]["error"], "CMYK colours: convert it to RGB first");
+    assert_eq!(
+        printed[1]["error"],
+        "undecodable: broken PNG: the file ends within a chunk"
+    );
     assert!(printed[1].get("top").is_none() && printed[0].get("error").is_none());
 }
 

@@ -24,7 +24,7 @@ use tinyres_torch::run::Run;
 
 /// Predict the classes of pictures
 ///
-/// Prints the likeliest classes of each picture, a JPEG or PNG of any size. Pictures are turned upright as
+/// Prints the likeliest classes of each picture, of any size and any format that `tinyres pack` reads. Pictures are turned upright as
 /// EXIF says, resized so that the shorter side has the size that the network was trained at, and cropped to
 /// the middle, exactly as by `tinyres pack --size`. A picture that cannot be decoded is named, and the exit
 /// code is 1 at the end; the other pictures are predicted all the same. A ResNet18 of another program is taken

@@ -1,4 +1,4 @@
-//! Predictions for pictures: files of any size, JPEG or PNG. Threads read and decode them while the network
+//! Predictions for pictures: files of any size and format that can be packed. Threads read and decode them while the network
 //! runs. A picture that cannot be decoded costs no other one; reporting it is the caller's.
 
 use std::collections::BTreeMap;
