@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tinyres::event::{Event, Observer};
-use tinyres::sample::{self, Config, Error, MAX_CLASSES, Report};
+use tinyres::sample::{self, Config, Error, MAX_CLASSES, SampleReport};
 
 const SMALL: Config = Config {
     classes: 12,
@@ -26,12 +26,12 @@ impl Observer for Log {
     }
 }
 
-fn write(dir: &Path, config: &Config) -> Result<Report, Error> {
+fn write(dir: &Path, config: &Config) -> Result<SampleReport, Error> {
     sample::write(dir, config, &mut ())
 }
 
 /// A set in a directory that vanishes with it.
-fn set(config: &Config) -> (tempfile::TempDir, PathBuf, Report) {
+fn set(config: &Config) -> (tempfile::TempDir, PathBuf, SampleReport) {
     let temporary = tempfile::tempdir().unwrap();
     let root = temporary.path().join("set");
     let report = write(&root, config).unwrap();
@@ -138,7 +138,7 @@ fn layout_is_that_of_tiny_imagenet() {
     let bytes = jpegs.iter().map(|jpeg| jpeg.len() as u64).sum();
     assert_eq!(
         report,
-        Report {
+        SampleReport {
             classes: 12,
             train: 360,
             val: 60,

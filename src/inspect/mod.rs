@@ -16,7 +16,7 @@ use tinyres_format::{BLOCK_IMAGES, Class, Digest, Manifest, Part, Shape, Shard, 
 
 use crate::transport;
 
-pub use report::Report;
+pub use report::SetReport;
 pub use sample::Sample;
 pub use verify::{Damage, Verification};
 
@@ -67,7 +67,7 @@ pub enum Error {
 /// A fault that does not keep the rest of the set from being shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Problem {
+pub enum SetProblem {
     /// A shard or the manifest is damaged or missing.
     #[error(transparent)]
     Format(#[from] tinyres_format::Error),
@@ -89,7 +89,7 @@ pub enum Problem {
     },
 }
 
-impl serde::Serialize for Problem {
+impl serde::Serialize for SetProblem {
     fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
         to.collect_str(self)
     }
@@ -126,7 +126,7 @@ pub struct Set<B> {
     splits: Vec<(Split, u64)>,
     /// In the order of splits and shards.
     members: Vec<Member<B>>,
-    problems: Vec<Problem>,
+    problems: Vec<SetProblem>,
 }
 
 /// A shard of a set.
@@ -170,7 +170,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         let unsound = set.members.par_iter_mut().filter_map(|member| {
             let error = member.shard.verify_columns().err()?;
             member.sound = false;
-            Some(Problem::Format(error.at(&member.path)))
+            Some(SetProblem::Format(error.at(&member.path)))
         });
         let unsound: Vec<_> = unsound.collect();
         set.problems.extend(unsound);
@@ -212,14 +212,14 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
                 });
                 match checked {
                     Ok(shard) => set.add(path, shard, start),
-                    Err(_) if !path.exists() => set.problems.push(Problem::Missing(path)),
+                    Err(_) if !path.exists() => set.problems.push(SetProblem::Missing(path)),
                     Err(error) => set.problems.push(error.into()),
                 }
                 start += listed.images;
             }
         }
         set.problems
-            .extend(unlisted.into_iter().map(Problem::Unlisted));
+            .extend(unlisted.into_iter().map(SetProblem::Unlisted));
         Ok(set)
     }
 
@@ -278,7 +278,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
             ];
             if let Some((what, _)) = differing.into_iter().find(|(_, differs)| *differs) {
                 let first = first.path.clone();
-                self.problems.push(Problem::Mixed { path, first, what });
+                self.problems.push(SetProblem::Mixed { path, first, what });
                 return;
             }
         }

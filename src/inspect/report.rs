@@ -16,7 +16,7 @@ const WIDTH: usize = 80;
 
 /// Contents of a shard, or of all shards of a directory.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct SetReport {
     /// The shard or the directory.
     pub path: PathBuf,
     /// Version of the shard format.
@@ -131,7 +131,7 @@ pub struct ClassReport {
 
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     /// Builds the report, with one row for each class if `classes`.
-    pub fn report(&self, classes: bool) -> Report {
+    pub fn report(&self, classes: bool) -> SetReport {
         let splits: Vec<_> = self
             .splits
             .iter()
@@ -147,7 +147,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
             self.class_list().iter().enumerate().map(class).collect()
         });
         let alone = self.members.first().filter(|_| !self.directory);
-        Report {
+        SetReport {
             path: self.path.clone(),
             version: VERSION,
             creator: self.creator.clone(),
@@ -271,7 +271,7 @@ impl Spread {
     }
 }
 
-impl Report {
+impl SetReport {
     /// True if nothing that was checked is wrong.
     #[must_use]
     pub fn is_sound(&self) -> bool {
@@ -284,7 +284,7 @@ impl Report {
 }
 
 /// For a terminal of 80 columns.
-impl fmt::Display for Report {
+impl fmt::Display for SetReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sum = |of: fn(&SplitReport) -> u64| self.splits.iter().map(of).sum::<u64>();
         let (images, listed) = (sum(|split| split.images), sum(|split| split.listed));
@@ -334,7 +334,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl SetReport {
     fn write_splits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

@@ -8,7 +8,7 @@ use tinyres_format::{Form, MANIFEST, Manifest};
 
 use super::finished::FinishedShard;
 use super::left_out;
-use super::{Error, Plan, Report, Result, SplitReport, creator};
+use super::{Error, PackReport, Plan, Result, SplitReport, creator};
 
 /// Report of the set in the output directory if it is exactly the set of `plan`; `None` without a set.
 ///
@@ -26,7 +26,7 @@ use super::{Error, Plan, Report, Result, SplitReport, creator};
 ///
 /// # Errors
 /// [`Error::Occupied`] if there is another set, or a damaged one.
-pub(super) fn existing(plan: &Plan<'_>) -> Result<Option<Report>> {
+pub(super) fn existing(plan: &Plan<'_>) -> Result<Option<PackReport>> {
     let output = &plan.config.output;
     if !output.join(MANIFEST).exists() {
         return Ok(None);
@@ -40,7 +40,7 @@ pub(super) fn existing(plan: &Plan<'_>) -> Result<Option<Report>> {
 }
 
 /// The report, or how the set of `manifest` differs from the one of `plan`.
-fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<Report, String> {
+fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackReport, String> {
     let fingerprint = *plan.fingerprint;
     if manifest.fingerprint != fingerprint {
         let [there, here] = [manifest.fingerprint, fingerprint].map(|digest| digest.to_string());
@@ -101,7 +101,7 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<Report, 
         left_out::check(plan.source, &refused, bound)
             .map_err(|_| format!("without {} bad images", refused.len()))?;
     }
-    Ok(Report {
+    Ok(PackReport {
         output: plan.config.output.clone(),
         fingerprint,
         shape: plan.shape,

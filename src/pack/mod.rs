@@ -50,7 +50,7 @@ use existing::existing;
 pub use fingerprint::fingerprint;
 pub use left_out::SkipBad;
 pub use limits::MAX_PIXELS;
-pub use report::{Report, SplitReport};
+pub use report::{PackReport, SplitReport};
 pub use resize::Resize;
 use resume::{Resume, Sources};
 use staging::Staging;
@@ -85,7 +85,7 @@ pub struct Config {
 /// # Errors
 /// The first failure, or every image that cannot be packed. Nothing has been published then: an older
 /// set in `output` is still there.
-pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Result<Report> {
+pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Result<PackReport> {
     let began = Instant::now();
     let threads = threads(config.threads);
     let mut readers: Vec<ImageReader> = (0..threads)
@@ -164,7 +164,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
     let mut manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
     manifest.transport = config.zstd.map(|_| Form::Zstd);
     staging.publish(&manifest)?;
-    Ok(Report {
+    Ok(PackReport {
         output: config.output.clone(),
         fingerprint,
         shape,
@@ -208,11 +208,11 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     /// The report if exactly this set is in the output directory, and need not be replaced.
-    fn unchanged(&self, began: Instant, watch: &mut dyn Observer) -> Result<Option<Report>> {
+    fn unchanged(&self, began: Instant, watch: &mut dyn Observer) -> Result<Option<PackReport>> {
         if self.config.force {
             return Ok(None);
         }
-        let report = existing(self)?.map(|report| Report {
+        let report = existing(self)?.map(|report| PackReport {
             seconds: began.elapsed().as_secs_f64(),
             ..report
         });

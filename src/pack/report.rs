@@ -12,7 +12,7 @@ use crate::text::{Bytes, Count};
 
 /// Result of a pack.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct PackReport {
     /// Directory of the shards.
     pub output: PathBuf,
     /// Identifies the set.
@@ -108,13 +108,13 @@ impl SplitReport {
     }
 }
 
-impl Report {
+impl PackReport {
     fn images(&self) -> u64 {
         self.splits.iter().map(|split| split.images).sum()
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for PackReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

@@ -53,7 +53,7 @@ pub struct Config {
 
 /// Counts of what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Report {
+pub struct SampleReport {
     /// Classes.
     pub classes: u32,
     /// Training images.
@@ -68,7 +68,7 @@ pub struct Report {
     pub bytes: u64,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SampleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [train, val, test, grey] = [self.train, self.val, self.test, self.grey].map(Count);
         let (classes, bytes) = (self.classes, Bytes(self.bytes));
@@ -115,7 +115,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 ///
 /// # Errors
 /// `dir` exists and is not empty, or the set cannot be written.
-pub fn write(dir: &Path, config: &Config, observer: &mut dyn Observer) -> Result<Report> {
+pub fn write(dir: &Path, config: &Config, observer: &mut dyn Observer) -> Result<SampleReport> {
     if !(1..=MAX_CLASSES).contains(&config.classes) {
         return Err(Error::Classes {
             got: config.classes,
@@ -127,7 +127,7 @@ pub fn write(dir: &Path, config: &Config, observer: &mut dyn Observer) -> Result
         .build()?;
     let classes: Vec<SampleClass> = (0..config.classes as usize).map(SampleClass::nth).collect();
     let in_all = |per_class: u32| u64::from(per_class) * u64::from(config.classes);
-    let report = Report {
+    let report = SampleReport {
         classes: config.classes,
         train: in_all(config.train_per_class),
         val: in_all(config.val_per_class),
@@ -179,7 +179,7 @@ struct Artist<'a> {
     seed: u64,
     pool: ThreadPool,
     observer: &'a mut dyn Observer,
-    report: Report,
+    report: SampleReport,
     drawn: u64,
 }
 

@@ -11,7 +11,7 @@ use tinyres_format::transport::SUFFIX;
 use tinyres_format::{MANIFEST, Manifest, ZstdShard};
 
 use super::report::ratio;
-use super::{Error, Report, Result};
+use super::{Error, ExpandReport, Result};
 use crate::background::BackgroundJob;
 use crate::event::{Event, Observer};
 use crate::scratch::{STAGING, Scratch, output_error};
@@ -28,7 +28,11 @@ const PROGRESS_BLOCKS: usize = 256;
 ///
 /// # Errors
 /// A shard is damaged or cannot be written. Nothing has been published then.
-pub fn expand(input: &Path, output: Option<&Path>, watch: &mut dyn Observer) -> Result<Report> {
+pub fn expand(
+    input: &Path,
+    output: Option<&Path>,
+    watch: &mut dyn Observer,
+) -> Result<ExpandReport> {
     let began = Instant::now();
     let mut expansion = Expansion::new(watch);
     let output = if input.is_dir() {
@@ -107,8 +111,8 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    fn report(self, output: PathBuf, began: Instant) -> Report {
-        Report {
+    fn report(self, output: PathBuf, began: Instant) -> ExpandReport {
+        ExpandReport {
             output,
             shards: self.shards,
             compressed: self.compressed,

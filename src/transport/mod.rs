@@ -11,7 +11,7 @@ pub use crate::scratch::OutputError;
 pub use cache::{cache_dir, ready};
 pub use error::{Error, Result};
 pub use expand::expand;
-pub use report::Report;
+pub use report::ExpandReport;
 pub(crate) use report::ratio;
 
 use std::fs::File;

@@ -9,7 +9,7 @@ use crate::text::Bytes;
 
 /// The result of an expansion.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct ExpandReport {
     /// The raw shard, or the directory of the set.
     pub output: PathBuf,
     /// Shards expanded: 0 if all were raw already.
@@ -24,7 +24,7 @@ pub struct Report {
     pub seconds: f64,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ExpandReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(ratio) = self.ratio {
             let s = if self.shards == 1 { "" } else { "s" };

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use memmap2::Mmap;
 
-use super::seek::{self, Entry};
+use super::seek::{self, FrameEntry};
 use super::{MAX_FRAME, ReadAt, outline, parts};
 use crate::header::Layout;
 use crate::publish::AtomicFile;
@@ -53,7 +53,7 @@ impl Default for Level {
 #[derive(Debug)]
 pub struct Frame {
     bytes: Vec<u8>,
-    entry: Entry,
+    entry: FrameEntry,
 }
 
 /// A compressor and the buffer for its input, reused for one block after the other.
@@ -171,7 +171,7 @@ fn frame(zstd: &mut zstd::bulk::Compressor, part: Part, raw: &[u8]) -> Result<Fr
         reason: error.to_string(),
     })?;
     bytes.shrink_to_fit();
-    let entry = Entry::new(bytes.len(), raw.len());
+    let entry = FrameEntry::new(bytes.len(), raw.len());
     let entry = entry.expect("MAX_FRAME and its compressed form are far below 32 bits");
     Ok(Frame { bytes, entry })
 }

@@ -33,14 +33,14 @@ struct Foot {
 /// An entry: the sizes of one frame.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Entry {
+pub(super) struct FrameEntry {
     compressed: Le32,
     raw: Le32,
 }
 
 const HEAD: u64 = size_of::<Head>() as u64;
 const FOOT: u64 = size_of::<Foot>() as u64;
-const ENTRY: u64 = size_of::<Entry>() as u64;
+const ENTRY: u64 = size_of::<FrameEntry>() as u64;
 
 /// Place of a frame in the transport file, and its length when expanded, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ pub(super) struct Extent {
     pub raw: u32,
 }
 
-impl Entry {
+impl FrameEntry {
     /// Returns the entry for a frame of `compressed` bytes that expands to `raw` bytes; `None` if one
     /// of them needs more than 32 bits.
     pub fn new(compressed: usize, raw: usize) -> Option<Self> {
@@ -62,7 +62,7 @@ impl Entry {
 }
 
 /// Returns the bytes of the table; `None` for more frames than 32 bits can count.
-pub(super) fn table(entries: &[Entry]) -> Option<Vec<u8>> {
+pub(super) fn table(entries: &[FrameEntry]) -> Option<Vec<u8>> {
     let body: &[u8] = bytemuck::cast_slice(entries);
     let foot = Foot {
         frames: u32::try_from(entries.len()).ok()?.into(),
@@ -115,11 +115,11 @@ pub(super) fn read(source: &impl ReadAt) -> Result<Vec<Extent>> {
     }
     // The file has room for that many entries, so a forged number cannot ask for more memory.
     let count = usize::try_from(frames).map_err(|_| wrong("its number of frames", frames, 0))?;
-    let mut entries = vec![Entry::zeroed(); count];
+    let mut entries = vec![FrameEntry::zeroed(); count];
     source.read_exact_at(bytemuck::cast_slice_mut(&mut entries), data + HEAD)?;
     let mut offset = 0;
     let mut extents = Vec::with_capacity(entries.len());
-    for Entry { compressed, raw } in entries {
+    for FrameEntry { compressed, raw } in entries {
         let (compressed, raw) = (compressed.get(), raw.get());
         if u64::from(raw) > MAX_FRAME {
             return Err(wrong("a frame's expanded size", raw.into(), MAX_FRAME));

@@ -156,17 +156,17 @@ impl Feed {
         let ids: Vec<i64> = images.iter().map(|&image| image.into()).collect();
         let slot_len = batches.max_len() * self.data.shape().image_len();
         let source = match (self.placement, &self.resident) {
-            (_, Some(pixels)) => Source::Resident(pixels),
+            (_, Some(pixels)) => PixelSource::Resident(pixels),
             (Placement::Pinned, None) => {
                 let slots = (0..SLOTS).map(|_| Pinned::new(slot_len));
                 let slots = slots.collect::<Result<Vec<_>>>()?;
-                Source::Pinned(self.prefetch(&batches, first, slots)?, VecDeque::new())
+                PixelSource::Pinned(self.prefetch(&batches, first, slots)?, VecDeque::new())
             }
             _ => {
                 let slots = (0..SLOTS).map(|_| alloc_slot(slot_len.max(1)));
                 let slots = slots.collect::<std::io::Result<Vec<_>>>();
                 let slots = slots.map_err(|error| Error::Memory(error.to_string()))?;
-                Source::Mapped(self.prefetch(&batches, first, slots)?)
+                PixelSource::Mapped(self.prefetch(&batches, first, slots)?)
             }
         };
         Ok(Pass {
@@ -252,11 +252,11 @@ pub struct Pass<'a> {
     next: usize,
     /// Position of its first image in `images`.
     at: i64,
-    source: Source<'a>,
+    source: PixelSource<'a>,
 }
 
 #[derive(Debug)]
-enum Source<'a> {
+enum PixelSource<'a> {
     Mapped(Prefetch<MmapMut>),
     Pinned(Prefetch<Pinned>, VecDeque<InFlight>),
     Resident(&'a Tensor),
@@ -296,7 +296,7 @@ impl Pass<'_> {
         let dims = self.feed.dims(count);
         let bytes = usize::try_from(dims.iter().product::<i64>()).unwrap_or(usize::MAX);
         match &mut self.source {
-            Source::Mapped(prefetch) => {
+            PixelSource::Mapped(prefetch) => {
                 let Some(batch) = prefetch.next_batch() else {
                     return Err(Error::Exhausted);
                 };
@@ -313,7 +313,7 @@ impl Pass<'_> {
                 prefetch.give_back(slot);
                 done
             }
-            Source::Pinned(prefetch, flying) => {
+            PixelSource::Pinned(prefetch, flying) => {
                 // Leave the threads at least one slot to fill.
                 while let Some(oldest) = flying.front()
                     && (flying.len() >= SLOTS - 1 || oldest.landed()?)
@@ -335,7 +335,7 @@ impl Pass<'_> {
                     number,
                 })
             }
-            Source::Resident(pixels) => work(Batch {
+            PixelSource::Resident(pixels) => work(Batch {
                 pixels: &pixels.f_index_select(0, &ids)?,
                 labels,
                 boxes,
@@ -349,9 +349,9 @@ impl Pass<'_> {
     #[must_use]
     pub fn waited(&self) -> Duration {
         match &self.source {
-            Source::Mapped(prefetch) => prefetch.waited(),
-            Source::Pinned(prefetch, _) => prefetch.waited(),
-            Source::Resident(_) => Duration::ZERO,
+            PixelSource::Mapped(prefetch) => prefetch.waited(),
+            PixelSource::Pinned(prefetch, _) => prefetch.waited(),
+            PixelSource::Resident(_) => Duration::ZERO,
         }
     }
 }

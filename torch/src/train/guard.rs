@@ -12,14 +12,14 @@ use crate::{Error, Result};
 
 /// Outputs that a run writes while it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Output {
+pub(super) enum RunOutput {
     Checkpoint,
     Best,
     Figures,
     Events,
 }
 
-impl Output {
+impl RunOutput {
     /// The consequence of a failure to write it.
     fn consequence(self) -> &'static str {
         match self {
@@ -33,13 +33,13 @@ impl Output {
 
 /// Outputs that could not be written the last time.
 #[derive(Debug, Default)]
-pub(super) struct WriteFailures(BTreeSet<Output>);
+pub(super) struct WriteFailures(BTreeSet<RunOutput>);
 
 impl WriteFailures {
     /// Turns an error of the file system into a warning, once until `output` can be written again.
     pub(super) fn tolerate(
         &mut self,
-        output: Output,
+        output: RunOutput,
         written: Result<()>,
         step: u64,
         watch: &mut dyn Observer,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tch::Tensor;
 use tinyres::event::Event;
 
-use super::guard::{Output, WriteFailures};
+use super::guard::{RunOutput, WriteFailures};
 use super::losses::Losses;
 use super::metrics::{Epoch, Step, TrainingObserver};
 use super::preview;
@@ -62,7 +62,7 @@ impl<'a> Reporter<'a> {
         let first = state.at.step + u64::from(!epoch_is_done);
         let created = EventFile::create(self.run.dir(), first);
         let opened = created.map(|events| self.events = Some(events));
-        self.tolerate(Output::Events, opened, state.at.step)
+        self.tolerate(RunOutput::Events, opened, state.at.step)
     }
 
     pub(super) fn begin_epoch(&mut self, setup: &Setup, state: &State) {
@@ -166,10 +166,10 @@ impl<'a> Reporter<'a> {
         scalars: &[(&str, f64)],
     ) -> Result<()> {
         let noted = self.run.note(kind, figures);
-        self.tolerate(Output::Figures, noted, step)?;
+        self.tolerate(RunOutput::Figures, noted, step)?;
         let events = self.events.as_mut();
         let shown = events.map_or(Ok(()), |events| events.scalars(step, scalars));
-        self.tolerate(Output::Events, shown, step)
+        self.tolerate(RunOutput::Events, shown, step)
     }
 
     /// Adds a sheet of validation images and predictions to the event file.
@@ -182,7 +182,7 @@ impl<'a> Reporter<'a> {
         let png = png.map_err(|error| Error::Picture(error.to_string()))?;
         let sides = [picture.width, picture.height];
         let shown = events.image(state.at.step, "val", png, sides);
-        self.tolerate(Output::Events, shown, state.at.step)
+        self.tolerate(RunOutput::Events, shown, state.at.step)
     }
 
     /// Saves a checkpoint if the last one is too long ago.
@@ -196,7 +196,7 @@ impl<'a> Reporter<'a> {
     /// Saves a checkpoint. A failure to write it is a warning.
     pub(super) fn save(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
         let saved = self.try_save(setup, state);
-        self.tolerate(Output::Checkpoint, saved, state.at.step)
+        self.tolerate(RunOutput::Checkpoint, saved, state.at.step)
     }
 
     /// Saves the checkpoint that a run which stops here goes on from. A failure to write it is an error.
@@ -222,7 +222,7 @@ impl<'a> Reporter<'a> {
     pub(super) fn save_best(&mut self, setup: &Setup, state: &State) -> Result<()> {
         let about = state.about_weights(setup, self.run.set());
         let saved = self.run.save_best(&about, &state.model);
-        self.tolerate(Output::Best, saved, state.at.step)
+        self.tolerate(RunOutput::Best, saved, state.at.step)
     }
 
     /// Saves the weights at the end of the run, and returns their path.
@@ -232,7 +232,7 @@ impl<'a> Reporter<'a> {
         saved.map_err(|error| self.run.unsaved(error))
     }
 
-    fn tolerate(&mut self, output: Output, written: Result<()>, step: u64) -> Result<()> {
+    fn tolerate(&mut self, output: RunOutput, written: Result<()>, step: u64) -> Result<()> {
         (self.failures).tolerate(output, written, step, self.watch)
     }
 }

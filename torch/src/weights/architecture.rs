@@ -1,10 +1,10 @@
 //! Recognises common image networks by the names and shapes of their tensors, to say in an error what a file
 //! holds. The names are those of torchvision, timm, transformers and well-known repositories.
 
-use super::{Entry, resnet::plain};
+use super::{TensorEntry, resnet::plain};
 
 /// The network that `entries` are of, such as `a ResNet50`, if it is a known one.
-pub(super) fn recognise(entries: &[Entry]) -> Option<String> {
+pub(super) fn recognise(entries: &[TensorEntry]) -> Option<String> {
     let names: Vec<_> = entries.iter().map(|entry| plain(&entry.name)).collect();
     let has = |part: &str| names.iter().any(|name| name.contains(part));
     let shape = |end: &str| {
@@ -134,7 +134,7 @@ mod tests {
         let entry = |(at, line): (usize, &str)| {
             let (name, shape) = line.split_once(' ').unwrap();
             let shape = shape.split(' ').map(|side| side.parse().unwrap());
-            Entry {
+            TensorEntry {
                 name: name.to_owned(),
                 shape: shape.collect(),
                 at,
@@ -219,7 +219,7 @@ mod tests {
             ),
         ] {
             let entries: Vec<_> = (names.iter())
-                .map(|(name, shape)| Entry {
+                .map(|(name, shape)| TensorEntry {
                     name: (*name).to_owned(),
                     shape: shape.to_vec(),
                     at: 0,

@@ -122,12 +122,12 @@ impl Place {
 struct Group {
     /// The keys that lead to it, with dots between; empty for the whole file.
     key: String,
-    entries: Vec<Entry>,
+    entries: Vec<TensorEntry>,
 }
 
 /// A tensor of a file, not read yet.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry {
+struct TensorEntry {
     name: String,
     shape: Vec<i64>,
     /// Index in the file.
@@ -135,12 +135,12 @@ struct Entry {
 }
 
 /// A file whose tensors are read on demand.
-enum Source<'a> {
+enum TensorFile<'a> {
     Pth(Pth<'a>),
     Safetensors(Vec<(String, safetensors::tensor::TensorView<'a>)>),
 }
 
-impl<'a> Source<'a> {
+impl<'a> TensorFile<'a> {
     fn open(bytes: &'a [u8]) -> std::result::Result<Self, String> {
         if bytes.starts_with(b"version https://git-lfs") {
             return Err("is a pointer of Git LFS, not the file itself: run `git lfs pull`".into());
@@ -164,7 +164,7 @@ impl<'a> Source<'a> {
                 let own = (0..)
                     .zip(tensors)
                     .filter(|(_, (name, _))| !name.contains('/'));
-                let entries = own.map(|(at, (name, view))| Entry {
+                let entries = own.map(|(at, (name, view))| TensorEntry {
                     name: name.clone(),
                     shape: dims(view.shape()),
                     at,
@@ -178,7 +178,7 @@ impl<'a> Source<'a> {
     }
 
     /// Reads a tensor, as it is.
-    fn tensor(&mut self, entry: &Entry) -> std::result::Result<Tensor, String> {
+    fn tensor(&mut self, entry: &TensorEntry) -> std::result::Result<Tensor, String> {
         let name = &entry.name;
         match self {
             Self::Pth(file) => {
@@ -205,7 +205,7 @@ impl<'a> Source<'a> {
     }
 
     /// Reads a tensor of a network: `i64` if it is a count, else `f32`, all of it finite.
-    fn read(&mut self, entry: &Entry) -> std::result::Result<Tensor, String> {
+    fn read(&mut self, entry: &TensorEntry) -> std::result::Result<Tensor, String> {
         let text = |error: tch::TchError| error.to_string();
         let kind = match entry.name.ends_with(BATCHES_TRACKED) {
             true => Kind::Int64,
@@ -243,14 +243,14 @@ impl Weights {
     }
 
     fn parse(path: &Path, bytes: &[u8], key: &str) -> std::result::Result<Self, String> {
-        let mut source = Source::open(bytes)?;
+        let mut source = TensorFile::open(bytes)?;
         let groups = source.groups();
         let found = choose(&groups, key).map_err(|what| match &source {
-            Source::Pth(file) if groups.is_empty() => no_tensors(file),
+            TensorFile::Pth(file) if groups.is_empty() => no_tensors(file),
             _ => what,
         })?;
         let mut left_out = found.rest.clone();
-        let mut keep = |entry: &Entry| left_out.retain(|other| *other != entry);
+        let mut keep = |entry: &TensorEntry| left_out.retain(|other| *other != entry);
         let mut body = Vec::new();
         for (name, entry) in &found.body {
             body.push((name.clone(), source.read(entry)?));
@@ -281,9 +281,9 @@ impl Weights {
                 box_head.push((name, source.read(entry)?));
             }
         }
-        let is_number = |entry: &Entry| entry.shape.iter().all(|&side| side == 1);
+        let is_number = |entry: &TensorEntry| entry.shape.iter().all(|&side| side == 1);
         left_out.retain(|entry| !is_number(entry));
-        let is_safetensors = matches!(source, Source::Safetensors(_));
+        let is_safetensors = matches!(source, TensorFile::Safetensors(_));
         Ok(Self {
             path: path.to_path_buf(),
             digest: Digest::of(bytes),
@@ -406,7 +406,7 @@ mod tests {
     fn tensors_of_every_dtype_and_stride_are_read() {
         // These are not names of a ResNet18: `Weights::read` refuses them.
         let bytes = include_bytes!("../../golden/tensors.pth");
-        let mut source = Source::open(bytes).unwrap();
+        let mut source = TensorFile::open(bytes).unwrap();
         let values = Tensor::arange(6, (Kind::Double, Device::Cpu)) / 4.0;
         let matrix = values.view([2, 3]);
         let groups = source.groups();
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn legacy_file_is_read() {
         let bytes = include_bytes!("../../golden/legacy.pth");
-        let mut source = Source::open(bytes).unwrap();
+        let mut source = TensorFile::open(bytes).unwrap();
         let groups = source.groups();
         let [weight] = &groups[0].entries[..] else {
             panic!("{groups:?}")
@@ -439,7 +439,7 @@ mod tests {
         let values = Vec::<f32>::try_from(source.tensor(weight).unwrap()).unwrap();
         assert_eq!(values, [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]);
         for end in 0..bytes.len() {
-            let mut source = match Source::open(&bytes[..end]) {
+            let mut source = match TensorFile::open(&bytes[..end]) {
                 Ok(source) => source,
                 Err(_) => continue,
             };
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn pickled_module_gives_its_state() {
         let bytes = include_bytes!("../../golden/module.pth");
-        let mut source = Source::open(bytes).unwrap();
+        let mut source = TensorFile::open(bytes).unwrap();
         let groups = source.groups();
         let names: Vec<_> = groups[0]
             .entries

@@ -10,7 +10,7 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Pickle, PickleValue, StridedView};
-use super::{Entry, Group};
+use super::{Group, TensorEntry};
 
 /// The start of a file of PyTorch before 1.6: a pickled magic number. Before 0.1.10 the files were tar files,
 /// with the magic of those at [`TAR_MAGIC_AT`].
@@ -92,7 +92,7 @@ impl<'a> Pth<'a> {
         }
     }
 
-    /// The tensor with index `at`, of an [`Entry`] of this file.
+    /// The tensor with index `at`, of a [`TensorEntry`] of this file.
     pub(super) fn tensor(&mut self, at: usize) -> Result<Tensor, String> {
         let PickleValue::Tensor(view) = self.pickle.at(at) else {
             return Err("which is not a tensor".into());
@@ -152,7 +152,7 @@ impl Search<'_> {
                         _ => continue,
                     };
                     match pickle.at(value) {
-                        PickleValue::Tensor(view) => own.push(Entry {
+                        PickleValue::Tensor(view) => own.push(TensorEntry {
                             name,
                             shape: view.size.clone(),
                             at: value,
@@ -177,7 +177,7 @@ impl Search<'_> {
         }
     }
 
-    fn add(&mut self, key: &str, entries: Vec<Entry>) {
+    fn add(&mut self, key: &str, entries: Vec<TensorEntry>) {
         if !entries.is_empty() {
             let key = key.to_owned();
             self.found.push(Group { key, entries });
@@ -185,7 +185,7 @@ impl Search<'_> {
     }
 
     /// Adds to `own` what `state_dict()` of a pickled module would have, from its attributes `state`.
-    fn module(&mut self, state: usize, prefix: &str, depth: usize, own: &mut Vec<Entry>) {
+    fn module(&mut self, state: usize, prefix: &str, depth: usize, own: &mut Vec<TensorEntry>) {
         let pickle = self.pickle;
         if depth > MAX_DEPTH || !self.seen.insert(state) {
             return;
@@ -194,7 +194,7 @@ impl Search<'_> {
             for (name, at) in self.attribute(state, kind).unwrap_or_default() {
                 let name = format!("{prefix}{name}");
                 match pickle.at(at) {
-                    PickleValue::Tensor(view) => own.push(Entry {
+                    PickleValue::Tensor(view) => own.push(TensorEntry {
                         name,
                         shape: view.size.clone(),
                         at,

@@ -1,7 +1,7 @@
 //! Finds the ResNet18s among the tensors of a file, by the names and shapes of their layers: under any prefix
 //! of names, and in the ways of naming that other programs have. Reads no values.
 
-use super::{Entry, Group};
+use super::{Group, TensorEntry};
 
 /// A way to name the layers of a ResNet18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +90,11 @@ pub(super) struct Candidate<'a> {
     pub key: String,
     prefix: String,
     /// Torchvision's name, and the tensor, for each that the network has.
-    pub body: Vec<(String, &'a Entry)>,
+    pub body: Vec<(String, &'a TensorEntry)>,
     /// The first tensor that is missing, with its expected shape; or that has another shape.
     pub unfit: Option<Unfit>,
     /// The other tensors of the group.
-    pub rest: Vec<&'a Entry>,
+    pub rest: Vec<&'a TensorEntry>,
 }
 
 /// A reason why a candidate is not a ResNet18.
@@ -265,8 +265,8 @@ pub(super) enum Head<'a> {
     None,
     /// The one linear layer on 512 features, its bias if it has one.
     Linear {
-        weight: &'a Entry,
-        bias: Option<&'a Entry>,
+        weight: &'a TensorEntry,
+        bias: Option<&'a TensorEntry>,
     },
     /// Several linear layers, by name.
     Several(Vec<String>),
@@ -276,7 +276,7 @@ impl<'a> Candidate<'a> {
     /// The classifier, found by its shape: first among the names that have the network's prefix, then among
     /// all of the group.
     pub(super) fn head(&self) -> Head<'a> {
-        let is_matrix = |entry: &&'a Entry| {
+        let is_matrix = |entry: &&'a TensorEntry| {
             matches!(entry.shape[..], [_, _])
                 && entry.name.ends_with(".weight")
                 && !entry.name.contains(crate::net::BOX_HEAD)
@@ -288,7 +288,7 @@ impl<'a> Candidate<'a> {
             .collect();
         let mut layers = if own.is_empty() { all } else { own };
         let is_fc =
-            |entry: &&Entry| self.short(&entry.name) == "fc.weight" && entry.shape[1] == 512;
+            |entry: &&TensorEntry| self.short(&entry.name) == "fc.weight" && entry.shape[1] == 512;
         if layers.iter().any(is_fc) {
             layers.retain(is_fc);
         }
