@@ -17,6 +17,8 @@ use super::orientation::Orientation;
 pub(super) struct Png {
     reader: Reader<Cursor<Vec<u8>>>,
     orientation: Orientation,
+    /// The file ends within its pixels.
+    cut: bool,
 }
 
 /// Maximum length of a text that is decompressed, in bytes: far more than an EXIF block of 64 KiB in digits.
@@ -42,6 +44,7 @@ impl Png {
         let orientation = Orientation::of(chunks.exif.as_deref(), chunks.xmp.as_deref());
         Ok(Self {
             reader,
+            cut: chunks.cut,
             orientation: match chunks.unreadable {
                 true => Orientation::UPRIGHT,
                 false => orientation,
@@ -69,7 +72,13 @@ impl Png {
             || ImageError::Undecodable("more pixels than memory has addresses".to_owned());
         let len = self.reader.output_buffer_size().ok_or_else(too_large)?;
         samples.resize(len, 0);
-        let info = self.reader.next_frame(samples).map_err(undecodable)?;
+        let cut = self.cut;
+        let info = self.reader.next_frame(samples).map_err(|error| match cut {
+            true => {
+                ImageError::Undecodable("broken PNG: the file ends within its pixels".to_owned())
+            }
+            false => undecodable(error),
+        })?;
         rgbx.clear();
         match (info.color_type, info.bit_depth) {
             (ColorType::Rgba, _) => std::mem::swap(samples, rgbx),
@@ -117,6 +126,8 @@ struct Chunks {
     palette: bool,
     /// Pillow fails to read the orientation.
     unreadable: bool,
+    /// The file ends within its pixels. Pillow decodes it if no row is missing.
+    cut: bool,
 }
 
 impl Chunks {
@@ -151,6 +162,7 @@ impl Chunks {
                     found.keep(b"PLTE", &[0; 3 * 256]); // Black, for Pillow.
                 }
                 pixels = true;
+                found.cut |= whole.is_none();
                 found.keep(kind, body);
                 continue;
             }

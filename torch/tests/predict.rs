@@ -164,7 +164,7 @@ fn bad_pictures_are_reported_and_the_others_predicted() {
     assert_eq!([0, 2, 4, 6, 8].map(|at| printed[at]), images);
     assert_eq!(
         printed[3],
-        "  undecodable: broken PNG: the file ends within a chunk"
+        "  undecodable: broken PNG: the file ends within its pixels"
     );
     assert_eq!(printed[7], "  unreadable: no such file");
     assert!(
@@ -188,7 +188,7 @@ fn bad_pictures_are_reported_and_the_others_predicted() {
     assert_eq!(printed.len(), 5);
     assert_eq!(
         printed[1]["error"],
-        "undecodable: broken PNG: the file ends within a chunk"
+        "undecodable: broken PNG: the file ends within its pixels"
     );
     assert!(printed[1].get("top").is_none() && printed[0].get("error").is_none());
 }
