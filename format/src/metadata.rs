@@ -143,7 +143,7 @@ pub struct Refused {
 pub struct Warned {
     /// Its name in the source.
     pub name: String,
-    /// What the decoder found wrong with it.
+    /// Damage that the decoder found.
     pub warning: String,
 }
 

@@ -1,7 +1,8 @@
 //! Decoding of a BMP to RGBX pixels: what Pillow's `BmpImagePlugin` reads, with its pixels.
 
 use super::ImageError;
-use super::decode::{Facts, broken, cut};
+use super::error::{broken, cut};
+use super::facts::Facts;
 use super::orientation::Orientation;
 
 const RAW: u32 = 0;
@@ -20,7 +21,7 @@ struct Header {
     palette: Vec<[u8; 3]>,
     /// Bits of red, green and blue in a pixel.
     masks: [u32; 3],
-    /// Where the pixels begin.
+    /// Offset of the pixels, in bytes.
     pixels: usize,
 }
 

@@ -3,6 +3,7 @@
 use fast_image_resize::Resizer;
 use tinyres_format::Shape;
 
+use super::facts::Facts;
 use super::jpeg::Jpeg;
 use super::limits::{Permit, check_size};
 use super::orientation::Orientation;
@@ -19,8 +20,7 @@ pub struct Decoded {
     pub grey: bool,
     /// Box in inclusive pixels of the result; `None` without one, or if the resize cut it off.
     pub bbox: Option<[i32; 4]>,
-    /// What the decoder found wrong with the file. The pixels are those that Pillow gives, which does not
-    /// mind.
+    /// Damage that the decoder found in the file. The pixels are those that Pillow gives all the same.
     pub warning: Option<String>,
 }
 
@@ -160,13 +160,6 @@ impl Canvas {
     }
 }
 
-/// Facts about an image that its file tells.
-pub(super) struct Facts {
-    /// Its three channels are equal.
-    pub grey: bool,
-    pub orientation: Orientation,
-}
-
 /// An image whose header has been read.
 enum Picture<'a> {
     Jpeg(Jpeg<'a>),
@@ -240,14 +233,6 @@ impl<'a> Picture<'a> {
             Self::Other { size, .. } => *size,
         }
     }
-}
-
-pub(super) fn cut() -> ImageError {
-    broken("the file ends too early")
-}
-
-pub(super) fn broken(what: &str) -> ImageError {
-    ImageError::Undecodable(what.to_owned())
 }
 
 /// Checks what the header tells: that an image of `size`, width and height, can be packed.

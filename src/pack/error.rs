@@ -135,3 +135,13 @@ pub enum ImageError {
     #[error("unreadable: {0}")]
     Unreadable(String),
 }
+
+/// Error of an image whose bytes are not those of its format, in the words of `what`.
+pub(super) fn broken(what: &str) -> ImageError {
+    ImageError::Undecodable(what.to_owned())
+}
+
+/// Error of an image that is not whole.
+pub(super) fn cut() -> ImageError {
+    broken("the file ends too early")
+}

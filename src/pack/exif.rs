@@ -34,7 +34,7 @@ pub(super) fn orientation(exif: &[u8]) -> Stated {
 pub(super) struct Tiff<'a> {
     bytes: &'a [u8],
     little: bool,
-    /// Where the first directory lies.
+    /// Offset of the first directory, in bytes.
     directory: usize,
 }
 
@@ -104,7 +104,7 @@ impl<'a> Tiff<'a> {
         // Bytes of all values that do not fit into their entries. Pillow passes over a value that would
         // make them more than the data has.
         let mut outside = 0_u64;
-        // Of several entries with one tag, the first that has a value counts.
+        // The first entry of a tag that has a value counts.
         let mut seen = Vec::new();
         for index in 0..usize::from(entries) {
             let at = self.directory + 2 + 12 * index;

@@ -1,7 +1,8 @@
 //! Decoding of the first frame of a GIF to RGBX pixels, as Pillow's `GifImagePlugin` does.
 
 use super::ImageError;
-use super::decode::{Facts, broken, cut};
+use super::error::{broken, cut};
+use super::facts::Facts;
 use super::orientation::Orientation;
 
 /// Codes in the table at most.
@@ -10,7 +11,7 @@ const TABLE: usize = 4096;
 struct Frame<'a> {
     /// Width and height of the picture: the screen, made larger where the frame leaves it.
     size: [usize; 2],
-    /// Where the frame lies in it.
+    /// Position of the frame in it.
     start: [usize; 2],
     /// Width and height of the frame.
     extent: [usize; 2],

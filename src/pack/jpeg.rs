@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
 use super::ImageError;
-use super::decode::Facts;
+use super::facts::Facts;
 use super::orientation::Orientation;
 
 /// A JPEG whose header has been read.
@@ -31,7 +31,7 @@ struct Header<'a> {
     exif: Option<Cow<'a, [u8]>>,
     /// The last XMP segment.
     xmp: Option<&'a [u8]>,
-    /// Where the coded data of the first scan begins.
+    /// Offset of the coded data of the first scan, in bytes.
     data: usize,
 }
 
@@ -284,7 +284,7 @@ pub(super) fn cmyk_to_rgb(cmyk: &mut [u8; 4]) {
 
 /// libjpeg's words for `error`, if it is a warning: the image has been decoded nevertheless.
 fn warning(error: turbojpeg::Error) -> Result<String, ImageError> {
-    /// What the texts of libjpeg's warnings begin with (`JWRN_` in jerror.h). Those of its errors do not.
+    /// Beginnings of the texts of libjpeg's warnings (`JWRN_` in jerror.h). No text of an error begins so.
     const WARNINGS: [&str; 7] = [
         "Corrupt JPEG data: ",
         "Unknown Adobe color transform code ",

@@ -12,7 +12,7 @@ use crate::source::{Problems, Source};
 pub struct SkipBad(f64);
 
 impl SkipBad {
-    /// As many images as are kept.
+    /// Half of a split.
     pub const HALF: Self = Self(50.0);
 
     /// A bound of so many percent, 0 to 100.

@@ -8,6 +8,7 @@ mod decode_shard;
 mod error;
 mod exif;
 mod existing;
+mod facts;
 mod fingerprint;
 mod finished;
 mod gif;
@@ -229,7 +230,7 @@ impl Plan<'_> {
     fn notes(&self) -> Vec<String> {
         let mut notes = self.source.notes.clone();
         if !self.source.splits.iter().any(|it| it.0 == Split::Val) {
-            let note = "no val split, which training needs: pack again with --val-fraction 0.1 to hold out a tenth of train";
+            let note = "no val split, which training needs: pack again with --val-fraction 0.1 --force to hold out a tenth of train";
             notes.push(note.to_owned());
         }
         notes

@@ -9,7 +9,8 @@ use flate2::read::ZlibDecoder;
 use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Reader, Transformations};
 
 use super::ImageError;
-use super::decode::{Facts, cut};
+use super::error::{broken, cut};
+use super::facts::Facts;
 use super::limits::check_size;
 use super::orientation::Orientation;
 
@@ -74,9 +75,7 @@ impl Png {
         samples.resize(len, 0);
         let cut = self.cut;
         let info = self.reader.next_frame(samples).map_err(|error| match cut {
-            true => {
-                ImageError::Undecodable("broken PNG: the file ends within its pixels".to_owned())
-            }
+            true => broken("broken PNG: the file ends within its pixels"),
             false => undecodable(error),
         })?;
         rgbx.clear();
@@ -133,7 +132,7 @@ struct Chunks {
 impl Chunks {
     /// Reads the chunks of `png` as Pillow does.
     fn read(png: &[u8]) -> Result<Self, ImageError> {
-        let broken = |what: &str| ImageError::Undecodable(format!("broken PNG: {what}"));
+        let broken = |what: &str| broken(&format!("broken PNG: {what}"));
         let mut found = Self {
             pixels: SIGNATURE.to_vec(),
             ..Self::default()

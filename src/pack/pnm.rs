@@ -1,7 +1,8 @@
 //! Decoding of a PBM, PGM or PPM to RGBX pixels, as Pillow's `PpmImagePlugin` does.
 
 use super::ImageError;
-use super::decode::{Facts, broken, cut};
+use super::error::{broken, cut};
+use super::facts::Facts;
 use super::orientation::Orientation;
 
 struct Header<'a> {

@@ -9,8 +9,9 @@ use std::io::Read;
 use flate2::read::ZlibDecoder;
 
 use super::ImageError;
-use super::decode::{Facts, broken, cut};
+use super::error::{broken, cut};
 use super::exif::Tiff;
+use super::facts::Facts;
 use super::jpeg::cmyk_to_rgb;
 use super::orientation::Orientation;
 

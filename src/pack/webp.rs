@@ -5,7 +5,8 @@ use std::io::Cursor;
 use image_webp::{DecodingError, WebPDecoder};
 
 use super::ImageError;
-use super::decode::{Facts, cut};
+use super::error::cut;
+use super::facts::Facts;
 use super::orientation::Orientation;
 
 /// Width and height in pixels.

@@ -33,7 +33,7 @@ pub(super) struct Scene {
     ground: Ground,
     object: Object,
     grain: Grain,
-    /// Whether the picture is stored in greyscale, with one component.
+    /// True if the picture is stored in greyscale, with one component.
     pub(super) grey: bool,
 }
 

@@ -19,7 +19,6 @@ import tarfile
 import datasets
 import numpy as np
 import pyarrow.parquet as pq
-import webdataset
 from PIL import Image
 
 SIDE = 16
@@ -191,47 +190,15 @@ def npz(out: pathlib.Path) -> None:
                 [int(label[0]), digest(Image.fromarray(image).convert("RGB"))]
                 for image, label in zip(loaded[f"{split}_images"], loaded[f"{split}_labels"])]
         expect(out, name, ["0", "1", "2"], expected)
-    root = out / "downsampled-imagenet"
-    root.mkdir()
-    expected = {}
-    for name, ours, count in [("train_data_batch_1", "train", 6), ("train_data_batch_2", "train", 3), ("val_data", "val", 4)]:
-        images = np.stack([pixels(700 + 10 * count + n).transpose(2, 0, 1).reshape(-1) for n in range(count)])
-        labels = np.arange(count, dtype=np.int64) % 3 + 1
-        np.savez(root / f"{name}.npz", data=images, labels=labels, mean=images.mean(axis=0))
-        loaded = np.load(root / f"{name}.npz")
-        again = loaded["data"].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
-        expected.setdefault(ours, []).extend(
-            [int(label) - 1, digest(image)] for image, label in zip(again, loaded["labels"]))
-    expect(out, "downsampled-imagenet", ["1", "2", "3"], expected)
-
-
-def shards(out: pathlib.Path) -> None:
-    """As webdataset's TarWriter writes shards."""
-    root = out / "webdataset"
-    root.mkdir()
-    expected = {}
-    for split, name, count in [("train", "train-{:06}.tar", 2), ("val", "val-{:06}.tar", 1)]:
-        for shard in range(count):
-            path = root / name.format(shard)
-            with webdataset.TarWriter(str(path), encoder=False) as writer:
-                for n in range(4):
-                    at = 10 * shard + n + (800 if split == "train" else 900)
-                    kind = "png" if n == 2 else "jpg"
-                    writer.write({"__key__": f"{shard}/sample_{at}", kind: encoded(at, "PNG" if n == 2 else "JPEG"),
-                                  "cls": str(at % 3).encode(), "json": json.dumps({"at": at}).encode()})
-            for sample in webdataset.WebDataset(str(path), shardshuffle=False).decode("pil"):
-                image = sample.get("jpg") or sample["png"]
-                expected.setdefault(split, []).append([sample["cls"], digest(image)])
-    expect(out, "webdataset", ["0", "1", "2"], expected)
 
 
 def main() -> None:
     out = pathlib.Path(sys.argv[1])
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    for write in [parquet, cifar, npz, shards]:
+    for write in [parquet, cifar, npz]:
         write(out)
-    print({name.__name__: name.__version__ for name in [datasets, np, webdataset]})
+    print({name.__name__: name.__version__ for name in [datasets, np]})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tch::Tensor;
 use tinyres::event::Event;
 
-use super::guard::{RunOutput, WriteFailures};
+use super::guard::{self, RunOutput, WriteFailures};
 use super::losses::Losses;
 use super::metrics::{Epoch, Step, TrainingObserver};
 use super::preview;
@@ -106,7 +106,7 @@ impl<'a> Reporter<'a> {
         let Some(&loss) = losses.last() else {
             return Ok(());
         };
-        self.expect_finite_losses(setup, state, &losses)?;
+        guard::expect_finite_losses(self.run, setup, state, &losses)?;
         state.at.losses += losses.iter().sum::<f64>();
         let took = self.last_sync.elapsed();
         self.last_sync = Instant::now();
@@ -128,7 +128,7 @@ impl<'a> Reporter<'a> {
     /// Ends the progress of an epoch, after the last of its steps or before.
     pub(super) fn end_steps(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
         self.sync_losses(setup, state)?;
-        self.expect_finite_weights(setup, state)?;
+        guard::expect_finite_weights(self.run, setup, state)?;
         self.watch.on(&Event::End);
         Ok(())
     }
@@ -209,7 +209,7 @@ impl<'a> Reporter<'a> {
         // A checkpoint that is not finite must not replace one that is.
         self.sync_losses(setup, state)?;
         if state.at.batch > 0 {
-            self.expect_finite_weights(setup, state)?;
+            guard::expect_finite_weights(self.run, setup, state)?;
         }
         state.tick();
         let about = state.about(setup, self.run.set());

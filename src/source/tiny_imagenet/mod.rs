@@ -1,8 +1,12 @@
 //! The layout of Tiny ImageNet, described in the documentation of [`source`](super), as it is downloaded and
 //! as common scripts leave it: `val` sorted into class folders, `train` flattened, lists removed.
 
+mod annotations;
+mod val;
+
 use std::collections::{HashMap, HashSet};
 
+use self::annotations::{BOX_FIELDS, Listed, annotation, numbered, text};
 use super::folder::{Folder, join, shown};
 use super::image_folder::{test_items, unlabelled};
 use super::names::{is_picture, natural};
@@ -14,10 +18,6 @@ pub(super) const WNIDS: &str = "wnids.txt";
 pub(super) const WORDS: &str = "words.txt";
 const IMAGES: &str = "images";
 const VAL_ANNOTATIONS: &str = "val_annotations.txt";
-
-/// The fields of a line of the two kinds of annotations. In both, the last four are the box.
-const BOX_FIELDS: &[&str] = &["name", "x0", "y0", "x1", "y1"];
-const VAL_FIELDS: &[&str] = &["name", "wnid", "x0", "y0", "x1", "y1"];
 
 /// Returns whether the tree has this layout: by its lists of classes, or else by a list of boxes in a class
 /// folder of `train`, or by the annotations of `val`. `root` are the names in it.
@@ -113,9 +113,6 @@ struct AnnotationReader<'a, 'b> {
 
 /// The label of each class, by its id.
 type Labels<'a> = HashMap<&'a str, u32>;
-
-/// The line that lists each file of a folder of images; 0 until a line does.
-type Listed = HashMap<String, usize>;
 
 impl AnnotationReader<'_, '_> {
     /// The ids of the classes, in the order of their labels: those of the list if there is one, or else the
@@ -279,166 +276,6 @@ impl AnnotationReader<'_, '_> {
         items
     }
 
-    /// The images of the split at `path`. As downloaded, they are in `images`, and the annotations label them.
-    /// After one of the common scripts they are in class folders, in `path` or in `images`, which label them.
-    fn val(&mut self, path: &str, root: &Folder, wnids: &[String], labels: &Labels) -> Vec<Item> {
-        let mut folder = self.reader.list(path);
-        let images_path = join(path, IMAGES);
-        let mut images = match folder.has_folder(IMAGES) {
-            true => self.reader.list(&images_path),
-            false => Folder::default(),
-        };
-        let places = [
-            (
-                folder.has_file(VAL_ANNOTATIONS),
-                join(path, VAL_ANNOTATIONS),
-            ),
-            (
-                images.has_file(VAL_ANNOTATIONS),
-                join(&images_path, VAL_ANNOTATIONS),
-            ),
-            (root.has_file(VAL_ANNOTATIONS), VAL_ANNOTATIONS.to_owned()),
-        ];
-        let list = places
-            .into_iter()
-            .find_map(|(there, list)| there.then_some(list));
-        folder.files.retain(|file| file != VAL_ANNOTATIONS);
-        images.files.retain(|file| file != VAL_ANNOTATIONS);
-        let has_images = folder.has_folder(IMAGES);
-        folder.folders.retain(|name| name != IMAGES);
-        let pictures = |folder: &Folder| folder.files.iter().any(|file| is_picture(file));
-        let (images_flat, folder_flat) = (pictures(&images), pictures(&folder));
-        let is_class = |name: &String| labels.contains_key(name.as_str());
-        let sorted = (folder.folders.iter()).chain(&images.folders).any(is_class);
-        let why = "it labels the images of val/; restore it, or remove val/ to do without";
-        if sorted && (list.is_none() || !(images_flat || folder_flat)) {
-            self.layout += ", val/ in class folders";
-            for (path, folder) in [(path, &mut folder), (&images_path, &mut images)] {
-                self.reader.keep_pictures(path, &mut folder.files);
-                self.reader.outside_class(path, &folder.files);
-            }
-            let places = [(path, folder), (&images_path, images)];
-            return self.sorted_val(places, list, wnids, labels);
-        }
-        // The images of class folders next to the annotated ones are copies.
-        let (at, mut unused, folder) = match (images_flat || !folder_flat, has_images) {
-            (true, true) => (images_path, folder, Some(images)),
-            (true, false) => {
-                let why = "it holds images that are annotated; restore it";
-                let missing = self.missing(shown(&images_path), why);
-                (images_path, folder, missing)
-            }
-            (false, _) => (path.to_owned(), images, Some(folder)),
-        };
-        let other = if at == path {
-            join(path, IMAGES)
-        } else {
-            path.to_owned()
-        };
-        self.reader.keep_pictures(&other, &mut unused.files);
-        self.reader
-            .pass_over("image that is not used", &other, &unused.files);
-        self.reader
-            .pass_over("folder that is not used", &other, &unused.folders);
-        if let Some(folder) = &folder {
-            self.reader
-                .pass_over("folder that is not used", &at, &folder.folders);
-        }
-        let list = list.unwrap_or_else(|| join(path, VAL_ANNOTATIONS));
-        let label = |values: &[&str]| {
-            labels
-                .get(values[1])
-                .copied()
-                .ok_or_else(|| values[1].to_owned())
-        };
-        self.annotated(&list, why, &at, folder, VAL_FIELDS, label)
-    }
-
-    /// The images in class folders, in the order of the classes and in natural order, with the boxes of the
-    /// annotations where `list` is there.
-    fn sorted_val(
-        &mut self,
-        places: [(&str, Folder); 2],
-        list: Option<String>,
-        wnids: &[String],
-        labels: &Labels,
-    ) -> Vec<Item> {
-        let mut found: Vec<Vec<String>> = vec![Vec::new(); wnids.len()];
-        for (path, folder) in &places {
-            for name in &folder.folders {
-                let inside = join(path, name);
-                match labels.get(name.as_str()) {
-                    Some(&label) => {
-                        let names = self.reader.collect(&inside).unwrap_or_default();
-                        found[label as usize].extend(names);
-                    }
-                    None => self.folder_without_class(inside),
-                }
-            }
-        }
-        let [(val, _), _] = &places;
-        let mut boxes = match &list {
-            Some(list) => self.boxes_of(list, val),
-            None => HashMap::new(),
-        };
-        let (mut items, mut without) = (Vec::new(), 0);
-        for ((names, wnid), label) in found.iter_mut().zip(wnids).zip(0..) {
-            names.sort_by(|a, b| natural(a, b));
-            for path in names.drain(..) {
-                let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
-                let annotation = boxes.remove(name);
-                if let Some((at, class, _)) = &annotation
-                    && class != wnid
-                {
-                    let problem = TreeProblem::OtherClass {
-                        at: at.clone(),
-                        name: name.to_owned(),
-                        wnid: class.clone(),
-                        folder: folder.to_owned(),
-                    };
-                    self.reader.problems.push(problem);
-                }
-                let bbox = annotation.map(|(.., bbox)| bbox);
-                without += usize::from(bbox.is_none());
-                items.extend(self.reader.item(path, Some(label), bbox));
-            }
-        }
-        let mut absent: Vec<_> = boxes.into_iter().collect();
-        absent.sort_unstable_by_key(|(_, (at, ..))| at.line);
-        for (name, (at, wnid, _)) in absent {
-            let folder = join(val, &wnid);
-            let problem = TreeProblem::Absent { at, name, folder };
-            self.reader.problems.push(problem);
-        }
-        if list.is_none() {
-            self.layout += " without val_annotations.txt, no boxes of val";
-        } else if without > 0 {
-            let note =
-                format!("{without} images of val have no line in val_annotations.txt, and no box");
-            self.reader.notes.push(note);
-        }
-        items
-    }
-
-    /// The class and box of each image that `list` annotates, by its name.
-    fn boxes_of(&mut self, list: &str, val: &str) -> HashMap<String, (Location, String, [i32; 4])> {
-        let Some(text) = self.text(list, "it annotates the images of val/; restore it") else {
-            return HashMap::new();
-        };
-        let mut boxes = HashMap::new();
-        for (line, text) in numbered(&text) {
-            let at = Location::new(list, line);
-            let name = text.split('\t').next().unwrap_or_default();
-            let mut listed = Listed::from([(name.to_owned(), 0)]);
-            let wnid = text.split('\t').nth(1).unwrap_or_default().to_owned();
-            let parsed = annotation(at.clone(), text, val, VAL_FIELDS, &mut listed, |_| Ok(0));
-            if let Some((_, _, bbox)) = self.reader.keep(parsed) {
-                boxes.insert(name.to_owned(), (at, wnid, bbox));
-            }
-        }
-        boxes
-    }
-
     /// The images of the split at `path`, in its folder `images`, in itself, or in class folders.
     fn test(&mut self, path: &str, classes: &[Class]) -> Vec<Item> {
         let folder = self.reader.peek(path);
@@ -533,93 +370,4 @@ impl AnnotationReader<'_, '_> {
         };
         self.reader.keep(text)
     }
-}
-
-/// Parses a line of annotations, and records in `listed` that it names its image.
-fn annotation(
-    at: Location,
-    text: &str,
-    folder: &str,
-    fields: &'static [&'static str],
-    listed: &mut Listed,
-    label: impl Fn(&[&str]) -> Result<u32, String>,
-) -> Result<(String, u32, [i32; 4]), TreeProblem> {
-    let values: Vec<&str> = text.split('\t').collect();
-    let name = values[0];
-    // Recorded even if something else is wrong with the line, so that the image is not also reported as
-    // unlisted.
-    let before = listed
-        .get_mut(name)
-        .map(|line| std::mem::replace(line, at.line));
-    if values.len() != fields.len() {
-        return Err(TreeProblem::Fields {
-            at,
-            got: values.len(),
-            expected: fields,
-        });
-    }
-    match before {
-        Some(0) => {}
-        Some(first) => {
-            let name = name.to_owned();
-            return Err(TreeProblem::Repeated { at, name, first });
-        }
-        None => {
-            let (name, folder) = (name.to_owned(), folder.to_owned());
-            let is_path = name.contains(['/', '\\']) || name == "..";
-            return Err(if is_path {
-                TreeProblem::Path { at, name, folder }
-            } else {
-                TreeProblem::Absent { at, name, folder }
-            });
-        }
-    }
-    let label = match label(&values) {
-        Ok(label) => label,
-        Err(wnid) => return Err(TreeProblem::UnknownClass { at, wnid }),
-    };
-    let corners = fields.len() - 4;
-    let bbox = bbox(at, &fields[corners..], &values[corners..])?;
-    Ok((join(folder, name), label, bbox))
-}
-
-fn bbox(
-    at: Location,
-    fields: &'static [&'static str],
-    values: &[&str],
-) -> Result<[i32; 4], TreeProblem> {
-    let mut bbox = [0; 4];
-    for ((corner, &field), &value) in bbox.iter_mut().zip(fields).zip(values) {
-        match value.parse() {
-            Ok(pixel @ 0..) => *corner = pixel,
-            _ => {
-                return Err(TreeProblem::Coordinate {
-                    at,
-                    field,
-                    got: value.to_owned(),
-                });
-            }
-        }
-    }
-    let [x0, y0, x1, y1] = bbox;
-    if x0 <= x1 && y0 <= y1 {
-        Ok(bbox)
-    } else {
-        Err(TreeProblem::Inverted { at, bbox })
-    }
-}
-
-fn text(file: &str, bytes: Vec<u8>) -> Result<String, TreeProblem> {
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
-        TreeProblem::NotText {
-            at: Location::new(file, line),
-        }
-    })
-}
-
-/// The lines, numbered from 1. Accepts CR LF and a byte order mark, which Windows programs write.
-fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines())
 }
