@@ -2,6 +2,8 @@
 //! damage.
 
 mod common;
+#[path = "common/skip.rs"]
+mod skip;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -39,7 +41,7 @@ fn python(args: &[&OsStr]) -> Option<Result<String, String>> {
         .args(["-c", "import numpy"])
         .output();
     if !numpy.is_ok_and(|output| output.status.success()) {
-        println!("skipped: python3 has no numpy here; tools/test installs one");
+        skip::skip("python3 has no numpy here; tools/test installs one");
         return None;
     }
     let output = Command::new("python3").args(args).output().unwrap();

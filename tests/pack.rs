@@ -1,6 +1,8 @@
 //! `tinyres pack`, as a user runs it.
 
 mod common;
+#[path = "common/skip.rs"]
+mod skip;
 #[path = "common/inject.rs"]
 mod inject;
 
@@ -980,7 +982,7 @@ fn under(wrapper: &[&str], script: &str, source: &Path, output: &Path) -> Option
         command.arg(&itself).arg(source).arg(output).output()
     };
     if !run("true").is_ok_and(|output| output.status.success()) {
-        println!("skipped: {} is not allowed here", wrapper[0]);
+        skip::skip(&format!("{} is not allowed here", wrapper[0]));
         return None;
     }
     let output = run(script).unwrap();

@@ -2,6 +2,8 @@
 //! as the witness.
 
 mod common;
+#[path = "common/skip.rs"]
+mod skip;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -64,7 +66,7 @@ fn drawn_pictures_have_the_pixels_of_pillow() {
     let pillow = "import numpy, PIL; assert int(PIL.__version__.split('.')[0]) >= 13";
     let pillow = Command::new("python3").args(["-c", pillow]).output();
     if !pillow.is_ok_and(|output| output.status.success()) {
-        println!("skipped: python3 has no Pillow 13 here; tools/test installs one");
+        skip::skip("python3 has no Pillow 13 here; tools/test installs one");
         return;
     }
     let count = std::env::var("TINYRES_DRAWN").unwrap_or_else(|_| "200".to_owned());

@@ -2,6 +2,8 @@
 #![cfg(feature = "torch")]
 
 mod common;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -105,12 +107,12 @@ fn exports_compute_the_same_logits_in_their_tools() {
         command.arg(home);
     }
     let Ok(output) = command.output() else {
-        println!("skipped: python3 is missing");
+        skip::skip("python3 is missing");
         return;
     };
     let error = String::from_utf8_lossy(&output.stderr);
     if error.contains("No module named 'numpy'") {
-        println!("skipped: python3 has no numpy here; tools/test installs one");
+        skip::skip("python3 has no numpy here; tools/test installs one");
         return;
     }
     assert!(output.status.success(), "{error}");
@@ -125,10 +127,10 @@ fn exports_compute_the_same_logits_in_their_tools() {
                 println!("{consumer}, {network}: off by {off:.1e}");
                 assert!(off < TOLERANCE, "{consumer}, {network}: off by {off:.1e}");
             }
-            Err(_) => println!(
-                "skipped {consumer}, {network}: python3 lacks it; tools/test installs onnxruntime, \
-                 and with TINYRES_TORCH=1 torch and torchvision"
-            ),
+            Err(_) => skip::skip(&format!(
+                "{consumer}, {network}: python3 lacks it; tools/test installs onnxruntime, and with \
+                 TINYRES_TORCH=1 torch and torchvision"
+            )),
         }
     }
 }

@@ -2,6 +2,8 @@
 #![cfg(feature = "torch")]
 
 mod common;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -252,7 +254,7 @@ print(json.dumps({"images": images, "scalars": scalars}))
     match python("import tensorboard", &[]) {
         Ok(output) if output.status.success() => {}
         _ => {
-            println!("skipped: python3 has no tensorboard; tools/test provides one");
+            skip::skip("python3 has no tensorboard; tools/test installs one");
             return;
         }
     }
