@@ -170,11 +170,7 @@ fn decompression_bombs_are_refused_before_allocating() {
         tree.put(&format!("train/a/{size}.png"), bomb);
     }
     let mut bomb = jpeg(1, 16, PixelFormat::RGB);
-    let frame = bomb
-        .windows(2)
-        .position(|pair| pair == [0xff, 0xc0])
-        .unwrap();
-    bomb[frame + 5..frame + 9].fill(0xff);
+    frame(&mut bomb)[5..9].fill(0xff);
     tree.put("train/a/bomb.jpg", bomb);
     // Too large only as the intermediate image of a resize.
     let long = Image {
@@ -221,6 +217,130 @@ fn decompression_bombs_are_refused_before_allocating() {
             _ => assert_eq!(bombs, 4, "{error}"),
         }
     }
+}
+
+/// Bytes of `jpeg` from its frame header, marker FFC0 to FFC2, on.
+fn frame(jpeg: &mut [u8]) -> &mut [u8] {
+    let at = (jpeg.windows(2)).position(|pair| matches!(pair, [0xff, 0xc0..=0xc2]));
+    &mut jpeg[at.unwrap()..]
+}
+
+/// A few good images, and `bad` ones that come first.
+fn with_bad(bad: Vec<(&str, Vec<u8>)>, dir: &Path) -> PathBuf {
+    let mut tree = Tree::default();
+    for at in 0..2 + bad.len() {
+        tree.put(
+            &format!("train/a/z{at}.jpg"),
+            jpeg(at, 16, PixelFormat::RGB),
+        );
+    }
+    for (name, bytes) in bad {
+        tree.put(&format!("train/a/{name}"), bytes);
+    }
+    let set = dir.join("set");
+    tree.write_dir(&set);
+    set
+}
+
+#[test]
+fn images_of_zero_pixels_are_bad_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut flat = jpeg(1, 16, PixelFormat::RGB);
+    frame(&mut flat)[5..7].fill(0);
+    let mut thin = jpeg(1, 16, PixelFormat::RGB);
+    frame(&mut thin)[7..9].fill(0);
+    let mut png = common::png(&[0; 16 * 16 * 3], 16);
+    png[20..24].fill(0);
+    let crc = crc32fast::hash(&png[12..29]);
+    png[29..33].copy_from_slice(&crc.to_be_bytes());
+    let gif = b"GIF89a\0\0\0\0\0\0\0,\0\0\0\0\x10\0\0\0\0\x02\x01\0\0;".to_vec();
+    let bad = vec![
+        ("flat.jpg", flat),
+        ("gif.jpg", gif),
+        ("png.png", png),
+        ("pnm.ppm", b"P6\n16 0\n255\n".to_vec()),
+        ("thin.jpg", thin),
+    ];
+    let set = with_bad(bad, dir.path());
+    let out = dir.path().join("shards");
+    let error = failure(&mut pack(&set, &out, &[]), 1);
+    assert!(error.contains("5 problems"), "{error}");
+    assert!(
+        error.contains("train/a/flat.jpg: undecodable: an image of 16x0 pixels"),
+        "{error}"
+    );
+    assert!(
+        error.contains("train/a/thin.jpg: undecodable: an image of 0x16 pixels"),
+        "{error}"
+    );
+    for flags in [&["--skip-bad"][..], &["--skip-bad", "--size", "16"]] {
+        assert_eq!(packed(&set, flags).len(), 7);
+    }
+}
+
+/// A scan of a few bytes takes as long as any other.
+#[test]
+fn jpegs_of_very_many_scans_are_refused() {
+    let noise: Vec<u8> = (0..64 * 64 * 3_u32)
+        .map(|at| (at * at / 7).to_le_bytes()[0])
+        .collect();
+    let image = Image {
+        pixels: &noise[..],
+        width: 64,
+        pitch: 64 * 3,
+        height: 64,
+        format: PixelFormat::RGB,
+    };
+    let mut compressor = turbojpeg::Compressor::new().unwrap();
+    compressor.set_progressive(true).unwrap();
+    let whole = compressor.compress_to_vec(image).unwrap();
+    let last = whole.windows(2).rposition(|pair| pair == [0xff, 0xda]);
+    let (head, scan) = whole[..whole.len() - 2].split_at(last.unwrap());
+    // The last scan again and again, which libjpeg warns of, and reads.
+    let scans = |count| [head, &scan.repeat(count), &[0xff, 0xd9]].concat();
+    let bad = vec![
+        ("bomb.jpg", scans(500)),
+        ("many.jpg", scans(400)),
+        ("some.jpg", whole.clone()),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let set = with_bad(bad, dir.path());
+    let error = failure(
+        &mut pack(&set, &dir.path().join("shards"), &["--size", "16"]),
+        1,
+    );
+    assert!(error.contains("1 problem\n"), "{error}");
+    assert!(
+        error.contains(
+            "train/a/bomb.jpg: undecodable: Progressive JPEG image has more than 500 scans"
+        ),
+        "{error}"
+    );
+    assert_eq!(packed(&set, &["--size", "16", "--skip-bad"]).len(), 7);
+}
+
+#[test]
+fn conversions_that_lose_colours_are_counted_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("shards");
+    let mut command = pack(&golden("exact"), &out, &[]);
+    let text = String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap();
+    for line in [
+        "1 image of CMYK, converted to RGB without a colour profile; --json names all, the first is other/cmyk.jpg",
+        "1 image of grey levels of more than 8 bits, of which those above 255 became 255; --json names all, the first is other/grey16.png",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert!(!text.contains("damaged"), "{text}");
+    // Neither is lost when the set is there already.
+    let mut command = pack(&golden("exact"), &out, &["--json"]);
+    let report = command.assert().success().get_output().stdout.clone();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["unchanged"], true);
+    let warned = report["warned"].as_array().unwrap();
+    let names: Vec<_> = warned.iter().map(|image| &image["name"]).collect();
+    assert_eq!(names, ["other/cmyk.jpg", "other/grey16.png"]);
+    assert_eq!(report["splits"][0]["warned"], 2);
 }
 
 /// Images of the given sizes, one of them a PNG.

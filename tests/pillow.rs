@@ -13,6 +13,11 @@ use common::tinyres;
 use sha2::{Digest as _, Sha256};
 use tinyres_format::{Manifest, Shard};
 
+/// True if the warning tells of a conversion alone, and not of damage.
+fn converted(warning: &str) -> bool {
+    warning.starts_with("CMYK, ") && !warning.contains(';') || warning.starts_with("grey levels ")
+}
+
 /// A small sample, of which Pillow's pixels are in the repository.
 #[test]
 fn drawn_pictures_have_the_pixels_that_pillow_gave() {
@@ -41,6 +46,7 @@ fn drawn_pictures_have_the_pixels_that_pillow_gave() {
             .metadata()
             .warned
             .iter()
+            .filter(|image| !converted(&image.warning))
             .map(|image| image.name.clone());
         warned.extend(names);
     }

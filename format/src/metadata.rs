@@ -138,12 +138,13 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// An image that was packed although its file is damaged.
+/// An image that was packed although its file is damaged, or that was converted in a way that a person may want
+/// to know of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warned {
     /// Its name in the source.
     pub name: String,
-    /// Damage that the decoder found.
+    /// Damage that the decoder found, or the conversion.
     pub warning: String,
 }
 
@@ -164,7 +165,7 @@ pub struct Metadata {
     pub grey: u64,
     /// Images of the source that were left out of this shard.
     pub refused: Vec<Refused>,
-    /// Images of this shard whose files are damaged. Written only if there are any.
+    /// Images of this shard with a warning. Written only if there are any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warned: Vec<Warned>,
     /// The classes, in label order.

@@ -26,10 +26,11 @@ use crate::ui::Ui;
 /// since, by identity, length, modification and change time. Nobody else may write to the output
 /// directory meanwhile.
 ///
-/// Whatever Pillow reads of these is packed with Pillow's pixels, told by its contents, not its name:
-/// damaged JPEGs whose end is there, too, which the report counts and names; CMYK as Pillow's
-/// convert("RGB"); orientation in EXIF and XMP; the first frame of an animation. Lossy WebP is
-/// decoded by another library than Pillow's; all pictures compared so far were equal. An image may have 178,956,970 pixels. Those of more than 4 million that
+/// Whatever Pillow reads of these is packed with Pillow's pixels, told by its contents, not its name, and
+/// of an animation the first frame. The report counts, and --json names, images that became other than a
+/// person may expect: damaged JPEGs whose end is there; CMYK, as convert("RGB") gives it; greys of more than
+/// 8 bits, cut off at 255. Lossy WebP is decoded by another library than Pillow's; all pictures compared so
+/// far were equal. An image may have 178,956,970 pixels. Those of more than 4 million that
 /// are decoded at one time have no more than that together, on any number of threads. Each takes 4
 /// bytes a pixel, 8 if it is turned, and up to 8 more if it is a progressive JPEG.
 ///

@@ -73,6 +73,7 @@ pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageErr
         grey: !header.palette.is_empty()
             && (header.palette.iter()).all(|[red, green, blue]| red == green && green == blue),
         orientation: Orientation::UPRIGHT,
+        conversion: None,
     })
 }
 

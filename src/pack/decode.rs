@@ -1,8 +1,11 @@
 //! Decoding of one image to planar RGB, upright and resized. Reads and writes no file.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use fast_image_resize::Resizer;
 use tinyres_format::Shape;
 
+use super::error::broken;
 use super::facts::Facts;
 use super::jpeg::Jpeg;
 use super::limits::{Permit, check_size};
@@ -20,7 +23,8 @@ pub struct Decoded {
     pub grey: bool,
     /// Box in inclusive pixels of the result; `None` without one, or if the resize cut it off.
     pub bbox: Option<[i32; 4]>,
-    /// Damage that the decoder found in the file. The pixels are those that Pillow gives all the same.
+    /// Damage that the decoder found in the file, or a conversion that a person may want to know of. The
+    /// pixels are those that Pillow gives all the same.
     pub warning: Option<String>,
 }
 
@@ -58,6 +62,20 @@ impl Decoder {
         shape: Shape,
         out: &mut [u8],
     ) -> Result<Decoded, ImageError> {
+        let decoded = caught(|| self.decode_whole(bytes, bbox, shape, out));
+        if decoded.is_err() {
+            *self = Self::new(self.resize); // A decoder that panicked has left who knows what behind.
+        }
+        decoded
+    }
+
+    fn decode_whole(
+        &mut self,
+        bytes: &[u8],
+        bbox: Option<[i32; 4]>,
+        shape: Shape,
+        out: &mut [u8],
+    ) -> Result<Decoded, ImageError> {
         let picture = Picture::open(bytes)?;
         let size = picture.size();
         check(size, bbox, shape, self.resize)?;
@@ -76,12 +94,12 @@ impl Decoder {
         out: &mut [u8],
     ) -> Result<Decoded, ImageError> {
         let size = picture.size();
-        let mut warning = None;
+        let mut warnings = Vec::new();
         let (rgbx, facts) = match picture {
             Picture::Jpeg(jpeg) => {
                 let facts = jpeg.facts();
                 let (rgbx, warned) = jpeg.decode(&mut self.pixels)?;
-                warning = warned;
+                warnings.extend(warned);
                 (rgbx, facts)
             }
             Picture::Png(png) => {
@@ -91,32 +109,53 @@ impl Decoder {
             }
             Picture::Pam(pam) => {
                 pam.decode(&mut self.pixels)?;
-                let orientation = Orientation::UPRIGHT;
-                let grey = pam.grey;
-                (&self.pixels[..], Facts { grey, orientation })
+                let facts = Facts {
+                    grey: pam.grey,
+                    orientation: Orientation::UPRIGHT,
+                    conversion: None,
+                };
+                (&self.pixels[..], facts)
             }
             Picture::Other { bytes, decode, .. } => {
                 let facts = decode(bytes, &mut self.pixels)?;
                 (&self.pixels[..], facts)
             }
         };
-        let Facts { grey, orientation } = facts;
+        let Facts {
+            grey,
+            orientation,
+            conversion,
+        } = facts;
+        warnings.extend(conversion.map(|conversion| conversion.text().to_owned()));
         let bbox = (self.canvas).place(rgbx, size, orientation, bbox, self.resize, out);
         let size = orientation.size(size);
         Ok(Decoded {
             size,
             grey,
             bbox,
-            warning,
+            warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
         })
     }
 
     /// Width and height of the image in `bytes`, as stored. Reads only its header.
-    pub(super) fn size(&self, bytes: &[u8]) -> Result<[u32; 2], ImageError> {
-        let size = Picture::open(bytes)?.size();
+    ///
+    /// # Errors
+    /// The image is of no kind known here, its header is broken, or it is too large.
+    pub fn size(&self, bytes: &[u8]) -> Result<[u32; 2], ImageError> {
+        let size = caught(|| Ok(Picture::open(bytes)?.size()))?;
         check_size(size, self.resize)?;
         Ok(size)
     }
+}
+
+/// What `decode` returns. A decoder of others that panics has met an image that it cannot read.
+fn caught<T>(decode: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| Some(panic.downcast_ref::<String>()?));
+        let text = text.unwrap_or("no reason given");
+        Err(broken(&format!("its decoder failed: {text}")))
+    })
 }
 
 /// Memory for the image between decoding and the shard, used again for each.
@@ -310,6 +349,14 @@ mod tests {
             png[end..end + 4].copy_from_slice(&crc.to_be_bytes());
             at = end + 4;
         }
+    }
+
+    #[test]
+    fn decoder_that_panics_has_met_a_bad_image() {
+        let decoded: Result<(), _> = caught(|| panic!("row {} of 3", 4));
+        let error = decoded.unwrap_err().to_string();
+        assert_eq!(error, "undecodable: its decoder failed: row 4 of 3");
+        assert_eq!(caught(|| Ok(1)), Ok(1));
     }
 
     proptest! {

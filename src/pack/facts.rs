@@ -8,4 +8,27 @@ pub(super) struct Facts {
     pub grey: bool,
     /// How the stored image is turned upright.
     pub orientation: Orientation,
+    /// A conversion to RGB that a person may want to know of.
+    pub conversion: Option<Conversion>,
+}
+
+/// A conversion to 8-bit RGB, as Pillow does it, that gives other colours than a person may expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Conversion {
+    /// CMYK by a formula, whatever the file's colour profile says.
+    Cmyk,
+    /// Grey levels of more than 8 bits, cut off instead of scaled.
+    CutOff,
+}
+
+impl Conversion {
+    pub const ALL: [Self; 2] = [Self::Cmyk, Self::CutOff];
+
+    /// The conversion in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Cmyk => "CMYK, converted to RGB without a colour profile",
+            Self::CutOff => "grey levels of more than 8 bits, of which those above 255 became 255",
+        }
+    }
 }

@@ -49,6 +49,7 @@ pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageErr
     Ok(Facts {
         grey: (colors.iter()).all(|[red, green, blue, _]| red == green && green == blue),
         orientation: Orientation::UPRIGHT,
+        conversion: None,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use super::error::broken;
 use super::{ImageError, Resize};
 
 /// Maximum number of pixels of an image, and of the intermediate image of a resize. Pillow refuses larger
@@ -12,9 +13,13 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 /// Images of at most this many pixels are decoded by every thread at its own pace: 4 Mi.
 const SMALL: u64 = 1 << 22;
 
-/// Checks an image of `size`, width and height, against [`MAX_PIXELS`]: the image itself, and the
+/// Checks that an image of `size`, width and height, has pixels and at most [`MAX_PIXELS`]: the image itself, and the
 /// intermediate image of its resize, which is as wide as the result and as high as the image.
 pub(super) fn check_size(size: [u32; 2], resize: Option<Resize>) -> Result<(), ImageError> {
+    if size.contains(&0) {
+        let [width, height] = size;
+        return Err(broken(&format!("an image of {width}x{height} pixels")));
+    }
     if pixels(size).max(intermediate(size, resize)) > MAX_PIXELS {
         return Err(ImageError::TooLarge { got: size });
     }

@@ -250,7 +250,7 @@ struct Packer<'p, 'a> {
     compressor: Option<&'p Compressor>,
     /// Bad images of the splits so far.
     refused: Vec<Refused>,
-    /// Packed images of the splits so far whose files are damaged.
+    /// Packed images of the splits so far that have a warning.
     warned: Vec<Warned>,
 }
 

@@ -10,7 +10,7 @@ use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Reader, Tr
 
 use super::ImageError;
 use super::error::{broken, cut};
-use super::facts::Facts;
+use super::facts::{Conversion, Facts};
 use super::limits::check_size;
 use super::orientation::Orientation;
 
@@ -59,10 +59,16 @@ impl Png {
     }
 
     pub fn facts(&self) -> Facts {
-        let color = self.reader.info().color_type;
+        let info = self.reader.info();
         Facts {
-            grey: matches!(color, ColorType::Grayscale | ColorType::GrayscaleAlpha),
+            grey: matches!(
+                info.color_type,
+                ColorType::Grayscale | ColorType::GrayscaleAlpha
+            ),
             orientation: self.orientation,
+            conversion: (info.bit_depth == BitDepth::Sixteen
+                && info.color_type == ColorType::Grayscale)
+                .then_some(Conversion::CutOff),
         }
     }
 

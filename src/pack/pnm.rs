@@ -2,7 +2,7 @@
 
 use super::ImageError;
 use super::error::{broken, cut};
-use super::facts::Facts;
+use super::facts::{Conversion, Facts};
 use super::orientation::Orientation;
 
 struct Header<'a> {
@@ -44,6 +44,7 @@ pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageErr
     Ok(Facts {
         grey: channels == 1,
         orientation: Orientation::UPRIGHT,
+        conversion: (channels == 1 && header.most > 255).then_some(Conversion::CutOff),
     })
 }
 

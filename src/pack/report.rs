@@ -7,6 +7,7 @@ use serde::Serialize;
 use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry, Warned};
 
 use super::Compression;
+use super::facts::Conversion;
 use crate::source::PassedOver;
 use crate::text::{Bytes, Count};
 
@@ -31,7 +32,8 @@ pub struct PackReport {
     pub passed_over: Vec<PassedOver>,
     /// Images that were left out.
     pub refused: Vec<Refused>,
-    /// Images that were packed although their files are damaged, as Pillow reads them.
+    /// Images that were packed as Pillow reads them although their files are damaged, or that were converted to
+    /// RGB in a way that a person may want to know of.
     pub warned: Vec<Warned>,
     /// Cost and gain of compression, if shards were compressed.
     pub zstd: Option<Compression>,
@@ -52,7 +54,7 @@ pub struct SplitReport {
     pub grey: u64,
     /// Images left out.
     pub refused: u64,
-    /// Packed images whose files are damaged.
+    /// Packed images with a warning.
     pub warned: u64,
     /// Packed images of each class, in label order.
     pub per_class: Vec<u64>,
@@ -112,6 +114,38 @@ impl PackReport {
     fn images(&self) -> u64 {
         self.splits.iter().map(|split| split.images).sum()
     }
+
+    /// A line for each kind of warning, with the number of images and the first.
+    fn fmt_warned(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let conversions = Conversion::ALL.map(Conversion::text);
+        for text in conversions {
+            let mut images = self.warned.iter().filter(|it| it.warning.ends_with(text));
+            if let Some(Warned { name, .. }) = images.next() {
+                let count = images.count() as u64 + 1;
+                let s = if count == 1 { "" } else { "s" };
+                let count = Count(count);
+                writeln!(
+                    f,
+                    "{count} image{s} of {text}; --json names all, the first is {name}"
+                )?;
+            }
+        }
+        let conversion = |it: &&Warned| conversions.contains(&&*it.warning);
+        let mut damaged = self.warned.iter().filter(|it| !conversion(it));
+        if let Some(Warned { name, warning }) = damaged.next() {
+            let count = damaged.count() as u64 + 1;
+            let [s, their] = match count {
+                1 => ["", "its file is"],
+                _ => ["s", "their files are"],
+            };
+            let count = Count(count);
+            writeln!(
+                f,
+                "{count} image{s} packed although {their} damaged; --json names all, the first is {name}: {warning}",
+            )?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for PackReport {
@@ -146,17 +180,7 @@ impl fmt::Display for PackReport {
             let s = if kept == 1 { "" } else { "s" };
             writeln!(f, "kept {} shard{s} of a killed pack", Count(kept as u64))?;
         }
-        if let Some(Warned { name, warning }) = self.warned.first() {
-            let [s, their] = match self.warned.len() {
-                1 => ["", "its file is"],
-                _ => ["s", "their files are"],
-            };
-            let count = Count(self.warned.len() as u64);
-            writeln!(
-                f,
-                "{count} image{s} packed although {their} damaged; --json names all, the first is {name}: {warning}",
-            )?;
-        }
+        self.fmt_warned(f)?;
         if let Some(zstd) = &self.zstd {
             writeln!(f, "{zstd}")?;
         }

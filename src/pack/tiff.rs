@@ -73,6 +73,7 @@ pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageErr
     Ok(Facts {
         grey: header.photometric < 2,
         orientation: Orientation::of(Some(bytes), Some(&xmp)),
+        conversion: None,
     })
 }
 

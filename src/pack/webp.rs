@@ -33,6 +33,7 @@ pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageErr
     Ok(Facts {
         grey: false,
         orientation: Orientation::of(exif.as_deref(), xmp.as_deref()),
+        conversion: None,
     })
 }
 

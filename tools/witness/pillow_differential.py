@@ -474,7 +474,7 @@ PARTS = {
 # The comparison
 
 
-def planar(image):
+def digest(image):
     return hashlib.sha256(np.asarray(image).transpose(2, 0, 1).tobytes()).hexdigest()
 
 
@@ -504,7 +504,7 @@ def pillow(data):
             image = upright(image)
     except Exception:  # noqa: BLE001
         return None
-    return planar(image) if image.size == (SIDE, SIDE) else None
+    return digest(image) if image.size == (SIDE, SIDE) else None
 
 
 def shards(folder):
