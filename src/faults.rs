@@ -1,8 +1,9 @@
-//! Turns a fault in a mapped shard into an error message that names the shard.
+//! Turns a fault in a mapped shard into an error message that names the shard, and an abort into an exit.
 //!
-//! For the binaries only: it replaces the SIGBUS handler of the whole process. A shard that is cut
+//! For the binaries only: it replaces the SIGBUS and SIGABRT handlers of the whole process. A shard that is cut
 //! while it is mapped, or a disk that fails, then ends the program with exit code 1 instead of a
-//! signal. Any other SIGBUS ends the program as it would without this module.
+//! signal. Any other SIGBUS ends the program as it would without this module. So does an abort, by which Rust and C++
+//! end a program that gets no memory: both have said why by then.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -16,7 +17,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, si
 use nix::unistd::{pause, write};
 use tinyres_format::{MapGuard, set_map_hook};
 
-/// Installs the handler. It writes `prefix` and the message to stderr, and exits with code 1.
+/// Installs the handlers. They write `prefix` and the message to stderr, and exit with code 1.
 ///
 /// Call it at the start of the program: it covers the maps that are opened after it. The first call
 /// decides, later ones do nothing.
@@ -38,6 +39,15 @@ pub(crate) fn report(prefix: &str) {
     // allocates nothing.
     let installed = unsafe { sigaction(Signal::SIGBUS, &action) };
     installed.expect("SIGBUS can be caught");
+    let action = SigAction::new(
+        SigHandler::Handler(on_abort),
+        SaFlags::empty(),
+        SigSet::all(),
+    );
+    #[expect(unsafe_code, reason = "a signal handler may do little")]
+    // SAFETY: `on_abort` reads memory that is never freed, and calls write and _exit.
+    let installed = unsafe { sigaction(Signal::SIGABRT, &action) };
+    installed.expect("SIGABRT can be caught");
 }
 
 /// Text before the message on stderr; set by [`report`].
@@ -113,18 +123,7 @@ extern "C" fn on_fault(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
                 pause();
             }
         }
-        let mut message = watched.message.as_bytes();
-        while let Ok(written @ 1..) = write(io::stderr(), message) {
-            message = &message[written..];
-        }
-        #[expect(
-            unsafe_code,
-            reason = "`std::process::exit` runs code that a signal handler must not run"
-        )]
-        // SAFETY: `_exit` may be called anywhere.
-        unsafe {
-            libc::_exit(1);
-        }
+        end(&[&watched.message]);
     }
     #[expect(unsafe_code, reason = "changing a handler is unsafe in general")]
     // SAFETY: the default action runs no handler, so none can do what a handler must not.
@@ -132,5 +131,31 @@ extern "C" fn on_fault(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     if !by_kernel {
         // A fault comes again by itself when this returns.
         let _ = raise(Signal::SIGBUS);
+    }
+}
+
+extern "C" fn on_abort(_: c_int) {
+    let prefix = PREFIX.get().map_or("", String::as_str);
+    end(&[
+        prefix,
+        "the program had to end, for the reason above; where that is memory, free some, or ask for less at once (--batch, --threads)\n",
+    ]);
+}
+
+/// Writes `parts` to stderr, and ends the process.
+fn end(parts: &[&str]) -> ! {
+    for part in parts {
+        let mut rest = part.as_bytes();
+        while let Ok(written @ 1..) = write(io::stderr(), rest) {
+            rest = &rest[written..];
+        }
+    }
+    #[expect(
+        unsafe_code,
+        reason = "`std::process::exit` runs code that a signal handler must not run"
+    )]
+    // SAFETY: `_exit` may be called anywhere.
+    unsafe {
+        libc::_exit(1)
     }
 }

@@ -21,7 +21,7 @@
 //! | [`transport`] | turns compressed shards back into raw ones |
 //! | [`sample`] | makes a synthetic set |
 //! | [`picture`] | draws images, boxes and captions |
-//! | [`event`], [`ui`], [`cli`] | what work reports, the terminal, and the command line of the programs |
+//! | [`event`], [`ui`], [`cli`], [`threads`] | what work reports, the terminal, and the command line and threads of the programs |
 //!
 //! The library prints only through [`ui`] and [`cli`], which belong to the programs.
 
@@ -37,5 +37,6 @@ pub mod sample;
 mod scratch;
 pub mod source;
 pub mod text;
+pub mod threads;
 pub mod transport;
 pub mod ui;

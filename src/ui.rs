@@ -6,6 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::event::{Event, Observer};
+use crate::threads;
 
 /// How results are written to stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +93,9 @@ impl Observer for Ui {
                 self.bar = ProgressBar::with_draw_target(Some(*total), target)
                     .with_style(style)
                     .with_message(task.clone());
-                self.bar.enable_steady_tick(Duration::from_millis(250));
+                if !self.bar.is_hidden() && threads::startable(1) == 1 {
+                    self.bar.enable_steady_tick(Duration::from_millis(250));
+                }
             }
             Event::Advance { done } => self.bar.set_position(*done),
             Event::End => self.bar.finish_and_clear(),

@@ -72,7 +72,7 @@ impl<S: Send + 'static> Prefetch<S> {
     /// Threads without a slot wait. Two slots let one fill while the other is used.
     ///
     /// # Errors
-    /// No thread could be started.
+    /// No thread could be started. Fewer than `threads` will do.
     pub fn start(
         data: Arc<Dataset>,
         batches: Arc<Batches>,
@@ -97,7 +97,7 @@ impl<S: Send + 'static> Prefetch<S> {
     /// example [`Dataset::gather_f32`]. A panic of `fill` becomes an error of its batch.
     ///
     /// # Errors
-    /// No thread could be started.
+    /// No thread could be started. Fewer than `threads` will do.
     pub fn with(
         fill: impl Fn(&[u32], &mut S) -> Result<()> + Send + Sync + 'static,
         batches: Arc<Batches>,
@@ -129,14 +129,18 @@ impl<S: Send + 'static> Prefetch<S> {
             threads: Vec::new(),
             waited: Duration::ZERO,
         };
-        for _ in 0..threads.max(1) {
+        for started in 0..threads.max(1) {
             let (fill, batches) = (Arc::clone(&fill), Arc::clone(&batches));
             let (intake, results) = (Arc::clone(&intake), results.clone());
-            let thread = std::thread::Builder::new()
+            let spawned = std::thread::Builder::new()
                 .name("gather".to_owned())
-                .spawn(move || gather_all(&*fill, &batches, &intake, &results))
-                .map_err(Error::Thread)?;
-            prefetch.threads.push(thread);
+                .spawn(move || gather_all(&*fill, &batches, &intake, &results));
+            match spawned {
+                Ok(thread) => prefetch.threads.push(thread),
+                Err(error) if started == 0 => return Err(Error::Thread(error)),
+                // Those that have started gather all batches.
+                Err(_) => break,
+            }
         }
         Ok(prefetch)
     }

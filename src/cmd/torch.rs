@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, anyhow};
 
+use crate::threads;
 use crate::ui::Ui;
 
 /// The program that links libtorch. It takes half a second to start, so `tinyres` itself does not link it.
@@ -28,9 +29,10 @@ pub fn exec() -> anyhow::Result<Missing> {
     } else {
         PathBuf::from(PROGRAM)
     };
-    let error = Command::new(&program)
-        .args(std::env::args_os().skip(1))
-        .exec();
+    let mut command = Command::new(&program);
+    command.args(std::env::args_os().skip(1));
+    threads::sleep_early(&mut command);
+    let error = command.exec();
     if error.kind() == ErrorKind::NotFound {
         return Ok(Missing(sibling));
     }

@@ -32,6 +32,16 @@ pub enum Command {
     Man(Man),
 }
 
+impl Command {
+    /// True for a command that computes with the threads of libtorch.
+    pub fn computes(&self) -> bool {
+        match self {
+            Self::Train(_) | Self::Eval(_) | Self::Predict(_) | Self::Doctor(_) => true,
+            Self::Export(_) | Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
+}
+
 /// The commands of both programs, as `tinyres` offers them.
 pub fn whole() -> clap::Command {
     let own = Cli::command();

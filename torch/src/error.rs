@@ -13,9 +13,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// libtorch failed: it has no memory left, or this crate has a defect.
+    /// libtorch failed: this crate has a defect, or the device fails.
     #[error("libtorch: {0}")]
     Torch(String),
+    /// libtorch got no memory.
+    #[error("not enough memory: {0}: try a smaller --batch, or end other programs")]
+    NoMemory(String),
     /// A value of the configuration is not allowed.
     #[error("{key} is {got}, expected {expected}")]
     Value {
@@ -48,6 +51,11 @@ pub enum Error {
     /// The data set cannot be read.
     #[error(transparent)]
     Load(#[from] tinyres_load::Error),
+    /// The system allows no more threads.
+    #[error(
+        "no thread can be started: {0}: end other programs, or raise the limit of processes (ulimit -u)"
+    )]
+    Threads(io::Error),
     /// The system has no memory for the batches.
     #[error("no memory for batches: {0}")]
     Memory(String),
@@ -191,6 +199,20 @@ impl Error {
         Self::Config(error.to_string().trim_end().to_owned())
     }
 
+    /// The error of libtorch that says `text`, without the C++ stack that libtorch appends.
+    pub(crate) fn torch(text: &str) -> Self {
+        let stack = ["\nException raised from ", "\nframe #"];
+        let end = stack.iter().filter_map(|start| text.find(start)).min();
+        let said = text[..end.unwrap_or(text.len())].trim_end();
+        // By the CPU's allocator, C++ itself, and CUDA.
+        let no_memory = ["can't allocate memory", "std::bad_alloc", "out of memory"];
+        match no_memory.iter().any(|what| said.contains(what)) {
+            // The CPU's allocator says first which check of its source failed.
+            true => Self::NoMemory(said.rsplit("err == 0. ").next().unwrap_or(said).to_owned()),
+            false => Self::Torch(said.to_owned()),
+        }
+    }
+
     /// Names the file that the error is in.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         Self::ConfigFile {
@@ -224,13 +246,10 @@ impl From<safetensors::SafeTensorError> for Error {
 }
 
 impl From<tch::TchError> for Error {
-    /// Keeps the message and drops the C++ stack that libtorch appends.
     fn from(error: tch::TchError) -> Self {
-        let text = match error {
-            tch::TchError::Torch(text) => text,
-            other => other.to_string(),
-        };
-        let said = text.split("\nException raised from ").next();
-        Self::Torch(said.unwrap_or_default().trim_end().to_owned())
+        match error {
+            tch::TchError::Torch(text) => Self::torch(&text),
+            other => Self::torch(&other.to_string()),
+        }
     }
 }

@@ -43,4 +43,4 @@ pub mod train;
 pub mod weights;
 
 pub use error::{Error, Result};
-pub use libtorch::{exit_at_once, set_threads, threads, tune_allocator};
+pub use libtorch::{choose_threads, set_threads, threads, tune_allocator};

@@ -4,10 +4,11 @@
 mod cli;
 mod cmd;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{self, ExitCode};
 
 use clap::Parser;
-use tinyres::ui;
+use tinyres::{threads, ui};
 
 use cli::{Cli, Command};
 
@@ -19,6 +20,10 @@ fn main() -> ExitCode {
     }
     ui::report_faults();
     let cli = Cli::parse();
+    if cli.command.computes() {
+        start_again();
+        threads::start_pool();
+    }
     let mut ui = cli.global.ui();
     let result = match cli.command {
         Command::Train(args) => cmd::train::run(*args, &mut ui),
@@ -30,4 +35,21 @@ fn main() -> ExitCode {
         Command::Man(args) => args.run(cli::whole(), &mut ui).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| ui::exit(&error))
+}
+
+/// Becomes this program again if its OpenMP threads were not told how to wait: they read that before `main`. Does
+/// nothing if `tinyres` has started it, which tells them. A failure costs speed on a busy machine, and nothing else.
+fn start_again() {
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
+    let mut arguments = std::env::args_os();
+    let mut command = process::Command::new(program);
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments);
+    if threads::sleep_early(&mut command) {
+        let _ = command.exec();
+    }
 }

@@ -240,6 +240,46 @@ fn what_cannot_be_written_on_the_way_is_warned_of_twice_and_costs_no_run() {
     }
 }
 
+/// With one class every epoch scores 100%, so none beats the first. Its weights could not be saved.
+#[test]
+fn best_weights_that_cannot_be_saved_do_not_block_later_ones() {
+    let fixture = Fixture::new();
+    let one_class = fixture.dir.path().join("one");
+    fs::create_dir(&one_class).unwrap();
+    common::write(&one_class, &common::wnids(1), 32, 8);
+    let best = fixture.run().join("best.safetensors");
+    let unfinished = fixture.run().join(".best.safetensors.tmp");
+    fs::remove_dir_all(fixture.run()).unwrap();
+    let mut train = fixture.tinyres(&["train", "one", "--output", "run", "--epochs", "2"]);
+    train.args(["--batch", "16", "--threads", "1", "--device", "cpu"]);
+    let run = inject::run(&mut train, &unfinished, "ENOSPC:1");
+    assert!(run.output.status.success(), "{run:?}");
+    let said = String::from_utf8_lossy(&run.output.stderr);
+    assert!(said.contains("the best weights before are kept"), "{said}");
+    let position = Checkpoint::load(&best).unwrap().about.position;
+    assert_eq!((position.epoch, position.step), (1, 4));
+}
+
+/// A crash of the system may leave anything in the part of a file that it did not get to write.
+#[test]
+fn garbled_tail_of_the_metrics_is_dropped() {
+    let fixture = Fixture::new();
+    let path = fixture.run().join("metrics.jsonl");
+    let whole = fs::read(&path).unwrap();
+    for tail in [
+        &b"\xff\xfe\x00{"[..],
+        b"{\"kind\":\"step\",\"st",
+        &[0; 512],
+        b"\n\n\xc3",
+    ] {
+        fs::write(&path, [&whole, tail].concat()).unwrap();
+        let mut resume = fixture.tinyres(&["train", "--resume", "run"]);
+        let resumed = resume.output().unwrap();
+        assert!(resumed.status.success(), "{tail:?}: {resumed:?}");
+        assert_eq!(fs::read(&path).unwrap(), whole, "{tail:?}");
+    }
+}
+
 #[test]
 fn events_that_cannot_be_written_cost_no_run() {
     let fixture = Fixture::new();

@@ -47,7 +47,7 @@ pub struct Args {
     /// Average predictions over views of an image; flip adds its mirror image
     #[arg(long, default_value = "none", value_parser = super::name_of::<Tta>())]
     tta: Tta,
-    /// Threads that compute [default: libtorch's choice]
+    /// Threads that compute [default: one for each core, or what a CPU quota allows]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
 }
@@ -77,9 +77,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
             "the data has the classes of the weights in another order: labels are matched by class id".to_owned(),
         ));
     }
-    if let Some(threads) = args.threads {
-        tinyres_torch::set_threads(threads.get());
-    }
+    tinyres_torch::choose_threads(args.threads);
     let device = device::open(args.device)?;
     let mut model = checkpoint.network(device)?;
     if let Some(precision) = args.precision {

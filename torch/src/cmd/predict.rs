@@ -59,7 +59,7 @@ pub struct Args {
     /// Device to compute on: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// Threads that compute [default: libtorch's choice]
+    /// Threads that compute [default: one for each core, or what a CPU quota allows]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
     /// Precision of the forward pass [default: that of the training]
@@ -83,9 +83,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let side = args.size.unwrap_or(checkpoint.about.position.size);
     let side = NonZeroU32::new(side).context("the network was trained on images of no size")?;
     let (images, total) = list(args.images)?;
-    if let Some(threads) = args.threads {
-        tinyres_torch::set_threads(threads.get());
-    }
+    tinyres_torch::choose_threads(args.threads);
     let drawn = NonZeroU32::new(picture::Picture::side(total.unwrap_or(MAX_DRAWN)));
     let options = Options {
         resize: Resize {

@@ -4,9 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::builder::{
     BoolValueParser, PossibleValuesParser, StringValueParser, TypedValueParser as _,
 };
@@ -21,7 +20,6 @@ use tinyres_format::Split;
 use tinyres_load::Verify;
 use tinyres_torch::config::knobs::{KNOBS, Kind, Knob};
 use tinyres_torch::config::{Layers, in_recipes};
-use tinyres_torch::exit_at_once;
 use tinyres_torch::infer::evaluate::Score;
 use tinyres_torch::libtorch::device;
 use tinyres_torch::run::Run;
@@ -29,6 +27,8 @@ use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::train::init;
 use tinyres_torch::train::{Checked, Epoch, Outcome, Splits, Step, TrainingObserver, check, train};
 use toml::{Table, Value};
+
+use super::stop;
 
 /// Train ResNet18 from shards
 ///
@@ -179,13 +179,19 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         begun.data,
         begun.device,
         &mut watch,
-        stop_on_signal()?,
+        stop::on_signal()?,
     );
     let warnings = watch.warnings;
     // Once more: what was said in the course of hours may not be on the screen any more.
     warnings.iter().for_each(|warning| ui.warn(warning));
-    let outcome = outcome?;
     let dir = begun.run.dir().to_path_buf();
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            begun.run.abandon();
+            return Err(error.into());
+        }
+    };
     let (summary, code) = match outcome {
         Outcome::Complete { weights, score } => (
             Summary::Complete {
@@ -202,15 +208,12 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
                 step,
                 warnings,
             },
-            ExitCode::from(STOPPED),
+            ExitCode::from(stop::STOPPED),
         ),
     };
     ui.result(&summary)?;
     Ok(code)
 }
-
-/// What a shell takes for a program that Ctrl-C ended.
-const STOPPED: u8 = 130;
 
 /// A run that is ready to be trained.
 struct Begun {
@@ -231,6 +234,7 @@ fn create(
     let device = device::open(layers.device())?;
     let batch_is_given = layers.sets("batch");
     let mut config = layers.config(device.is_cuda())?;
+    tinyres_torch::choose_threads(None);
     // The weights depend on these to the bit, so the run's record must hold them.
     config.threads.get_or_insert_with(tinyres_torch::threads);
     config.precision = config.precision.on(device);
@@ -302,19 +306,6 @@ fn free_name(recipe: &str) -> PathBuf {
         .map(|number| Path::new("runs").join(format!("{recipe}-{number}")))
         .find(|path| !path.exists())
         .unwrap_or_else(|| unreachable!("fewer than 2^64 runs"))
-}
-
-/// A flag that the first Ctrl-C, or the system's wish that this ends, sets. The second one ends it.
-fn stop_on_signal() -> anyhow::Result<&'static AtomicBool> {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            exit_at_once(STOPPED);
-        }
-        eprintln!("\nstopping after this step; once more to stop at once, without saving");
-    })
-    .context("watching for Ctrl-C")?;
-    Ok(&STOP)
 }
 
 /// The terminal, and what it was warned of.

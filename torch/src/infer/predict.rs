@@ -118,7 +118,7 @@ impl Predictor {
     /// them while the network runs. The batches, and so all results, do not depend on the number of threads.
     ///
     /// # Errors
-    /// The first error of `images`, of libtorch or of `report`. A picture that cannot be decoded is a
+    /// The first error of `images`, of libtorch or of `report`; [`Error::Threads`]. A picture that cannot be decoded is a
     /// result, not an error.
     pub fn predict<E: From<Error>>(
         &self,
@@ -130,9 +130,9 @@ impl Predictor {
         let batch_size = options.batch.get();
         let (send, receive) = mpsc::sync_channel(2 * batch_size);
         thread::scope(|scope| {
-            for _ in 0..options.threads.get() {
+            for started in 0..options.threads.get() {
                 let (send, images) = (send.clone(), &images);
-                scope.spawn(move || {
+                let spawned = thread::Builder::new().spawn_scoped(scope, move || {
                     let mut decoder = PictureDecoder::new(options);
                     loop {
                         let next = images.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -143,6 +143,12 @@ impl Predictor {
                         }
                     }
                 });
+                match spawned {
+                    Ok(_) => {}
+                    Err(error) if started == 0 => Err(Error::Threads(error))?,
+                    // Those that have started decode all pictures.
+                    Err(_) => break,
+                }
             }
             drop(send);
             // Pictures arrive in the order in which they are decoded. Those that are early wait here for the

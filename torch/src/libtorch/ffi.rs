@@ -2,12 +2,12 @@
 //! `unsafe` of the library is here and in `script`.
 //!
 //! Most safety arguments below rest on two facts. A `&Tensor` refers to a live `at::Tensor`, and `as_ptr` gives
-//! its address, valid as long as the reference. Every function of the shim catches C++ exceptions, so
-//! nothing unwinds into Rust.
+//! its address, valid as long as the reference. Every function of the shim catches C++ exceptions and is
+//! `noexcept`, so nothing unwinds into Rust.
 
 mod script;
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
 use std::ptr;
 
@@ -27,11 +27,10 @@ struct Event {
 // SAFETY: each signature is the one that `shim.cpp` defines, with `size_t` as `usize`.
 unsafe extern "C" {
     fn tinyres_free(text: *mut c_char);
-    fn tinyres_exit(code: c_int) -> !;
     fn tinyres_version() -> *const c_char;
-    fn tinyres_cpu_capability() -> *mut c_char;
-    fn tinyres_has_amx() -> bool;
-    fn tinyres_library_dir() -> *mut c_char;
+    fn tinyres_cpu_capability(out: *mut *mut c_char) -> *mut c_char;
+    fn tinyres_has_amx(out: *mut bool) -> *mut c_char;
+    fn tinyres_library_dir(out: *mut *mut c_char) -> *mut c_char;
     fn tinyres_tune_allocator();
     fn tinyres_load_cuda() -> *mut c_char;
     fn tinyres_can_load(name: *const c_char) -> *mut c_char;
@@ -90,24 +89,26 @@ fn take(text: *mut c_char) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: the shim returned a string from `strdup`, which ends in a zero and which we alone own.
+    // SAFETY: the shim returned a string of `message`, which ends in a zero and which nobody else frees.
     let owned = unsafe { CStr::from_ptr(text) }
         .to_string_lossy()
         .into_owned();
-    // SAFETY: `text` came from `strdup`, and nothing points into it any more.
+    // SAFETY: `text` came from `message`, and nothing points into it any more.
     unsafe { tinyres_free(text) };
     Some(owned)
 }
 
-fn check(message: *mut c_char) -> Result<()> {
-    take(message).map_or(Ok(()), |message| Err(Error::Torch(message)))
+/// The string that `call` writes to its argument; empty if it fails, for what only informs.
+fn text(call: impl FnOnce(*mut *mut c_char) -> *mut c_char) -> String {
+    let mut out = ptr::null_mut();
+    match check(call(&raw mut out)) {
+        Ok(()) => take(out).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
 }
 
-/// Ends the process at once, whatever its threads are at. Unlike [`std::process::exit`], which takes CUDA
-/// down beneath a thread that computes with it.
-pub fn exit_at_once(code: u8) -> ! {
-    // SAFETY: runs nothing more of this process.
-    unsafe { tinyres_exit(code.into()) }
+fn check(message: *mut c_char) -> Result<()> {
+    take(message).map_or(Ok(()), |message| Err(Error::torch(&message)))
 }
 
 /// The version of the libtorch whose headers this was compiled against.
@@ -120,20 +121,21 @@ pub(crate) fn version() -> String {
 
 /// The instruction set that libtorch's kernels use: `AVX2`, `AVX512` or `DEFAULT`.
 pub(crate) fn cpu_capability() -> String {
-    // SAFETY: takes nothing, and returns text from `strdup`.
-    take(unsafe { tinyres_cpu_capability() }).unwrap_or_default()
+    // SAFETY: the shim writes a string that we then own, or nothing.
+    text(|out| unsafe { tinyres_cpu_capability(out) })
 }
 
 /// Tells if the CPU can multiply bfloat16 matrices with AMX, and the system permits it to this process.
 pub(crate) fn has_amx() -> bool {
-    // SAFETY: takes nothing. Asks the system for permission to use AMX.
-    unsafe { tinyres_has_amx() }
+    let mut has = false;
+    // SAFETY: the shim writes one value to `has`. It asks the system for permission to use AMX.
+    check(unsafe { tinyres_has_amx(&raw mut has) }).is_ok() && has
 }
 
 /// The directory of the `libtorch_cpu.so` that this process has loaded.
 pub(crate) fn library_dir() -> PathBuf {
-    // SAFETY: takes nothing, and returns text from `strdup`.
-    PathBuf::from(take(unsafe { tinyres_library_dir() }).unwrap_or_default())
+    // SAFETY: as in `cpu_capability`.
+    PathBuf::from(text(|out| unsafe { tinyres_library_dir(out) }))
 }
 
 /// Tunes the allocator for a program that mostly trains or evaluates: the process keeps freed memory, and uses

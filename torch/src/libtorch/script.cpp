@@ -34,17 +34,17 @@ Module child(Module module, const std::string &name) {
 
 extern "C" {
 
-char *tinyres_script_new(const char *name, Module **out) {
+char *tinyres_script_new(const char *name, Module **out) noexcept {
   return guarded([&] {
     *out = new Module(make(name, std::make_shared<torch::jit::CompilationUnit>()));
   });
 }
 
-void tinyres_script_free(Module *module) { delete module; }
+void tinyres_script_free(Module *module) noexcept { delete module; }
 
 // Registers a tensor under a path such as layer1.0.conv1.weight, creating the submodules on the way.
 char *tinyres_script_tensor(Module *root, const char *path, const at::Tensor *tensor,
-                            bool parameter) {
+                            bool parameter) noexcept {
   return guarded([&] {
     Module module = *root;
     std::string rest = path;
@@ -58,12 +58,12 @@ char *tinyres_script_tensor(Module *root, const char *path, const at::Tensor *te
   });
 }
 
-char *tinyres_script_int(Module *module, const char *name, int64_t value) {
+char *tinyres_script_int(Module *module, const char *name, int64_t value) noexcept {
   return guarded([&] { module->register_attribute(name, c10::IntType::get(), value); });
 }
 
 char *tinyres_script_strings(Module *module, const char *name, const char *const *texts,
-                             size_t count) {
+                             size_t count) noexcept {
   return guarded([&] {
     c10::List<std::string> list;
     list.reserve(count);
@@ -74,7 +74,7 @@ char *tinyres_script_strings(Module *module, const char *name, const char *const
 }
 
 // Compiles the methods in `code`, and returns the module's file as a u8 tensor.
-char *tinyres_script_save(Module *module, const char *code, at::Tensor **out) {
+char *tinyres_script_save(Module *module, const char *code, at::Tensor **out) noexcept {
   return guarded([&] {
     module->define(code);
     std::ostringstream file;

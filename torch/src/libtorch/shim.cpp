@@ -22,8 +22,8 @@
 #include <malloc.h>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "conv.h"
@@ -67,31 +67,45 @@ std::string library_dir() {
   return slash == std::string::npos ? "." : file.substr(0, slash);
 }
 
+// Loads a library, or throws the dynamic linker's message.
+void *load(const char *name, int flags) {
+  if (void *handle = dlopen(name, flags))
+    return handle;
+  const char *why = dlerror();
+  throw std::runtime_error(why ? why : "dlopen failed without a reason");
+}
+
 } // namespace
 
 extern "C" {
 
-void tinyres_free(char *text) { free(text); }
-
-// Ends the process without running the destructors of globals, which other threads may still use.
-void tinyres_exit(int code) { _exit(code); }
-
-const char *tinyres_version() { return TORCH_VERSION; }
-
-char *tinyres_cpu_capability() { return strdup(at::get_cpu_capability().c_str()); }
-
-bool tinyres_has_amx() {
-  const auto capabilities = at::cpu::get_cpu_capabilities();
-  const auto bf16 = capabilities.find("amx_bf16");
-  return bf16 != capabilities.end() && bf16->second.toBool() && at::cpu::init_amx();
+void tinyres_free(char *text) noexcept {
+  if (text != no_memory)
+    free(text);
 }
 
-char *tinyres_library_dir() { return strdup(library_dir().c_str()); }
+const char *tinyres_version() noexcept { return TORCH_VERSION; }
+
+char *tinyres_cpu_capability(char **out) noexcept {
+  return guarded([&] { *out = message(at::get_cpu_capability().c_str()); });
+}
+
+char *tinyres_has_amx(bool *out) noexcept {
+  return guarded([&] {
+    const auto capabilities = at::cpu::get_cpu_capabilities();
+    const auto bf16 = capabilities.find("amx_bf16");
+    *out = bf16 != capabilities.end() && bf16->second.toBool() && at::cpu::init_amx();
+  });
+}
+
+char *tinyres_library_dir(char **out) noexcept {
+  return guarded([&] { *out = message(library_dir().c_str()); });
+}
 
 // Keeps freed memory for the next step instead of returning it to the system, and asks for huge pages.
 // Activations have the same sizes at every step, and the kernel zeroes returned pages before it gives
 // them out again. libtorch reads the variable when it first allocates.
-void tinyres_tune_allocator() {
+void tinyres_tune_allocator() noexcept {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
   setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
@@ -100,32 +114,23 @@ void tinyres_tune_allocator() {
 // Runs the static initialisers that register the CUDA kernels. The linker drops libtorch_cuda from
 // programs that name none of its symbols, so it is loaded by hand, with its symbols global as if it
 // had been linked.
-char *tinyres_load_cuda() {
-  const std::string path = library_dir() + "/libtorch_cuda.so";
-  if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL))
-    return nullptr;
-  const char *why = dlerror();
-  return strdup(why ? why : "dlopen failed without a reason");
+char *tinyres_load_cuda() noexcept {
+  return guarded([&] { load((library_dir() + "/libtorch_cuda.so").c_str(), RTLD_NOW | RTLD_GLOBAL); });
 }
 
 // Returns null if the dynamic linker finds the library, or its error message.
-char *tinyres_can_load(const char *name) {
-  if (void *handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL)) {
-    dlclose(handle);
-    return nullptr;
-  }
-  const char *why = dlerror();
-  return strdup(why ? why : "dlopen failed without a reason");
+char *tinyres_can_load(const char *name) noexcept {
+  return guarded([&] { dlclose(load(name, RTLD_LAZY | RTLD_LOCAL)); });
 }
 
 // Writes the bytes of free memory of a CUDA device to `out`.
-char *tinyres_free_memory(int8_t device, size_t *out) {
+char *tinyres_free_memory(int8_t device, size_t *out) noexcept {
   return guarded([&] {
     *out = c10::getDeviceAllocator(c10::DeviceType::CUDA)->getMemoryInfo(device).first;
   });
 }
 
-char *tinyres_allow_tf32(bool allow) {
+char *tinyres_allow_tf32(bool allow) noexcept {
   return guarded([&] {
     at::globalContext().setAllowTF32CuDNN(allow);
     at::globalContext().setAllowTF32CuBLAS(allow);
@@ -134,7 +139,7 @@ char *tinyres_allow_tf32(bool allow) {
 
 // Begins or ends autocast to bfloat16 on this thread. Uses the functions that take a device: those that tch
 // binds print a deprecation warning at every call.
-char *tinyres_autocast_bf16(bool begin) {
+char *tinyres_autocast_bf16(bool begin) noexcept {
   return guarded([&] {
     at::autocast::set_autocast_dtype(at::kCUDA, at::kBFloat16);
     at::autocast::set_autocast_enabled(at::kCUDA, begin);
@@ -145,18 +150,18 @@ char *tinyres_autocast_bf16(bool begin) {
   });
 }
 
-char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) {
+char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) noexcept {
   return guarded([&] { *out = new at::Tensor(in->contiguous(at::MemoryFormat::ChannelsLast)); });
 }
 
 char *tinyres_conv2d(const at::Tensor *x, const at::Tensor *weight, int64_t stride, int64_t pad,
-                     at::Tensor **out) {
+                     at::Tensor **out) noexcept {
   return guarded([&] { *out = new at::Tensor(tinyres::conv2d(*x, *weight, stride, pad)); });
 }
 
 // `norm` has four tensors: weight, bias, running mean, running variance. `shortcut` may be null.
 char *tinyres_batch_norm(const at::Tensor *x, const at::Tensor *const *norm, const at::Tensor *shortcut,
-                         bool relu, double momentum, double eps, at::Tensor **out) {
+                         bool relu, double momentum, double eps, at::Tensor **out) noexcept {
   return guarded([&] {
     const auto addend = shortcut ? std::optional(*shortcut) : std::nullopt;
     *out = new at::Tensor(tinyres::batch_norm(*x, *norm[0], *norm[1], *norm[2], *norm[3], addend, relu,
@@ -165,19 +170,19 @@ char *tinyres_batch_norm(const at::Tensor *x, const at::Tensor *const *norm, con
 }
 
 // Copies to page-locked memory. tch's pin_memory passes a device, about which libtorch warns.
-char *tinyres_pin(const at::Tensor *in, at::Tensor **out) {
+char *tinyres_pin(const at::Tensor *in, at::Tensor **out) noexcept {
   return guarded([&] { *out = new at::Tensor(in->pin_memory()); });
 }
 
 // Drops the gradient, so that the next backward pass stores its result instead of adding to it.
-char *tinyres_clear_grad(at::Tensor *tensor) {
+char *tinyres_clear_grad(at::Tensor *tensor) noexcept {
   return guarded([&] { tensor->mutable_grad().reset(); });
 }
 
-size_t tinyres_storage_users(const at::Tensor *tensor) { return tensor->storage().use_count(); }
+size_t tinyres_storage_users(const at::Tensor *tensor) noexcept { return tensor->storage().use_count(); }
 
 char *tinyres_sgd(at::Tensor *const *params, at::Tensor *const *momenta, size_t count, double lr,
-                  double momentum, double weight_decay, bool nesterov) {
+                  double momentum, double weight_decay, bool nesterov) noexcept {
   return guarded([&] {
     const auto weights = to_vector(params, count);
     // Without momentum the kernel takes an empty list.
@@ -189,7 +194,7 @@ char *tinyres_sgd(at::Tensor *const *params, at::Tensor *const *momenta, size_t 
 
 char *tinyres_adam(at::Tensor *const *params, at::Tensor *const *means,
                    at::Tensor *const *squares, const at::Tensor *step, size_t count, double lr,
-                   double beta1, double beta2, double eps, double weight_decay) {
+                   double beta1, double beta2, double eps, double weight_decay) noexcept {
   return guarded([&] {
     const auto weights = to_vector(params, count);
     const std::vector<at::Tensor> steps(count, *step);
@@ -200,7 +205,7 @@ char *tinyres_adam(at::Tensor *const *params, at::Tensor *const *means,
 }
 
 // Records an event in the device's current stream, after all work queued so far.
-char *tinyres_event_record(int8_t device, c10::Event **out) {
+char *tinyres_event_record(int8_t device, c10::Event **out) noexcept {
   return guarded([&] {
     const c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
     auto event = std::make_unique<c10::Event>(c10::DeviceType::CUDA);
@@ -209,14 +214,14 @@ char *tinyres_event_record(int8_t device, c10::Event **out) {
   });
 }
 
-char *tinyres_event_query(const c10::Event *event, bool *out) {
+char *tinyres_event_query(const c10::Event *event, bool *out) noexcept {
   return guarded([&] { *out = event->query(); });
 }
 
-char *tinyres_event_wait(const c10::Event *event) {
+char *tinyres_event_wait(const c10::Event *event) noexcept {
   return guarded([&] { event->synchronize(); });
 }
 
-void tinyres_event_free(c10::Event *event) { delete event; }
+void tinyres_event_free(c10::Event *event) noexcept { delete event; }
 
 } // extern "C"

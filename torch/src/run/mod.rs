@@ -46,6 +46,8 @@ pub struct Run {
     metrics: File,
     /// Bytes of whole lines in the metrics.
     metrics_len: u64,
+    /// Files and directories that this process has created, in that order, to be removed if nothing is trained.
+    made: Vec<PathBuf>,
 }
 
 /// The content of a run's `config.toml`.
@@ -103,6 +105,10 @@ impl Run {
     /// # Errors
     /// [`Error::RunExists`] if `dir` holds a run already; [`Error::Io`] if it cannot be written.
     pub fn create(dir: &Path, config: Config, data: &Path, set: impl Into<SetId>) -> Result<Self> {
+        let mut made = Vec::new();
+        if !dir.exists() {
+            made.push(dir.to_path_buf());
+        }
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join(CONFIG);
         if path.exists() {
@@ -120,12 +126,34 @@ impl Run {
         let values = toml::to_string(&record).map_err(|error| Error::Config(error.to_string()))?;
         let text = format!("# What decided this run. `--config` takes this file.\n\n{values}");
         publish::write(&path, text.as_bytes()).map_err(Error::io(&path))?;
+        made.push(path);
+        made.push(dir.join(METRICS));
         Ok(Self {
             metrics: metrics_up_to(&dir.join(METRICS), 0, 0)?,
             metrics_len: 0,
+            made,
             dir: dir.to_path_buf(),
             record,
         })
+    }
+
+    /// Removes a run that this process has begun and of which nothing was trained: it has neither figures nor a
+    /// checkpoint. Any other run stays.
+    pub fn abandon(self) {
+        if self.metrics_len > 0 || self.last().is_some() {
+            return;
+        }
+        for path in self.made.iter().rev() {
+            // A failure costs nothing: the run can be resumed from its first step. A directory stays if it is not empty.
+            let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+        }
+    }
+
+    /// Takes note of a file in the run's directory that another room has created.
+    pub(crate) fn note_made(&mut self, file: &Path) {
+        if !self.made.is_empty() {
+            self.made.push(file.to_path_buf());
+        }
     }
 
     /// Opens the run in `dir`, and returns it with its last checkpoint. Metrics of later steps are
@@ -166,6 +194,7 @@ impl Run {
         let run = Self {
             metrics_len: metrics.metadata().map_err(Error::io(dir))?.len(),
             metrics,
+            made: Vec::new(),
             dir: dir.to_path_buf(),
             record,
         };
@@ -314,23 +343,23 @@ impl Record {
 /// Opens the metrics at `path` to append to them, after dropping the lines of later steps than `steps`,
 /// and of epochs that were not finished then: all but the first `epochs`.
 fn metrics_up_to(path: &Path, steps: u64, epochs: u32) -> Result<File> {
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         read => read.map_err(Error::io(path))?,
     };
-    let mut kept = String::new();
-    for line in text.lines() {
-        // A line that a crash cut short does not parse, and is dropped too.
-        let value = serde_json::from_str::<Value>(line).unwrap_or_default();
+    let mut kept = Vec::new();
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        // A line that a crash cut short or garbled does not parse, and is dropped too.
+        let value = serde_json::from_slice::<Value>(line).unwrap_or_default();
         let of = |key: &str| value[key].as_u64();
         let valid = of("step").is_some_and(|step| step <= steps)
             && (value["kind"] != "epoch" || of("epoch").is_some_and(|at| at < epochs.into()));
         if valid {
-            kept.push_str(line);
-            kept.push('\n');
+            kept.extend_from_slice(line.trim_ascii_end());
+            kept.push(b'\n');
         }
     }
-    publish::write(path, kept.as_bytes()).map_err(Error::io(path))?;
+    publish::write(path, &kept).map_err(Error::io(path))?;
     File::options()
         .append(true)
         .open(path)

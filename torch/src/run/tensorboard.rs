@@ -55,6 +55,11 @@ impl EventFile {
         Ok(events)
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Appends a picture, an RGB PNG, under the name `tag`.
     ///
     /// # Errors

@@ -184,9 +184,12 @@ impl<'a> Trainer<'a> {
             if due {
                 reporter.preview(setup, state)?;
             }
-            if state.finish_epoch(score) {
-                reporter.save_best(setup, state)?;
+            let mut saved = score.filter(|score| state.is_best(score));
+            if saved.is_some() && !reporter.save_best(setup, state)? {
+                // The next epoch that beats the file that is there is saved, also if it is worse than this one.
+                saved = None;
             }
+            state.finish_epoch(saved);
             Ok(score)
         })?;
         reporter.save(setup, state)?;

@@ -61,7 +61,10 @@ impl<'a> Reporter<'a> {
         let epoch_is_done = state.at.batch == setup.batches_per_epoch();
         let first = state.at.step + u64::from(!epoch_is_done);
         let created = EventFile::create(self.run.dir(), first);
-        let opened = created.map(|events| self.events = Some(events));
+        let opened = created.map(|events| {
+            self.run.note_made(events.path());
+            self.events = Some(events);
+        });
         self.tolerate(RunOutput::Events, opened, state.at.step)
     }
 
@@ -218,11 +221,13 @@ impl<'a> Reporter<'a> {
         saved
     }
 
-    /// Saves the weights as the best ones so far. A failure to write them is a warning.
-    pub(super) fn save_best(&mut self, setup: &Setup, state: &State) -> Result<()> {
+    /// Saves the weights as the best ones so far, and returns true. A failure to write them is a warning.
+    pub(super) fn save_best(&mut self, setup: &Setup, state: &State) -> Result<bool> {
         let about = state.about_weights(setup, self.run.set());
         let saved = self.run.save_best(&about, &state.model);
-        self.tolerate(RunOutput::Best, saved, state.at.step)
+        let done = saved.is_ok();
+        self.tolerate(RunOutput::Best, saved, state.at.step)?;
+        Ok(done)
     }
 
     /// Saves the weights at the end of the run, and returns their path.

@@ -168,19 +168,21 @@ impl State {
         Ok(evaluation.score())
     }
 
-    /// Moves on to the next epoch. True if `score` is the best one so far.
-    pub(super) fn finish_epoch(&mut self, score: Option<Score>) -> bool {
-        let best = self.at.best;
-        let better = score.filter(|score| best.is_none_or(|best| score.top1 > best));
+    /// True if `score` is better than that of the best weights that were saved.
+    pub(super) fn is_best(&self, score: &Score) -> bool {
+        self.at.best.is_none_or(|best| score.top1 > best)
+    }
+
+    /// Moves on to the next epoch. `saved` is the score of weights that were saved as the best ones after this one.
+    pub(super) fn finish_epoch(&mut self, saved: Option<Score>) {
         self.at = Position {
             epoch: self.at.epoch + 1,
             step: self.at.step,
             rate: self.at.rate,
             size: self.at.size,
             elapsed: self.at.elapsed,
-            best: better.map(|score| score.top1).or(best),
+            best: saved.map(|score| score.top1).or(self.at.best),
             ..Position::default()
         };
-        better.is_some()
     }
 }

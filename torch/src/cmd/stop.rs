@@ -1,0 +1,70 @@
+//! The signals that ask a training to stop: Ctrl-C, TERM and HUP. The first one lets it finish its step and save, the
+//! second one ends it at once.
+
+use std::ffi::c_int;
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::write;
+
+/// What a shell takes for a program that Ctrl-C ended.
+pub const STOPPED: u8 = 130;
+
+const NOTICE: &[u8] = b"\nstopping after this step; once more to stop at once, without saving\n";
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// A flag that the first of these signals sets; the second one ends the process. Those that this process was started to
+/// ignore stay ignored: `nohup` is how people keep a training from ending when they log out.
+pub fn on_signal() -> anyhow::Result<&'static AtomicBool> {
+    // The second one must arrive even if the handler still waits for the first one's notice to be read.
+    let flags = SaFlags::SA_RESTART | SaFlags::SA_NODEFER;
+    let action = SigAction::new(SigHandler::Handler(stop), flags, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        if is_ignored(signal).context("asking which signals are ignored")? {
+            continue;
+        }
+        #[expect(unsafe_code, reason = "a signal handler may do little")]
+        // SAFETY: `stop` only reads and writes an atomic and `errno`, and calls write and _exit.
+        unsafe { sigaction(signal, &action) }.with_context(|| format!("watching for {signal}"))?;
+    }
+    Ok(&STOP)
+}
+
+fn is_ignored(signal: Signal) -> nix::Result<bool> {
+    let mut old = MaybeUninit::<libc::sigaction>::uninit();
+    #[expect(unsafe_code, reason = "nix can only ask by changing the action")]
+    // SAFETY: without a new action this only writes the present one to `old`, unless it fails.
+    let old = unsafe {
+        Errno::result(libc::sigaction(
+            signal as c_int,
+            ptr::null(),
+            old.as_mut_ptr(),
+        ))?;
+        old.assume_init()
+    };
+    Ok(old.sa_sigaction == libc::SIG_IGN)
+}
+
+extern "C" fn stop(_: c_int) {
+    if STOP.swap(true, Ordering::Relaxed) {
+        #[expect(
+            unsafe_code,
+            reason = "`std::process::exit` takes CUDA down beneath a thread that computes with it"
+        )]
+        // SAFETY: `_exit` may be called anywhere.
+        unsafe {
+            libc::_exit(STOPPED.into());
+        }
+    }
+    let errno = Errno::last_raw();
+    // If nobody can read it, the training stops all the same.
+    let _ = write(io::stderr(), NOTICE);
+    Errno::set_raw(errno);
+}
