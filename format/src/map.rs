@@ -10,7 +10,7 @@ use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 /// A file mapped into memory for reading.
 ///
@@ -34,8 +34,8 @@ impl Map {
     #[expect(unsafe_code, reason = "only the caller can keep others off the file")]
     pub unsafe fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        // SAFETY: `Mmap::map` asks that the file not change under the map; our caller promises it.
-        let bytes = unsafe { Mmap::map(&file)? };
+        // SAFETY: a map asks that the file not change under it; our caller promises it.
+        let bytes = unsafe { map(&file)? };
         let range = bytes.as_ptr_range();
         let addresses = range.start.addr()..range.end.addr();
         Ok(Self {
@@ -43,6 +43,29 @@ impl Map {
             bytes,
         })
     }
+}
+
+/// Maps `file` shared, or private where its file system refuses that, such as FUSE with `direct_io`. To a
+/// reader they are equal: a private map differs only in what becomes of writes.
+///
+/// # Safety
+/// As for [`Map::open`].
+#[expect(unsafe_code, reason = "only the caller can keep others off the file")]
+unsafe fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the caller keeps the promise.
+    let (shared, private) = unsafe {
+        match Mmap::map(file) {
+            Err(error) => (error, MmapOptions::new().map_copy_read_only(file)),
+            shared => return shared,
+        }
+    };
+    private.map_err(|_| match shared.raw_os_error() {
+        Some(libc::ENODEV) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "its file system cannot map files into memory: copy the set to another disk",
+        ),
+        _ => shared,
+    })
 }
 
 impl AsRef<[u8]> for Map {

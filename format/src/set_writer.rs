@@ -4,14 +4,15 @@
 //! `tinyres pack` does those things with [`Writer`] itself.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use crate::publish::{self, Lock};
 use crate::shard::{check_box, check_label};
 use crate::{
     Class, Columns, Digest, Error, MANIFEST, Manifest, Metadata, Result, Shape, Split, SplitEntry,
-    Writer, publish, shards_in,
+    Writer, shards_in,
 };
 
 /// The properties that all shards of a set share.
@@ -45,7 +46,7 @@ pub struct SetWriter {
     splits: BTreeMap<Split, Vec<OpenShard>>,
     /// True if the directory was created for this set and holds no finished one yet.
     remove_dir: bool,
-    /// The directory, locked against other set writers until this is dropped.
+    /// The directory, locked against other set writers until this is dropped, if its file system has locks.
     _lock: File,
 }
 
@@ -69,10 +70,9 @@ impl SetWriter {
         let remove_dir = !dir.exists();
         fs::create_dir_all(dir).map_err(io)?;
         let lock = File::open(dir).map_err(io)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(at(Error::Busy)),
-            Err(TryLockError::Error(error)) => return Err(io(error)),
+        match publish::lock(&lock).map_err(io)? {
+            Lock::Held | Lock::Unsupported => {}
+            Lock::Busy => return Err(at(Error::Busy)),
         }
         if dir.join(MANIFEST).exists() || !shards_in(dir).map_err(io)?.is_empty() {
             return Err(at(Error::Occupied));

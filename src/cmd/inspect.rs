@@ -114,5 +114,5 @@ impl fmt::Display for Sheet<'_> {
 }
 
 fn write(file: &Path, picture: &Picture) -> anyhow::Result<()> {
-    publish::write(file, &picture.png()?).with_context(|| file.display().to_string())
+    publish::write_output(file, &picture.png()?).with_context(|| file.display().to_string())
 }

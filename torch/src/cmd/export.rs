@@ -64,7 +64,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         output.display()
     );
     let file = export(&checkpoint, args.to, ui)?;
-    publish::write(&output, &file).with_context(|| output.display().to_string())?;
+    publish::write_output(&output, &file).with_context(|| output.display().to_string())?;
     ui.result(&Exported {
         file: output,
         to: args.to,

@@ -198,7 +198,7 @@ impl Tally {
             })
             .collect();
         let png = picture::Picture::sheet(&panels).png()?;
-        publish::write(file, &png).with_context(|| file.display().to_string())?;
+        publish::write_output(file, &png).with_context(|| file.display().to_string())?;
         if self.count > MAX_DRAWN {
             let (drawn, count) = (Count(MAX_DRAWN as u64), Count(self.count as u64));
             ui.on(&Event::Notice(format!(
