@@ -75,9 +75,9 @@ fn shards_from_before_the_killed_pack_are_not_kept() {
     let out = fixture.out();
     fixture.begin(true);
     fs::remove_file(out.join(MANIFEST)).unwrap();
-    // The first call on an older shard removes it, once all new ones are finished.
+    // The first call on an older shard moves it away, once all new ones are finished.
     let older = shards_in(&out).unwrap().remove(0);
-    let run = inject::run(&mut fixture.pack("new", &[]), &older, "kill:1");
+    let run = inject::run(&mut fixture.pack("new", &["--force"]), &older, "kill:1");
     assert_eq!(run.output.status.signal(), Some(9), "{run:?}");
     let staged = out.join(".packing").join(older.file_name().unwrap());
     assert!(staged.with_extension("bin.sources").exists());

@@ -60,10 +60,14 @@ impl Sweep {
                 if !tampered.any(|call| is_named(call, &error)) {
                     return Err("the file is not named".into());
                 }
-                if seen == Found::Old && !self.over {
-                    return Err("a set has come from nowhere".into());
+                match seen {
+                    Found::Old if !self.over => Err("a set has come from nowhere".into()),
+                    Found::None if self.over && !self.for_good => {
+                        Err("one failure has cost the older set".into())
+                    }
+                    Found::None if self.over => fixture.is_kept(),
+                    _ => Ok(()),
                 }
-                Ok(())
             }
             code => Err(format!("exit code {code:?}")),
         }
@@ -211,14 +215,14 @@ fn everything_is_on_the_disk_before_it_is_named() {
                 "the directory"
             );
         } else {
-            let is_unlinked =
-                |call: &Call| call.name == "unlink" && call.path == out.join(MANIFEST);
-            let ended = calls.iter().position(is_unlinked).unwrap();
+            let is_ended = |call: &Call| call.name == "rename" && call.path == out.join(MANIFEST);
+            let ended = calls.iter().position(is_ended).unwrap();
+            let is_shard = |path: &Path| {
+                path.parent() == Some(&out) && path.extension() == Some("bin".as_ref())
+            };
             let first = calls.iter().position(|call| {
-                let changed = call.to.as_ref().unwrap_or(&call.path);
                 ["unlink", "rename", "link"].contains(&&call.name[..])
-                    && changed.parent() == Some(&out)
-                    && changed.extension() == Some("bin".as_ref())
+                    && (is_shard(&call.path) || call.to.as_deref().is_some_and(is_shard))
             });
             let first = first.unwrap();
             assert!(ended < first && synced(&out, ended..first));

@@ -73,7 +73,7 @@ pub struct Args {
     /// It is an error if that leaves a split without an image, or a class without one in train.
     #[arg(long, value_name = "N%", num_args = 0..=1, require_equals = true, default_missing_value = "50%", value_parser = percent)]
     skip_bad: Option<SkipBad>,
-    /// Replace a finished set in the output directory, even by the same one
+    /// Replace a finished set in the output directory, even by the same one, or shards without a dataset.json
     #[arg(long)]
     force: bool,
     /// Compress the shards to move or keep them, at a level from 1 (fast) to 22 (small); `tinyres

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use tinyres_format::{Refused, Split};
 
 use super::limits::MAX_PIXELS;
+use super::staging::REPLACED;
 use crate::scratch::OutputError;
 use crate::source::{self, Problems};
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a set was not packed. Nothing was published.
+/// Why a set was not packed. Nothing was published, unless it is [`Error::HalfPublished`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -69,6 +70,30 @@ pub enum Error {
         output: PathBuf,
         /// The set there, or how it differs from the one to be packed.
         holds: String,
+    },
+    /// The output directory holds shards, but no manifest.
+    #[error("{}: a shard without a dataset.json, so it may be another program's or of a copy under way: remove it, choose another directory, or replace what is there with --force", shard.display())]
+    Leftover {
+        /// The first of the shards.
+        shard: PathBuf,
+    },
+    /// The finished set could not be published. An older one is there as before.
+    #[error("{source}; the finished shards are kept in {}: once that is mended, the same command goes on with them", inner.display())]
+    NotPublished {
+        /// Why.
+        source: Box<Error>,
+        /// The directory of the finished shards.
+        inner: PathBuf,
+    },
+    /// The finished set could not be published, and an older one not put back.
+    #[error("{source}, and then {failure}; the shards of the finished set, and of an older one in {REPLACED}, are kept in {}: once that is mended, the same command goes on with them", inner.display())]
+    HalfPublished {
+        /// Why the set could not be published.
+        source: Box<Error>,
+        /// Why the older one could not be put back.
+        failure: OutputError,
+        /// The directory of the finished shards.
+        inner: PathBuf,
     },
     /// Another process packs to the same directory.
     #[error("{}: another tinyres is packing here: wait for it, or choose another directory", output.display())]

@@ -72,7 +72,7 @@ pub struct Config {
     /// Leave out images that cannot be decoded, and record them, instead of failing. Fails if the bound is
     /// exceeded, a split is left empty, or a class is left without a train image.
     pub skip_bad: Option<SkipBad>,
-    /// Replace a finished set in `output`.
+    /// Replace a finished set in `output`, or shards there that no manifest lists.
     pub force: bool,
     /// Write the shards in their transport form, compressed at this level.
     pub zstd: Option<Level>,
@@ -109,9 +109,10 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         })),
     };
     if let Some(report) = plan.unchanged(began, watch)? {
+        Staging::clean(&config.output);
         return Ok(report);
     }
-    let staging = Staging::begin(&config.output)?;
+    let staging = Staging::begin(&config.output, config.force, watch)?;
     // Another pack may have finished before this one got the lock.
     if let Some(report) = plan.unchanged(began, watch)? {
         return Ok(report);
@@ -123,6 +124,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
             config.output.display()
         )));
     }
+    staging.check_room(plan.least_bytes())?;
     let compressor = config
         .zstd
         .map(|level| Compressor::new(level, threads))
@@ -164,7 +166,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
     let fingerprint = *plan.fingerprint;
     let mut manifest = Manifest::new(creator(), fingerprint, shape, source.classes.len(), splits);
     manifest.transport = config.zstd.map(|_| Form::Zstd);
-    staging.publish(&manifest)?;
+    staging.publish(&manifest, watch)?;
     Ok(PackReport {
         output: config.output.clone(),
         fingerprint,
@@ -234,6 +236,20 @@ impl Plan<'_> {
             notes.push(note.to_owned());
         }
         notes
+    }
+
+    /// A number of bytes that the output takes at least while it is packed: the pixels of the set, or of one
+    /// shard where shards are compressed one after the other. 0 if bad images may be left out.
+    fn least_bytes(&self) -> u64 {
+        if self.config.skip_bad.is_some() {
+            return 0;
+        }
+        let splits = self.source.splits.iter().map(|(_, items)| items.len());
+        let images = match self.config.zstd {
+            None => splits.sum(),
+            Some(_) => splits.max().unwrap_or(0).min(self.shard_images()),
+        };
+        images as u64 * self.shape.image_len() as u64
     }
 
     fn shard_images(&self) -> usize {

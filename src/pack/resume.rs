@@ -5,15 +5,16 @@
 //! [`Stamp`](crate::source::Stamp) of every source file, taken before the file was read.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
 use rayon::prelude::*;
 use tinyres_format::transport::{Level, SUFFIX};
-use tinyres_format::{Digest, MANIFEST, Metadata, Refused, ShardEntry, Warned};
+use tinyres_format::{Digest, MANIFEST, Metadata, Refused, ShardEntry, Warned, publish};
 
 use super::Result;
 use super::finished::FinishedShard;
-use super::staging::Staging;
+use super::staging::{REPLACED, Staging};
 use crate::scratch::output_error;
 use crate::source::{Item, Source, Stamp};
 
@@ -51,7 +52,10 @@ impl Resume {
             }
         }
         if !found {
-            staging.inner().clear().map_err(output_error(&inner))?;
+            let published = staging.output().join(MANIFEST).exists();
+            let spared = (!published).then_some(REPLACED);
+            let cleared = staging.inner().clear(spared);
+            cleared.map_err(output_error(&inner))?;
         }
         Ok(Self { inner, zstd, found })
     }
@@ -89,7 +93,11 @@ impl Resume {
             return Ok(());
         };
         let path = self.inner.join(self.name(&entry.file) + RECORD);
-        Ok(fs::write(&path, self.record_of(entry, sources)).map_err(output_error(&path))?)
+        let record = self.record_of(entry, sources);
+        let write = |mut file: fs::File| file.write_all(record.as_bytes());
+        Ok(publish::create_new(&path)
+            .and_then(write)
+            .map_err(output_error(&path))?)
     }
 
     fn name(&self, file: &str) -> String {

@@ -2,13 +2,18 @@
 //! shards, and the steps that publish the finished set. What a killed pack left is in `resume`.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use tinyres_format::{MANIFEST, Manifest, publish, shards_in};
 
 use super::{Error, Result};
-use crate::scratch::{STAGING, Scratch, output_error};
+use crate::event::{Event, Observer};
+use crate::scratch::{Moves, OutputError, STAGING, Scratch, check_room, output_error};
+
+/// Name of the directory, among the unfinished shards, that an older set is moved to while the new one is
+/// published. If there is one and no manifest, publishing began and did not end: the shards in the output
+/// directory are then those of this pack, or were to be replaced by it.
+pub(super) const REPLACED: &str = "replaced";
 
 /// An output directory that a set is being packed to.
 ///
@@ -25,22 +30,55 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Creates `output` if missing, and locks it.
-    pub fn begin(output: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Leftover`] if shards without a manifest are there and may not be replaced, as `force` says.
+    pub fn begin(output: &Path, force: bool, watch: &mut dyn Observer) -> Result<Self> {
         let created = !output.exists();
         fs::create_dir_all(output).map_err(output_error(output))?;
         let inner = output.join(STAGING);
+        // In this order: a pack that is publishing now has the inner directory until its manifest is there.
+        let shards = shards_in(output).map_err(output_error(output))?;
+        let publishing = inner.join(REPLACED).exists();
+        if let Some(shard) = shards.into_iter().next()
+            && !(force || publishing || output.join(MANIFEST).exists())
+        {
+            return Err(Error::Leftover { shard });
+        }
         let scratch = Scratch::create(inner.clone()).map_err(output_error(&inner))?;
         let Some(inner) = scratch else {
             return Err(Error::Busy {
                 output: output.to_owned(),
             });
         };
+        if let Some(warning) = inner.warning(output) {
+            watch.on(&Event::Warning(warning));
+        }
         Ok(Self {
             output: output.to_owned(),
             inner,
             created,
             published: false,
         })
+    }
+
+    /// Removes what a killed pack left in `output`, unless another process is at work there.
+    pub fn clean(output: &Path) {
+        let inner = output.join(STAGING);
+        if inner.exists() {
+            // Dropping it removes it. If that fails, the next pack removes it.
+            let _ = Scratch::create(inner);
+        }
+    }
+
+    /// Checks that there is room for `needed` bytes of shards, less what is finished already.
+    pub fn check_room(&self, needed: u64) -> Result<()> {
+        let finished = fs::read_dir(self.inner.path()).map_err(output_error(self.inner.path()))?;
+        let lengths = finished.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+        Ok(check_room(
+            &self.output,
+            needed.saturating_sub(lengths.sum()),
+        )?)
     }
 
     /// The output directory.
@@ -58,30 +96,104 @@ impl Staging {
         self.inner.path().join(file)
     }
 
-    /// Removes an older set, moves the shards of `manifest` to their places and writes the manifest.
-    pub fn publish(mut self, manifest: &Manifest) -> Result<()> {
-        let old = self.output.join(MANIFEST);
-        match fs::remove_file(&old) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(output_error(&old)(error).into()),
+    /// Moves an older set out of the way, moves the shards of `manifest` to their places and writes the
+    /// manifest. If a step fails, the older set is put back and the finished shards stay in the inner
+    /// directory, for the next pack. If that fails, too, everything stays where it is, as after a kill.
+    pub fn publish(mut self, manifest: &Manifest, watch: &mut dyn Observer) -> Result<()> {
+        self.published = true;
+        let mut moves = Moves::default();
+        let Err(source) = self.exchange(manifest, &mut moves, watch) else {
+            return Ok(());
+        };
+        if self.output.join(MANIFEST).exists() && moves.count() > 0 {
+            // The new set is there, though it may not be on the disk.
+            return Err(source);
         }
-        // The old set ends here. This must be on the disk before its first shard goes.
-        publish::sync_parent(&old).map_err(output_error(&old))?;
+        self.inner.keep();
+        let inner = self.inner.path().to_owned();
+        Err(match self.restore(moves) {
+            Ok(()) => Error::NotPublished {
+                source: Box::new(source),
+                inner,
+            },
+            Err(failure) => Error::HalfPublished {
+                source: Box::new(source),
+                failure,
+                inner,
+            },
+        })
+    }
+
+    fn exchange(
+        &self,
+        manifest: &Manifest,
+        moves: &mut Moves,
+        watch: &mut dyn Observer,
+    ) -> Result<()> {
+        let replaced = self.path(REPLACED);
+        // A killed pack may have left one. A link was left by nobody that we know.
+        if !fs::symlink_metadata(&replaced).is_ok_and(|there| there.is_dir()) {
+            let _ = fs::remove_file(&replaced);
+            fs::create_dir(&replaced).map_err(output_error(&replaced))?;
+        }
+        sync(&replaced)?;
+        let old = self.output.join(MANIFEST);
+        let old_aside = replaced.join(MANIFEST);
+        if old.exists() {
+            moves.rename(old.clone(), old_aside.clone())?;
+            // The old set ends here. This must be on the disk before its first shard goes.
+            sync(&old)?;
+        }
         for shard in shards_in(&self.output).map_err(output_error(&self.output))? {
-            fs::remove_file(&shard).map_err(output_error(&shard))?;
+            let aside = replaced.join(shard.file_name().unwrap_or_default());
+            moves.rename(shard, aside)?;
         }
         for shard in manifest.shards() {
             let file = manifest.file(shard);
-            let place = self.output.join(&*file);
-            fs::rename(self.path(&file), &place).map_err(output_error(&place))?;
+            let (from, to) = (self.path(&file), self.output.join(&*file));
+            keep_mode(&replaced.join(&*file), &from);
+            moves.rename(from, to)?;
         }
-        publish::sync_parent(&old).map_err(output_error(&self.output))?;
+        let mut forced = sync(&old)?;
         if self.created {
-            publish::sync_parent(&self.output).map_err(output_error(&self.output))?;
+            forced &= sync(&self.output)?;
         }
-        self.published = true;
-        Ok(manifest.save(&self.output)?)
+        manifest.save(&self.output)?;
+        keep_mode(&old_aside, &old);
+        if !forced {
+            watch.on(&Event::Notice(format!(
+                "{}: its file system cannot force directories to the disk: after a loss of power, look whether the set is there",
+                self.output.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Undoes `moves`: the shards first, then, once they are on the disk, the manifest.
+    fn restore(&self, mut moves: Moves) -> std::result::Result<(), OutputError> {
+        let old = self.output.join(MANIFEST);
+        while moves.count() > 1 {
+            moves.undo_last()?;
+        }
+        sync(&old)?;
+        moves.undo_last()?;
+        sync(&old)?;
+        Ok(())
+    }
+}
+
+/// Forces the entry of `path` to the disk, if its file system can.
+fn sync(path: &Path) -> std::result::Result<bool, OutputError> {
+    publish::sync_parent(path).map_err(output_error(path))
+}
+
+/// Gives the file at `path` the permissions of the file `old` that it replaces, if there is one.
+fn keep_mode(old: &Path, path: &Path) {
+    if let Ok(old) = fs::symlink_metadata(old)
+        && old.is_file()
+    {
+        // Some file systems refuse. The file then has the permissions of any new one.
+        let _ = fs::set_permissions(path, old.permissions());
     }
 }
 

@@ -42,7 +42,7 @@ impl AtomicDir {
 
         match Scratch::create(temporary.clone()).map_err(output_error(&temporary))? {
             Some(scratch) => {
-                scratch.clear().map_err(output_error(&temporary))?;
+                scratch.clear(None).map_err(output_error(&temporary))?;
                 Ok(Self {
                     temporary: scratch,
                     destination,

@@ -59,7 +59,7 @@ pub fn ready(dir: &Path, cache: Option<&Path>, watch: &mut dyn Observer) -> Resu
             watch.on(&Event::Notice(shown("using the shards expanded to")));
             return Ok(place);
         }
-        let Some(lock) = lock(&place)? else {
+        let Some(lock) = lock(&place, watch)? else {
             if !waited {
                 watch.on(&Event::Notice(shown("another tinyres is expanding it to")));
             }

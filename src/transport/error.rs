@@ -25,6 +25,9 @@ pub enum Error {
         /// The fingerprint of what it holds.
         fingerprint: String,
     },
+    /// The output directory holds shards, but no manifest.
+    #[error("{}: a shard without a dataset.json, so it may be another program's or of a copy under way: remove it, or choose another directory", .0.display())]
+    Leftover(PathBuf),
     /// The output file exists.
     #[error("{}: is there already; remove it, or write elsewhere with -o", .0.display())]
     Exists(PathBuf),

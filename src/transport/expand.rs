@@ -1,20 +1,20 @@
 //! Expands a set, or one shard, from its transport form to raw shards. A set is published whole: at any
 //! moment, a killed process leaves either the compressed set or the raw one.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rayon::prelude::*;
-use tinyres_format::publish::{self, AtomicFile};
+use tinyres_format::publish::{self, AtomicFile, Lock};
 use tinyres_format::transport::SUFFIX;
-use tinyres_format::{MANIFEST, Manifest, ZstdShard};
+use tinyres_format::{MANIFEST, Manifest, ZstdShard, shards_in};
 
 use super::report::ratio;
 use super::{Error, ExpandReport, Result};
 use crate::background::BackgroundJob;
 use crate::event::{Event, Observer};
-use crate::scratch::{STAGING, Scratch, output_error};
+use crate::scratch::{Moves, STAGING, Scratch, check_room, output_error};
 
 /// Number of blocks expanded between two progress events.
 const PROGRESS_BLOCKS: usize = 256;
@@ -37,7 +37,11 @@ pub fn expand(
     let mut expansion = Expansion::new(watch);
     let output = if input.is_dir() {
         let output = output.unwrap_or(input);
-        let lock = lock(output)?.ok_or_else(|| Error::Busy(output.to_owned()))?;
+        if output != input {
+            refuse_leftovers(output)?;
+        }
+        let busy = || Error::Busy(output.to_owned());
+        let lock = lock(output, expansion.watch)?.ok_or_else(busy)?;
         // Reads the set only now, since the process that held the lock may have expanded it.
         expansion.expand_set(input, output, &lock)?;
         output.to_owned()
@@ -56,12 +60,28 @@ pub(super) struct LockedOutput {
     created: bool,
 }
 
+/// Refuses an output directory with shards and no manifest, which may be another program's, unless a killed
+/// process left them.
+fn refuse_leftovers(output: &Path) -> Result<()> {
+    // In this order: a process that is publishing now has the inner directory until its manifest is there.
+    let first = shards_in(output).unwrap_or_default().into_iter().next();
+    match first {
+        Some(shard) if !(output.join(STAGING).exists() || output.join(MANIFEST).exists()) => {
+            Err(Error::Leftover(shard))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Locks the directory `output`, which is created if missing. Returns `None` if another process packs or
 /// expands to it.
-pub(super) fn lock(output: &Path) -> Result<Option<LockedOutput>> {
+pub(super) fn lock(output: &Path, watch: &mut dyn Observer) -> Result<Option<LockedOutput>> {
     let created = !output.exists();
     let staging = output.join(STAGING);
     let scratch = Scratch::create(staging.clone()).map_err(output_error(&staging))?;
+    if let Some(warning) = scratch.as_ref().and_then(|scratch| scratch.warning(output)) {
+        watch.on(&Event::Warning(warning));
+    }
     Ok(scratch.map(|scratch| LockedOutput {
         path: output.to_owned(),
         staging: Some(scratch),
@@ -76,7 +96,8 @@ impl LockedOutput {
     }
 
     fn clear(&self) -> Result<()> {
-        let cleared = self.staging.as_ref().map_or(Ok(()), Scratch::clear);
+        let clear = |scratch: &Scratch| scratch.clear(None);
+        let cleared = self.staging.as_ref().map_or(Ok(()), clear);
         Ok(cleared.map_err(output_error(&self.path))?)
     }
 }
@@ -147,17 +168,40 @@ impl<'a> Expansion<'a> {
         }
         if manifest.transport.is_some() {
             self.expand_shards(input, &manifest, lock)?;
-            for shard in raw.shards() {
-                let to = output.join(&shard.file);
-                fs::rename(lock.staged(&shard.file), &to).map_err(output_error(&to))?;
+            let mut moves = Moves::default();
+            if let Err(error) = self.publish(&raw, output, lock, &mut moves) {
+                // The compressed set is still there. A second failure leaves raw shards, as a kill does.
+                let published = Manifest::load(output).is_ok_and(|there| there == raw);
+                while !published && moves.undo_last().is_ok_and(|undone| undone) {}
+                return Err(error);
             }
-            publish::sync_parent(&output.join(MANIFEST)).map_err(output_error(output))?;
-            raw.save(output)?;
         } else if !in_place {
             return Err(Error::Raw(input.to_owned()));
         }
         if in_place {
             remove_transport(input, &raw)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the expanded shards of the set `raw` to `output`, and writes its manifest.
+    fn publish(
+        &mut self,
+        raw: &Manifest,
+        output: &Path,
+        lock: &LockedOutput,
+        moves: &mut Moves,
+    ) -> Result<()> {
+        for shard in raw.shards() {
+            moves.rename(lock.staged(&shard.file), output.join(&shard.file))?;
+        }
+        let forced = publish::sync_parent(&output.join(MANIFEST)).map_err(output_error(output))?;
+        raw.save(output)?;
+        if !forced {
+            self.watch.on(&Event::Notice(format!(
+                "{}: its file system cannot force directories to the disk: after a loss of power, look whether the set is there",
+                output.display()
+            )));
         }
         Ok(())
     }
@@ -170,6 +214,8 @@ impl<'a> Expansion<'a> {
         lock: &LockedOutput,
     ) -> Result<()> {
         lock.clear()?;
+        let bytes = manifest.shards().map(|shard| shard.bytes);
+        check_room(&lock.path, bytes.fold(0, u64::saturating_add))?;
         let images: u64 = manifest.splits.iter().map(|split| split.images).sum();
         self.watch.on(&Event::Begin {
             task: "expanding".to_owned(),
@@ -231,21 +277,26 @@ impl<'a> Expansion<'a> {
     /// the raw shard.
     fn expand_file(&mut self, input: &Path, output: Option<&Path>) -> Result<PathBuf> {
         let output = match output {
-            Some(output) => output.to_owned(),
+            Some(output) => publish::followed(output),
             None => {
                 let name = input.to_str().and_then(|name| name.strip_suffix(SUFFIX));
                 PathBuf::from(name.ok_or_else(|| Error::Nameless(input.to_owned()))?)
             }
         };
         let shard = super::open(input)?;
-        match shard.inner().source().try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Busy(input.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(output_error(input)(error).into()),
+        match publish::lock(shard.inner().source()).map_err(output_error(input))? {
+            // Without locks, two that expand the same file at once would write the same bytes.
+            Lock::Held | Lock::Unsupported => {}
+            Lock::Busy => return Err(Error::Busy(input.to_owned())),
         }
         if output.exists() {
             return Err(Error::Exists(output));
         }
+        let dir = match output.parent() {
+            Some(dir) if dir != Path::new("") => dir,
+            _ => Path::new("."),
+        };
+        check_room(dir, shard.bytes().len() as u64)?;
         self.watch.on(&Event::Begin {
             task: "expanding".to_owned(),
             unit: "img",

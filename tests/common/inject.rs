@@ -6,7 +6,7 @@
 //!
 //! | `WHAT` | effect |
 //! | --- | --- |
-//! | `ENOSPC`, `EIO`, `EINTR`, `EDQUOT`, `EROFS` | the call fails with this error; `EINTR` affects only calls that can be interrupted |
+//! | `ENOSPC`, `EIO`, `EINTR` and the others of a table in the library | the call fails with this error; `EINTR` affects only calls that can be interrupted |
 //! | `short` | a write writes only half of its bytes; other calls are not affected |
 //! | `kill` | the process is killed before the call |
 //! | `stop` | the process is halted before the call, until it gets SIGCONT |
@@ -17,6 +17,9 @@
 //! | `7` | the seventh |
 //! | `7+` | the seventh and all later ones |
 //! | `*` | every one, but never two in a row in a thread |
+//!
+//! `INJECT_ONLY` counts only the calls of one name, such as `flock`, `fsyncdir` or `mmap`. `INJECT_THREADS`
+//! limits the threads of the process, and `INJECT_FREE` is the free space that each file system states.
 //!
 //! A test must not depend on how many other calls a program makes before the one it is about. It watches
 //! a single file, or finds the number of the call by name in the calls of an undisturbed run.

@@ -190,6 +190,19 @@ impl Fixture {
         Ok(Found::None)
     }
 
+    /// Checks that every file of the older set is still somewhere: at its place, or where it was moved to.
+    pub fn is_kept(&self) -> Result<(), String> {
+        let out = self.out();
+        let places = [out.clone(), out.join(".packing/replaced")];
+        for (name, bytes) in &self.old {
+            let is_here = |dir: &PathBuf| fs::read(dir.join(name)).is_ok_and(|it| it == *bytes);
+            if !places.iter().any(is_here) {
+                return Err(format!("{name} of the older set is lost"));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs the command again, undisturbed: then the set is complete, and nothing else is left.
     pub fn complete(&self) -> Result<(), String> {
         let out = self.out();

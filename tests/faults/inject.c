@@ -9,11 +9,20 @@
  *                WHAT is the name of an error, such as ENOSPC; "short", for a write that writes half;
  *                "kill" or "stop", which ends or halts the process before the call; "cut", see below.
  *   INJECT_CUT   With "cut:N", this file is truncated to a page at the Nth map of a file.
+ *   INJECT_ONLY  Only calls of this name count: "fsync", "flock", ...; "fsyncdir" for an fsync of a directory,
+ *                "mmap" for shared maps and "map" for all maps.
+ *
+ * Two limits hold for the whole process:
+ *
+ *   INJECT_THREADS   So many threads may be started, and no more.
+ *   INJECT_FREE      Every file system has so many bytes free.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -23,6 +32,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -31,12 +41,13 @@
 enum { PROCEED, FAIL, SHORT };
 
 /* What may happen to a call, beside the errors that any may meet. */
-enum { PLAIN = 0, INTERRUPTIBLE = 1, WRITES = 2, MAPS = 4 };
+enum { PLAIN = 0, INTERRUPTIBLE = 1, WRITES = 2, MAPS = 4, DIRECTORY = 8 };
 
 static const struct {
     const char *name;
     int number;
-} errors[] = {{"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EINTR", EINTR}, {"EDQUOT", EDQUOT}, {"EROFS", EROFS}};
+} errors[] = {{"ENOSPC", ENOSPC}, {"EIO", EIO},       {"EINTR", EINTR},   {"EDQUOT", EDQUOT},         {"EROFS", EROFS},
+              {"EINVAL", EINVAL}, {"ENOSYS", ENOSYS}, {"ENOLCK", ENOLCK}, {"EOPNOTSUPP", EOPNOTSUPP}, {"ENODEV", ENODEV}};
 
 /* The real calls, by number: nothing of libc that may be replaced in turn. */
 #define REAL(call, ...) syscall(SYS_##call, __VA_ARGS__)
@@ -84,7 +95,9 @@ static int judge(const char *call, int kind, const char *path, const char *to) {
     static _Thread_local bool turn;
     const char *what = getenv("INJECT");
     bool cut = what && !strncmp(what, "cut:", 4);
-    if (!counts(path) || cut != (kind == MAPS))
+    const char *only = getenv("INJECT_ONLY");
+    bool chosen = only ? !strcmp(only, kind & DIRECTORY ? "fsyncdir" : call) : cut == (kind == MAPS);
+    if (!counts(path) || !chosen)
         return PROCEED;
     unsigned long number = atomic_fetch_add(&count, 1) + 1;
     const char *at = what ? strchr(what, ':') : NULL;
@@ -185,7 +198,11 @@ ssize_t copy_file_range(int from, off_t *at, int to, off_t *to_at, size_t len, u
     return verdict == FAIL ? -1 : REAL(copy_file_range, from, at, to, to_at, half(verdict, len), flags);
 }
 
-int fsync(int fd) { return judge_fd("fsync", INTERRUPTIBLE, fd) ? -1 : REAL(fsync, fd); }
+int fsync(int fd) {
+    struct stat about;
+    int kind = fstat(fd, &about) == 0 && S_ISDIR(about.st_mode) ? INTERRUPTIBLE | DIRECTORY : INTERRUPTIBLE;
+    return judge_fd("fsync", kind, fd) ? -1 : REAL(fsync, fd);
+}
 int fdatasync(int fd) { return judge_fd("fdatasync", INTERRUPTIBLE, fd) ? -1 : REAL(fdatasync, fd); }
 
 int sync_file_range(int fd, off_t offset, off_t len, unsigned flags) {
@@ -237,9 +254,36 @@ int unlink(const char *name) { return unlinkat(AT_FDCWD, name, 0); }
 int rmdir(const char *name) { return unlinkat(AT_FDCWD, name, AT_REMOVEDIR); }
 
 void *mmap(void *place, size_t len, int access, int flags, int fd, off_t offset) {
+    if (fd >= 0 && getenv("INJECT_ONLY")) {
+        const char *call = flags & MAP_SHARED && !strcmp(getenv("INJECT_ONLY"), "mmap") ? "mmap" : "map";
+        return judge_fd(call, MAPS, fd) ? MAP_FAILED : (void *)REAL(mmap, place, len, access, flags, fd, offset);
+    }
     void *map = (void *)REAL(mmap, place, len, access, flags, fd, offset);
     if (fd >= 0)
         judge_fd("mmap", MAPS, fd);
     return map;
 }
 void *mmap64(void *, size_t, int, int, int, off_t) __attribute__((alias("mmap")));
+
+int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *with) {
+    static atomic_ulong count;
+    const char *most = getenv("INJECT_THREADS");
+    if (most && atomic_fetch_add(&count, 1) >= strtoul(most, NULL, 10))
+        return EAGAIN;
+    int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    return real(thread, how, run, with);
+}
+
+int statvfs(const char *path, struct statvfs *about) {
+    int (*real)(const char *, struct statvfs *);
+    *(void **)&real = dlsym(RTLD_NEXT, "statvfs");
+    int result = real(path, about);
+    const char *free = getenv("INJECT_FREE");
+    if (!result && free) {
+        about->f_frsize = 1;
+        about->f_bavail = strtoul(free, NULL, 10);
+    }
+    return result;
+}
+int statvfs64(const char *, struct statvfs64 *) __attribute__((alias("statvfs")));
