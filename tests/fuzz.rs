@@ -52,6 +52,7 @@ targets!(
     parquet 3_000,
     pickle 5_000,
     npz 5_000,
+    batches 5_000,
     order 5_000,
     pictures 3_000
 );

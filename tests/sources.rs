@@ -109,6 +109,25 @@ fn cifar_in_each_published_form() {
 }
 
 #[test]
+fn npz_as_keras_publishes_it() {
+    for file in ["keras", "keras-stored"] {
+        assert_equal(&golden(&format!("{file}.npz")), "keras");
+    }
+}
+
+#[test]
+fn downsampled_imagenet_in_each_published_form() {
+    for form in ["npz", "stored", "pickle"] {
+        let archive = golden(&format!("downsampled-{form}.zip"));
+        assert_equal(&archive, "downsampled");
+        let dir = tempfile::tempdir().unwrap();
+        let mut zip = zip::ZipArchive::new(fs::File::open(&archive).unwrap()).unwrap();
+        zip.extract(dir.path()).unwrap();
+        assert_equal(dir.path(), "downsampled");
+    }
+}
+
+#[test]
 fn npz_as_medmnist_publishes_it() {
     for set in ["medmnist-grey", "medmnist-colour"] {
         assert_equal(&golden(&format!("{set}.npz")), set);

@@ -18,6 +18,11 @@ pub fn npz(data: &[u8]) -> bool {
     read_all(data)
 }
 
+/// Any bytes as a zip of batches of Downsampled ImageNet.
+pub fn batches(data: &[u8]) -> bool {
+    read_all(data)
+}
+
 /// Any bytes as the pickled train batch of CIFAR-100.
 pub fn pickle(data: &[u8]) -> bool {
     thread_local!(static SET: TempDir = cifar());

@@ -6,13 +6,12 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::folder::Folder;
 use super::pickle::Pickle;
-use super::raw::{Block, Layout, Raw};
+use super::raw::{Layout, Part, Pixels, Raw};
 use super::tree::Tree;
-use super::{Error, Item, Listing, Problems, Split, TreeProblem};
+use super::{Error, Listing, Problems, Split, TreeProblem};
 
 const LAYOUT: Layout = Layout {
     height: 32,
@@ -85,25 +84,26 @@ const FORMS: &[Form] = &[
     },
 ];
 
-/// Opens the set in `tree`, which was opened from `path`, if it is CIFAR.
+/// Returns whether the set is CIFAR by the files in its folder.
+pub(super) fn is_marked(folder: &Folder) -> bool {
+    form_of(folder).is_some()
+}
+
+fn form_of(folder: &Folder) -> Option<&'static Form> {
+    let is = |form: &&Form| form.marks.iter().all(|mark| folder.has_file(mark));
+    FORMS.iter().find(is)
+}
+
+/// Opens the set in the root of `tree`, which was opened from `path`, if it is CIFAR.
 pub(super) fn open(
-    tree: &mut Tree,
+    tree: &Tree,
     path: &Path,
     problems: &mut Problems<TreeProblem>,
 ) -> Result<Option<(Raw, Listing)>, Error> {
-    let is = |form: &Form, folder: &Folder| form.marks.iter().all(|mark| folder.has_file(mark));
-    let roots = tree.find_roots(|_, folder| FORMS.iter().any(|form| is(form, folder)));
-    let [root] = roots.as_slice() else {
-        return Ok(None);
-    };
-    let Ok(Some(folder)) = tree.list(root) else {
-        return Ok(None);
-    };
-    let Some(form) = FORMS.iter().find(|form| is(form, &folder)) else {
-        return Ok(None);
-    };
-    tree.enter(root);
-    read(form, tree, path, problems).map(Some)
+    let folder = tree.list("").ok().flatten().unwrap_or_default();
+    let form = form_of(&folder);
+    form.map(|form| read(form, tree, path, problems))
+        .transpose()
 }
 
 fn read(
@@ -138,60 +138,31 @@ fn read(
         let reason = format!("names {} classes, expected {}", names.len(), form.classes);
         return Err(failed(names_file, reason));
     }
-    let mut raw = Raw {
-        path: path.to_owned(),
-        blocks: Vec::new(),
-    };
-    let mut splits: Vec<(Split, Vec<Item>)> = Vec::new();
-    let mut first = 0;
+    let mut parts = Vec::new();
     for &(split, batch) in form.batches {
         let (file, range) = extent(batch)?;
-        let (block, labels) = match form.labels {
+        let ((start, stride), labels) = match form.labels {
             Labels::Pickled(key) => pickled(&file, range, key),
             Labels::Bytes(before) => binary(&file, range, before),
         }
         .map_err(|reason| failed(batch, reason))?;
-        if splits.last().is_none_or(|(last, _)| *last != split) {
-            splits.push((split, Vec::new()));
-        }
-        let Some((_, items)) = splits.last_mut() else {
-            continue;
-        };
         let shown = tree.display_path(batch);
-        let rows = labels.len();
-        for (row, label) in labels.into_iter().enumerate() {
-            match u32::try_from(label) {
-                Ok(label) if (label as usize) < names.len() => items.push(Item {
-                    name: format!("{}/{}", split.name(), items.len()),
-                    label: Some(label),
-                    bbox: None,
-                    entry: first + row,
-                }),
-                _ => problems.push(TreeProblem::Row {
-                    file: shown.clone(),
-                    row,
-                    reason: format!("label {label}, expected less than {}", names.len()),
-                }),
-            }
-        }
-        raw.blocks.push(Block {
+        parts.push(Part {
+            split,
+            labels_shown: shown.clone(),
             shown,
             stamp: tree
                 .stamp(batch)
                 .map_err(|reason| failed(batch, reason.to_string()))?,
-            file: Arc::new(file),
-            start: block.0,
-            stride: block.1,
-            first,
+            pixels: Pixels::File { file, start },
+            stride,
             layout: LAYOUT,
+            rows: labels.len() as u64,
+            labels: Some(labels),
         });
-        first += rows;
     }
-    splits.retain(|(_, items)| !items.is_empty());
-    if problems.is_empty() && !splits.iter().any(|(split, _)| *split == Split::Train) {
-        problems.push(TreeProblem::NoImages);
-    }
-    Ok((raw, (super::distinct(names), splits)))
+    let classes = super::distinct(names);
+    Ok(Raw::list(path, parts, Some(classes), problems))
 }
 
 /// Offset of the first image and bytes between images, and all labels.

@@ -87,9 +87,25 @@
 //!
 //! ## NumPy archives
 //!
-//! An `.npz` file as MedMNIST has them: `train_images` (`u8 [N, H, W]` or `[N, H, W, 3]`), `train_labels`
-//! (`[N]` or `[N, 1]`), and the same for `val` and `test`, each at most 64 MiB. Classes are called by
-//! their numbers.
+//! An `.npz` file of images and labels:
+//!
+//! - By name: `train_images` and `train_labels` as MedMNIST has them, `x_train` and `y_train` as Keras, or
+//!   `train_x`, `train_data`; the same for `val` (`valid`, `validation`) and `test`. `images` and `labels`, `x` and
+//!   `y`, or `data` and `labels` alone are a train split. Other arrays are passed over. `test` may lack labels.
+//! - Images are `u8 [N, H, W]`, `[N, H, W, 3]`, `[N, 3, H, W]`, or `[N, 3 * S * S]`, planes of red, green and blue.
+//!   Labels are integers `[N]` or `[N, 1]`; classes are called by their numbers.
+//! - An array may have any length. A stored one is read in place. A compressed one is decompressed to a temporary
+//!   file when its first image is read; its checksum is checked then, as that of a stored one.
+//!
+//! ## Downsampled ImageNet
+//!
+//! `train_data_batch_1` to `train_data_batch_10` and `val_data`, each an `.npz` file or a pickle of `data`
+//! (`u8 [N, 3 * S * S]`) and `labels`, in a directory or an archive, or in folders of it next to each other
+//! (`Imagenet64_train_npz`, `Imagenet64_val_npz`).
+//!
+//! - Labels begin at 1 in the files, and at 0 here. If a label is 0, they are kept.
+//! - Classes are called by their numbers, or as `map_clsloc.txt` of the devkit says, if it is there.
+//! - Batches are numbered without a gap. A batch that a zip deflates goes to a temporary file.
 //!
 //! ## A validation split by name
 //!
@@ -103,7 +119,8 @@
 //! A directory, a zip, a tar, or a tar compressed by gzip or zstd; the first bytes of a file tell which.
 //! Archives are never unpacked: their names are read once, and each image is read at its position.
 //!
-//! - A zip has checksums of its files, and every byte read is checked. A tar has checksums
+//! - A zip has checksums of its files, and every byte read is checked. Those that macOS makes of more than 65,535
+//!   files or 4 GiB, without the records for that, are read too. A tar has checksums
 //!   of its headers only: opening it detects that it was cut, but other damage to the data shows only
 //!   when an image no longer decodes. A compressed tar is decompressed once,
 //!   which checks its checksum, to a file without a name in `TMPDIR` (or `/var/tmp`) that vanishes with the
@@ -119,12 +136,14 @@
 
 mod cifar;
 mod dir;
+mod downsampled;
 mod error;
 mod folder;
 mod hold_out;
 mod image_folder;
 mod index;
 mod names;
+mod npy;
 mod npz;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -141,13 +160,14 @@ mod storage;
 mod tar;
 mod tiny_imagenet;
 mod tree;
+mod tree_problem;
 mod zip;
 
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
-pub use error::{Error, Location, ReadError, TreeProblem};
+pub use error::{Error, ReadError, TemporaryError};
 pub use passed_over::PassedOver;
 use passed_over::Tally;
 pub use pictures::{in_folder, read};
@@ -157,6 +177,7 @@ pub use stamp::Stamp;
 use storage::{ReadState, Storage};
 pub use tinyres_format::{Class, Split};
 use tree::Tree;
+pub use tree_problem::{Location, TreeProblem};
 
 /// Maximum length of a file that is read from a source, text or image, in bytes: 64 MiB.
 pub const MAX_FILE: u64 = 64 << 20;
@@ -320,12 +341,28 @@ fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<(Storage, C
         let contents = Contents::of_file(listing, "Parquet");
         return Ok((Storage::Parquet(parquet), contents));
     }
-    let mut tree = Tree::open(path, problems)?;
-    if let Some((raw, listing)) = cifar::open(&mut tree, path, problems)? {
-        return Ok((Storage::Raw(raw), Contents::of_file(listing, "CIFAR")));
+    let mut tree = match Tree::open(path, problems)? {
+        Tree::Zip(zip) if npz::is_npz(&zip) => {
+            let (raw, contents) = npz::open(zip, path, problems)?;
+            return Ok((Storage::Raw(raw), contents));
+        }
+        tree => tree,
+    };
+    let batches =
+        tree.find_roots(|_, folder| cifar::is_marked(folder) || downsampled::is_marked(folder));
+    let is_downsampled = |root: &String| {
+        let folder = tree.list(root).ok().flatten();
+        folder.is_some_and(|folder| downsampled::is_marked(&folder))
+    };
+    if !batches.is_empty() && batches.iter().all(is_downsampled) {
+        let (raw, contents) = downsampled::open(&tree, &batches, path, problems)?;
+        return Ok((Storage::Raw(raw), contents));
     }
-    if let Some((raw, listing)) = npz::open(&tree, path, problems)? {
-        return Ok((Storage::Raw(raw), Contents::of_file(listing, "npz")));
+    if let [root] = batches.as_slice() {
+        tree.enter(root);
+        if let Some((raw, listing)) = cifar::open(&tree, path, problems)? {
+            return Ok((Storage::Raw(raw), Contents::of_file(listing, "CIFAR")));
+        }
     }
     let layout = enter(&mut tree, path);
     let mut reader = TreeReader {

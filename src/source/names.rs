@@ -36,6 +36,12 @@ const SPLITS: [(Split, &[&str]); 3] = [
     (Split::Test, &["test", "testing"]),
 ];
 
+/// The words for `split`, the shortest first.
+pub(super) fn words_of(split: Split) -> &'static [&'static str] {
+    let words = SPLITS.iter().find(|(known, _)| *known == split);
+    words.map_or(&[], |(_, words)| words)
+}
+
 /// The split that a folder of this name may hold, in any case; `None` if it names none, or two.
 pub(super) fn split_of(name: &str) -> Option<(Split, Clarity)> {
     let of_word = |word: &str| {

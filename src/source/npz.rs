@@ -1,232 +1,178 @@
-//! `.npz` files of images and labels as MedMNIST publishes them: `train_images`, `train_labels`, and the
-//! same for `val` and `test`. Arrays that are compressed go through a temporary file.
+//! `.npz` files of images and labels: MedMNIST's `train_images` and `train_labels`, Keras' `x_train` and
+//! `y_train`, a batch of Downsampled ImageNet (`data`, `labels`). An array may have any length: a stored one is
+//! read in place, a compressed one goes through a temporary file when its first image is read.
 //!
-//! Source: `numpy.lib.format` (version 1 to 3 of `.npy`), and MedMNIST's `dataset.py`.
+//! Sources: MedMNIST's `dataset.py`, `keras.datasets.mnist`.
 
-use std::fs::File;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use super::raw::{Block, Layout, Raw};
-use super::tree::Tree;
-use super::{Error, Item, Listing, Problems, Split, TreeProblem};
+use super::names::words_of;
+use super::npy::{MAX_HEAD, Npy};
+use super::passed_over::Tally;
+use super::raw::{Layout, Part, Pixels, Raw};
+use super::zip::Zip;
+use super::{Contents, Error, Problems, ReadError, Split, TreeProblem};
 
-const MAX_CLASSES: u64 = 1 << 16;
+/// The names of the images and labels of a split, in any case. `{}` is a word for the split.
+const PAIRS: [[&str; 2]; 4] = [
+    ["{}_images", "{}_labels"],
+    ["x_{}", "y_{}"],
+    ["{}_x", "{}_y"],
+    ["{}_data", "{}_labels"],
+];
+/// The same in a file that holds one split, which is train.
+const ALONE: [[&str; 2]; 3] = [["images", "labels"], ["data", "labels"], ["x", "y"]];
+const SUFFIX: &str = ".npy";
 
-/// Opens the arrays in `tree`, which was opened from the file at `path`, if they are a set of images.
+/// Returns whether `zip` is an `.npz` file: it holds arrays and nothing else.
+pub(super) fn is_npz(zip: &Zip) -> bool {
+    let root = zip.index.list("").unwrap_or_default();
+    root.folders.is_empty()
+        && !root.files.is_empty()
+        && root.files.iter().all(|file| file.ends_with(SUFFIX))
+}
+
+/// Opens the arrays in `zip`, which was opened from the file at `path`.
 pub(super) fn open(
-    tree: &Tree,
+    zip: Zip,
     path: &Path,
     problems: &mut Problems<TreeProblem>,
-) -> Result<Option<(Raw, Listing)>, Error> {
-    let is_set = |tree: &Tree| {
-        tree.list("")
-            .ok()
-            .flatten()
-            .is_some_and(|root| root.has_file("train_images.npy"))
+) -> Result<(Raw, Contents), Error> {
+    let arrays: Vec<String> = zip.index.list("").unwrap_or_default().files;
+    let zip = Arc::new(zip);
+    let find = |name: &str| {
+        let is = |file: &&String| {
+            file.strip_suffix(SUFFIX)
+                .is_some_and(|it| it.eq_ignore_ascii_case(name))
+        };
+        arrays.iter().find(is)
     };
-    if !matches!(tree, Tree::Zip(_)) || !is_set(tree) {
-        return Ok(None);
-    }
-    let mut raw = Raw {
-        path: path.to_owned(),
-        blocks: Vec::new(),
-    };
-    let (mut splits, mut first, mut classes) = (Vec::new(), 0, 0);
-    for split in [Split::Train, Split::Val, Split::Test] {
-        let images = format!("{}_images.npy", split.name());
-        if split != Split::Train && tree.find_entry(&images).is_err() {
-            continue;
-        }
-        let failed = |file: &str, reason: String| Error::Table {
-            path: tree.display_path(file).into(),
-            reason: format!("{reason}; download it again, or write it by numpy.savez_compressed"),
-        };
-        let array = Array::read(tree, &images).map_err(|reason| failed(&images, reason))?;
-        let layout = match array.shape[..] {
-            [_, height, width] => layout(height, width, 1),
-            [_, height, width, 3] => layout(height, width, 3),
-            _ => None,
-        };
-        let layout = layout.filter(|_| array.dtype == "|u1").ok_or_else(|| {
-            failed(
-                &images,
-                format!(
-                    "holds {} {:?}, expected |u1 [N, H, W] or [N, H, W, 3]",
-                    array.dtype, array.shape
-                ),
-            )
-        })?;
-        let names = format!("{}_labels.npy", split.name());
-        let labels = Array::read(tree, &names).map_err(|reason| failed(&names, reason))?;
-        let values = labels.integers().map_err(|reason| failed(&names, reason))?;
-        let rows = array.shape.first().copied().unwrap_or(0);
-        if values.len() as u64 != rows {
-            return Err(failed(
-                &names,
-                format!("{} labels for {rows} images", values.len()),
-            ));
-        }
-        let mut items = Vec::new();
-        for (row, label) in values.into_iter().enumerate() {
-            if label >= MAX_CLASSES {
-                problems.push(TreeProblem::Row {
-                    file: tree.display_path(&names),
-                    row,
-                    reason: format!("label {label}, expected less than {MAX_CLASSES}"),
-                });
-                continue;
-            }
-            classes = classes.max(label + 1);
-            items.push(Item {
-                name: format!("{}/{row}", split.name()),
-                label: u32::try_from(label).ok(),
-                bbox: None,
-                entry: first + row,
-            });
-        }
-        raw.blocks.push(Block {
-            shown: tree.display_path(&images),
-            stamp: tree
-                .stamp(&images)
-                .map_err(|reason| failed(&images, reason.to_string()))?,
-            file: Arc::new(array.file),
-            start: array.data.start,
-            stride: layout.len() as u64,
-            first,
-            layout,
-        });
-        first += items.len();
-        if !items.is_empty() {
-            splits.push((split, items));
-        }
-    }
-    if problems.is_empty() && !splits.iter().any(|(split, _)| *split == Split::Train) {
-        problems.push(TreeProblem::NoImages);
-    }
-    let names = (0..classes).map(|label| label.to_string()).collect();
-    Ok(Some((raw, (super::distinct(names), splits))))
-}
-
-fn layout(height: u64, width: u64, channels: usize) -> Option<Layout> {
-    const MAX_SIDE: u64 = 1 << 14;
-    let side = |side: u64| {
-        usize::try_from(side)
-            .ok()
-            .filter(|_| (1..=MAX_SIDE).contains(&side))
-    };
-    Some(Layout {
-        height: side(height)?,
-        width: side(width)?,
-        channels,
-        planar: false,
-    })
-}
-
-/// An array in a file.
-struct Array {
-    file: File,
-    data: Range<u64>,
-    dtype: String,
-    shape: Vec<u64>,
-}
-
-impl Array {
-    /// Reads the header of the `.npy` file `name`, and checks that its data is there.
-    fn read(tree: &Tree, name: &str) -> Result<Self, String> {
-        let (file, range) = tree.extent(name).map_err(|reason| reason.to_string())?;
-        let mut head = [0; 12];
-        let cut = |_| "not a whole .npy file".to_owned();
-        file.read_exact_at(&mut head, range.start).map_err(cut)?;
-        let [
-            b'\x93',
-            b'N',
-            b'U',
-            b'M',
-            b'P',
-            b'Y',
-            version,
-            _,
-            l0,
-            l1,
-            l2,
-            l3,
-        ] = head
-        else {
-            return Err("not an .npy file".to_owned());
-        };
-        let (start, len) = match version {
-            1 => (10, u32::from(u16::from_le_bytes([l0, l1]))),
-            _ => (12, u32::from_le_bytes([l0, l1, l2, l3])),
-        };
-        let mut text = vec![0; len.min(1 << 16) as usize];
-        file.read_exact_at(&mut text, range.start + start)
-            .map_err(cut)?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let after = |key: &str| text.split_once(key).map(|(_, after)| after.trim_start());
-        let dtype = after("'descr':")
-            .and_then(|it| it.split('\'').nth(1))
-            .unwrap_or_default();
-        let shape = after("'shape':").and_then(|it| it.strip_prefix('(')?.split(')').next());
-        let shape: Option<Vec<u64>> = shape.and_then(|shape| {
-            let sizes = shape
-                .split(',')
-                .map(str::trim)
-                .filter(|size| !size.is_empty());
-            sizes.map(|size| size.parse().ok()).collect()
-        });
-        let is_c = after("'fortran_order':").is_some_and(|it| it.starts_with("False"));
-        let shape = shape
-            .filter(|_| is_c)
-            .ok_or("its header is not that of an array in C order")?;
-        let width: u64 = dtype
-            .get(2..)
-            .and_then(|width| width.parse().ok())
-            .unwrap_or(0);
-        let data = range.start + start + u64::from(len)..range.end;
-        let needed = shape
-            .iter()
-            .try_fold(width, |len, &size| len.checked_mul(size));
-        if needed.is_none_or(|needed| needed != data.end.saturating_sub(data.start)) {
-            return Err(format!("its data is not that of {dtype} {shape:?}"));
-        }
-        Ok(Self {
-            file,
-            data,
-            dtype: dtype.to_owned(),
-            shape,
+    let of_split = |[images, labels]: [&str; 2], split: Split| {
+        words_of(split).iter().find_map(|word| {
+            let [images, labels] = [images, labels].map(|it| find(&it.replace("{}", word)));
+            Some((split, images?, labels))
         })
+    };
+    let is_whole = |pair: &&[&str; 2]| of_split(**pair, Split::Train).is_some();
+    let found: Vec<_> = match PAIRS.iter().find(is_whole) {
+        Some(&pair) => ([Split::Train, Split::Val, Split::Test].into_iter())
+            .filter_map(|split| of_split(pair, split))
+            .collect(),
+        None => (ALONE.iter())
+            .filter_map(|[images, labels]| Some((Split::Train, find(images)?, find(labels))))
+            .take(1)
+            .collect(),
+    };
+    if found.is_empty() {
+        let names: Vec<_> = arrays
+            .iter()
+            .map(|it| it.trim_end_matches(SUFFIX))
+            .collect();
+        return Err(Error::Table {
+            path: path.to_owned(),
+            reason: format!(
+                "holds the arrays {}; expected train_images and train_labels, x_train and y_train, or images and labels",
+                names.join(", ")
+            ),
+        });
     }
+    let mut used: Vec<&String> = Vec::new();
+    let mut parts = Vec::new();
+    let mut is_downsampled = true;
+    for (split, images, labels) in found {
+        is_downsampled &= images == "data.npy";
+        used.push(images);
+        used.extend(labels);
+        parts.push(part(&zip, split, images, labels.map(String::as_str))?);
+    }
+    let mut notes = Vec::new();
+    if is_downsampled {
+        notes.extend(super::downsampled::count_from_0(&mut parts));
+    }
+    let mut unused = Tally::default();
+    for array in arrays.iter().filter(|array| !used.contains(array)) {
+        unused.add("array that is not used", || array.clone());
+    }
+    let (raw, listing) = Raw::list(path, parts, None, problems);
+    let contents = Contents {
+        notes,
+        passed_over: unused.finish(),
+        ..Contents::of_file(listing, "npz")
+    };
+    Ok((raw, contents))
+}
 
-    /// The values of `[N]` or `[N, 1]` integers, none negative.
-    fn integers(&self) -> Result<Vec<u64>, String> {
-        let width = match self.dtype.as_str() {
-            "|u1" | "|i1" => 1,
-            "<u2" | "<i2" => 2,
-            "<u4" | "<i4" => 4,
-            "<u8" | "<i8" => 8,
-            _ => 0,
-        };
-        if width == 0 || !matches!(self.shape[..], [_] | [_, 1]) {
-            return Err(format!(
-                "holds {} {:?}, expected integers [N] or [N, 1]",
-                self.dtype, self.shape
-            ));
+/// The array `images` of `zip` with its labels. Reads its header alone, and all of the labels.
+pub(super) fn part(
+    zip: &Arc<Zip>,
+    split: Split,
+    images: &str,
+    labels: Option<&str>,
+) -> Result<Part, Error> {
+    let shown = |file: &str| format!("{}: {file}", zip.path.display());
+    let failed = |file: &str, reason: String| Error::Table {
+        path: shown(file).into(),
+        reason: format!("{reason}; download it again, or write it by numpy.savez_compressed"),
+    };
+    let header = |file: &str| {
+        let entry = zip.index.find(file).ok_or(ReadError::Missing);
+        let head = entry.and_then(|entry| zip.head(entry, MAX_HEAD).map(|head| (entry, head)));
+        let (entry, (head, len)) = head.map_err(|reason| failed(file, reason.to_string()))?;
+        let array = Npy::parse(&head, len).map_err(|reason| failed(file, reason))?;
+        Ok::<_, Error>((entry, array))
+    };
+    let (entry, array) = header(images)?;
+    let layout = match array.shape[..] {
+        [_, columns] => Layout::of_row(columns),
+        [_, height, width] | [_, height, width, 1] | [_, 1, height, width] => {
+            Layout::new(height, width, 1, false)
         }
-        let len =
-            usize::try_from(self.data.end - self.data.start).map_err(|error| error.to_string())?;
-        let mut bytes = vec![0; len];
-        self.file
-            .read_exact_at(&mut bytes, self.data.start)
-            .map_err(|error| error.to_string())?;
-        // A negative number becomes one that is too large for a label.
-        let value = |bytes: &[u8]| {
-            let mut whole = [0; 8];
-            whole[..width].copy_from_slice(bytes);
-            u64::from_le_bytes(whole)
-        };
-        Ok(bytes.chunks_exact(width).map(value).collect())
-    }
+        [_, height, width, 3] => Layout::new(height, width, 3, false),
+        [_, 3, height, width] => Layout::new(height, width, 3, true),
+        _ => None,
+    };
+    let layout = layout.filter(|_| array.dtype == "|u1").ok_or_else(|| {
+        let (dtype, shape) = (&array.dtype, &array.shape);
+        let expected = "|u1 [N, H, W], [N, H, W, 3], [N, 3, H, W] or [N, 3 * S * S]";
+        failed(
+            images,
+            format!("holds {dtype} {shape:?}, expected {expected}"),
+        )
+    })?;
+    let rows = array.shape.first().copied().unwrap_or(0);
+    let values = match labels {
+        Some(labels) => {
+            let (entry, array) = header(labels)?;
+            let values = (zip.extent(entry).map_err(|reason| reason.to_string()))
+                .and_then(|(file, range)| array.integers(&file, range))
+                .map_err(|reason| failed(labels, reason))?;
+            if values.len() as u64 != rows {
+                let reason = format!("{} labels for {rows} images", values.len());
+                return Err(failed(labels, reason));
+            }
+            Some(values)
+        }
+        None if split == Split::Test => None,
+        None => {
+            let reason = "has no labels: expected an array of them next to it".to_owned();
+            return Err(failed(images, reason));
+        }
+    };
+    Ok(Part {
+        split,
+        shown: shown(images),
+        stamp: zip.stamp,
+        pixels: Pixels::Zipped {
+            zip: Arc::clone(zip),
+            entry,
+            start: array.start,
+            ready: OnceLock::new(),
+        },
+        stride: layout.len() as u64,
+        layout,
+        rows,
+        labels: values,
+        labels_shown: shown(labels.unwrap_or(images)),
+    })
 }

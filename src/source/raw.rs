@@ -1,14 +1,20 @@
-//! Images as raw pixels, one after the other in a file: CIFAR. A row is handed out as a PAM, which the
-//! decoder reads as any other encoded image. Files are read by position, so threads share them without
-//! a lock, and no row stays in memory.
+//! Images as raw pixels, one after the other in a file, and their labels: CIFAR, `.npz` files. A row is handed
+//! out as a PAM, which the decoder reads as any other encoded image. Files are read by position, so threads share
+//! them without a lock, and no row stays in memory.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-use super::{ReadError, Stamp};
+use super::zip::Zip;
+use super::{Class, Item, Listing, Problems, ReadError, Split, Stamp, TreeProblem};
+
+/// Classes that have no names are called by their numbers, which must be less than this.
+const MAX_CLASSES: i64 = 1 << 16;
+/// Maximum width and height of an image, in pixels.
+const MAX_SIDE: u64 = 1 << 14;
 
 /// Blocks of images of a source, in the order of their rows.
 #[derive(Debug)]
@@ -23,14 +29,55 @@ pub(super) struct Block {
     /// The path as messages show it.
     pub shown: String,
     pub stamp: Stamp,
-    pub file: Arc<File>,
-    /// Offset of the first row's pixels.
-    pub start: u64,
+    pub pixels: Pixels,
     /// Bytes from one row's pixels to those of the next.
     pub stride: u64,
     /// The number of rows in all blocks before this one.
     pub first: usize,
     pub layout: Layout,
+}
+
+/// Where the pixels of the first row begin. Offsets are in bytes.
+#[derive(Debug)]
+pub(super) enum Pixels {
+    File {
+        file: File,
+        start: u64,
+    },
+    /// In a file of a zip. Its checksum is checked, and deflated data inflated to a temporary file, before the
+    /// first row is read.
+    Zipped {
+        zip: Arc<Zip>,
+        entry: usize,
+        start: u64,
+        ready: OnceLock<Result<(File, u64), String>>,
+    },
+}
+
+impl Pixels {
+    /// An open file, and the offset in it of the first row.
+    fn open(&self) -> Result<(&File, u64), ReadError> {
+        match self {
+            Self::File { file, start } => Ok((file, *start)),
+            Self::Zipped {
+                zip,
+                entry,
+                start,
+                ready,
+            } => {
+                let opened = ready.get_or_init(|| {
+                    let extent = zip.extent(*entry).map_err(|reason| reason.to_string());
+                    extent.map(|(file, range)| (file, range.start.saturating_add(*start)))
+                });
+                match opened {
+                    Ok((file, start)) => Ok((file, *start)),
+                    Err(reason) => Err(ReadError::Row {
+                        reason: reason.clone(),
+                    }),
+                }
+            }
+        }
+    }
 }
 
 /// How the pixels of one image lie, one byte a channel.
@@ -45,9 +92,52 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    pub fn new(height: u64, width: u64, channels: usize, planar: bool) -> Option<Self> {
+        let side = |side: u64| {
+            usize::try_from(side)
+                .ok()
+                .filter(|_| (1..=MAX_SIDE).contains(&side))
+        };
+        Some(Self {
+            height: side(height)?,
+            width: side(width)?,
+            channels,
+            planar,
+        })
+    }
+
+    /// Rows of `columns` bytes: a square in grey, or the planes of its red, green and blue.
+    pub fn of_row(columns: u64) -> Option<Self> {
+        let square = |area: u64| {
+            let side = area.isqrt();
+            (side * side == area).then_some(side)
+        };
+        if let Some(side) = square(columns) {
+            return Self::new(side, side, 1, false);
+        }
+        let side = square(columns / 3).filter(|_| columns.is_multiple_of(3))?;
+        Self::new(side, side, 3, true)
+    }
+
     pub fn len(self) -> usize {
         self.height * self.width * self.channels
     }
+}
+
+/// The rows of one file with their labels.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub split: Split,
+    pub shown: String,
+    pub stamp: Stamp,
+    pub pixels: Pixels,
+    pub stride: u64,
+    pub layout: Layout,
+    pub rows: u64,
+    /// The label of each row, or none for all.
+    pub labels: Option<Vec<i64>>,
+    /// The file with the labels, as messages show it.
+    pub labels_shown: String,
 }
 
 /// Memory of one thread.
@@ -58,10 +148,77 @@ pub(super) struct RawBuffer {
 }
 
 impl Raw {
+    /// The rows of `parts` in their order, which are those of the splits, of the source at `path`. Labels are
+    /// indices into `classes`, or else the classes are called by their numbers.
+    pub fn list(
+        path: &Path,
+        parts: Vec<Part>,
+        classes: Option<Vec<Class>>,
+        problems: &mut Problems<TreeProblem>,
+    ) -> (Self, Listing) {
+        let bound = match &classes {
+            Some(classes) => i64::try_from(classes.len()).unwrap_or(i64::MAX),
+            None => MAX_CLASSES,
+        };
+        let mut count = 0;
+        let mut blocks = Vec::new();
+        let mut splits: Vec<(Split, Vec<Item>)> = Vec::new();
+        let mut first = 0;
+        for part in parts {
+            let split = part.split;
+            if splits.last().is_none_or(|(last, _)| *last != split) {
+                splits.push((split, Vec::new()));
+            }
+            let Some((_, items)) = splits.last_mut() else {
+                continue;
+            };
+            let rows = usize::try_from(part.rows).unwrap_or(usize::MAX);
+            for row in 0..rows {
+                let given = part.labels.as_ref().and_then(|labels| labels.get(row));
+                let label = match given {
+                    Some(label) if (0..bound).contains(label) => u32::try_from(*label).ok(),
+                    None | Some(..0) if split == Split::Test => None,
+                    other => {
+                        let got = other.map_or("no label".to_owned(), |it| format!("label {it}"));
+                        let reason = format!("{got}, expected 0 to {}", bound - 1);
+                        let file = part.labels_shown.clone();
+                        problems.push(TreeProblem::Row { file, row, reason });
+                        continue;
+                    }
+                };
+                count = count.max(label.map_or(0, |label| label + 1));
+                items.push(Item {
+                    name: format!("{}/{}", split.name(), items.len()),
+                    label,
+                    bbox: None,
+                    entry: first + row,
+                });
+            }
+            blocks.push(Block {
+                shown: part.shown,
+                stamp: part.stamp,
+                pixels: part.pixels,
+                stride: part.stride,
+                first,
+                layout: part.layout,
+            });
+            first += rows;
+        }
+        splits.retain(|(_, items)| !items.is_empty());
+        if problems.is_empty() && !splits.iter().any(|(split, _)| *split == Split::Train) {
+            problems.push(TreeProblem::NoImages);
+        }
+        let numbered = || super::distinct((0..count).map(|label| label.to_string()).collect());
+        let path = path.to_owned();
+        let classes = classes.unwrap_or_else(numbered);
+        (Self { path, blocks }, (classes, splits))
+    }
+
     /// The image of row `row`, counted over all blocks.
     pub fn read<'a>(&self, row: usize, buffer: &'a mut RawBuffer) -> Result<&'a [u8], ReadError> {
         let block = self.block_of(row);
-        let at = block.start + block.stride * (row - block.first) as u64;
+        let (file, start) = block.pixels.open()?;
+        let at = start + block.stride * (row - block.first) as u64;
         let Layout {
             height,
             width,
@@ -76,7 +233,7 @@ impl Raw {
         )
         .map_err(ReadError::Io)?;
         row.resize(block.layout.len(), 0);
-        block.file.read_exact_at(row, at).map_err(ReadError::Io)?;
+        file.read_exact_at(row, at).map_err(ReadError::Io)?;
         if planar && channels == 3 {
             let (red, rest) = row.split_at(height * width);
             let (green, blue) = rest.split_at(height * width);

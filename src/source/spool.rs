@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 
-use super::Error;
+use super::{Error, TemporaryError};
 
 /// Maximum bytes that any file may decompress to, and for longer files, how many times their length.
 /// JPEGs do not shrink, and raw pixels shrink to a tenth at best; a forged file could fill the disk.
@@ -63,13 +63,13 @@ impl Compression {
 
 /// Writes all bytes of `plain`, which is decompressed from `len` bytes, to a temporary file. `damaged`
 /// makes an error of one of `plain`.
-pub(super) fn spool(
+pub(super) fn spool<E: From<TemporaryError>>(
     mut plain: impl Read,
     len: u64,
-    damaged: impl Fn(io::Error) -> Error,
-) -> Result<File, Error> {
+    damaged: impl Fn(io::Error) -> E,
+) -> Result<File, E> {
     let folder = folder();
-    let full = |reason| Error::Temporary {
+    let full = |reason| TemporaryError {
         folder: folder.clone(),
         reason,
     };
@@ -90,13 +90,6 @@ pub(super) fn spool(
         })?;
         file.write_all(&bytes[..read]).map_err(full)?;
     }
-}
-
-/// A temporary file with these bytes.
-pub(super) fn temporary(bytes: &[u8]) -> io::Result<File> {
-    let mut file = tempfile::tempfile_in(folder())?;
-    file.write_all(bytes)?;
-    Ok(file)
 }
 
 fn folder() -> PathBuf {

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::dir::Dir;
 use super::folder::{Folder, join};
 use super::read_ahead::ReadAhead;
-use super::spool::{self, Compression};
+use super::spool::Compression;
 use super::tar::Tar;
 use super::zip::Zip;
 use super::{Error, Problems, ReadError, Stamp, TreeProblem};
@@ -135,8 +135,8 @@ impl Tree {
         }
     }
 
-    /// An open file and the place in it of the content of `file`, which may have any length in a
-    /// directory or tar. From a zip it goes to a temporary file.
+    /// An open file and the place in it of the content of `file`, which may have any length. Deflated data of a
+    /// zip goes to a temporary file.
     pub fn extent(&self, file: &str) -> Result<(File, Range<u64>), ReadError> {
         match self {
             Self::Dir(dir) => {
@@ -147,11 +147,7 @@ impl Tree {
                 let len = file.metadata().map_err(ReadError::Io)?.len();
                 Ok((file, 0..len))
             }
-            Self::Zip(_) => {
-                let bytes = self.read(file)?;
-                let file = spool::temporary(&bytes).map_err(ReadError::Io)?;
-                Ok((file, 0..bytes.len() as u64))
-            }
+            Self::Zip(zip) => zip.extent(zip.index.find(file).ok_or(ReadError::Missing)?),
             Self::Tar(tar) => tar.extent(tar.index.find(file).ok_or(ReadError::Missing)?),
         }
     }

@@ -1,6 +1,6 @@
 """Writes small data sets as the libraries of others write them, and what those libraries read back.
 
-    python tools/witness/sources.py tests/golden/sources
+    python tools/witness/sources.py tests/golden/sources [parquet cifar npz ...]
 
 For each set there is NAME.json: the classes, and per split the label and the SHA-256 of the pixels (RGB,
 planar, u8) of each image, by the library's own decoding. `tests/sources.rs` packs each set and compares.
@@ -15,10 +15,9 @@ import shutil
 import struct
 import sys
 import tarfile
+import zipfile
 
-import datasets
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 SIDE = 16
@@ -54,6 +53,9 @@ def expect(out: pathlib.Path, name: str, classes: list[str], splits: dict[str, l
 
 def parquet(out: pathlib.Path) -> None:
     """As `datasets` pushes a set to the Hub, and the same rewritten by pyarrow in other forms."""
+    import datasets
+    import pyarrow.parquet as pq
+
     root = out / "parquet" / "data"
     root.mkdir(parents=True)
     features = datasets.Features(
@@ -175,7 +177,7 @@ def cifar(out: pathlib.Path) -> None:
 
 
 def npz(out: pathlib.Path) -> None:
-    """As MedMNIST publishes its sets, in grey and in colour, and a batch of Downsampled ImageNet."""
+    """As MedMNIST publishes its sets, in grey and in colour, and as Keras publishes MNIST."""
     for name, grey in [("medmnist-grey", True), ("medmnist-colour", False)]:
         arrays, expected = {}, {}
         for at, (split, ours, count) in enumerate([("train", "train", 9), ("val", "val", 4), ("test", "test", 5)]):
@@ -190,15 +192,67 @@ def npz(out: pathlib.Path) -> None:
                 [int(label[0]), digest(Image.fromarray(image).convert("RGB"))]
                 for image, label in zip(loaded[f"{split}_images"], loaded[f"{split}_labels"])]
         expect(out, name, ["0", "1", "2"], expected)
+    for name, save in [("keras", np.savez_compressed), ("keras-stored", np.savez)]:
+        arrays = {}
+        for split, first, count in [("test", 300, 4), ("train", 0, 11)]:
+            arrays[f"x_{split}"] = np.stack([pixels(700 + first + n, True) for n in range(count)])
+            arrays[f"y_{split}"] = np.arange(count, dtype=np.int64) % 4
+        save(out / f"{name}.npz", **arrays)
+        # As keras.datasets.mnist.load_data reads them.
+        with np.load(out / f"{name}.npz", allow_pickle=True) as loaded:
+            expected = {split: [[int(label), digest(image)] for image, label in
+                                zip(loaded[f"x_{split}"], loaded[f"y_{split}"])] for split in ["train", "test"]}
+    expect(out, "keras", ["0", "1", "2", "3"], expected)
+
+
+def downsampled(out: pathlib.Path) -> None:
+    """Downsampled ImageNet: `.npz` files in a zip, and pickled batches in a zip. Labels begin at 1."""
+    batches, expected = {}, {"train": [], "val": []}
+    for at, name in enumerate(["train_data_batch_1", "train_data_batch_2", "train_data_batch_10", "val_data"]):
+        images = np.stack([pixels(900 + 20 * at + n).transpose(2, 0, 1).reshape(-1) for n in range(6 - at)])
+        labels = [1 + (5 * at + 3 * n) % 7 for n in range(6 - at)]
+        batches[name] = {"data": images, "labels": labels, "mean": images.mean(axis=0)}
+    # The published sets have ten batches: numbers without a gap.
+    for number in range(3, 10):
+        image = pixels(2000 + number).transpose(2, 0, 1).reshape(1, -1)
+        batches[f"train_data_batch_{number}"] = {"data": image, "labels": [number - 2], "mean": image[0] / 1.0}
+
+    def load(batch: dict, size: int = SIDE) -> list:
+        """As load_databatch of the authors' test scripts, before it divides."""
+        x, y = batch["data"], [i - 1 for i in batch["labels"]]
+        size2 = size * size
+        x = np.dstack((x[:, :size2], x[:, size2:2 * size2], x[:, 2 * size2:])).reshape((x.shape[0], size, size, 3))
+        return [[int(label), digest(image)] for image, label in zip(x, y)]
+
+    order = [f"train_data_batch_{number}" for number in range(1, 11)]
+    with zipfile.ZipFile(out / "downsampled-npz.zip", "w", zipfile.ZIP_DEFLATED) as npzs, \
+            zipfile.ZipFile(out / "downsampled-stored.zip", "w") as stored, \
+            zipfile.ZipFile(out / "downsampled-pickle.zip", "w", zipfile.ZIP_DEFLATED) as pickles:
+        for at, name in enumerate([*order, "val_data"]):
+            folder = "Imagenet16_val" if name == "val_data" else "Imagenet16_train"
+            file = io.BytesIO()
+            save = np.savez if at % 2 else np.savez_compressed
+            save(file, **{**batches[name], "labels": np.array(batches[name]["labels"])})
+            npzs.writestr(f"{folder}_npz/{name}.npz", file.getvalue())
+            stored.writestr(f"{folder}_npz/{name}.npz", file.getvalue())
+            pickled = pickle.dumps(batches[name], protocol=3 + at % 3)
+            pickles.writestr(f"{folder}/{name}", pickled)
+            again = np.load(io.BytesIO(file.getvalue()))
+            assert load(again) == load(pickle.loads(pickled))
+            expected["val" if name == "val_data" else "train"] += load(again)
+    expect(out, "downsampled", [str(n) for n in range(7)], expected)
 
 
 def main() -> None:
     out = pathlib.Path(sys.argv[1])
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    for write in [parquet, cifar, npz]:
-        write(out)
-    print({name.__name__: name.__version__ for name in [datasets, np]})
+    writers = [parquet, cifar, npz, downsampled]
+    names = sys.argv[2:]
+    if not names:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+    for write in writers:
+        if not names or write.__name__ in names:
+            write(out)
 
 
 if __name__ == "__main__":

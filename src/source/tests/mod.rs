@@ -1,3 +1,4 @@
+mod arrays;
 mod compressed;
 mod folders;
 mod layouts;
@@ -529,7 +530,8 @@ fn paths_that_are_no_tree() {
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
       CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
-      NumPy           an .npz file of train_images and train_labels, as MedMNIST has them
+      NumPy           an .npz file of train_images and train_labels, or of x_train and y_train
+      Downsampled     train_data_batch_1.npz, val_data.npz and such, or pickled, there or in a zip
     ");
 
     let text = dir.path().join("notes.txt");
@@ -546,7 +548,8 @@ fn paths_that_are_no_tree() {
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
       CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
-      NumPy           an .npz file of train_images and train_labels, as MedMNIST has them
+      NumPy           an .npz file of train_images and train_labels, or of x_train and y_train
+      Downsampled     train_data_batch_1.npz, val_data.npz and such, or pickled, there or in a zip
     ");
 
     for name in ["one", "two"] {

@@ -1,6 +1,7 @@
 //! What only a zip can get wrong.
 
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 
@@ -201,6 +202,46 @@ fn a_zip_that_counts_too_few_is_refused() {
     assert!(
         matches!(open_zip(&bytes), Err(Error::ZipCount { counted: got, listed, .. }) if got == counted && listed == counted + 3)
     );
+}
+
+/// As Archive Utility and `ditto` of macOS write a zip of more than 4 GiB: offsets of 32 bits, and no zip64. Here
+/// most of it is a hole in the file.
+#[test]
+fn a_zip_of_macos_beyond_4_gib_is_read() {
+    const HOLE: u64 = 9 << 30;
+    let files = Files::good();
+    let mut bytes = files.zip("");
+    let cut = header(&bytes, LOCAL, 30, "train/n02/images/n02_10.JPEG");
+    let end = find(&bytes, END);
+    let directory = find(&bytes, CENTRAL);
+    let beyond = |offset: u32| {
+        let moved = u64::from(offset) + HOLE;
+        u32::try_from(moved % (1 << 32)).unwrap().to_le_bytes()
+    };
+    let mut fields = vec![end + 16];
+    for name in files.0.keys() {
+        fields.push(header(&bytes, CENTRAL, 46, name) + OFFSET);
+    }
+    for at in fields {
+        let offset = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        if offset as usize >= cut {
+            bytes[at..at + 4].copy_from_slice(&beyond(offset));
+        }
+    }
+    let write = |bytes: &[u8]| {
+        let file = tempfile::Builder::new().suffix(".zip").tempfile().unwrap();
+        file.as_file().write_all_at(&bytes[..cut], 0).unwrap();
+        let rest = cut as u64 + HOLE;
+        file.as_file().write_all_at(&bytes[cut..], rest).unwrap();
+        Source::open(file.path())
+    };
+    assert_good(&write(&bytes).unwrap());
+    // Python's zipfile, unzip and others count the entries before they trust such offsets.
+    let mut fewer = bytes.clone();
+    fewer[end + 10] -= 1;
+    fewer[end + 8] -= 1;
+    assert!(matches!(write(&fewer), Err(Error::ZipCount { .. })));
+    assert!(directory > cut);
 }
 
 #[test]
