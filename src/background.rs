@@ -1,12 +1,19 @@
 //! A job that runs while its caller goes on: forcing a file to the disk takes about as long as
 //! making the next one. It runs one job at a time; it is not a thread pool.
 
-use std::thread::{Scope, ScopedJoinHandle};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 /// At most one job of a kind, on a thread of its own.
 pub(crate) struct BackgroundJob<'scope, 'env, T> {
     scope: &'scope Scope<'scope, 'env>,
-    running: Option<ScopedJoinHandle<'scope, T>>,
+    running: Option<Running<'scope, T>>,
+}
+
+enum Running<'scope, T> {
+    Thread(ScopedJoinHandle<'scope, T>),
+    /// No thread could be started, so the caller did it.
+    Done(T),
 }
 
 impl<'scope, 'env, T: Send + 'scope> BackgroundJob<'scope, 'env, T> {
@@ -17,14 +24,29 @@ impl<'scope, 'env, T: Send + 'scope> BackgroundJob<'scope, 'env, T> {
         }
     }
 
-    /// Starts `job`. Call [`wait`](Self::wait) first: the result of an earlier job is lost.
+    /// Starts `job`; carries it out at once if the system gives no thread. Call [`wait`](Self::wait) first:
+    /// the result of an earlier job is lost.
     pub(crate) fn start(&mut self, job: impl FnOnce() -> T + Send + 'scope) {
-        self.running = Some(self.scope.spawn(job));
+        let job = Arc::new(Mutex::new(Some(job)));
+        let take = |job: &Mutex<Option<_>>| {
+            let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
+            job.expect("either the thread or the caller takes it")
+        };
+        let theirs = Arc::clone(&job);
+        let started = Builder::new().spawn_scoped(self.scope, move || take(&theirs)());
+        self.running = Some(match started {
+            Ok(thread) => Running::Thread(thread),
+            Err(_) => Running::Done(take(&job)()),
+        });
     }
 
     /// Waits for the job started last and returns its result; `None` if that was done before.
     pub(crate) fn wait(&mut self) -> Option<T> {
-        let done = self.running.take()?.join();
-        Some(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        Some(match self.running.take()? {
+            Running::Thread(thread) => thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Running::Done(done) => done,
+        })
     }
 }

@@ -84,6 +84,15 @@ impl Global {
 }
 
 impl Cli {
+    /// True for a command that `tinyres` carries out with rayon's global pool.
+    #[must_use]
+    pub fn computes(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Pack(_) | Command::Expand(_) | Command::Inspect(_)
+        )
+    }
+
     /// Carries out the command.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, si
 use nix::unistd::{pause, write};
 use tinyres_format::{MapGuard, set_map_hook};
 
+use crate::text::printable;
+
 /// Installs the handlers. They write `prefix` and the message to stderr, and exit with code 1.
 ///
 /// Call it at the start of the program: it covers the maps that are opened after it. The first call
@@ -88,7 +90,7 @@ fn watch(range: Range<usize>, path: &Path) -> MapGuard {
     let prefix = PREFIX.get().map_or("", String::as_str);
     let message = format!(
         "{prefix}{}: its bytes can no longer be read: the disk failed, or the file was cut while in use; copy or pack it again\n",
-        path.display()
+        printable(&path.display().to_string())
     );
     let watched: &Watched = Box::leak(Box::new(Watched {
         range,

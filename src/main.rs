@@ -4,12 +4,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tinyres::cli::Cli;
-use tinyres::ui;
+use tinyres::{threads, ui};
 
 fn main() -> ExitCode {
     ui::report_faults();
     let cli = Cli::parse();
     let mut ui = cli.global.ui();
+    if cli.computes() {
+        threads::start_pool();
+    }
     match cli.run(&mut ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => ui::exit(&error),

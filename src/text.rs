@@ -1,6 +1,79 @@
-//! Numbers as people read them.
+//! Numbers as people read them, and names of others as it is safe to show them.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
+
+use serde::{Serialize, Serializer};
+
+/// Returns `text` with escapes, such as `\u{1b}`, in place of the characters by which a terminal is commanded
+/// or text is reordered. Lines and tabs stay.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    replaced(text, |c| {
+        (is_command(c) && !['\n', '\t'].contains(&c)).then(|| c.escape_unicode().to_string())
+    })
+}
+
+/// Returns `name` as [`printable`], on one line: a name of others must not look like a line of ours.
+#[must_use]
+pub fn one_line(name: &str) -> Cow<'_, str> {
+    match name.contains(is_command) {
+        false => name.into(),
+        true => replaced(name, |c| {
+            is_command(c).then(|| c.escape_default().to_string())
+        })
+        .into(),
+    }
+}
+
+/// Returns `value` as JSON on one line, whose strings hold no character by which a terminal is commanded.
+///
+/// # Errors
+/// A map whose keys are not strings.
+pub fn json<T: Serialize>(value: &T) -> serde_json::Result<String> {
+    // Such characters occur only inside of strings, and serde_json itself escapes those below 0x20.
+    let escape = |c| is_command(c).then(|| format!("\\u{:04x}", u32::from(c)));
+    Ok(replaced(&serde_json::to_string(value)?, escape))
+}
+
+/// True for control characters, and for those that change the direction in which others are shown.
+fn is_command(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn replaced(text: &str, escape: impl Fn(char) -> Option<String>) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match escape(c) {
+            None => safe.push(c),
+            Some(escaped) => safe += &escaped,
+        }
+    }
+    safe
+}
+
+/// Returns `name` as UTF-8: each byte that is not part of a valid character becomes `%` and two hexadecimal
+/// digits.
+#[must_use]
+pub fn escaped(name: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in name.utf8_chunks() {
+        text += chunk.valid();
+        for byte in chunk.invalid() {
+            text += &format!("%{byte:02X}");
+        }
+    }
+    text
+}
+
+/// Serialises a path of any bytes, as [`escaped`].
+///
+/// # Errors
+/// Those of the serializer.
+pub fn path<S: Serializer>(path: impl AsRef<Path>, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&escaped(path.as_ref().as_os_str().as_encoded_bytes()))
+}
 
 /// A count with its thousands set apart: `110,000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +136,30 @@ impl fmt::Display for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_cannot_command_a_terminal() {
+        let name = "a\u{1b}[2J\r\u{9b}31m\u{202e}gpj.\u{7f}\nb\tä";
+        assert_eq!(
+            printable(name),
+            "a\\u{1b}[2J\\u{d}\\u{9b}31m\\u{202e}gpj.\\u{7f}\nb\tä"
+        );
+        assert_eq!(
+            one_line(name),
+            "a\\u{1b}[2J\\r\\u{9b}31m\\u{202e}gpj.\\u{7f}\\nb\\tä"
+        );
+        let json = json(&[name]).unwrap();
+        assert!(!json.contains(is_command), "{json}");
+        let back: Vec<String> = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, [name]);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_escaped() {
+        assert_eq!(escaped(b"Ch\xe2teau.jpg"), "Ch%E2teau.jpg");
+        assert_eq!(escaped("Château 50%.jpg".as_bytes()), "Château 50%.jpg");
+        assert_eq!(escaped(b"\xff\xfe\xc3"), "%FF%FE%C3");
+    }
 
     #[test]
     fn counts_and_sizes() {

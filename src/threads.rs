@@ -1,11 +1,11 @@
-//! The threads of the programs: as many as the system allows, and OpenMP threads that sleep early while they wait.
-//! For the programs only, as both are decisions about the whole process.
+//! Threads: as many as the system allows, and OpenMP threads that sleep early while they wait. The global pool and OpenMP
+//! are for the programs only, as both are decisions about the whole process.
 
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
-use rayon::ThreadPoolBuilder;
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 /// Starts rayon's global pool, with fewer threads than there are cores if the system allows no more of them, down to none
 /// but the calling one. rayon itself would panic.
@@ -18,6 +18,23 @@ pub fn start_pool() {
     };
     // Fails if there is a pool already, which will do.
     let _ = pool.build_global();
+}
+
+/// A pool of `count` threads, one a core for 0; of fewer if the system allows no more.
+///
+/// # Errors
+/// That of the system if it allows none.
+pub fn pool(count: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
+    let mut count = match count {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    };
+    loop {
+        match ThreadPoolBuilder::new().num_threads(count).build() {
+            Err(_) if count > 1 => count /= 2,
+            built => return built,
+        }
+    }
 }
 
 /// The number of threads, up to `wanted`, that can be started at this moment and run at once.

@@ -1,4 +1,5 @@
-//! The terminal of both binaries: progress to stderr, results to stdout.
+//! The terminal of both binaries: progress to stderr, results to stdout. All text goes through
+//! [`printable`], since names in it may come from others.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::event::{Event, Observer};
+use crate::text::{json, printable};
 use crate::threads;
 
 /// How results are written to stdout.
@@ -24,7 +26,13 @@ pub struct Ui {
     output: Output,
     quiet: bool,
     bar: ProgressBar,
+    closed: bool,
 }
+
+/// Nobody reads standard output any more, as after `| head`.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output any more")]
+pub struct Closed;
 
 impl Ui {
     /// A terminal that writes results as `output`, and no progress if `quiet`.
@@ -34,20 +42,28 @@ impl Ui {
             output,
             quiet,
             bar: ProgressBar::hidden(),
+            closed: false,
         }
+    }
+
+    /// True if the reader of stdout has gone away, as `head` does. Results are dropped then.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Writes a result to stdout: as it displays, or as one line of JSON.
     ///
     /// # Errors
-    /// Those of stdout.
+    /// Those of stdout, unless its reader has gone away: that is for [`is_closed`](Self::is_closed) to
+    /// say, and no failure of what the result is of.
     pub fn result<T: std::fmt::Display + serde::Serialize>(
         &mut self,
         result: &T,
     ) -> io::Result<()> {
         let text = match self.output {
-            Output::Text => result.to_string(),
-            Output::Json => serde_json::to_string(result)?,
+            Output::Text => printable(&result.to_string()),
+            Output::Json => json(result)?,
         };
         self.line(&text)
     }
@@ -56,16 +72,27 @@ impl Ui {
     pub fn warn(&self, text: &str) {
         self.bar.suspend(|| {
             let heading = console::style("warning:").for_stderr().yellow().bold();
-            let _ = writeln!(io::stderr(), "{heading} {text}");
+            let _ = writeln!(io::stderr(), "{heading} {}", printable(text));
         });
     }
 
-    fn line(&self, text: &str) -> io::Result<()> {
-        self.bar.suspend(|| {
+    fn line(&mut self, text: &str) -> io::Result<()> {
+        let written = self.bar.suspend(|| {
             let mut out = io::stdout().lock();
             writeln!(out, "{text}")?;
             out.flush()
-        })
+        });
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed = true;
+                Ok(())
+            }
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("standard output: {error}"),
+            )),
+            Ok(()) => Ok(()),
+        }
     }
 }
 
@@ -92,19 +119,19 @@ impl Observer for Ui {
                     .progress_chars("=> ");
                 self.bar = ProgressBar::with_draw_target(Some(*total), target)
                     .with_style(style)
-                    .with_message(task.clone());
+                    .with_message(printable(task));
                 if !self.bar.is_hidden() && threads::startable(1) == 1 {
                     self.bar.enable_steady_tick(Duration::from_millis(250));
                 }
             }
             Event::Advance { done } => self.bar.set_position(*done),
             Event::End => self.bar.finish_and_clear(),
-            Event::Status(text) => self.bar.set_prefix(format!("  {text}")),
+            Event::Status(text) => self.bar.set_prefix(format!("  {}", printable(text))),
             Event::Warning(text) => self.warn(text),
             Event::Notice(text) => {
                 if !self.quiet {
                     self.bar.suspend(|| {
-                        let _ = writeln!(io::stderr(), "{text}");
+                        let _ = writeln!(io::stderr(), "{}", printable(text));
                     });
                 }
             }
@@ -112,18 +139,9 @@ impl Observer for Ui {
     }
 }
 
-/// Prints `error` and its causes, and says which exit code it deserves: 0 where the reader of our
-/// output has gone away, as `head` does, and otherwise 1.
+/// Prints `error` and its causes, and returns exit code 1.
 #[must_use]
 pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
-    let gone = error.chain().any(|cause| {
-        cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    });
-    if gone {
-        return std::process::ExitCode::SUCCESS;
-    }
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         // Most errors say their cause's words in their own.
@@ -132,7 +150,7 @@ pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
             text += &cause;
         }
     }
-    let _ = writeln!(io::stderr(), "{} {text}", heading());
+    let _ = writeln!(io::stderr(), "{} {}", heading(), printable(&text));
     std::process::ExitCode::FAILURE
 }
 

@@ -1,10 +1,10 @@
 //! `tinyres pack`, as a user runs it.
 
 mod common;
-#[path = "common/skip.rs"]
-mod skip;
 #[path = "common/inject.rs"]
 mod inject;
+#[path = "common/skip.rs"]
+mod skip;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -76,6 +76,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
             let mut report = set.report(args.classes);
             report.verification = args.verify.then(|| set.verify(ui));
             ui.result(&report)?;
+            // Also for the exit code, whether anybody reads the report or not.
             if !report.is_sound() {
                 unsound.push(path.display().to_string());
             }
@@ -93,6 +94,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
 /// A contact sheet that was written.
 #[derive(serde::Serialize)]
 struct Sheet<'a> {
+    #[serde(serialize_with = "crate::text::path")]
     file: &'a Path,
     /// In rows, from the top left.
     images: Vec<Sample<'a>>,

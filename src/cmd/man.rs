@@ -23,6 +23,7 @@ Examples:
 /// The pages that were written.
 #[derive(serde::Serialize)]
 struct Pages<'a> {
+    #[serde(serialize_with = "crate::text::path")]
     dir: &'a Path,
     pages: usize,
 }

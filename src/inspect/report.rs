@@ -8,7 +8,7 @@ use serde::Serialize;
 use tinyres_format::{Class, Digest, Form, LeI32, Part, Shape, Shard, Split, VERSION};
 
 use super::{Bytes, Member, Set, Verification};
-use crate::text::{Bytes as Size, Count};
+use crate::text::{Bytes as Size, Count, one_line};
 use crate::transport::ratio;
 
 /// Width of the text, in characters.
@@ -18,6 +18,7 @@ const WIDTH: usize = 80;
 #[derive(Debug, Serialize)]
 pub struct SetReport {
     /// The shard or the directory.
+    #[serde(serialize_with = "crate::text::path")]
     pub path: PathBuf,
     /// Version of the shard format.
     pub version: u32,
@@ -303,7 +304,12 @@ impl fmt::Display for SetReport {
             }) => writeln!(f, "{split} shard {} of {shards}", shard + 1)?,
             None => writeln!(f, "{} shards", Count(sum(|split| split.shards)))?,
         }
-        writeln!(f, "  format {}, written by {}", self.version, self.creator)?;
+        writeln!(
+            f,
+            "  format {}, written by {}",
+            self.version,
+            one_line(&self.creator)
+        )?;
         writeln!(f, "  fingerprint {}", self.fingerprint)?;
         if let Some(transport) = self.transport {
             let TransportReport { bytes, ratio, .. } = transport;
@@ -400,12 +406,12 @@ impl SetReport {
         write!(f, "  words")?;
         let room = WIDTH.saturating_sub(17 + 8 * self.splits.len());
         for class in classes {
-            write!(f, "\n{:>5} {:<9}", class.label, class.id)?;
+            write!(f, "\n{:>5} {:<9}", class.label, one_line(&class.id))?;
             class
                 .images
                 .iter()
                 .try_for_each(|&images| write!(f, "{:>8}", Count(images)))?;
-            write!(f, "  {}", clip(&class.name, room))?;
+            write!(f, "  {}", clip(&one_line(&class.name), room))?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Error, Member, Result, Set};
 use crate::picture::Panel;
-use crate::text::Count;
+use crate::text::{Count, one_line};
 use tinyres_format::{Class, Draws, LeI32, Shape, Split, Stream};
 
 /// One image with its label, box and name.
@@ -20,6 +20,7 @@ pub struct Sample<'a> {
     /// Number of the image, from 0: in the split, or in the shard if that was opened alone.
     pub image: u64,
     /// The shard.
+    #[serde(serialize_with = "crate::text::path")]
     pub shard: PathBuf,
     /// Number of the image in the shard, from 0.
     pub in_shard: u64,
@@ -140,7 +141,8 @@ impl fmt::Display for Sample<'_> {
         }
         match (self.label, self.class) {
             (Some(label), Some(class)) => {
-                write!(f, "\n  label  {label}, {}: {}", class.id, class.name)?
+                let (id, name) = (one_line(&class.id), one_line(&class.name));
+                write!(f, "\n  label  {label}, {id}: {name}")?
             }
             _ => write!(f, "\n  label  none")?,
         }
@@ -154,6 +156,6 @@ impl fmt::Display for Sample<'_> {
             }
             None => write!(f, "\n  box    none")?,
         }
-        write!(f, "\n  name   {}", self.name)
+        write!(f, "\n  name   {}", one_line(self.name))
     }
 }

@@ -29,6 +29,7 @@ pub struct Verification {
 #[derive(Debug, Serialize)]
 pub struct Damage {
     /// The shard.
+    #[serde(serialize_with = "crate::text::path")]
     pub path: PathBuf,
     /// Number of the block, from 0.
     pub block: u64,

@@ -11,6 +11,7 @@ use tinyres_format::{Sealed, ShardEntry};
 
 use super::Result;
 use crate::text::Bytes;
+use crate::threads;
 use crate::transport::{self, ratio};
 
 /// Compresses finished shards on a thread pool of its own.
@@ -37,11 +38,10 @@ pub struct Compression {
 }
 
 impl Compressor {
-    pub fn new(level: Level, threads: usize) -> Result<Self> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pub fn new(level: Level, count: usize) -> Result<Self> {
         Ok(Self {
             level,
-            pool: pool.build()?,
+            pool: threads::pool(count)?,
             sum: Mutex::default(),
         })
     }

@@ -9,7 +9,7 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::available_parallelism;
+use std::thread::{Builder, available_parallelism};
 use std::time::Duration;
 
 use tinyres_format::{Shape, Writer, WrittenImages};
@@ -218,7 +218,8 @@ impl ShardJob<'_> {
 /// Returns a result for each item, in order. Calls `advance` with the number of images done since the
 /// last call.
 ///
-/// Writing takes a tenth of the time of decoding. If a core is left, another thread does it.
+/// Writing takes a tenth of the time of decoding. If a core is left, another thread does it. If the system
+/// gives fewer threads, those that there are do the work, at the least the calling one.
 pub(super) fn decode_shard(
     readers: &mut [ImageReader<'_>],
     shape: Shape,
@@ -237,33 +238,47 @@ pub(super) fn decode_shard(
         spare: Mutex::default(),
     };
     let cores = available_parallelism().map_or(1, NonZeroUsize::get);
+    // Each belongs to one thread, if that can be started.
+    let readers: Vec<_> = readers.iter_mut().map(Mutex::new).collect();
+    let readers = &readers;
     // Carries no message: it disconnects when the last decoding thread drops its end.
     let (working, ended) = mpsc::channel::<()>();
     let mut chunks = std::thread::scope(|scope| {
         let job = &job;
         let (to_writer, decoded) = mpsc::sync_channel(1);
+        let writer = move || {
+            let written = decoded.iter().map(|chunk| job.write(chunk)).collect();
+            Result::inspect_err(written, |_| job.stop())
+        };
         let mut threads = Vec::new();
         if cores > readers.len() {
-            threads.push(scope.spawn(move || {
-                let written = decoded.iter().map(|chunk| job.write(chunk)).collect();
-                Result::inspect_err(written, |_| job.stop())
-            }));
+            threads.extend(Builder::new().spawn_scoped(scope, writer));
         } else {
-            drop(decoded); // Disconnects the channel: decoding threads write their own chunks.
+            drop(writer); // Disconnects the channel: decoding threads write their own chunks.
         }
-        threads.extend(readers.iter_mut().map(|reader| {
+        let (mut decoding, mut chunks) = (false, Vec::new());
+        for reader in readers {
             let (working, to_writer) = (working.clone(), to_writer.clone());
-            scope.spawn(move || {
+            let decode = move || {
                 let _working = working;
-                let written = job.decode(reader, &to_writer);
+                let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+                let written = job.decode(&mut reader, &to_writer);
                 written.inspect_err(|_| job.stop())
-            })
-        }));
+            };
+            match Builder::new().spawn_scoped(scope, decode.clone()) {
+                Ok(thread) => threads.push(thread),
+                Err(_) if decoding => break,
+                Err(_) => {
+                    chunks.extend(decode()?);
+                    break;
+                }
+            }
+            decoding = true;
+        }
         drop((working, to_writer));
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(TICK) {
             advance(job.images.swap(0, Ordering::Relaxed));
         }
-        let mut chunks = Vec::with_capacity(job.chunks.len());
         for thread in threads {
             chunks.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic))?);
         }

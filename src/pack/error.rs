@@ -111,7 +111,7 @@ pub enum Error {
         shards: usize,
     },
     /// The threads that compress could not be started.
-    #[error("no threads to compress with: {0}")]
+    #[error("cannot start a thread to compress with: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
     /// The source could not be read.
     #[error(transparent)]

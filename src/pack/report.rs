@@ -9,12 +9,13 @@ use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry, Warned};
 use super::Compression;
 use super::facts::Conversion;
 use crate::source::PassedOver;
-use crate::text::{Bytes, Count};
+use crate::text::{Bytes, Count, one_line};
 
 /// Result of a pack.
 #[derive(Clone, Debug, Serialize)]
 pub struct PackReport {
     /// Directory of the shards.
+    #[serde(serialize_with = "crate::text::path")]
     pub output: PathBuf,
     /// Identifies the set.
     pub fingerprint: Digest,
@@ -141,7 +142,8 @@ impl PackReport {
             let count = Count(count);
             writeln!(
                 f,
-                "{count} image{s} packed although {their} damaged; --json names all, the first is {name}: {warning}",
+                "{count} image{s} packed although {their} damaged; --json names all, the first is {}: {warning}",
+                one_line(name),
             )?;
         }
         Ok(())
@@ -196,6 +198,7 @@ impl fmt::Display for PackReport {
             example,
         } in &self.passed_over
         {
+            let example = one_line(example);
             writeln!(f, "{:>8}  {kind}: {example}", Count(*count))?;
         }
         writeln!(f, "layout: {}", self.layout)?;

@@ -22,6 +22,7 @@ use crate::event::{Event, Observer};
 pub use crate::scratch::OutputError;
 use crate::scratch::output_error;
 use crate::text::{Bytes, Count};
+use crate::threads;
 use atomic_dir::AtomicDir;
 pub use class::MAX_CLASSES;
 use class::SampleClass;
@@ -122,9 +123,7 @@ pub fn write(dir: &Path, config: &Config, observer: &mut dyn Observer) -> Result
         });
     }
     let output = AtomicDir::create(dir)?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(config.threads)
-        .build()?;
+    let pool = threads::pool(config.threads)?;
     let classes: Vec<SampleClass> = (0..config.classes as usize).map(SampleClass::nth).collect();
     let in_all = |per_class: u32| u64::from(per_class) * u64::from(config.classes);
     let report = SampleReport {

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use super::folder::{Folder, join};
-use super::names::{escaped, is_junk};
+use super::names::is_junk;
 use super::{MAX_FILE, ReadError, Stamp};
+use crate::text::escaped;
 
 /// A tree of files in a directory.
 #[derive(Debug)]

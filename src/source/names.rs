@@ -70,18 +70,6 @@ pub(super) fn extension(name: &str) -> String {
     }
 }
 
-/// `name` as UTF-8: each byte that is not part of a valid character becomes `%` and two hexadecimal digits.
-pub(super) fn escaped(name: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in name.utf8_chunks() {
-        text += chunk.valid();
-        for byte in chunk.invalid() {
-            text += &format!("%{byte:02X}");
-        }
-    }
-    text
-}
-
 fn ends_in(name: &str, extensions: &[&str]) -> bool {
     name.rsplit_once('.').is_some_and(|(_, extension)| {
         extensions
@@ -183,13 +171,6 @@ mod tests {
         ] {
             assert_eq!(split_of(name), expected, "{name}");
         }
-    }
-
-    #[test]
-    fn bytes_that_are_not_utf8_are_escaped() {
-        assert_eq!(escaped(b"Ch\xe2teau.jpg"), "Ch%E2teau.jpg");
-        assert_eq!(escaped("Château 50%.jpg".as_bytes()), "Château 50%.jpg");
-        assert_eq!(escaped(b"\xff\xfe\xc3"), "%FF%FE%C3");
     }
 
     #[test]

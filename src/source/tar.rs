@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use ::tar::{Archive, EntryType};
 
 use super::index::Index;
-use super::names::escaped;
 use super::read_ahead::ReadAhead;
 use super::spool::Compression;
 use super::{Error, MAX_FILE, Problems, ReadError, Stamp, TreeProblem};
+use crate::text::escaped;
 
 /// An open tar whose headers have been read. Reads by position, so threads share the file without a
 /// lock.

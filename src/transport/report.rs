@@ -11,6 +11,7 @@ use crate::text::Bytes;
 #[derive(Clone, Debug, Serialize)]
 pub struct ExpandReport {
     /// The raw shard, or the directory of the set.
+    #[serde(serialize_with = "crate::text::path")]
     pub output: PathBuf,
     /// Shards expanded: 0 if all were raw already.
     pub shards: u64,

@@ -14,7 +14,7 @@
  *
  * Two limits hold for the whole process:
  *
- *   INJECT_THREADS   So many threads may be started, and no more.
+ *   INJECT_THREADS   So many threads may run at a time, without the first.
  *   INJECT_FREE      Every file system has so many bytes free.
  */
 #define _GNU_SOURCE
@@ -265,14 +265,38 @@ void *mmap(void *place, size_t len, int access, int flags, int fd, off_t offset)
 }
 void *mmap64(void *, size_t, int, int, int, off_t) __attribute__((alias("mmap")));
 
+static atomic_ulong threads;
+
+struct work {
+    void *(*run)(void *);
+    void *with;
+};
+
+static void *work(void *given) {
+    struct work own = *(struct work *)given;
+    free(given);
+    void *result = own.run(own.with);
+    atomic_fetch_sub(&threads, 1);
+    return result;
+}
+
 int pthread_create(pthread_t *thread, const pthread_attr_t *how, void *(*run)(void *), void *with) {
-    static atomic_ulong count;
-    const char *most = getenv("INJECT_THREADS");
-    if (most && atomic_fetch_add(&count, 1) >= strtoul(most, NULL, 10))
-        return EAGAIN;
     int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
     *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
-    return real(thread, how, run, with);
+    const char *most = getenv("INJECT_THREADS");
+    if (!most)
+        return real(thread, how, run, with);
+    struct work *given = malloc(sizeof *given);
+    if (atomic_fetch_add(&threads, 1) >= strtoul(most, NULL, 10) || !given) {
+        atomic_fetch_sub(&threads, 1);
+        free(given);
+        return EAGAIN;
+    }
+    *given = (struct work){run, with};
+    int error = real(thread, how, work, given);
+    if (error)
+        atomic_fetch_sub(&threads, 1);
+    return error;
 }
 
 int statvfs(const char *path, struct statvfs *about) {

@@ -83,6 +83,7 @@ fn same(a: &Path, b: &Path) -> bool {
 /// The file that was written.
 #[derive(Serialize)]
 struct Exported {
+    #[serde(serialize_with = "tinyres::text::path")]
     file: PathBuf,
     to: Target,
     bytes: usize,

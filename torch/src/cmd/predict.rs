@@ -16,7 +16,7 @@ use tinyres::pack::Resize;
 use tinyres::picture::{self, Panel};
 use tinyres::source::{self, Problems};
 use tinyres::text::Count;
-use tinyres::ui::Ui;
+use tinyres::ui::{Closed, Ui};
 use tinyres_format::{Refused, publish};
 use tinyres_torch::infer::predict::{Drawing, Options, PictureResult, Prediction, Predictor};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Precision};
@@ -107,7 +107,15 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         });
     }
     let mut tally = Tally::default();
-    predictor.predict(images, &options, |result| tally.add(result, ui))?;
+    let predicted = predictor.predict(images, &options, |result| {
+        tally.add(result, ui)?;
+        ensure!(!ui.is_closed() || args.png.is_some(), Closed);
+        Ok(())
+    });
+    match predicted {
+        Err(error) if error.is::<Closed>() => {}
+        predicted => predicted?,
+    }
     ui.on(&Event::End);
     ensure!(tally.count > 0, "standard input named no picture");
     if let Some(file) = &args.png {

@@ -339,7 +339,9 @@ impl TrainingObserver for Watch<'_> {
 #[serde(tag = "state", rename_all = "lowercase")]
 enum Summary {
     Complete {
+        #[serde(serialize_with = "tinyres::text::path")]
         run: PathBuf,
+        #[serde(serialize_with = "tinyres::text::path")]
         weights: PathBuf,
         #[serde(flatten)]
         score: Option<Score>,
@@ -347,6 +349,7 @@ enum Summary {
         warnings: Vec<String>,
     },
     Stopped {
+        #[serde(serialize_with = "tinyres::text::path")]
         run: PathBuf,
         step: u64,
         #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -27,6 +27,7 @@ pub struct DoctorReport {
     /// Version of libtorch.
     pub libtorch: String,
     /// Directory that libtorch was loaded from.
+    #[serde(serialize_with = "tinyres::text::path")]
     pub directory: PathBuf,
     /// The processor's instruction set that libtorch's kernels use.
     pub instructions: String,
