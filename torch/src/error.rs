@@ -120,6 +120,12 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
+    /// Another process trains in the directory.
+    #[error("{}: another tinyres trains here: wait until it ends, or stop it", dir.display())]
+    RunBusy {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The directory holds no run, or one without weights so far.
     #[error("{} holds no run with a {missing}: name the directory that `tinyres train` printed", dir.display())]
     NoRun {

@@ -249,8 +249,10 @@ fn create(
     }
     let data = check(&config, &splits, device)?;
     init::settle(&mut config, splits.train.classes())?;
-    let output = output.unwrap_or_else(|| free_name(&config.recipe));
-    let run = Run::create(&output, config, shards, splits.id())?;
+    let run = match output {
+        Some(output) => Run::create(&output, config, shards, splits.id())?,
+        None => Run::create_next(config, shards, splits.id())?,
+    };
     Ok(Begun {
         run,
         from: None,
@@ -298,14 +300,6 @@ fn splits(shards: &Path, verify: Verify, ui: &mut Ui) -> anyhow::Result<Splits> 
         train: open(Split::Train)?,
         val: open(Split::Val)?,
     })
-}
-
-/// The first of `runs/RECIPE-1`, `runs/RECIPE-2` and so on that is not there.
-fn free_name(recipe: &str) -> PathBuf {
-    (1_u64..)
-        .map(|number| Path::new("runs").join(format!("{recipe}-{number}")))
-        .find(|path| !path.exists())
-        .unwrap_or_else(|| unreachable!("fewer than 2^64 runs"))
 }
 
 /// The terminal, and what it was warned of.

@@ -111,6 +111,27 @@ pub struct Position {
     pub best: Option<f64>,
 }
 
+/// Largest side of the images of a network, in pixels, as for the flag `--size`.
+const MAX_SIZE: u32 = 4096;
+/// Longest time in a position: ten years.
+const MAX_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+impl Position {
+    /// Checks what memory and sums of times depend on: the file may come from anywhere.
+    fn check(&self) -> std::result::Result<(), String> {
+        let bad = |what: String| Err(format!("says what no run says: {what}"));
+        if !(1..=MAX_SIZE).contains(&self.size) {
+            return bad(format!("size is {} pixels, expected 1 to {MAX_SIZE}", self.size));
+        }
+        for (name, time) in [("took", self.took), ("waited", self.waited), ("elapsed", self.elapsed)] {
+            if time > MAX_TIME {
+                return bad(format!("{name} is {} s, expected at most ten years", time.as_secs()));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A file of weights or a checkpoint, read into memory.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -338,7 +359,9 @@ pub(crate) fn about(file: &[u8]) -> std::result::Result<Option<About>, String> {
             "{version}, in format {format}, expected {FORMAT}"
         )));
     }
-    About::deserialize(found.about).map(Some).map_err(unknown)
+    let about = About::deserialize(found.about).map_err(unknown)?;
+    about.position.check()?;
+    Ok(Some(about))
 }
 
 /// The metadata's entry of tinyres, if there is one.
@@ -371,7 +394,10 @@ mod tests {
             shards: None,
             config: Config::layered(None, toml::Table::new(), false).unwrap(),
             new: Vec::new(),
-            position: Position::default(),
+            position: Position {
+                size: 64,
+                ..Position::default()
+            },
         };
         let tensor = |values: &[f32]| Tensor::from_slice(values);
         let state = [

@@ -13,6 +13,7 @@
 //! to do when that fails, is the trainer's.
 
 pub mod checkpoint;
+mod dir;
 pub(crate) mod tensorboard;
 
 use std::fs::{self, File};
@@ -27,6 +28,7 @@ use tinyres_format::{Digest, publish};
 use crate::config::Config;
 use crate::net::ResNet18;
 use crate::run::checkpoint::{About, Checkpoint};
+use crate::run::dir::RunDir;
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.toml";
@@ -41,13 +43,11 @@ const FINAL: &str = "final.safetensors";
 /// A run's directory, opened to train.
 #[derive(Debug)]
 pub struct Run {
-    dir: PathBuf,
+    dir: RunDir,
     record: Record,
     metrics: File,
     /// Bytes of whole lines in the metrics.
     metrics_len: u64,
-    /// Files and directories that this process has created, in that order, to be removed if nothing is trained.
-    made: Vec<PathBuf>,
 }
 
 /// The content of a run's `config.toml`.
@@ -103,68 +103,82 @@ impl Run {
     /// Begins a run in `dir`, which is created if missing.
     ///
     /// # Errors
-    /// [`Error::RunExists`] if `dir` holds a run already; [`Error::Io`] if it cannot be written.
+    /// [`Error::RunExists`] if `dir` holds a run already; [`Error::RunBusy`] if another process trains there;
+    /// [`Error::Io`] if it cannot be written.
     pub fn create(dir: &Path, config: Config, data: &Path, set: impl Into<SetId>) -> Result<Self> {
-        let mut made = Vec::new();
-        if !dir.exists() {
-            made.push(dir.to_path_buf());
+        expect_no_run(dir)?;
+        Self::begin(RunDir::create(dir)?, config, data, set.into())
+    }
+
+    /// Begins a run in the first of `runs/RECIPE-1`, `runs/RECIPE-2` and so on that is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written.
+    pub fn create_next(config: Config, data: &Path, set: impl Into<SetId>) -> Result<Self> {
+        let dir = RunDir::create_next(&config.recipe)?;
+        Self::begin(dir, config, data, set.into())
+    }
+
+    fn begin(mut dir: RunDir, config: Config, data: &Path, set: SetId) -> Result<Self> {
+        // Another process may have begun one before this one had the lock.
+        expect_no_run(&dir.path)?;
+        let begun = data.canonicalize().map_err(Error::io(data)).and_then(|data| {
+            let run = Provenance {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                data,
+                set,
+            };
+            let record = Record { config, run };
+            let (path, metrics) = (dir.path.join(CONFIG), dir.path.join(METRICS));
+            for path in [&path, &metrics] {
+                dir.note_made(path);
+            }
+            record.write(&path)?;
+            Ok((record, metrics_up_to(&metrics, 0, 0)?))
+        });
+        match begun {
+            Ok((record, metrics)) => Ok(Self {
+                metrics,
+                metrics_len: 0,
+                dir,
+                record,
+            }),
+            Err(error) => {
+                dir.remove_made();
+                Err(error)
+            }
         }
-        fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let path = dir.join(CONFIG);
-        if path.exists() {
-            return Err(Error::RunExists {
-                dir: dir.to_path_buf(),
-            });
-        }
-        let data = data.canonicalize().map_err(Error::io(data))?;
-        let run = Provenance {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            data,
-            set: set.into(),
-        };
-        let record = Record { config, run };
-        let values = toml::to_string(&record).map_err(|error| Error::Config(error.to_string()))?;
-        let text = format!("# What decided this run. `--config` takes this file.\n\n{values}");
-        publish::write(&path, text.as_bytes()).map_err(Error::io(&path))?;
-        made.push(path);
-        made.push(dir.join(METRICS));
-        Ok(Self {
-            metrics: metrics_up_to(&dir.join(METRICS), 0, 0)?,
-            metrics_len: 0,
-            made,
-            dir: dir.to_path_buf(),
-            record,
-        })
     }
 
     /// Removes a run that this process has begun and of which nothing was trained: it has neither figures nor a
     /// checkpoint. Any other run stays.
     pub fn abandon(self) {
-        if self.metrics_len > 0 || self.last().is_some() {
-            return;
-        }
-        for path in self.made.iter().rev() {
-            // A failure costs nothing: the run can be resumed from its first step. A directory stays if it is not empty.
-            let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+        if self.metrics_len == 0 && self.last().is_none() {
+            self.dir.remove_made();
         }
     }
 
-    /// Takes note of a file in the run's directory that another room has created.
+    /// True if no other process can train in the run's directory; false if its file system has no locks.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.dir.is_locked()
+    }
+
+    /// Takes note of a file in the run's directory that another room has created, for [`abandon`](Self::abandon).
     pub(crate) fn note_made(&mut self, file: &Path) {
-        if !self.made.is_empty() {
-            self.made.push(file.to_path_buf());
-        }
+        self.dir.note_made(file);
     }
 
     /// Opens the run in `dir`, and returns it with its last checkpoint. Metrics of later steps are
     /// dropped. A run without a checkpoint starts again from its first step.
     ///
     /// # Errors
-    /// [`Error::NoRun`] if `dir` holds no run; [`Error::Checkpoint`] if the checkpoint is damaged or
-    /// belongs to another run.
+    /// [`Error::NoRun`] if `dir` holds no run; [`Error::RunBusy`] if another process trains there;
+    /// [`Error::Checkpoint`] if the checkpoint is damaged or belongs to another run.
     pub fn resume(dir: &Path) -> Result<(Self, Option<Checkpoint>)> {
-        let record = Record::read(dir)?;
-        let last = dir.join(LAST);
+        expect_run(dir)?;
+        let dir = RunDir::open(dir)?;
+        let record = Record::read(&dir.path)?;
+        let last = dir.path.join(LAST);
         let checkpoint = match last.exists() {
             true => Some(Checkpoint::load(&last)?),
             false => None,
@@ -190,12 +204,11 @@ impl Run {
         }
         let position = checkpoint.as_ref().map(|last| &last.about.position);
         let (step, epoch) = position.map_or((0, 0), |at| (at.step, at.epoch));
-        let metrics = metrics_up_to(&dir.join(METRICS), step, epoch)?;
+        let metrics = metrics_up_to(&dir.path.join(METRICS), step, epoch)?;
         let run = Self {
-            metrics_len: metrics.metadata().map_err(Error::io(dir))?.len(),
+            metrics_len: metrics.metadata().map_err(Error::io(&dir.path))?.len(),
             metrics,
-            made: Vec::new(),
-            dir: dir.to_path_buf(),
+            dir,
             record,
         };
         Ok((run, checkpoint))
@@ -230,7 +243,7 @@ impl Run {
 
     /// The run's directory.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.dir.path
     }
 
     /// The run's configuration.
@@ -243,9 +256,19 @@ impl Run {
         self.record.run.set
     }
 
+    /// The error of a checkpoint at a position that the run does not come to.
+    pub(crate) fn no_such_position(&self) -> Error {
+        Error::Checkpoint {
+            path: self.dir.path.join(LAST),
+            what: "is at a step that this run does not come to: it belongs to another run; move it away to start this \
+                   one again"
+                .to_owned(),
+        }
+    }
+
     /// The file of the last checkpoint, if there is one.
     pub(crate) fn last(&self) -> Option<PathBuf> {
-        Some(self.dir.join(LAST)).filter(|path| path.exists())
+        Some(self.dir.path.join(LAST)).filter(|path| path.exists())
     }
 
     /// Appends `figures`, a struct, to the metrics as a line of this `kind`.
@@ -278,7 +301,7 @@ impl Run {
             // drops the part.
             let _ = self.metrics.set_len(self.metrics_len);
         }
-        written.map_err(Error::io(&self.dir.join(METRICS)))
+        written.map_err(Error::io(&self.dir.path.join(METRICS)))
     }
 
     /// Replaces the last checkpoint by `net` and `rest`, the state of the optimizer and the average.
@@ -288,12 +311,12 @@ impl Run {
         net: &ResNet18,
         rest: Vec<(String, Tensor)>,
     ) -> Result<()> {
-        checkpoint::save(&self.dir.join(LAST), about, net, rest)
+        checkpoint::save(&self.dir.path.join(LAST), about, net, rest)
     }
 
     /// Replaces the best weights by those of `net`.
     pub(crate) fn save_best(&self, about: &About, net: &ResNet18) -> Result<()> {
-        checkpoint::save(&self.dir.join(BEST), about, net, Vec::new())
+        checkpoint::save(&self.dir.path.join(BEST), about, net, Vec::new())
     }
 
     /// Adds to `error`, met when saving the end of a training, how to continue.
@@ -301,7 +324,7 @@ impl Run {
         match error {
             Error::Io { .. } => Error::Unsaved {
                 error: Box::new(error),
-                dir: self.dir.clone(),
+                dir: self.dir.path.clone(),
             },
             other => other,
         }
@@ -309,21 +332,22 @@ impl Run {
 
     /// Writes the final weights, and returns their file.
     pub(crate) fn save_final(&self, about: &About, net: &ResNet18) -> Result<PathBuf> {
-        let path = self.dir.join(FINAL);
+        let path = self.dir.path.join(FINAL);
         checkpoint::save(&path, about, net, Vec::new())?;
         Ok(path)
     }
 }
 
 impl Record {
+    fn write(&self, path: &Path) -> Result<()> {
+        let values = toml::to_string(self).map_err(|error| Error::Config(error.to_string()))?;
+        let text = format!("# What decided this run. `--config` takes this file.\n\n{values}");
+        publish::write(path, text.as_bytes()).map_err(Error::io(path))
+    }
+
     fn read(dir: &Path) -> Result<Self> {
+        expect_run(dir)?;
         let path = dir.join(CONFIG);
-        if !path.exists() {
-            return Err(Error::NoRun {
-                dir: dir.to_path_buf(),
-                missing: CONFIG,
-            });
-        }
         /// The part of the file that [`Config`] skips.
         #[derive(Deserialize)]
         struct Part {
@@ -337,6 +361,27 @@ impl Record {
             config: Config::from_run(&path)?,
             run: part.run,
         })
+    }
+}
+
+/// Fails if `dir` holds no run.
+fn expect_run(dir: &Path) -> Result<()> {
+    match dir.join(CONFIG).exists() {
+        true => Ok(()),
+        false => Err(Error::NoRun {
+            dir: dir.to_path_buf(),
+            missing: CONFIG,
+        }),
+    }
+}
+
+/// Fails if `dir` holds a run.
+fn expect_no_run(dir: &Path) -> Result<()> {
+    match dir.join(CONFIG).exists() {
+        true => Err(Error::RunExists {
+            dir: dir.to_path_buf(),
+        }),
+        false => Ok(()),
     }
 }
 

@@ -100,7 +100,18 @@ impl<'a> Trainer<'a> {
         watch: &'a mut dyn TrainingObserver,
     ) -> Result<Self> {
         let setup = Setup::new(run.config(), data, device)?;
+        if let Some(from) = from
+            && !setup.has(&from.about.position)
+        {
+            return Err(run.no_such_position());
+        }
         watch.on(&Event::Notice(setup.describe()));
+        if !run.is_locked() {
+            let dir = run.dir().display();
+            watch.on(&Event::Notice(format!(
+                "{dir}: its file system has no locks: start no other training there before this one has ended"
+            )));
+        }
         let state = State::new(&setup, from, watch)?;
         let reporter = Reporter::new(run, watch, Losses::new(device)?);
         let mut trainer = Self {

@@ -83,6 +83,13 @@ impl Setup {
         at.step >= self.steps || self.progress(at) >= 1.0
     }
 
+    /// True if the run can have come to this position.
+    pub(super) fn has(&self, at: &Position) -> bool {
+        // The last epoch may have been cut short.
+        let most = u64::from(at.epoch) * self.batches_per_epoch() as u64 + at.batch as u64;
+        at.batch <= self.batches_per_epoch() && at.step <= most && at.epoch < u32::MAX
+    }
+
     /// Batches of one epoch. They leave out what remains after the last whole batch.
     pub(super) fn batches_per_epoch(&self) -> usize {
         self.train.data().len() as usize / self.batch

@@ -57,7 +57,10 @@ impl State {
             ema: (config.ema > 0.0).then(|| average(&model)).transpose()?,
             model,
             new,
-            at: Position::default(),
+            at: Position {
+                size: config.sizes.at(0.0, setup.side),
+                ..Position::default()
+            },
             clock: Instant::now(),
         };
         if let Some(from) = from {
