@@ -4,6 +4,8 @@
 #![cfg(feature = "torch")]
 
 mod common;
+#[path = "common/fixture.rs"]
+mod fixture;
 #[path = "../../tests/common/inject.rs"]
 mod inject;
 #[path = "../../tests/common/sets.rs"]
@@ -12,108 +14,14 @@ mod sets;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use fixture::{Fixture, LAST, number};
 use inject::Call;
 use tinyres_format::{Draws, Stream};
-use tinyres_torch::run::checkpoint::Checkpoint;
-
-const LAST: &str = "last.safetensors";
-
-/// A set, a run on it that nothing disturbs, and a place for one that something does.
-struct Fixture {
-    dir: tempfile::TempDir,
-    /// Its final weights.
-    weights: Vec<u8>,
-    /// Its calls on the run's directory.
-    calls: Vec<Call>,
-    took: Duration,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        // Checkpoints are large, and nothing here is about how long they take to get to a disk.
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        let dir = dir.unwrap();
-        fs::create_dir(dir.path().join("shards")).unwrap();
-        common::write(&dir.path().join("shards"), &common::wnids(4), 32, 8);
-        let mut fixture = Self {
-            dir,
-            weights: Vec::new(),
-            calls: Vec::new(),
-            took: Duration::ZERO,
-        };
-        let began = Instant::now();
-        let run = inject::run(&mut fixture.train(), &fixture.run(), "");
-        assert!(run.output.status.success(), "{run:?}");
-        fixture.took = began.elapsed();
-        fixture.calls = run.calls;
-        fixture.weights = fixture.final_weights();
-        fixture
-    }
-
-    fn run(&self) -> PathBuf {
-        self.dir.path().join("run")
-    }
-
-    fn tinyres(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
-        command.current_dir(self.dir.path()).args(args);
-        command
-    }
-
-    /// A run of two epochs of two steps, saved after each.
-    fn train(&self) -> Command {
-        self.train_for("2")
-    }
-
-    fn train_for(&self, epochs: &str) -> Command {
-        if self.run().exists() {
-            fs::remove_dir_all(self.run()).unwrap();
-        }
-        let mut command = self.tinyres(&["train", "shards", "--output", "run", "--epochs", epochs]);
-        command.args(["--batch", "16", "--threads", "1", "--device", "cpu"]);
-        command
-    }
-
-    fn final_weights(&self) -> Vec<u8> {
-        fs::read(self.run().join("final.safetensors")).unwrap()
-    }
-
-    /// What a run must leave: nothing yet, or one that goes on to the very weights of a run that
-    /// was never disturbed.
-    fn check(&self) -> Result<&'static str, String> {
-        let last = self.run().join(LAST);
-        let saved = last.exists();
-        if saved {
-            Checkpoint::load(&last).map_err(|error| error.to_string())?;
-        }
-        let resumed = self
-            .tinyres(&["train", "--resume", "run"])
-            .output()
-            .unwrap();
-        if !self.run().join("config.toml").exists() {
-            let error = String::from_utf8_lossy(&resumed.stderr);
-            return match resumed.status.code() {
-                Some(1) if error.contains("run holds no run with a config.toml") => Ok("no run"),
-                _ => Err(format!("{resumed:?}")),
-            };
-        }
-        if !resumed.status.success() {
-            return Err(format!("it does not go on: {resumed:?}"));
-        }
-        if self.final_weights() != self.weights {
-            return Err("it goes on to other weights".into());
-        }
-        Ok(if saved { "resumed" } else { "begun anew" })
-    }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).map_or(default, |value| value.parse().unwrap())
-}
+use tinyres_torch::run::checkpoint::{self, Checkpoint, Position};
 
 #[test]
 fn killed_at_any_moment_a_run_goes_on() {
@@ -375,6 +283,165 @@ fn a_disk_that_stays_full_costs_all_but_what_was_saved_before() {
         2
     );
     assert_eq!(fixture.check(), Ok("resumed"));
+}
+
+#[test]
+fn second_training_in_the_same_directory_is_refused() {
+    let fixture = Fixture::new();
+    // The second call on the checkpoint: the first one has created it.
+    let unfinished = fixture.run().join(".last.safetensors.tmp");
+    for killed in [false, true] {
+        let mut first = inject::run_until(&mut fixture.train(), &unfinished, 2);
+        let metrics = fs::read(fixture.run().join("metrics.jsonl")).unwrap();
+        for (args, says) in [
+            (
+                &["train", "--resume", "run"][..],
+                "run: another tinyres trains here: wait until it ends",
+            ),
+            (
+                &["train", "shards", "-o", "run", "--batch=16"],
+                "run holds a run",
+            ),
+        ] {
+            let second = fixture.tinyres(args).output().unwrap();
+            assert_eq!(second.status.code(), Some(1), "{second:?}");
+            let error = String::from_utf8(second.stderr).unwrap();
+            assert!(error.contains(&format!("error: {says}")), "{error}");
+        }
+        assert!(unfinished.exists(), "it touched what is the other's");
+        assert_eq!(
+            fs::read(fixture.run().join("metrics.jsonl")).unwrap(),
+            metrics
+        );
+        if killed {
+            first.kill().unwrap();
+            first.wait().unwrap();
+            // The lock has died with its process.
+            assert_eq!(fixture.check(), Ok("begun anew"));
+        } else {
+            let pid = first.id().to_string();
+            assert!(
+                Command::new("kill")
+                    .args(["-CONT", &pid])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            assert!(first.wait().unwrap().success());
+            assert!(fixture.final_weights() == fixture.weights);
+        }
+    }
+}
+
+/// NFS without its lock service, and others.
+#[test]
+fn file_system_without_locks_costs_a_notice() {
+    let fixture = Fixture::new();
+    for error in ["ENOSYS", "ENOLCK", "EOPNOTSUPP"] {
+        let mut train = fixture.train();
+        let run = inject::run(
+            train.env("INJECT_ONLY", "flock"),
+            &fixture.run(),
+            &format!("{error}:1+"),
+        );
+        assert!(run.output.status.success(), "{run:?}");
+        assert_eq!(run.calls.len(), 1, "{run:?}");
+        let said = String::from_utf8_lossy(&run.output.stderr);
+        assert!(
+            said.contains("\nrun: its file system has no locks: "),
+            "{said}"
+        );
+        assert!(fixture.final_weights() == fixture.weights);
+    }
+}
+
+/// The first training finds `runs/default-1` free, and is halted before it makes it.
+#[test]
+fn trainings_that_look_for_a_name_at_once_get_two() {
+    let fixture = Fixture::new();
+    let args = [
+        "train",
+        "shards",
+        "--batch=16",
+        "--max-steps=1",
+        "--threads=1",
+        "--device=cpu",
+    ];
+    let name = fixture.dir.path().join("runs/default-1");
+    let mut first = inject::run_until(&mut fixture.tinyres(&args), &name, 1);
+    let second = fixture.tinyres(&args).output().unwrap();
+    assert!(second.status.success(), "{second:?}");
+    let taken = fs::read(name.join("config.toml")).unwrap();
+    let pid = first.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-CONT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(first.wait().unwrap().success());
+    assert_eq!(fs::read(name.join("config.toml")).unwrap(), taken);
+    assert!(
+        name.with_file_name("default-2")
+            .join("final.safetensors")
+            .exists()
+    );
+}
+
+/// Weights may come from anybody.
+#[test]
+fn position_that_no_run_has_is_refused() {
+    let fixture = Fixture::new();
+    let last = fixture.run().join(LAST);
+    let sound = Checkpoint::load(&last).unwrap();
+    let network = sound.network(tch::Device::Cpu).unwrap();
+    let forge = |change: fn(&mut Position)| {
+        let mut about = sound.about.clone();
+        change(&mut about.position);
+        checkpoint::save(&last, &about, &network, Vec::new()).unwrap();
+    };
+    let refused = |args: &[&str], says: &str| {
+        let output = fixture.tinyres(args).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        assert!(
+            error.contains(says) && !error.contains("panicked"),
+            "{args:?}: {error}"
+        );
+    };
+    let size: [(fn(&mut Position), &str); 3] = [
+        (|at| at.size = 0, "size is 0 pixels, expected 1 to 4096"),
+        (
+            |at| at.size = u32::MAX,
+            "size is 4294967295 pixels, expected 1 to 4096",
+        ),
+        (
+            |at| at.elapsed = Duration::MAX,
+            "elapsed is 18446744073709551615 s",
+        ),
+    ];
+    let last = last.to_str().unwrap();
+    for (change, says) in size {
+        forge(change);
+        refused(&["eval", last, "shards"], says);
+        refused(&["predict", last, "shards"], says);
+        refused(&["export", last, "--to", "onnx", "-o", "exported"], says);
+        refused(&["train", "--resume", "run"], says);
+    }
+    let step: [fn(&mut Position); 4] = [
+        |at| at.batch = usize::MAX,
+        |at| at.batch = 3,
+        |at| at.step = u64::MAX,
+        |at| at.epoch = u32::MAX,
+    ];
+    for change in step {
+        forge(change);
+        refused(
+            &["train", "--resume", "run"],
+            "is at a step that this run does not come to",
+        );
+    }
 }
 
 #[test]

@@ -121,11 +121,21 @@ impl Position {
     fn check(&self) -> std::result::Result<(), String> {
         let bad = |what: String| Err(format!("says what no run says: {what}"));
         if !(1..=MAX_SIZE).contains(&self.size) {
-            return bad(format!("size is {} pixels, expected 1 to {MAX_SIZE}", self.size));
+            return bad(format!(
+                "size is {} pixels, expected 1 to {MAX_SIZE}",
+                self.size
+            ));
         }
-        for (name, time) in [("took", self.took), ("waited", self.waited), ("elapsed", self.elapsed)] {
+        for (name, time) in [
+            ("took", self.took),
+            ("waited", self.waited),
+            ("elapsed", self.elapsed),
+        ] {
             if time > MAX_TIME {
-                return bad(format!("{name} is {} s, expected at most ten years", time.as_secs()));
+                return bad(format!(
+                    "{name} is {} s, expected at most ten years",
+                    time.as_secs()
+                ));
             }
         }
         Ok(())

@@ -122,20 +122,23 @@ impl Run {
     fn begin(mut dir: RunDir, config: Config, data: &Path, set: SetId) -> Result<Self> {
         // Another process may have begun one before this one had the lock.
         expect_no_run(&dir.path)?;
-        let begun = data.canonicalize().map_err(Error::io(data)).and_then(|data| {
-            let run = Provenance {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                data,
-                set,
-            };
-            let record = Record { config, run };
-            let (path, metrics) = (dir.path.join(CONFIG), dir.path.join(METRICS));
-            for path in [&path, &metrics] {
-                dir.note_made(path);
-            }
-            record.write(&path)?;
-            Ok((record, metrics_up_to(&metrics, 0, 0)?))
-        });
+        let begun = data
+            .canonicalize()
+            .map_err(Error::io(data))
+            .and_then(|data| {
+                let run = Provenance {
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    data,
+                    set,
+                };
+                let record = Record { config, run };
+                let (path, metrics) = (dir.path.join(CONFIG), dir.path.join(METRICS));
+                for path in [&path, &metrics] {
+                    dir.note_made(path);
+                }
+                record.write(&path)?;
+                Ok((record, metrics_up_to(&metrics, 0, 0)?))
+            });
         match begun {
             Ok((record, metrics)) => Ok(Self {
                 metrics,

@@ -85,9 +85,10 @@ impl Setup {
 
     /// True if the run can have come to this position.
     pub(super) fn has(&self, at: &Position) -> bool {
+        let batches = self.batches_per_epoch();
         // The last epoch may have been cut short.
-        let most = u64::from(at.epoch) * self.batches_per_epoch() as u64 + at.batch as u64;
-        at.batch <= self.batches_per_epoch() && at.step <= most && at.epoch < u32::MAX
+        let most = u64::from(at.epoch) * batches as u64 + at.batch.min(batches) as u64;
+        at.batch <= batches && at.step <= most && at.epoch < u32::MAX
     }
 
     /// Batches of one epoch. They leave out what remains after the last whole batch.
