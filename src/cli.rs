@@ -48,6 +48,7 @@ enum Command {
     Inspect(cmd::inspect::Args),
     Expand(cmd::expand::Args),
     Sample(cmd::sample::Args),
+    Cache(cmd::cache::Args),
     /// Train ResNet18 from shards
     Train(Passed),
     /// Score trained weights on a split
@@ -103,6 +104,7 @@ impl Cli {
             Command::Expand(args) => cmd::expand::run(args, ui),
             Command::Inspect(args) => cmd::inspect::run(args, ui),
             Command::Sample(args) => cmd::sample::run(args, ui),
+            Command::Cache(args) => cmd::cache::run(args, ui),
             Command::Train(_)
             | Command::Eval(_)
             | Command::Predict(_)

@@ -19,6 +19,7 @@
 //! | [`pack`] | decodes the images of a source and writes them as a set of shards, [`pack::pack`] |
 //! | [`inspect`] | reports on shards, shows single images, checks every byte |
 //! | [`transport`] | turns compressed shards back into raw ones |
+//! | [`cache`] | keeps the raw shards of sources and compressed sets that training is given |
 //! | [`sample`] | makes a synthetic set |
 //! | [`picture`] | draws images, boxes and captions |
 //! | [`event`], [`ui`], [`cli`], [`threads`] | what work reports, the terminal, and the command line and threads of the programs |
@@ -26,6 +27,7 @@
 //! The library prints only through [`ui`] and [`cli`], which belong to the programs.
 
 mod background;
+pub mod cache;
 pub mod cli;
 mod cmd;
 pub mod event;

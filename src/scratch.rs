@@ -35,16 +35,60 @@ pub(crate) fn output_error(path: &Path) -> impl Fn(io::Error) -> OutputError {
 /// them are finished.
 pub(crate) const STAGING: &str = ".packing";
 
-/// How often [`Scratch::create`] begins again because another process removed the directory. Where inode
+/// How often [`lock_directory`] begins again because another process removed the directory. Where inode
 /// numbers are not stable, it looks as if that always happened.
 const ATTEMPTS: usize = 100;
+
+/// The lock of a directory, until it is dropped; no lock where the file system has none.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock(Option<File>);
+
+/// Creates the directory at `path` with its parents, unless it is there, and locks it. `None` if another
+/// process holds its lock. A symbolic link is refused.
+pub(crate) fn lock_directory(path: &Path) -> io::Result<Option<DirectoryLock>> {
+    for _ in 0..ATTEMPTS {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+                continue;
+            }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let mut options = File::options();
+        options.read(true);
+        let opened = options
+            .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+            .open(path);
+        let dir = match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(no_directory(path).unwrap_or(error)),
+            Ok(dir) => dir,
+        };
+        match lock(&dir)? {
+            Lock::Busy => return Ok(None),
+            Lock::Unsupported => return Ok(Some(DirectoryLock(None))),
+            Lock::Held => {}
+        }
+        // The previous holder may have removed the directory between our open and our lock.
+        match fs::symlink_metadata(path) {
+            Ok(there) if is_same(&there, &dir.metadata()?) => {
+                return Ok(Some(DirectoryLock(Some(dir))));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(DirectoryLock(None)))
+}
 
 /// A directory that one process writes to. Its lock ends with the process. Dropping this removes the
 /// directory; a killed process leaves it, and the files in it, to the next one.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
-    lock: Option<File>,
+    lock: DirectoryLock,
     kept: bool,
 }
 
@@ -55,49 +99,12 @@ impl Scratch {
     /// What is at `path` may come from others, with a set that was copied: a symbolic link is refused, so
     /// that nothing is removed or written behind it.
     pub(crate) fn create(path: PathBuf) -> io::Result<Option<Self>> {
-        for _ in 0..ATTEMPTS {
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-                    continue;
-                }
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
-            }
-            let mut options = File::options();
-            options.read(true);
-            let opened = options
-                .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-                .open(&path);
-            let dir = match opened {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(no_directory(&path).unwrap_or(error)),
-                Ok(dir) => dir,
-            };
-            match lock(&dir)? {
-                Lock::Busy => return Ok(None),
-                Lock::Unsupported => return Ok(Some(Self::new(path, None))),
-                Lock::Held => {}
-            }
-            // The previous holder may have removed the directory between our open and our lock.
-            match fs::symlink_metadata(&path) {
-                Ok(there) if is_same(&there, &dir.metadata()?) => {
-                    return Ok(Some(Self::new(path, Some(dir))));
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Some(Self::new(path, None)))
-    }
-
-    fn new(path: PathBuf, lock: Option<File>) -> Self {
-        Self {
+        let lock = lock_directory(&path)?;
+        Ok(lock.map(|lock| Self {
             path,
             lock,
             kept: false,
-        }
+        }))
     }
 
     /// Warning for the user if the file system of `output`, for which this works, has no locks.
@@ -108,7 +115,7 @@ impl Scratch {
                 output.display()
             )
         };
-        self.lock.is_none().then(warning)
+        self.lock.0.is_none().then(warning)
     }
 
     /// Removes everything that a killed process left in it, except the entry `spared`.

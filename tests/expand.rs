@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::{Tree, failure, files, tinyres};
 use serde_json::Value;
+use tinyres::cache::ready;
 use tinyres::event::{Event, Observer};
-use tinyres::transport::ready;
 use tinyres_format::{Error, Manifest, ZstdShard};
 
 /// A set in `set`, packed to `raw`, and compressed to `packed`.
@@ -435,7 +435,7 @@ fn a_cache_holds_what_was_expanded_once() {
     let (packed, cache) = (sets.path("packed"), sets.path("cache"));
     let once = |says: &str| {
         let mut notices = Notices::default();
-        let place = ready(&packed, Some(&cache), &mut notices).unwrap();
+        let place = ready(&packed, &[], Some(&cache), &mut notices).unwrap();
         assert!(files(&place) == sets.raw);
         assert!(place.starts_with(cache.join("shards")));
         let [notice] = &notices.0[..] else {
@@ -465,14 +465,14 @@ fn a_cache_holds_what_was_expanded_once() {
     once("expanding it to");
 
     let raw = sets.path("raw");
-    assert_eq!(ready(&raw, None, &mut ()).unwrap(), raw);
-    let error = ready(&packed, None, &mut ()).unwrap_err().to_string();
+    assert_eq!(ready(&raw, &[], None, &mut ()).unwrap(), raw);
+    let error = ready(&packed, &[], None, &mut ()).unwrap_err().to_string();
     assert!(error.contains("TINYRES_CACHE"), "{error}");
     // Two at once: one expands, the other waits for it.
     fs::remove_dir_all(&cache).unwrap();
     let places: Vec<PathBuf> = std::thread::scope(|scope| {
         let runs =
-            [0, 1, 2].map(|_| scope.spawn(|| ready(&packed, Some(&cache), &mut ()).unwrap()));
+            [0, 1, 2].map(|_| scope.spawn(|| ready(&packed, &[], Some(&cache), &mut ()).unwrap()));
         runs.map(|run| run.join().unwrap()).into()
     });
     assert!(places.iter().all(|other| *other == place));

@@ -1,5 +1,6 @@
 //! One file for each command: what was typed, and how its result is shown.
 
+pub mod cache;
 pub mod completions;
 pub mod expand;
 pub mod inspect;

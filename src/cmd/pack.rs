@@ -63,7 +63,7 @@ pub struct Args {
     #[arg(long, value_name = "FRACTION", value_parser = fraction)]
     val_fraction: Option<f64>,
     /// Images in a shard
-    #[arg(long, value_name = "N", default_value = "8192")]
+    #[arg(long, value_name = "N", default_value_t = pack::SHARD_IMAGES)]
     shard_images: NonZeroU32,
     /// Decoding threads [default: one a core]; if fewer than the cores, one more thread writes
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]

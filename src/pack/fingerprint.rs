@@ -27,27 +27,15 @@ pub fn fingerprint(
         lines.add(&["resize", fit, "triangle"]);
     }
     lines.add(&["shard_images", &shard_images.to_string()]);
-    for class in &source.classes {
-        lines.add(&["class", &class.id, &class.name]);
-    }
-    for (split, items) in &source.splits {
-        lines.add(&["split", split.name(), &items.len().to_string()]);
-        for item in items {
-            let label = item
-                .label
-                .map_or_else(|| "-".to_owned(), |label| label.to_string());
-            let [x0, y0, x1, y1] = match item.bbox {
-                Some(sides) => sides.map(|side| side.to_string()),
-                None => [const { String::new() }; 4],
-            };
-            match item.bbox {
-                Some(_) => lines.add(&["image", &item.name, &label, &x0, &y0, &x1, &y1]),
-                None => lines.add(&["image", &item.name, &label, "-"]),
-            }
-        }
-    }
-    lines.hash();
-    Digest::from(<[u8; 32]>::from(lines.hash.finalize()))
+    lines.add_listing(source);
+    lines.finish()
+}
+
+/// Digest of the listing alone: classes, splits, and each image with its name, label and box.
+pub(crate) fn listing(source: &Source) -> Digest {
+    let mut lines = Lines::default();
+    lines.add_listing(source);
+    lines.finish()
 }
 
 /// Lines of fields separated by tabs. They are hashed 4 KiB at a time: hashing each field takes twice
@@ -70,6 +58,33 @@ impl Lines {
         if self.text.len() >= 4096 {
             self.hash();
         }
+    }
+
+    fn add_listing(&mut self, source: &Source) {
+        for class in &source.classes {
+            self.add(&["class", &class.id, &class.name]);
+        }
+        for (split, items) in &source.splits {
+            self.add(&["split", split.name(), &items.len().to_string()]);
+            for item in items {
+                let label = item
+                    .label
+                    .map_or_else(|| "-".to_owned(), |label| label.to_string());
+                let [x0, y0, x1, y1] = match item.bbox {
+                    Some(sides) => sides.map(|side| side.to_string()),
+                    None => [const { String::new() }; 4],
+                };
+                match item.bbox {
+                    Some(_) => self.add(&["image", &item.name, &label, &x0, &y0, &x1, &y1]),
+                    None => self.add(&["image", &item.name, &label, "-"]),
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Digest {
+        self.hash();
+        Digest::from(<[u8; 32]>::from(self.hash.finalize()))
     }
 
     fn hash(&mut self) {

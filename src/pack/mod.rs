@@ -49,12 +49,16 @@ use decode_shard::{ImageReader, decode_shard};
 pub use error::{Error, ImageError, Result};
 use existing::existing;
 pub use fingerprint::fingerprint;
+pub(crate) use fingerprint::listing;
 pub use left_out::SkipBad;
 pub use limits::MAX_PIXELS;
 pub use report::{PackReport, SplitReport};
 pub use resize::Resize;
 use resume::{Resume, Sources};
 use staging::Staging;
+
+/// Images in a shard where nothing else is asked for.
+pub const SHARD_IMAGES: NonZeroU32 = NonZeroU32::new(8192).unwrap();
 
 /// Settings of a pack.
 #[derive(Clone, Debug)]
@@ -187,7 +191,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
 }
 
 /// Name and version of the program, as shards and manifest record it.
-fn creator() -> String {
+pub(crate) fn creator() -> String {
     concat!("tinyres ", env!("CARGO_PKG_VERSION")).to_owned()
 }
 

@@ -1,7 +1,9 @@
 //! Identity and times of a file, by which a later run tells that its bytes are still the same.
 
-use std::fs::Metadata;
+use std::fs::{self, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Coarsest step, in seconds, of the file times of common file systems (FAT has 2).
@@ -35,6 +37,16 @@ impl Stamp {
             changed: [metadata.ctime(), metadata.ctime_nsec()],
             settled: now - metadata.ctime() > COARSEST,
         }
+    }
+
+    /// Stamp of the file or directory at `path`.
+    pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&fs::metadata(path)?))
+    }
+
+    /// The same stamp for every number that the device may have.
+    pub(crate) fn without_device(self) -> Self {
+        Self { device: 0, ..self }
     }
 
     /// True if the last change was long enough before the stamp that another one would get another

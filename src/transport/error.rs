@@ -1,4 +1,4 @@
-//! Errors of `expand` and of the cache of expanded sets.
+//! Errors of `expand`.
 
 use std::path::PathBuf;
 
@@ -37,11 +37,6 @@ pub enum Error {
     /// Another process packs or expands to the same output.
     #[error("{}: another tinyres is at work here: wait for it, or choose another directory", .0.display())]
     Busy(PathBuf),
-    /// No cache directory is known.
-    #[error(
-        "the set is compressed for transport and there is no cache directory to expand it to; set TINYRES_CACHE, or run `tinyres expand` on the set"
-    )]
-    NoCache,
     /// The output could not be written.
     #[error(transparent)]
     Output(#[from] OutputError),

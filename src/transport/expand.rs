@@ -52,7 +52,7 @@ pub fn expand(
 }
 
 /// The directory that a set is expanded to, under the same lock that `pack` takes.
-pub(super) struct LockedOutput {
+struct LockedOutput {
     path: PathBuf,
     /// The directory inside `path` in which shards wait. `None` only while this is dropped.
     staging: Option<Scratch>,
@@ -75,7 +75,7 @@ fn refuse_leftovers(output: &Path) -> Result<()> {
 
 /// Locks the directory `output`, which is created if missing. Returns `None` if another process packs or
 /// expands to it.
-pub(super) fn lock(output: &Path, watch: &mut dyn Observer) -> Result<Option<LockedOutput>> {
+fn lock(output: &Path, watch: &mut dyn Observer) -> Result<Option<LockedOutput>> {
     let created = !output.exists();
     let staging = output.join(STAGING);
     let scratch = Scratch::create(staging.clone()).map_err(output_error(&staging))?;
@@ -113,7 +113,7 @@ impl Drop for LockedOutput {
 }
 
 /// An expansion in progress, with its totals.
-pub(super) struct Expansion<'a> {
+struct Expansion<'a> {
     watch: &'a mut dyn Observer,
     shards: u64,
     /// Bytes read, in the transport form.
@@ -123,7 +123,7 @@ pub(super) struct Expansion<'a> {
 }
 
 impl<'a> Expansion<'a> {
-    pub(super) fn new(watch: &'a mut dyn Observer) -> Self {
+    fn new(watch: &'a mut dyn Observer) -> Self {
         Self {
             watch,
             shards: 0,
@@ -144,12 +144,7 @@ impl<'a> Expansion<'a> {
     }
 
     /// Expands the set in `input` to the directory `output`, which may be the same.
-    pub(super) fn expand_set(
-        &mut self,
-        input: &Path,
-        output: &Path,
-        lock: &LockedOutput,
-    ) -> Result<()> {
+    fn expand_set(&mut self, input: &Path, output: &Path, lock: &LockedOutput) -> Result<()> {
         let manifest = Manifest::load_any(input)?;
         let raw = Manifest {
             transport: None,

@@ -1,14 +1,12 @@
 //! The transport form: shards compressed with zstd by `pack --zstd`. Opens and writes compressed shards,
-//! and expands whole sets to raw shards, in a directory ([`expand`]) or in a cache ([`ready`]). The bytes
-//! of the form itself are defined and checked in the format crate.
+//! and expands whole sets to raw shards ([`expand`]). The bytes of the form itself are defined and checked in the
+//! format crate.
 
-mod cache;
 mod error;
 mod expand;
 mod report;
 
 pub use crate::scratch::OutputError;
-pub use cache::{cache_dir, ready};
 pub use error::{Error, Result};
 pub use expand::expand;
 pub use report::ExpandReport;

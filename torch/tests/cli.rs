@@ -234,7 +234,7 @@ fn an_interrupt_saves_and_says_how_to_go_on() {
 fn what_is_wrong_is_named_before_anything_is_written() {
     let dir = set(4);
     for (args, code, part) in [
-        (&["train"][..], 2, "<SHARDS>"),
+        (&["train"][..], 2, "SHARDS|SOURCE"),
         (
             &["train", "shards", "--recipe", "none"],
             2,
@@ -333,7 +333,7 @@ fn resume_refuses_other_images_under_the_same_fingerprint() {
     refused(
         &out,
         1,
-        "other holds other shards than the run in runs/default-1",
+        "other holds other images than the run in runs/default-1",
     );
     stdout(&run(dir.path(), &resume));
     // A run of a version that did not record them resumes by the fingerprint.
@@ -490,7 +490,7 @@ fn each_command_has_a_man_page_that_groff_renders() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    assert_eq!(pages.len(), 12, "{pages:?}");
+    assert_eq!(pages.len(), 13, "{pages:?}");
     let train = std::fs::read_to_string(dir.path().join("man1/tinyres-train.1")).unwrap();
     assert!(train.contains("\\-\\-optimizer"), "{train}");
     for page in pages {

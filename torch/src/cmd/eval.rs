@@ -30,7 +30,8 @@ pub struct Args {
     /// Directory of a run, or a file of weights, .safetensors or .pth; FILE#KEY names one network of several
     #[arg(value_name = "RUN|WEIGHTS")]
     weights: PathBuf,
-    /// Directory of shards that `tinyres pack` wrote; compressed shards are expanded once, into a cache
+    /// Directory of shards, or any source that `tinyres pack` reads, which is packed once, into a cache
+    #[arg(value_name = "SHARDS|SOURCE")]
     shards: PathBuf,
     /// Split to evaluate on: train, val or test
     #[arg(long, default_value = "val")]
@@ -57,11 +58,12 @@ Examples:
   tinyres eval runs/default-1 shards
   tinyres eval runs/default-1/best.safetensors shards --split train
   tinyres eval runs/default-1 shards --tta flip
+  tinyres eval runs/default-1 tiny-imagenet-200.zip
   tinyres eval runs/default-1 shards --json | jq .top1";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let weights = AnyWeights::read(&Run::weights(&args.weights)?)?;
-    let shards = super::ready(&args.shards, ui)?;
+    let shards = super::ready(&args.shards, &[args.split], ui)?;
     let data = Arc::new(super::open(&shards, args.split, Verify::Lazy)?);
     let shape = data.shape();
     let assumed = Assumed {

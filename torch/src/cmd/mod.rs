@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use strum::VariantNames;
-use tinyres::transport;
+use tinyres::cache;
 use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_load::{Dataset, Verify};
@@ -34,9 +34,10 @@ where
         .map(|name| name.parse().expect("strum parses the names it lists"))
 }
 
-/// The directory of raw shards for `shards`: the same one, or a cache if these are compressed.
-pub fn ready(shards: &Path, ui: &mut Ui) -> transport::Result<PathBuf> {
-    transport::ready(shards, transport::cache_dir().as_deref(), ui)
+/// The directory of raw shards for `path`: the same one, or one in the cache for a source and for compressed
+/// shards. The set must have the splits `needed`.
+pub fn ready(path: &Path, needed: &[Split], ui: &mut Ui) -> cache::Result<PathBuf> {
+    cache::ready(path, needed, cache::cache_dir().as_deref(), ui)
 }
 
 /// The weights in `path`, `FILE` or `FILE#KEY`. For weights of another program, `classes` is a file of classes,

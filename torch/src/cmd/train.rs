@@ -14,23 +14,24 @@ use clap::{
 };
 use serde::Serialize;
 use tch::Device;
+use tinyres::cache;
 use tinyres::event::{Event, Observer};
 use tinyres::ui::Ui;
-use tinyres_format::Split;
+use tinyres_format::{MANIFEST, Split};
 use tinyres_load::Verify;
 use tinyres_torch::config::knobs::{KNOBS, Kind, Knob};
 use tinyres_torch::config::{Layers, in_recipes};
 use tinyres_torch::infer::evaluate::Score;
 use tinyres_torch::libtorch::device;
-use tinyres_torch::run::Run;
 use tinyres_torch::run::checkpoint::Checkpoint;
+use tinyres_torch::run::{Run, SetId};
 use tinyres_torch::train::init;
 use tinyres_torch::train::{Checked, Epoch, Outcome, Splits, Step, TrainingObserver, check, train};
 use toml::{Table, Value};
 
 use super::stop;
 
-/// Train ResNet18 from shards
+/// Train ResNet18 from shards, or from any source that `tinyres pack` reads
 ///
 /// A recipe gives the values, a file given with --config overrides it, and flags override both. The run's
 /// directory gets config.toml (everything that decided the run), metrics.jsonl, last.safetensors (the
@@ -41,8 +42,12 @@ use super::stop;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
-    /// Directory of shards, as `tinyres pack` wrote it; compressed ones are expanded once, to a cache
-    #[arg(required_unless_present = "resume")]
+    /// Directory of shards, or any source that `tinyres pack` reads
+    ///
+    /// A source (directory, zip, tar, Parquet, CIFAR, npz) is packed as by `tinyres pack` without flags, to a
+    /// cache, and found there until it changes; `tinyres cache` lists and empties that. Compressed shards are
+    /// expanded to it.
+    #[arg(value_name = "SHARDS|SOURCE", required_unless_present = "resume")]
     shards: Option<PathBuf>,
     /// Directory for the run, created if missing [default: runs/RECIPE-N]
     #[arg(short, long, value_name = "DIR")]
@@ -60,6 +65,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tinyres train shards                                   as good as an hour of a CPU makes it
+  tinyres train tiny-imagenet-200.zip                    the same, packed once to the cache
   tinyres train shards --time-budget 12m                 as good as twelve minutes make it
   tinyres train shards --recipe seed --epochs 8          the blog's run
   tinyres train shards --init resnet18.pth --freeze stem,layer1 --new-lr-factor 10
@@ -263,22 +269,32 @@ fn create(
 
 fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Begun> {
     let (run, from) = Run::resume(dir)?;
-    let shards = match shards {
-        Some(moved) => moved,
-        None => Run::provenance(dir)?.data,
+    let (own, verify) = (run.set(), run.config().verify);
+    let (shards, splits) = match shards {
+        Some(moved) => {
+            let splits = splits(&moved, verify, ui)?;
+            (moved, splits)
+        }
+        None => {
+            let data = Run::provenance(dir)?.data;
+            let splits = match cached(&data, own, verify, ui) {
+                Some(cached) => cached,
+                None => splits(&data, verify, ui)?,
+            };
+            (data, splits)
+        }
     };
-    let splits = splits(&shards, run.config().verify, ui)?;
-    let (set, own) = (splits.id(), run.set());
+    let set = splits.id();
     ensure!(
         set.fingerprint == own.fingerprint,
-        "{} holds another data set than the run in {} was begun with: name the directory of that one, --resume {} SHARDS",
+        "{} holds another data set than the run in {} was begun with: name that one, --resume {} SHARDS",
         shards.display(),
         dir.display(),
         dir.display()
     );
     ensure!(
         set.agrees(&own),
-        "{} holds other shards than the run in {} was begun with, under the same names and labels: put those shards back, or start another run, with --init {} to begin from its weights",
+        "{} holds other images than the run in {} was begun with, under the same names and labels: put those back, or start another run, with --init {} to begin from its weights",
         shards.display(),
         dir.display(),
         dir.join("last.safetensors").display()
@@ -294,8 +310,24 @@ fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Be
 }
 
 fn splits(shards: &Path, verify: Verify, ui: &mut Ui) -> anyhow::Result<Splits> {
-    let shards = super::ready(shards, ui)?;
-    let open = |split| super::open(&shards, split, verify).map(Arc::new);
+    let shards = super::ready(shards, &[Split::Train, Split::Val], ui)?;
+    Ok(open(&shards, verify)?)
+}
+
+/// The set `own` in the cache, of a run that was begun with the source `data`: also if that has changed since.
+fn cached(data: &Path, own: SetId, verify: Verify, ui: &mut Ui) -> Option<Splits> {
+    if data.join(MANIFEST).exists() {
+        return None;
+    }
+    let is_own = |dir: &Path| {
+        let splits = open(dir, verify).ok()?;
+        (splits.id() == own).then_some(splits)
+    };
+    cache::find(&cache::cache_dir()?, own.fingerprint, is_own, ui)
+}
+
+fn open(dir: &Path, verify: Verify) -> tinyres_load::Result<Splits> {
+    let open = |split| super::open(dir, split, verify).map(Arc::new);
     Ok(Splits {
         train: open(Split::Train)?,
         val: open(Split::Val)?,

@@ -63,9 +63,9 @@ struct Record {
 pub struct Provenance {
     /// The version of tinyres that began it.
     pub version: String,
-    /// The directory of the shards that it is trained on.
+    /// The directory of shards, or the source, that it is trained on.
     pub data: PathBuf,
-    /// The data set in that directory.
+    /// The data set there.
     #[serde(flatten)]
     pub set: SetId,
 }

@@ -1,0 +1,56 @@
+//! The cached set of a compressed one: named by the digest of the raw manifest, so that copies of a set share
+//! one.
+
+use std::path::{Path, PathBuf};
+
+use tinyres_format::{Digest, Manifest};
+
+use super::{Error, Place, Result};
+use crate::event::{Event, Observer};
+use crate::scratch::output_error;
+use crate::text::Bytes;
+use crate::transport;
+
+/// The directory of the raw shards of the compressed set in `dir`, whose manifest is `manifest`.
+pub(super) fn ready(
+    dir: &Path,
+    manifest: Manifest,
+    cache: Option<&Path>,
+    watch: &mut dyn Observer,
+) -> Result<PathBuf> {
+    let raw = Manifest {
+        transport: None,
+        ..manifest
+    };
+    let no_cache = || Error::NoCache {
+        path: dir.to_owned(),
+        instead: "expand",
+    };
+    let place = Place::new(cache.ok_or_else(no_cache)?, Digest::of(&raw.to_json()?));
+    let holds = || place.whole().is_some_and(|there| there == raw);
+    let shown = |what: &str| {
+        let (dir, place) = (dir.display(), place.dir.display());
+        format!("{dir}: compressed for transport; {what} {place}")
+    };
+    let mut locked = None;
+    if !holds() {
+        let waiting = shown("another tinyres is expanding it to");
+        locked = Some(place.lock(watch, &waiting)?);
+    }
+    let Some(locked) = locked.filter(|_| !holds()) else {
+        watch.on(&Event::Notice(shown("using the shards expanded to")));
+        place.touch();
+        return Ok(place.dir);
+    };
+    let bytes = Bytes(raw.shards().map(|shard| shard.bytes).sum());
+    watch.on(&Event::Notice(format!(
+        "{} ({bytes}, once; `tinyres cache` frees the space)",
+        shown("expanding it to")
+    )));
+    // What is there is damaged.
+    locked.remove().map_err(output_error(&place.dir))?;
+    transport::expand(dir, Some(&place.dir), watch)?;
+    locked.record(&dir.canonicalize().unwrap_or_else(|_| dir.to_owned()))?;
+    drop(locked);
+    Ok(place.dir)
+}

@@ -1,0 +1,185 @@
+//! A cache of raw shards, so that training and evaluation can be given any source or a compressed set. A
+//! source is packed once, a compressed set expanded once, each to a directory of its own.
+//!
+//! | in the cache directory | content |
+//! |---|---|
+//! | `shards/NAME/` | a set of raw shards; `NAME` is a digest of what it was made of |
+//! | `shards/NAME.json` | its [`Record`]: where it came from; its modification time is that of the last use |
+//!
+//! A process locks `shards/NAME/` while it fills or removes it. Nothing is removed unless the user asks for it
+//! ([`clear`]). A set may be removed while others map its shards: on Linux they keep them.
+
+mod error;
+mod expanded;
+mod list;
+mod packed;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tinyres_format::transport::ReadAt;
+use tinyres_format::{Digest, MANIFEST, Manifest, PAGE, Split, publish, shards_in};
+
+pub use error::{Error, Result};
+pub use list::{CacheReport, CachedSet, clear, list};
+pub use packed::find;
+
+use crate::event::{Event, Observer};
+use crate::scratch::{DirectoryLock, lock_directory, output_error};
+
+/// Interval between two checks whether another process has finished.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The cache directory: `TINYRES_CACHE`, or `tinyres` in the user's cache directory.
+#[must_use]
+pub fn cache_dir() -> Option<PathBuf> {
+    let dir = |name| std::env::var_os(name).filter(|dir| !dir.is_empty());
+    let user = || {
+        let cache = dir("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || Some(PathBuf::from(dir("HOME")?).join(".cache"));
+        Some(cache.or_else(home)?.join("tinyres"))
+    };
+    dir("TINYRES_CACHE").map(PathBuf::from).or_else(user)
+}
+
+/// Returns a directory with the raw shards of `path`: `path` itself if it is such a directory, otherwise one
+/// below `cache`, to which a compressed set is expanded and a source packed, unless it was before.
+///
+/// A source is packed as by `tinyres pack` without flags. It must have the splits `needed`. Its set is used
+/// again while path, listing, labels and boxes, and the [stamps](crate::source::Stamp) of all files are the
+/// same; a changed source gets a new set. A set in the cache is used if each shard has the stated length and
+/// header page; readers check the rest, as in any set. If another process is at work on the same set, waits
+/// for it.
+///
+/// # Errors
+/// `path` is neither a set nor a source, the source cannot be packed without flags, or there is no cache
+/// directory or no room in it.
+pub fn ready(
+    path: &Path,
+    needed: &[Split],
+    cache: Option<&Path>,
+    watch: &mut dyn Observer,
+) -> Result<PathBuf> {
+    if !path.join(MANIFEST).exists() {
+        return packed::ready(path, needed, cache, watch);
+    }
+    let manifest = Manifest::load_any(path)?;
+    match manifest.transport {
+        None => Ok(path.to_owned()),
+        Some(_) => expanded::ready(path, manifest, cache, watch),
+    }
+}
+
+/// The origin of a cached set, as its file holds it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// The source or the compressed set, as an absolute path.
+    origin: String,
+}
+
+/// The directory of a cached set, which may not exist.
+#[derive(Debug)]
+struct Place {
+    dir: PathBuf,
+}
+
+impl Place {
+    /// The place in `cache` of the set that is made of what `identity` identifies.
+    fn new(cache: &Path, identity: Digest) -> Self {
+        let name = format!("{:.32}", identity.to_string());
+        Self {
+            dir: cache.join("shards").join(name),
+        }
+    }
+
+    fn record(&self) -> PathBuf {
+        self.dir.with_extension("json")
+    }
+
+    /// The manifest of the set, if it is whole as far as can be told without reading the pixels.
+    fn whole(&self) -> Option<Manifest> {
+        let manifest = Manifest::load(&self.dir).ok()?;
+        let whole = |listed: &tinyres_format::ShardEntry| -> io::Result<bool> {
+            let file = File::open(self.dir.join(&listed.file))?;
+            let mut page = [0; PAGE];
+            file.read_exact_at(&mut page, 0)?;
+            Ok(ReadAt::len(&file)? == listed.bytes && Digest::of(&page) == listed.digest)
+        };
+        let all = manifest
+            .shards()
+            .all(|listed| whole(listed).unwrap_or(false));
+        all.then_some(manifest)
+    }
+
+    /// Locks the place, which is created if missing, when no other process holds it. Says once that it waits.
+    fn lock(&self, watch: &mut dyn Observer, waiting: &str) -> Result<Locked<'_>> {
+        let mut told = false;
+        loop {
+            let lock = lock_directory(&self.dir).map_err(output_error(&self.dir))?;
+            if let Some(lock) = lock {
+                return Ok(Locked {
+                    place: self,
+                    _lock: lock,
+                });
+            }
+            if !told {
+                watch.on(&Event::Notice(waiting.to_owned()));
+            }
+            told = true;
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
+    /// Notes that the set is used now. A cache that cannot be written serves all the same.
+    fn touch(&self) {
+        let touch = || {
+            let record = File::options().write(true).open(self.record())?;
+            record.set_modified(SystemTime::now())
+        };
+        let _: io::Result<()> = touch();
+    }
+}
+
+/// A place that no other process fills or removes meanwhile.
+struct Locked<'a> {
+    place: &'a Place,
+    _lock: DirectoryLock,
+}
+
+impl Locked<'_> {
+    /// Records that the set in this place was made of `origin`.
+    fn record(&self, origin: &Path) -> Result<()> {
+        let record = Record {
+            origin: origin.to_string_lossy().into_owned(),
+        };
+        let path = self.place.record();
+        let json = serde_json::to_vec(&record).map_err(io::Error::from);
+        let written = json.and_then(|json| publish::write(&path, &json));
+        Ok(written.map_err(output_error(&path))?)
+    }
+
+    /// Removes record and set, in an order in which no part of the set is taken for all of it.
+    fn remove(&self) -> io::Result<()> {
+        for file in [self.place.record(), self.place.dir.join(MANIFEST)] {
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+            publish::sync_parent(&file)?;
+        }
+        for shard in shards_in(&self.place.dir)? {
+            fs::remove_file(shard)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // Removes only an empty directory: nothing was made, and no killed process left anything.
+        let _ = fs::remove_dir(&self.place.dir);
+    }
+}
