@@ -5,6 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::unistd::syncfs;
+use tinyres_format::publish;
+
 use super::{Error, Result};
 use crate::scratch::{Scratch, output_error};
 
@@ -57,11 +61,21 @@ impl AtomicDir {
         self.temporary.path()
     }
 
-    /// Makes the directory appear at its destination.
+    /// Makes the directory appear at its destination, once all that is in it is on the disk.
     pub(super) fn publish(self) -> Result<()> {
-        fs::rename(self.temporary.path(), &self.destination).map_err(|e| match e.kind() {
+        let temporary = self.temporary.path();
+        // One call for the whole file system: to sync thousands of small files one by one takes longer.
+        match fs::File::open(temporary).map(syncfs) {
+            // Some file systems in user space, and sandboxes, have no such call.
+            Ok(Ok(()) | Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP)) => {}
+            Ok(Err(error)) => return Err(output_error(temporary)(error.into()).into()),
+            Err(error) => return Err(output_error(temporary)(error).into()),
+        }
+        fs::rename(temporary, &self.destination).map_err(|e| match e.kind() {
             io::ErrorKind::DirectoryNotEmpty => Error::Exists(self.destination.clone()),
             _ => output_error(&self.destination)(e).into(),
-        })
+        })?;
+        publish::sync_parent(&self.destination).map_err(output_error(&self.destination))?;
+        Ok(())
     }
 }

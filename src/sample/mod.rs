@@ -110,9 +110,7 @@ pub enum Error {
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Writes a set to `dir`, which appears whole or not at all.
-///
-/// The files are not synced to the disk: after a power cut, write the set again.
+/// Writes a set to `dir`, which appears whole or not at all, also after a loss of power.
 ///
 /// # Errors
 /// `dir` exists and is not empty, or the set cannot be written.

@@ -12,6 +12,11 @@
  *   INJECT_ONLY  Only calls of this name count: "fsync", "flock", ...; "fsyncdir" for an fsync of a directory,
  *                "mmap" for shared maps and "map" for all maps.
  *
+ * For replays of what a loss of power may leave:
+ *
+ *   INJECT_TRACE     Gets each change of the directory that succeeded, in order: its kind, then nodes by their
+ *                    inode numbers and names, separated by tabs, and for a write its bytes after the line.
+ *
  * Two limits hold for the whole process:
  *
  *   INJECT_THREADS   So many threads may run at a time, without the first.
@@ -146,6 +151,76 @@ static int judge_at(const char *call, int kind, int dir, const char *name) {
     return judge(call, kind, whole(dir, name, path), "");
 }
 
+/* Held from before a traced call until it is recorded, so that the order of records is that of the calls. */
+static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
+
+/* Begins a call that may change the file or directory at `path`. Returns whether it is to be recorded. */
+static bool begin(const char *path) {
+    if (!getenv("INJECT_TRACE") || !counts(path))
+        return false;
+    pthread_mutex_lock(&order);
+    return true;
+}
+
+static bool begin_fd(int fd) {
+    char path[PATH_MAX];
+    return fd != STDERR_FILENO && getenv("INJECT_TRACE") && begin(whole(fd, NULL, path));
+}
+
+/* Ends a call that `begin` returned true for, and records it unless it failed. */
+static void end(bool succeeded, const void *bytes, size_t len, const char *format, ...) {
+    int error = errno;
+    if (succeeded) {
+        char line[2 * PATH_MAX + 64];
+        va_list rest;
+        va_start(rest, format);
+        int used = vsnprintf(line, sizeof line, format, rest);
+        va_end(rest);
+        int fd = REAL(openat, AT_FDCWD, getenv("INJECT_TRACE"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+        if (fd < 0 || REAL(write, fd, line, used) != used || (len && REAL(write, fd, bytes, len) != (long)len))
+            abort();
+        REAL(close, fd);
+    }
+    pthread_mutex_unlock(&order);
+    errno = error;
+}
+
+static unsigned long inode(const char *path) {
+    struct stat about;
+    return lstat(path, &about) ? 0 : about.st_ino;
+}
+
+static unsigned long inode_fd(int fd) {
+    struct stat about;
+    return fstat(fd, &about) ? 0 : about.st_ino;
+}
+
+/* The inode number of the directory that holds `path`. */
+static unsigned long parent(const char *path) {
+    char dir[PATH_MAX];
+    snprintf(dir, sizeof dir, "%s", path);
+    char *slash = strrchr(dir, '/');
+    if (slash)
+        *slash = 0;
+    return inode(dir);
+}
+
+static const char *base(const char *path) { return strrchr(path, '/') + 1; }
+
+/* Where the next write to `fd` goes. */
+static long position(int fd) {
+    struct stat about;
+    bool appends = REAL(fcntl, fd, F_GETFL, 0) & O_APPEND;
+    return appends && !fstat(fd, &about) ? about.st_size : REAL(lseek, fd, 0, SEEK_CUR);
+}
+
+static void end_write(ssize_t written, int fd, const void *bytes, long offset) {
+    end(written > 0, bytes, written > 0 ? written : 0, "write\t%lu\t%ld\t%zd\n", inode_fd(fd), offset, written);
+}
+
+/* A change that no replay knows. */
+static void end_unknown(bool succeeded, const char *call) { end(succeeded, NULL, 0, "unknown\t%s\n", call); }
+
 static size_t half(int verdict, size_t len) { return verdict == SHORT && len > 1 ? len / 2 : len; }
 
 int openat(int dir, const char *name, int flags, ...) {
@@ -153,7 +228,19 @@ int openat(int dir, const char *name, int flags, ...) {
     va_start(rest, flags);
     mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, mode_t) : 0;
     va_end(rest);
-    return judge_at("open", INTERRUPTIBLE, dir, name) ? -1 : REAL(openat, dir, name, flags, mode);
+    if (judge_at("open", INTERRUPTIBLE, dir, name))
+        return -1;
+    char place[PATH_MAX];
+    const char *path = whole(dir, name, place);
+    if (!(flags & (O_CREAT | O_TRUNC)) || !begin(path))
+        return REAL(openat, dir, name, flags, mode);
+    bool there = inode(path);
+    int fd = REAL(openat, dir, name, flags, mode);
+    if (there)
+        end(fd >= 0 && flags & O_TRUNC, NULL, 0, "truncate\t%lu\t0\n", inode_fd(fd));
+    else
+        end(fd >= 0, NULL, 0, "create\t%lu\t%s\t%lu\n", parent(path), base(path), inode_fd(fd));
+    return fd;
 }
 int openat64(int dir, const char *name, int flags, ...) __attribute__((alias("openat")));
 
@@ -168,12 +255,21 @@ int open64(const char *name, int flags, ...) __attribute__((alias("open")));
 
 ssize_t write(int fd, const void *bytes, size_t len) {
     int verdict = judge_fd("write", INTERRUPTIBLE | WRITES, fd);
-    return verdict == FAIL ? -1 : REAL(write, fd, bytes, half(verdict, len));
+    if (verdict == FAIL || !begin_fd(fd))
+        return verdict == FAIL ? -1 : REAL(write, fd, bytes, half(verdict, len));
+    long offset = position(fd);
+    ssize_t written = REAL(write, fd, bytes, len);
+    end_write(written, fd, bytes, offset);
+    return written;
 }
 
 ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset) {
     int verdict = judge_fd("pwrite", INTERRUPTIBLE | WRITES, fd);
-    return verdict == FAIL ? -1 : REAL(pwrite64, fd, bytes, half(verdict, len), offset);
+    if (verdict == FAIL || !begin_fd(fd))
+        return verdict == FAIL ? -1 : REAL(pwrite64, fd, bytes, half(verdict, len), offset);
+    ssize_t written = REAL(pwrite64, fd, bytes, len, offset);
+    end_write(written, fd, bytes, offset);
+    return written;
 }
 ssize_t pwrite64(int, const void *, size_t, off_t) __attribute__((alias("pwrite")));
 
@@ -182,6 +278,13 @@ ssize_t writev(int fd, const struct iovec *pieces, int count) {
     int verdict = judge_fd("writev", INTERRUPTIBLE | WRITES, fd);
     if (verdict == SHORT && count > 0)
         return REAL(write, fd, pieces->iov_base, half(SHORT, pieces->iov_len));
+    if (verdict == PROCEED && count > 0 && begin_fd(fd)) {
+        /* A short one. */
+        long offset = position(fd);
+        ssize_t written = REAL(write, fd, pieces->iov_base, pieces->iov_len);
+        end_write(written, fd, pieces->iov_base, offset);
+        return written;
+    }
     return verdict == FAIL ? -1 : REAL(writev, fd, pieces, count);
 }
 
@@ -189,31 +292,80 @@ ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset) {
     int verdict = judge_fd("pwritev", INTERRUPTIBLE | WRITES, fd);
     if (verdict == SHORT && count > 0)
         return REAL(pwrite64, fd, pieces->iov_base, half(SHORT, pieces->iov_len), offset);
+    if (verdict == PROCEED && count > 0 && begin_fd(fd)) {
+        ssize_t written = REAL(pwrite64, fd, pieces->iov_base, pieces->iov_len, offset);
+        end_write(written, fd, pieces->iov_base, offset);
+        return written;
+    }
     return verdict == FAIL ? -1 : REAL(pwritev, fd, pieces, count, offset, 0L);
 }
 ssize_t pwritev64(int, const struct iovec *, int, off_t) __attribute__((alias("pwritev")));
 
 ssize_t copy_file_range(int from, off_t *at, int to, off_t *to_at, size_t len, unsigned flags) {
     int verdict = judge_fd("copy_file_range", INTERRUPTIBLE | WRITES, to);
+    if (verdict == PROCEED && begin_fd(to)) {
+        ssize_t copied = REAL(copy_file_range, from, at, to, to_at, len, flags);
+        end_unknown(copied > 0, "copy_file_range");
+        return copied;
+    }
     return verdict == FAIL ? -1 : REAL(copy_file_range, from, at, to, to_at, half(verdict, len), flags);
 }
 
 int fsync(int fd) {
     struct stat about;
     int kind = fstat(fd, &about) == 0 && S_ISDIR(about.st_mode) ? INTERRUPTIBLE | DIRECTORY : INTERRUPTIBLE;
-    return judge_fd("fsync", kind, fd) ? -1 : REAL(fsync, fd);
+    if (judge_fd("fsync", kind, fd))
+        return -1;
+    bool traced = begin_fd(fd);
+    int result = REAL(fsync, fd);
+    if (traced)
+        end(result == 0, NULL, 0, "sync\t%lu\n", inode_fd(fd));
+    return result;
 }
-int fdatasync(int fd) { return judge_fd("fdatasync", INTERRUPTIBLE, fd) ? -1 : REAL(fdatasync, fd); }
+
+int fdatasync(int fd) {
+    if (judge_fd("fdatasync", INTERRUPTIBLE, fd))
+        return -1;
+    bool traced = begin_fd(fd);
+    int result = REAL(fdatasync, fd);
+    if (traced)
+        end(result == 0, NULL, 0, "sync\t%lu\n", inode_fd(fd));
+    return result;
+}
+
+int syncfs(int fd) {
+    if (judge_fd("syncfs", INTERRUPTIBLE, fd))
+        return -1;
+    bool traced = begin_fd(fd);
+    int result = REAL(syncfs, fd);
+    if (traced)
+        end(result == 0, NULL, 0, "syncfs\n");
+    return result;
+}
 
 int sync_file_range(int fd, off_t offset, off_t len, unsigned flags) {
     return judge_fd("sync_file_range", PLAIN, fd) ? -1 : REAL(sync_file_range, fd, offset, len, flags);
 }
 
-int ftruncate(int fd, off_t len) { return judge_fd("ftruncate", INTERRUPTIBLE, fd) ? -1 : REAL(ftruncate, fd, len); }
+int ftruncate(int fd, off_t len) {
+    if (judge_fd("ftruncate", INTERRUPTIBLE, fd))
+        return -1;
+    bool traced = begin_fd(fd);
+    int result = REAL(ftruncate, fd, len);
+    if (traced)
+        end(result == 0, NULL, 0, "truncate\t%lu\t%ld\n", inode_fd(fd), (long)len);
+    return result;
+}
 int ftruncate64(int, off_t) __attribute__((alias("ftruncate")));
 
 int fallocate(int fd, int mode, off_t offset, off_t len) {
-    return judge_fd("fallocate", INTERRUPTIBLE, fd) ? -1 : REAL(fallocate, fd, mode, offset, len);
+    if (judge_fd("fallocate", INTERRUPTIBLE, fd))
+        return -1;
+    bool traced = begin_fd(fd);
+    int result = REAL(fallocate, fd, mode, offset, len);
+    if (traced)
+        end_unknown(result == 0, "fallocate");
+    return result;
 }
 int fallocate64(int, int, off_t, off_t) __attribute__((alias("fallocate")));
 
@@ -226,8 +378,18 @@ int flock(int fd, int operation) { return judge_fd("flock", PLAIN, fd) ? -1 : RE
 
 int renameat2(int dir, const char *name, int to_dir, const char *to_name, unsigned flags) {
     char path[PATH_MAX], to[PATH_MAX];
-    int verdict = judge("rename", PLAIN, whole(dir, name, path), whole(to_dir, to_name, to));
-    return verdict ? -1 : REAL(renameat2, dir, name, to_dir, to_name, flags);
+    const char *old = whole(dir, name, path), *new = whole(to_dir, to_name, to);
+    if (judge("rename", PLAIN, old, new))
+        return -1;
+    bool traced = begin(old);
+    /* Of two names of one file, none changes. */
+    bool same = traced && inode(old) == inode(new);
+    int result = REAL(renameat2, dir, name, to_dir, to_name, flags);
+    if (traced && flags)
+        end_unknown(result == 0, "renameat2 with flags");
+    else if (traced)
+        end(result == 0 && !same, NULL, 0, "rename\t%lu\t%s\t%lu\t%s\n", parent(old), base(old), parent(new), base(new));
+    return result;
 }
 int renameat(int dir, const char *name, int to_dir, const char *to_name) {
     return renameat2(dir, name, to_dir, to_name, 0);
@@ -236,19 +398,41 @@ int rename(const char *name, const char *to_name) { return renameat2(AT_FDCWD, n
 
 int linkat(int dir, const char *name, int to_dir, const char *to_name, int flags) {
     char path[PATH_MAX], to[PATH_MAX];
-    int verdict = judge("link", PLAIN, whole(dir, name, path), whole(to_dir, to_name, to));
-    return verdict ? -1 : REAL(linkat, dir, name, to_dir, to_name, flags);
+    const char *old = whole(dir, name, path), *new = whole(to_dir, to_name, to);
+    if (judge("link", PLAIN, old, new))
+        return -1;
+    bool traced = begin(new);
+    int result = REAL(linkat, dir, name, to_dir, to_name, flags);
+    if (traced)
+        end(result == 0, NULL, 0, "link\t%lu\t%s\t%lu\n", parent(new), base(new), inode(new));
+    return result;
 }
 int link(const char *name, const char *to_name) { return linkat(AT_FDCWD, name, AT_FDCWD, to_name, 0); }
 
 int mkdirat(int dir, const char *name, mode_t mode) {
-    return judge_at("mkdir", PLAIN, dir, name) ? -1 : REAL(mkdirat, dir, name, mode);
+    if (judge_at("mkdir", PLAIN, dir, name))
+        return -1;
+    char place[PATH_MAX];
+    const char *path = whole(dir, name, place);
+    bool traced = begin(path);
+    int result = REAL(mkdirat, dir, name, mode);
+    if (traced)
+        end(result == 0, NULL, 0, "mkdir\t%lu\t%s\t%lu\n", parent(path), base(path), inode(path));
+    return result;
 }
 int mkdir(const char *name, mode_t mode) { return mkdirat(AT_FDCWD, name, mode); }
 
 int unlinkat(int dir, const char *name, int flags) {
     const char *call = flags & AT_REMOVEDIR ? "rmdir" : "unlink";
-    return judge_at(call, PLAIN, dir, name) ? -1 : REAL(unlinkat, dir, name, flags);
+    if (judge_at(call, PLAIN, dir, name))
+        return -1;
+    char place[PATH_MAX];
+    const char *path = whole(dir, name, place);
+    bool traced = begin(path);
+    int result = REAL(unlinkat, dir, name, flags);
+    if (traced)
+        end(result == 0, NULL, 0, "remove\t%lu\t%s\n", parent(path), base(path));
+    return result;
 }
 int unlink(const char *name) { return unlinkat(AT_FDCWD, name, 0); }
 int rmdir(const char *name) { return unlinkat(AT_FDCWD, name, AT_REMOVEDIR); }
@@ -258,6 +442,8 @@ void *mmap(void *place, size_t len, int access, int flags, int fd, off_t offset)
         const char *call = flags & MAP_SHARED && !strcmp(getenv("INJECT_ONLY"), "mmap") ? "mmap" : "map";
         return judge_fd(call, MAPS, fd) ? MAP_FAILED : (void *)REAL(mmap, place, len, access, flags, fd, offset);
     }
+    if (fd >= 0 && flags & MAP_SHARED && access & PROT_WRITE && begin_fd(fd))
+        end_unknown(true, "mmap to be written to");
     void *map = (void *)REAL(mmap, place, len, access, flags, fd, offset);
     if (fd >= 0)
         judge_fd("mmap", MAPS, fd);
