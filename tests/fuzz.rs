@@ -53,6 +53,7 @@ targets!(
     pickle 5_000,
     npz 5_000,
     batches 5_000,
+    webdataset 5_000,
     order 5_000,
     pictures 3_000
 );

@@ -128,6 +128,16 @@ fn downsampled_imagenet_in_each_published_form() {
 }
 
 #[test]
+fn webdataset_as_its_library_writes_it() {
+    for set in ["webdataset", "webdataset-json"] {
+        assert_equal(&golden(set), set);
+    }
+    for form in ["tar", "tar.gz"] {
+        assert_equal(&golden(&format!("webdataset-one.{form}")), "webdataset-one");
+    }
+}
+
+#[test]
 fn npz_as_medmnist_publishes_it() {
     for set in ["medmnist-grey", "medmnist-colour"] {
         assert_equal(&golden(&format!("{set}.npz")), set);

@@ -5,7 +5,7 @@ use std::fs;
 use tempfile::TempDir;
 use tinyres::source::Source;
 
-use super::tree::{opened, unpacked};
+use super::tree::{mend, opened, unpacked};
 
 /// Any bytes as a Parquet file.
 pub fn parquet(data: &[u8]) -> bool {
@@ -21,6 +21,13 @@ pub fn npz(data: &[u8]) -> bool {
 /// Any bytes as a zip of batches of Downsampled ImageNet.
 pub fn batches(data: &[u8]) -> bool {
     read_all(data)
+}
+
+/// Any bytes as a tar of samples, with the checksums that its headers should have.
+pub fn webdataset(data: &[u8]) -> bool {
+    let mut mended = data.to_vec();
+    mend(&mut mended);
+    read_all(&mended)
 }
 
 /// Any bytes as the pickled train batch of CIFAR-100.

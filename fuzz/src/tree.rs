@@ -141,7 +141,7 @@ fn escaped(name: &[u8]) -> String {
 }
 
 /// Makes good the checksum of each header, and the mark of the first, by which a tar is told.
-fn mend(file: &mut [u8]) {
+pub(super) fn mend(file: &mut [u8]) {
     const BLOCK: usize = size_of::<Header>();
     if let Some(mark) = file.get_mut(257..262) {
         mark.copy_from_slice(b"ustar");

@@ -18,7 +18,7 @@ use crate::ui::Ui;
 /// and PNM. Archives are read
 /// without unpacking them; .tar.gz and .tar.zst go through a temporary file in TMPDIR. Also takes Parquet
 /// files of the Hugging Face Hub, CIFAR-10 and CIFAR-100 as published, Downsampled ImageNet (ImageNet 64x64 and
-/// such), and .npz files of images and labels as MedMNIST and Keras have them. The
+/// such), WebDataset (a tar or a directory of shards), and .npz files of images and labels as MedMNIST and Keras have them. The
 /// shards hold every pixel as Pillow decodes it, turned upright where EXIF says so, and their bytes do not
 /// depend on the number of threads.
 ///

@@ -114,9 +114,9 @@ fn check_numbers(
     batches: &[Batch],
     problems: &mut Problems<TreeProblem>,
 ) -> Result<(), Error> {
-    if let Some([first, second]) =
-        (batches.array_windows()).find(|[a, b]| (a.split, a.number) == (b.split, b.number))
-    {
+    let is_same =
+        |pair: &&[Batch]| pair[0].split == pair[1].split && pair[0].number == pair[1].number;
+    if let Some([first, second]) = batches.windows(2).find(is_same) {
         let other = tree.display_path(&first.path);
         return Err(Error::Table {
             path: tree.display_path(&second.path).into(),

@@ -79,7 +79,8 @@ pub enum Error {
          Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/\n  \
          CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them\n  \
          NumPy           an .npz file of train_images and train_labels, or of x_train and y_train\n  \
-         Downsampled     train_data_batch_1.npz, val_data.npz and such, or pickled, there or in a zip",
+         Downsampled     train_data_batch_1.npz, val_data.npz and such, or pickled, there or in a zip\n  \
+         WebDataset      tars of KEY.jpg and KEY.cls or KEY.json: one, or train-000000.tar and so on",
         path.display()
     )]
     NotATree {

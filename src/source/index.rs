@@ -137,6 +137,21 @@ impl<E> Index<E> {
         self.folders.get(folder)?.files.get(name).copied()
     }
 
+    /// The path and the index of each file below the root, in no order.
+    pub fn files(&self) -> impl Iterator<Item = (String, usize)> {
+        let inside = |folder: &str| match folder.strip_prefix(self.root.as_str())? {
+            "" => Some(String::new()),
+            rest if self.root.is_empty() => Some(rest.to_owned()),
+            rest => rest.strip_prefix('/').map(str::to_owned),
+        };
+        let folders = self.folders.iter();
+        let folders = folders.filter_map(move |(folder, names)| Some((inside(folder)?, names)));
+        folders.flat_map(|(folder, names)| {
+            let files = names.files.iter();
+            files.map(move |(name, &entry)| (join(&folder, name), entry))
+        })
+    }
+
     pub fn get(&self, index: usize) -> Option<&E> {
         self.entries.get(index)
     }

@@ -107,6 +107,29 @@
 //! - Classes are called by their numbers, or as `map_clsloc.txt` of the devkit says, if it is there.
 //! - Batches are numbered without a gap. A batch that a zip deflates goes to a temporary file.
 //!
+//! ## WebDataset
+//!
+//! A tar, plain or compressed, or a directory of them (shards: `train-000000.tar`), whose files come in samples: those
+//! whose path is the same up to the first dot of the name, the key.
+//!
+//! | in the tar | what it gives |
+//! | --- | --- |
+//! | `KEY.jpg`, or another extension of an image | the image; a part with a dot (`KEY.mask.png`) only where there is no other |
+//! | `KEY.cls` | its label: a number, or the name of a class |
+//! | `KEY.json` | its label where there is no `.cls`: the first of `cls`, `label`, `class`, `class_id`, `target`; and the name of its class (`class_name`, `label`, ...) where that is a number |
+//! | other parts | passed over: a `.txt` is a caption |
+//!
+//! - The split of a shard is told by its folder or name (`in1k-validation-00.tar`); if none tells one, all are train.
+//!   In a tar alone, folders `train/`, `val/` and `test/` tell it. Shards come in natural order, samples in the order
+//!   of the tar. A missing number between shards is a note.
+//! - Classes are called by their numbers, by the names in `.json`, or as a file next to the shards or in the tar lists
+//!   them: `classes`, `classnames`, `class_names` or `labels`, each `.txt` or `.json`, `class_to_idx.json`,
+//!   `imagenet_class_index.json`. Labels that are names are sorted, unless such a file orders them.
+//! - An image without a label (but in `test`), a label without an image, and a key of two images are errors. `.json`
+//!   files next to the images of class folders do not make them samples.
+//! - An item is called `SPLIT/SHARD/KEY.jpg`, or `SPLIT/KEY.jpg` in a tar alone. A shard that changes after it was
+//!   opened is an error.
+//!
 //! ## A validation split by name
 //!
 //! [`Source::hold_out`] takes a fraction of `train` for `val`. An image is taken if
@@ -145,6 +168,7 @@ mod index;
 mod names;
 mod npy;
 mod npz;
+mod open;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod passed_over;
@@ -161,6 +185,7 @@ mod tar;
 mod tiny_imagenet;
 mod tree;
 mod tree_problem;
+mod webdataset;
 mod zip;
 
 use std::collections::HashSet;
@@ -169,14 +194,11 @@ use std::path::Path;
 
 pub use error::{Error, ReadError, TemporaryError};
 pub use passed_over::PassedOver;
-use passed_over::Tally;
 pub use pictures::{in_folder, read};
 pub use problems::{Problem, Problems};
-use reader::TreeReader;
 pub use stamp::Stamp;
 use storage::{ReadState, Storage};
 pub use tinyres_format::{Class, Split};
-use tree::Tree;
 pub use tree_problem::{Location, TreeProblem};
 
 /// Maximum length of a file that is read from a source, text or image, in bytes: 64 MiB.
@@ -259,7 +281,7 @@ impl Source {
     /// of a tree at once.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut problems = Problems::default();
-        let (storage, contents) = open(path, &mut problems)?;
+        let (storage, contents) = open::open(path, &mut problems)?;
         if !problems.is_empty() {
             return Err(Error::Tree {
                 tree: storage.display(),
@@ -334,55 +356,6 @@ impl ItemReader<'_> {
 /// Classes, and the items of each split.
 type Listing = (Vec<Class>, Vec<(Split, Vec<Item>)>);
 
-/// Opens the source at `path` by its kind.
-fn open(path: &Path, problems: &mut Problems<TreeProblem>) -> Result<(Storage, Contents), Error> {
-    #[cfg(feature = "parquet")]
-    if let Some((parquet, listing)) = parquet::Parquet::open(path, problems)? {
-        let contents = Contents::of_file(listing, "Parquet");
-        return Ok((Storage::Parquet(parquet), contents));
-    }
-    let mut tree = match Tree::open(path, problems)? {
-        Tree::Zip(zip) if npz::is_npz(&zip) => {
-            let (raw, contents) = npz::open(zip, path, problems)?;
-            return Ok((Storage::Raw(raw), contents));
-        }
-        tree => tree,
-    };
-    let batches =
-        tree.find_roots(|_, folder| cifar::is_marked(folder) || downsampled::is_marked(folder));
-    let is_downsampled = |root: &String| {
-        let folder = tree.list(root).ok().flatten();
-        folder.is_some_and(|folder| downsampled::is_marked(&folder))
-    };
-    if !batches.is_empty() && batches.iter().all(is_downsampled) {
-        let (raw, contents) = downsampled::open(&tree, &batches, path, problems)?;
-        return Ok((Storage::Raw(raw), contents));
-    }
-    if let [root] = batches.as_slice() {
-        tree.enter(root);
-        if let Some((raw, listing)) = cifar::open(&tree, path, problems)? {
-            return Ok((Storage::Raw(raw), Contents::of_file(listing, "CIFAR")));
-        }
-    }
-    let layout = enter(&mut tree, path);
-    let mut reader = TreeReader {
-        tree: &tree,
-        problems,
-        passed_over: Tally::default(),
-        notes: Vec::new(),
-    };
-    let mut contents = match layout {
-        Ok(TreeLayout::TinyImageNet) => tiny_imagenet::read(&mut reader),
-        Ok(TreeLayout::ClassFolders) => image_folder::read(&mut reader),
-        // The tree may be missing only because the archive's names were refused.
-        Err(Error::NotATree { .. }) if !reader.problems.is_empty() => Contents::default(),
-        Err(error) => return Err(error),
-    };
-    contents.passed_over = reader.passed_over.finish();
-    contents.notes = reader.notes;
-    Ok((Storage::Tree(tree), contents))
-}
-
 /// Classes that are called by `names`. One whose name is there already gets its label, too.
 fn distinct(names: Vec<String>) -> Vec<Class> {
     let mut seen = HashSet::new();
@@ -394,37 +367,6 @@ fn distinct(names: Vec<String>) -> Vec<Class> {
         Class { id, name }
     };
     names.into_iter().enumerate().map(class).collect()
-}
-
-enum TreeLayout {
-    TinyImageNet,
-    ClassFolders,
-}
-
-/// Finds the data set in `tree`, which was opened from `path`, and makes its folder the root.
-fn enter(tree: &mut Tree, path: &Path) -> Result<TreeLayout, Error> {
-    let mut roots = tree.find_roots(|_, folder| folder.has_file(tiny_imagenet::WNIDS));
-    if roots.is_empty() {
-        roots = tree.find_roots(|path, folder| image_folder::is_split(tree, path, folder));
-    }
-    if roots.is_empty() {
-        roots = tree.find_roots(|path, folder| image_folder::is_bare(tree, path, folder));
-    }
-    let [root] = roots.as_slice() else {
-        let path = path.to_owned();
-        return Err(match roots.is_empty() {
-            true => Error::NotATree {
-                path,
-                searched: tree.search_range(),
-            },
-            false => Error::SeveralTrees { path, roots },
-        });
-    };
-    tree.enter(root);
-    match tree.list("") {
-        Ok(Some(root)) if tiny_imagenet::is_marked(tree, &root) => Ok(TreeLayout::TinyImageNet),
-        _ => Ok(TreeLayout::ClassFolders),
-    }
 }
 
 #[cfg(test)]

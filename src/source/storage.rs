@@ -1,4 +1,4 @@
-//! Where the images of a source are kept, and how one is read: files of a tree, or rows of tables.
+//! Where the images of a source are kept, and how one is read: files of a tree, rows of tables, or shards.
 
 use std::io;
 
@@ -6,6 +6,7 @@ use std::io;
 use super::parquet::{Parquet, Rows};
 use super::raw::{Raw, RawBuffer};
 use super::tree::{ReadBuffer, Tree};
+use super::webdataset::{ShardBuffer, Shards};
 use super::{Error, Item, Stamp};
 
 /// An open source of one kind.
@@ -15,6 +16,7 @@ pub(super) enum Storage {
     #[cfg(feature = "parquet")]
     Parquet(Parquet),
     Raw(Raw),
+    Shards(Shards),
 }
 
 /// State of one thread that reads items, one after the other.
@@ -24,6 +26,7 @@ pub(super) struct ReadState {
     #[cfg(feature = "parquet")]
     rows: Rows,
     raw: RawBuffer,
+    shards: ShardBuffer,
     /// Stamp of the file that the last row came from.
     stamp: Option<Stamp>,
 }
@@ -41,6 +44,10 @@ impl Storage {
                 state.stamp = Some(raw.stamp(item.entry));
                 raw.read(item.entry, &mut state.raw)
             }
+            Self::Shards(shards) => {
+                state.stamp = Some(shards.stamp(item.entry));
+                shards.read(item.entry, &mut state.shards)
+            }
         };
         read.map_err(|reason| Error::Read {
             file: self.display_item(item),
@@ -55,6 +62,9 @@ impl Storage {
             #[cfg(feature = "parquet")]
             Self::Parquet(_) => {}
             Self::Raw(_) => {}
+            Self::Shards(shards) => {
+                shards.load(items.iter().map(|item| item.entry), &mut state.shards);
+            }
         }
     }
 
@@ -64,7 +74,7 @@ impl Storage {
             Self::Tree(tree) => tree.stamp_of_read(&state.buffer),
             #[cfg(feature = "parquet")]
             Self::Parquet(_) => state.stamp,
-            Self::Raw(_) => state.stamp,
+            Self::Raw(_) | Self::Shards(_) => state.stamp,
         }
     }
 
@@ -75,6 +85,7 @@ impl Storage {
             #[cfg(feature = "parquet")]
             Self::Parquet(parquet) => Ok(parquet.stamp(item.entry)),
             Self::Raw(raw) => Ok(raw.stamp(item.entry)),
+            Self::Shards(shards) => Ok(shards.stamp(item.entry)),
         }
     }
 
@@ -85,6 +96,7 @@ impl Storage {
             #[cfg(feature = "parquet")]
             Self::Parquet(parquet) => parquet.path.display().to_string(),
             Self::Raw(raw) => raw.path.display().to_string(),
+            Self::Shards(shards) => shards.path.display().to_string(),
         }
     }
 
@@ -94,6 +106,7 @@ impl Storage {
             #[cfg(feature = "parquet")]
             Self::Parquet(parquet) => parquet.display_row(item.entry),
             Self::Raw(raw) => raw.display_row(item.entry),
+            Self::Shards(shards) => shards.display(item),
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Tar {
     pub index: Index<TarEntry>,
     pub stamp: Stamp,
     file: File,
+    /// True if `file` is a temporary one with the bytes of a compressed tar.
+    pub is_decompressed: bool,
 }
 
 /// The position of a file in the tar, in bytes.
@@ -33,7 +35,7 @@ pub(super) struct TarEntry {
 }
 
 impl TarEntry {
-    fn extent(&self) -> Range<u64> {
+    pub fn extent(&self) -> Range<u64> {
         self.data..self.data.saturating_add(self.size)
     }
 }
@@ -81,7 +83,16 @@ impl Tar {
         let stamp = Stamp::of(&file.metadata().map_err(open)?);
         let mut plain = compression.expand(path, &file)?;
         plain.rewind().map_err(open)?;
-        Self::scan(path, plain, stamp, problems)
+        let tar = Self::scan(path, plain, stamp, problems)?;
+        Ok(Self {
+            is_decompressed: true,
+            ..tar
+        })
+    }
+
+    /// The open file with the bytes of the tar.
+    pub fn into_file(self) -> File {
+        self.file
     }
 
     /// Reads the headers of the tar in `file`, which was opened from `path`.
@@ -114,6 +125,7 @@ impl Tar {
                 index,
                 stamp,
                 file,
+                is_decompressed: false,
             }),
             Err(reason) => Err(Error::Tar {
                 path: path.to_owned(),

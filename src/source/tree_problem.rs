@@ -253,6 +253,46 @@ pub enum TreeProblem {
         /// The entry.
         name: String,
     },
+    /// A problem of one of several archives.
+    #[error("{file}: {reason}")]
+    Shard {
+        /// The archive.
+        file: String,
+        /// The problem.
+        reason: String,
+    },
+    /// A sample of a WebDataset has an image and no label.
+    #[error(
+        "{sample}: no label, expected a .cls of the same key, or a .json with a field label, cls or class; add it or remove the image"
+    )]
+    SampleWithoutLabel {
+        /// The key.
+        sample: String,
+    },
+    /// A sample of a WebDataset has a label and no image.
+    #[error(
+        "{sample}: a label without an image of the same key; restore the image or remove the label"
+    )]
+    SampleWithoutImage {
+        /// The key.
+        sample: String,
+    },
+    /// A sample of a WebDataset has several images.
+    #[error("{sample}: {} images of one key, expected one: {}; keep one of them", images.len(), images.join(", "))]
+    SampleOfSeveralImages {
+        /// The key.
+        sample: String,
+        /// The images.
+        images: Vec<String>,
+    },
+    /// The label of a sample of a WebDataset cannot be read, or is none.
+    #[error("{sample}: {reason}; mend the label or remove the sample")]
+    SampleLabel {
+        /// The key.
+        sample: String,
+        /// What was found and expected.
+        reason: String,
+    },
     /// Two entries of an archive have the same name.
     #[error("archive entry {name:?} is there more than once; make the archive again")]
     RepeatedEntry {

@@ -243,9 +243,72 @@ def downsampled(out: pathlib.Path) -> None:
     expect(out, "downsampled", [str(n) for n in range(7)], expected)
 
 
+def webdataset(out: pathlib.Path) -> None:
+    """Shards as the library's ShardWriter writes them, in the forms that timm's and other sets have: `cls`; `json`
+    with a label and a name; `cls` of names; a plain and a compressed tar."""
+    import webdataset as wds
+
+    def sample(seed: int, parts: dict) -> dict:
+        kind = ["jpg", "png", "jpeg", "webp"][seed % 4]
+        data = encoded(seed, {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG"}.get(kind, "WEBP"), seed % 5 == 2) \
+            if kind != "webp" else lossless(seed)
+        return {"__key__": f"n{seed % 3:02}_{seed:06}", kind: data, **parts}
+
+    def lossless(seed: int) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels(seed)).save(file, "WEBP", lossless=True)
+        return file.getvalue()
+
+    def write(folder: pathlib.Path, pattern: str, seeds: range, per_shard: int, parts) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with wds.ShardWriter(str(folder / pattern), maxcount=per_shard, verbose=0, mtime=0) as writer:
+            for seed in seeds:
+                writer.write(sample(seed, parts(seed)))
+
+    def read(paths, label) -> list:
+        """As the library decodes, in the order of the shards."""
+        rows = []
+        for path in sorted(map(str, paths)):
+            set_ = wds.WebDataset(path, shardshuffle=False, empty_check=False).decode("pil")
+            for row in set_:
+                image = next(row[kind] for kind in ["jpg", "png", "jpeg", "webp"] if kind in row)
+                rows.append([label(row), digest(image)])
+        return rows
+
+    # imagenet1k-train-0000.tar with cls and json, as timm's sets, and shards of val.
+    root = out / "webdataset"
+    number = lambda seed: (seed * 2) % 3  # noqa: E731
+    full = lambda seed: {"cls": number(seed), "json": {  # noqa: E731
+        "label": number(seed), "filename": f"n{seed}.JPEG", "width": SIDE, "height": SIDE, "class_name": CLASSES[number(seed)]}}
+    write(root, "imagenet-train-%06d.tar", range(11), 4, full)
+    write(root, "imagenet-validation-%02d.tar", range(100, 105), 3, full)
+    expect(out, "webdataset", CLASSES, {
+        "train": read(root.glob("*-train-*"), lambda row: row["cls"]),
+        "val": read(root.glob("*-validation-*"), lambda row: row["json"]["label"])})
+    # Folders per split, json alone, names in a list.
+    root = out / "webdataset-json"
+    write(root / "train", "%05d.tar", range(200, 207), 4, lambda seed: {"json": {"label": number(seed)}, "txt": f"a caption {seed}"})
+    write(root / "test", "%05d.tar", range(300, 304), 4, lambda seed: {"txt": "no label"})
+    (root / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
+    expect(out, "webdataset-json", CLASSES, {
+        "train": read(root.glob("train/*"), lambda row: row["json"]["label"]),
+        "test": read(root.glob("test/*"), lambda row: -1)})
+    # One tar, plain and compressed, whose cls is the name of a class, as text.
+    names = sorted(CLASSES)
+    for name, options in [("webdataset-one.tar", {}), ("webdataset-one.tar.gz", {"compress": True})]:
+        with wds.TarWriter(str(out / name), mtime=0, **options) as writer:
+            for seed in range(400, 406):
+                writer.write(sample(seed, {"cls": CLASSES[number(seed)].encode()}))
+    rows = []
+    for row in wds.WebDataset(str(out / "webdataset-one.tar"), shardshuffle=False):
+        image = next(row[kind] for kind in ["jpg", "png", "jpeg", "webp"] if kind in row)
+        rows.append([names.index(row["cls"].decode()), digest(Image.open(io.BytesIO(image)))])
+    expect(out, "webdataset-one", names, {"train": rows})
+
+
 def main() -> None:
     out = pathlib.Path(sys.argv[1])
-    writers = [parquet, cifar, npz, downsampled]
+    writers = [parquet, cifar, npz, downsampled, webdataset]
     names = sys.argv[2:]
     if not names:
         shutil.rmtree(out, ignore_errors=True)

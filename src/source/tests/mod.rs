@@ -5,6 +5,7 @@ mod layouts;
 mod lost;
 mod real;
 mod tarred;
+mod webdataset;
 mod zipped;
 
 use std::collections::BTreeMap;
@@ -532,6 +533,7 @@ fn paths_that_are_no_tree() {
       CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
       NumPy           an .npz file of train_images and train_labels, or of x_train and y_train
       Downsampled     train_data_batch_1.npz, val_data.npz and such, or pickled, there or in a zip
+      WebDataset      tars of KEY.jpg and KEY.cls or KEY.json: one, or train-000000.tar and so on
     ");
 
     let text = dir.path().join("notes.txt");
@@ -550,6 +552,7 @@ fn paths_that_are_no_tree() {
       CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
       NumPy           an .npz file of train_images and train_labels, or of x_train and y_train
       Downsampled     train_data_batch_1.npz, val_data.npz and such, or pickled, there or in a zip
+      WebDataset      tars of KEY.jpg and KEY.cls or KEY.json: one, or train-000000.tar and so on
     ");
 
     for name in ["one", "two"] {
