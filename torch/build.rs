@@ -12,6 +12,7 @@ fn main() {
         "conv.cpp",
         "norm.h",
         "norm.cpp",
+        "norm_passes.h",
         "parallel.h",
         "parallel.cpp",
         "script.cpp",

@@ -173,8 +173,8 @@ pub static KNOBS: &[Knob] = &[
     knob("device", MACHINE, "DEVICE", "\"auto\"", Kind::Text(device),
         "Device that computes: auto, cpu, cuda or cuda:N"),
     knob("precision", MACHINE, "NAME", "\"auto\"", Kind::Name(Precision::VARIANTS),
-        "Number format of forward passes: bf16 is bfloat16 with f32 weights, several times as fast on a GPU or \
-         a CPU with AMX, and auto takes it there"),
+        "Number format of forward passes: bf16 is bfloat16 with f32 weights, faster on a GPU and on a CPU with AMX \
+         or avx512_bf16, and auto takes it there"),
     knob("threads", MACHINE, "N", "", Kind::Integer(1, LARGEST),
         "Threads that compute [default: libtorch's choice]"),
     knob("placement", MACHINE, "NAME", "\"auto\"", Kind::Name(Placement::VARIANTS),

@@ -108,7 +108,7 @@ pub enum Placement {
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Precision {
-    /// `Bf16` where the device multiplies it many times as fast: on CUDA, and on a CPU with AMX.
+    /// `Bf16` where the device multiplies it faster than `f32`: on CUDA, and on a CPU with AMX or avx512_bf16.
     #[default]
     Auto,
     /// In `f32` throughout.
@@ -122,7 +122,7 @@ impl Precision {
     #[must_use]
     pub fn on(self, device: Device) -> Self {
         match self {
-            Self::Auto if device.is_cuda() || ffi::has_amx() => Self::Bf16,
+            Self::Auto if device.is_cuda() || ffi::multiplies_bf16() => Self::Bf16,
             Self::Auto => Self::F32,
             chosen => chosen,
         }

@@ -29,7 +29,7 @@ unsafe extern "C" {
     fn tinyres_free(text: *mut c_char);
     fn tinyres_version() -> *const c_char;
     fn tinyres_cpu_capability(out: *mut *mut c_char) -> *mut c_char;
-    fn tinyres_has_amx(out: *mut bool) -> *mut c_char;
+    fn tinyres_multiplies_bf16(out: *mut bool) -> *mut c_char;
     fn tinyres_library_dir(out: *mut *mut c_char) -> *mut c_char;
     fn tinyres_tune_allocator();
     fn tinyres_load_cuda() -> *mut c_char;
@@ -125,11 +125,12 @@ pub(crate) fn cpu_capability() -> String {
     text(|out| unsafe { tinyres_cpu_capability(out) })
 }
 
-/// Tells if the CPU can multiply bfloat16 matrices with AMX, and the system permits it to this process.
-pub(crate) fn has_amx() -> bool {
-    let mut has = false;
-    // SAFETY: the shim writes one value to `has`. It asks the system for permission to use AMX.
-    check(unsafe { tinyres_has_amx(&raw mut has) }).is_ok() && has
+/// Tells if the CPU multiplies bfloat16 matrices by instructions of its own: AMX, where the system permits it to
+/// this process, or avx512_bf16.
+pub(crate) fn multiplies_bf16() -> bool {
+    let mut multiplies = false;
+    // SAFETY: the shim writes one value to `multiplies`. It asks the system for permission to use AMX.
+    check(unsafe { tinyres_multiplies_bf16(&raw mut multiplies) }).is_ok() && multiplies
 }
 
 /// The directory of the `libtorch_cpu.so` that this process has loaded.

@@ -36,102 +36,18 @@
 #include <vector>
 
 #include "norm.h"
+#include "norm_passes.h"
 #include "parallel.h"
-
-// Compiles a function once per instruction set; the dynamic linker picks the widest that the CPU has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOR_EACH_ISA __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
-#else
-#define FOR_EACH_ISA
-#endif
 
 namespace {
 
 using at::Tensor;
+using tinyres::Mask;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // Rows that are summed in f32 before the sum is added to one in f64.
 constexpr int64_t BLOCK = 128;
-
-// Adds sum(x - origin) and sum((x - origin)^2) over the rows to `sums` [2, C].
-template <class T>
-FOR_EACH_ISA void add_moments(const T *__restrict x, int64_t rows, int64_t channels,
-                              const float *__restrict origin, float *__restrict sums) {
-  float *__restrict squares = sums + channels;
-  for (; rows > 0; rows--, x += channels)
-    for (int64_t c = 0; c < channels; c++) {
-      const float centered = static_cast<float>(x[c]) - origin[c];
-      sums[c] += centered;
-      squares[c] += centered * centered;
-    }
-}
-
-// y = relu(scale * x + shift + shortcut). NaN passes through the ReLU.
-template <class T, bool Shortcut, bool Relu>
-FOR_EACH_ISA void forward_rows(const T *__restrict x, const T *__restrict shortcut, T *__restrict y,
-                               int64_t rows, int64_t channels, const float *__restrict scale,
-                               const float *__restrict shift) {
-  for (; rows > 0; rows--, x += channels, y += channels) {
-    for (int64_t c = 0; c < channels; c++) {
-      float value = static_cast<float>(x[c]) * scale[c] + shift[c];
-      if constexpr (Shortcut)
-        value += static_cast<float>(shortcut[c]);
-      if constexpr (Relu)
-        value = value < 0 ? 0 : value;
-      y[c] = static_cast<T>(value);
-    }
-    if constexpr (Shortcut)
-      shortcut += channels;
-  }
-}
-
-// How backward recovers the ReLU's mask. None: no ReLU, so it is 1. FromInput: scale * x + shift > 0.
-// FromOutput: y > 0, needed once a shortcut was added.
-enum class Mask { None, FromInput, FromOutput };
-
-// Adds sum(g) and sum(g * (x - mean)) over the rows to `sums` [2, C]. FromOutput also writes g.
-template <class T, Mask mask>
-FOR_EACH_ISA void add_grad_sums(const T *__restrict dy, const T *__restrict x, const T *__restrict y,
-                                T *__restrict g_out, int64_t rows, int64_t channels,
-                                const float *__restrict mean, const float *__restrict scale,
-                                const float *__restrict shift, float *__restrict sums) {
-  float *__restrict products = sums + channels;
-  for (; rows > 0; rows--, dy += channels, x += channels) {
-    for (int64_t c = 0; c < channels; c++) {
-      float g = static_cast<float>(dy[c]);
-      const float value = static_cast<float>(x[c]);
-      if constexpr (mask == Mask::FromInput)
-        g = value * scale[c] + shift[c] > 0 ? g : 0;
-      if constexpr (mask == Mask::FromOutput) {
-        g = static_cast<float>(y[c]) > 0 ? g : 0;
-        g_out[c] = static_cast<T>(g);
-      }
-      sums[c] += g;
-      products[c] += g * (value - mean[c]);
-    }
-    if constexpr (mask == Mask::FromOutput) {
-      y += channels;
-      g_out += channels;
-    }
-  }
-}
-
-// dx = scale * g - slope * x + level. With FromInput `grad` is dy, otherwise g.
-template <class T, bool FromInput>
-FOR_EACH_ISA void input_grad_rows(const T *__restrict grad, const T *__restrict x, T *__restrict dx,
-                                  int64_t rows, int64_t channels, const float *__restrict scale,
-                                  const float *__restrict shift, const float *__restrict slope,
-                                  const float *__restrict level) {
-  for (; rows > 0; rows--, grad += channels, x += channels, dx += channels)
-    for (int64_t c = 0; c < channels; c++) {
-      float g = static_cast<float>(grad[c]);
-      const float value = static_cast<float>(x[c]);
-      if constexpr (FromInput)
-        g = value * scale[c] + shift[c] > 0 ? g : 0;
-      dx[c] = static_cast<T>(scale[c] * g - slope[c] * value + level[c]);
-    }
-}
 
 // Divides the rows among the threads: calls work(part, first row, number of rows) for each part.
 template <class Work> void parallel_rows(int64_t rows, Work work) {
@@ -161,9 +77,15 @@ template <class Add> std::vector<double> sum_rows(int64_t rows, int64_t channels
   return parts;
 }
 
-// Calls work(T()), where T is the element type of `x`: float or BFloat16.
-template <class Work> auto dispatch_dtype(const Tensor &x, Work work) {
-  return x.scalar_type() == at::kFloat ? work(float()) : work(at::BFloat16());
+// Calls work(passes) with the passes for the element type of `x`, float or BFloat16, on this processor.
+template <class Work> auto with_passes(const Tensor &x, Work work) {
+  if (x.scalar_type() == at::kFloat)
+    return work(tinyres::Portable<float>());
+#ifdef AVX512_BF16
+  if (tinyres::Avx512Bf16::is_supported())
+    return work(tinyres::Avx512Bf16());
+#endif
+  return work(tinyres::Portable<at::BFloat16>());
 }
 
 struct Dims {
@@ -175,14 +97,15 @@ struct Dims {
 // Mean and biased variance of the batch, f64 [2, C].
 std::vector<double> batch_mean_var(const Tensor &x) {
   const Dims d(x);
-  return dispatch_dtype(x, [&](auto value) {
-    using T = decltype(value);
+  return with_passes(x, [&](auto passes) {
+    using Passes = decltype(passes);
+    using T = typename Passes::Value;
     const T *values = x.const_data_ptr<T>();
     // Shifted variance: subtract the first pixel's value before squaring, or the difference of the sums
     // cancels when |mean| is much larger than the standard deviation.
     const std::vector<float> origin(values, values + d.channels);
     auto sums = sum_rows(d.rows, d.channels, [&](int64_t row, int64_t rows, float *sums) {
-      add_moments(values + row * d.channels, rows, d.channels, origin.data(), sums);
+      Passes::add_moments(values + row * d.channels, rows, d.channels, origin.data(), sums);
     });
     for (int64_t c = 0; c < d.channels; c++) {
       const double centered = sums[c] / d.rows;
@@ -216,14 +139,15 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
     const Dims d(x);
     const Affine affine(weight, bias, mean_rstd);
     Tensor y = at::empty_like(x);
-    dispatch_dtype(x, [&](auto value) {
-      using T = decltype(value);
+    with_passes(x, [&](auto passes) {
+      using Passes = decltype(passes);
+      using T = typename Passes::Value;
       const T *x_data = x.const_data_ptr<T>();
       const T *shortcut_data = shortcut ? shortcut->const_data_ptr<T>() : nullptr;
       T *const y_data = y.mutable_data_ptr<T>();
-      const auto kernel = shortcut_data ? forward_rows<T, true, true>
-                          : relu        ? forward_rows<T, false, true>
-                                        : forward_rows<T, false, false>;
+      const auto kernel = shortcut_data ? Passes::template forward_rows<true, true>
+                          : relu        ? Passes::template forward_rows<false, true>
+                                        : Passes::template forward_rows<false, false>;
       parallel_rows(d.rows, [&](int64_t, int64_t first, int64_t count) {
         const int64_t at = first * d.channels;
         kernel(x_data + at, shortcut_data ? shortcut_data + at : nullptr, y_data + at, count, d.channels,
@@ -249,14 +173,15 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
     const Affine affine(weight, bias, mean_rstd);
     const float *mean = mean_rstd.const_data_ptr<float>(), *rstd = mean + d.channels;
     const float *scale = affine.scale.data(), *shift = affine.shift.data();
-    dispatch_dtype(x, [&](auto value) {
-      using T = decltype(value);
+    with_passes(x, [&](auto passes) {
+      using Passes = decltype(passes);
+      using T = typename Passes::Value;
       const T *const x_data = x.const_data_ptr<T>(), *const dy_data = dy.const_data_ptr<T>();
       const T *const y_data = from_output ? y.const_data_ptr<T>() : nullptr;
       T *const g_out = from_output ? g.mutable_data_ptr<T>() : nullptr;
-      const auto add = from_output  ? add_grad_sums<T, Mask::FromOutput>
-                       : from_input ? add_grad_sums<T, Mask::FromInput>
-                                    : add_grad_sums<T, Mask::None>;
+      const auto add = from_output  ? Passes::template add_grad_sums<Mask::FromOutput>
+                       : from_input ? Passes::template add_grad_sums<Mask::FromInput>
+                                    : Passes::template add_grad_sums<Mask::None>;
       const auto sums = sum_rows(d.rows, d.channels, [&](int64_t row, int64_t rows, float *sums) {
         const int64_t at = row * d.channels;
         add(dy_data + at, x_data + at, y_data ? y_data + at : nullptr, g_out ? g_out + at : nullptr, rows,
@@ -273,7 +198,7 @@ struct BatchNorm : torch::autograd::Function<BatchNorm> {
       }
       T *const dx_data = dx.mutable_data_ptr<T>();
       const T *const g_data = g.const_data_ptr<T>();
-      const auto kernel = from_input ? input_grad_rows<T, true> : input_grad_rows<T, false>;
+      const auto kernel = from_input ? Passes::template input_grad_rows<true> : Passes::template input_grad_rows<false>;
       parallel_rows(d.rows, [&](int64_t, int64_t first, int64_t count) {
         const int64_t at = first * d.channels;
         kernel(g_data + at, x_data + at, dx_data + at, count, d.channels, scale, shift, slope.data(),

@@ -90,11 +90,14 @@ char *tinyres_cpu_capability(char **out) noexcept {
   return guarded([&] { *out = message(at::get_cpu_capability().c_str()); });
 }
 
-char *tinyres_has_amx(bool *out) noexcept {
+char *tinyres_multiplies_bf16(bool *out) noexcept {
   return guarded([&] {
     const auto capabilities = at::cpu::get_cpu_capabilities();
-    const auto bf16 = capabilities.find("amx_bf16");
-    *out = bf16 != capabilities.end() && bf16->second.toBool() && at::cpu::init_amx();
+    const auto has = [&](const char *name) {
+      const auto found = capabilities.find(name);
+      return found != capabilities.end() && found->second.toBool();
+    };
+    *out = (has("amx_bf16") && at::cpu::init_amx()) || has("avx512_bf16");
   });
 }
 

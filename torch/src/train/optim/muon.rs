@@ -3,7 +3,7 @@
 //! trained. As in `airbench94_muon.py` of <https://github.com/KellerJordan/cifar10-airbench>, weights are
 //! kept at a fixed norm instead of decayed: a network with batch norm computes the same at any norm.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 
@@ -31,18 +31,58 @@ pub(super) fn step(
     rate: f64,
     kind: Kind,
 ) -> Result<()> {
-    let outputs = weight.size()[0];
-    let in_memory = |tensor: &Tensor| tensor.f_permute([0, 2, 3, 1]);
+    let [outputs, inputs, ..] = weight.size()[..] else {
+        unreachable!("a convolution's weight has four dimensions");
+    };
+    let by_tap = |tensor: &Tensor| -> Result<Tensor> {
+        let in_memory = tensor.f_permute([0, 2, 3, 1])?;
+        Ok(in_memory.f_reshape([outputs, -1, inputs])?)
+    };
     let mut grad = weight.f_grad()?;
     let _ = mean.f_lerp_(&grad, 1.0 - momentum)?;
-    let ahead = in_memory(&grad.f_lerp_(mean, momentum)?)?.f_reshape([outputs, -1])?;
-    let step = orthogonal(&ahead.f_to_kind(kind)?, -rate)?;
+    let ahead = by_tap(&grad.f_lerp_(mean, momentum)?)?;
 
-    let weight = in_memory(&weight.f_detach()?)?.f_view([outputs, -1])?;
+    // A view, as weights are channels last.
+    let mut weight = by_tap(&weight.f_detach()?)?;
     let norm = weight.f_norm()?.f_reciprocal()?;
     let norm = norm.f_mul_scalar((outputs as f64).sqrt())?;
-    let _ = step.f_addcmul_out(&weight, &weight, &norm)?;
+    let step = |ahead: &Tensor| -> Result<Tensor> {
+        let matrix = ahead.f_reshape([outputs, -1])?.f_to_kind(kind)?;
+        Ok(orthogonal(&matrix, -rate)?.f_view_as(ahead)?)
+    };
+    match moving_taps(&ahead)? {
+        None => {
+            let _ = step(&ahead)?.f_addcmul_out(&weight, &weight, &norm)?;
+        }
+        Some(taps) => {
+            let step = step(&ahead.f_index_select(1, &taps)?)?;
+            let _ = weight.f_mul_(&norm)?;
+            let _ = weight.f_index_add_(1, &taps, &step.f_to_kind(Kind::Float)?)?;
+        }
+    }
     Ok(())
+}
+
+/// The kernel taps that `ahead`, `[K, R * S, C]`, moves, as indices; `None` for all. The others are 0 everywhere: on
+/// small maps they only ever met padding. Columns of zeros change neither the Gram matrix nor the other
+/// columns of the step, and at 32 pixels they are most of the last stage.
+///
+/// Looks at the values, so it is for the CPU; a GPU would have to be waited for.
+fn moving_taps(ahead: &Tensor) -> Result<Option<Tensor>> {
+    if ahead.device() != Device::Cpu {
+        return Ok(None);
+    }
+    let mut moving = Vec::new();
+    let taps = ahead.size()[1];
+    for tap in 0..taps {
+        let values = ahead.f_select(1, tap)?;
+        // Nearly always the first filter tells.
+        let moves = |part: &Tensor| -> Result<bool> { Ok(part.f_any()?.f_int64_value(&[])? != 0) };
+        if moves(&values.f_get(0)?)? || moves(&values)? {
+            moving.push(tap);
+        }
+    }
+    Ok((i64::try_from(moving.len()) != Ok(taps)).then(|| Tensor::from_slice(&moving)))
 }
 
 /// `matrix` with all singular values made about `length`.
@@ -83,8 +123,6 @@ fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
 
     #[test]
@@ -110,6 +148,44 @@ mod tests {
                 let off = off.double_value(&[]);
                 assert!(off < most, "{rows} x {columns} in {kind:?}: {off:.1e}");
             }
+        }
+    }
+
+    #[test]
+    fn taps_without_a_gradient_are_left_out_of_the_products_alone() {
+        tch::manual_seed(5);
+        for (outputs, inputs, moving) in [(6, 4, vec![4]), (4, 6, vec![0, 4, 5]), (3, 2, vec![])] {
+            let dims = [outputs, 3, 3, inputs];
+            let random = || Tensor::randn(dims, (Kind::Float, Device::Cpu));
+            let mask = Tensor::zeros([1, 9, 1], (Kind::Float, Device::Cpu));
+            for &tap in &moving {
+                let _ = mask.get(0).get(tap).fill_(1.0);
+            }
+            let mask = mask.view([1, 3, 3, 1]);
+            let (grad, mean, start) = (random() * &mask, random() * &mask, random());
+
+            let ahead = &grad * 0.4 + (&grad * 0.4 + &mean * 0.6) * 0.6;
+            let whole = ahead.view([outputs, 9 * inputs]);
+            let want = &start * f64::from(u8::try_from(outputs).unwrap()).sqrt() / start.norm()
+                + orthogonal(&whole, -0.5).unwrap().view(dims);
+
+            let channels_first = |t: &Tensor| t.permute([0, 3, 1, 2]);
+            let weight = channels_first(&start).set_requires_grad(true);
+            let pull = channels_first(&grad);
+            (&weight * &pull).sum(Kind::Float).backward();
+            let mut mean = channels_first(&mean);
+            tch::no_grad(|| step(&weight, &mut mean, 0.6, 0.5, Kind::Float)).unwrap();
+
+            let got = weight.detach().permute([0, 2, 3, 1]);
+            let off = (got - &want).abs().max().double_value(&[]);
+            assert!(
+                off < 1e-5,
+                "{outputs} x {inputs}, taps {moving:?}: {off:.1e}"
+            );
+            let taps = moving_taps(&ahead.view([outputs, 9, inputs]))
+                .unwrap()
+                .unwrap();
+            assert_eq!(Vec::<i64>::try_from(taps).unwrap(), moving);
         }
     }
 }
