@@ -1,9 +1,14 @@
 //! Turns a fault in a mapped shard into an error message that names the shard, and an abort into an exit.
 //!
-//! For the binaries only: it replaces the SIGBUS and SIGABRT handlers of the whole process. A shard that is cut
-//! while it is mapped, or a disk that fails, then ends the program with exit code 1 instead of a
-//! signal. Any other SIGBUS ends the program as it would without this module. So does an abort, by which Rust and C++
-//! end a program that gets no memory: both have said why by then.
+//! For the binaries only: it replaces the SIGBUS, SIGSEGV and SIGABRT handlers of the whole process. With exit code 1
+//! instead of a signal then end:
+//!
+//! - A shard that is cut while it is mapped, or a disk that fails.
+//! - An abort, by which Rust and C++ end a program that gets no memory: both have said why by then.
+//! - A null pointer where no memory is left: oneDNN, below libtorch, uses some of its objects without asking
+//!   if there was memory for them.
+//!
+//! Any other SIGBUS or SIGSEGV ends the program as it would without this module.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -41,6 +46,11 @@ pub(crate) fn report(prefix: &str) {
     // allocates nothing.
     let installed = unsafe { sigaction(Signal::SIGBUS, &action) };
     installed.expect("SIGBUS can be caught");
+    let action = SigAction::new(SigHandler::SigAction(on_null), flags, SigSet::all());
+    #[expect(unsafe_code, reason = "a signal handler may do little")]
+    // SAFETY: `on_null` reads memory that is never freed, and calls mmap, munmap, sigaction, write and _exit.
+    let before = unsafe { sigaction(Signal::SIGSEGV, &action) };
+    let _ = BEFORE.set(before.expect("SIGSEGV can be caught"));
     let action = SigAction::new(
         SigHandler::Handler(on_abort),
         SaFlags::empty(),
@@ -54,6 +64,8 @@ pub(crate) fn report(prefix: &str) {
 
 /// Text before the message on stderr; set by [`report`].
 static PREFIX: OnceLock<String> = OnceLock::new();
+/// What SIGSEGV did before: Rust's own handler, which tells that a stack overflowed.
+static BEFORE: OnceLock<SigAction> = OnceLock::new();
 /// The head of the list of watched ranges.
 static FIRST: Watched = Watched {
     range: 0..0,
@@ -133,6 +145,41 @@ extern "C" fn on_fault(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     if !by_kernel {
         // A fault comes again by itself when this returns.
         let _ = raise(Signal::SIGBUS);
+    }
+}
+
+extern "C" fn on_null(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+    #[expect(unsafe_code, reason = "the kernel passes the address by pointer")]
+    // SAFETY: as in `on_fault`.
+    let (by_kernel, address) = unsafe { ((*info).si_code > 0, (*info).si_addr().addr()) };
+    if by_kernel && address < 4096 && !can_map(1 << 20) {
+        let prefix = PREFIX.get().map_or("", String::as_str);
+        end(&[
+            prefix,
+            "not enough memory: try a smaller --batch, or end other programs\n",
+        ]);
+    }
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    #[expect(unsafe_code, reason = "changing a handler is unsafe in general")]
+    // SAFETY: both are what the process would have without this module.
+    let _ = unsafe { sigaction(Signal::SIGSEGV, BEFORE.get().unwrap_or(&default)) };
+    if !by_kernel {
+        // A fault comes again by itself when this returns.
+        let _ = raise(Signal::SIGSEGV);
+    }
+}
+
+/// Tells if the system still gives this process `bytes` of memory.
+fn can_map(bytes: usize) -> bool {
+    let (access, kind) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    #[expect(unsafe_code, reason = "malloc must not be called in a signal handler")]
+    // SAFETY: a new map that nobody else knows, and which ends here.
+    unsafe {
+        let map = libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0);
+        map != libc::MAP_FAILED && libc::munmap(map, bytes) == 0
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Barrier;
 
+use nix::libc;
 use nix::sys::signal::{Signal, raise};
 use tinyres::ui::report_faults;
 use tinyres_format::Map;
@@ -22,6 +23,15 @@ fn map(path: &Path) -> Map {
 
 fn touch(map: &Map) {
     std::hint::black_box(map.iter().fold(0u8, |sum, byte| sum ^ byte));
+}
+
+/// Reads a field of an object that is not there.
+fn read_null() {
+    #[expect(unsafe_code, reason = "the test does on purpose what faulty code does")]
+    // SAFETY: nothing lies there, so the process ends here.
+    unsafe {
+        std::hint::black_box(std::ptr::without_provenance::<u8>(8).read_volatile());
+    }
 }
 
 /// The code of each process. Run as a test, it does nothing.
@@ -95,6 +105,22 @@ fn child() {
             report_faults();
             touch(&map(&path));
         }
+        "null" => {
+            report_faults();
+            read_null();
+        }
+        "null without memory" => {
+            report_faults();
+            let limit = libc::rlimit {
+                rlim_cur: 1 << 20,
+                rlim_max: 1 << 20,
+            };
+            #[expect(unsafe_code, reason = "nothing safe takes the memory away")]
+            // SAFETY: changes what this process gets from now on.
+            let set = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+            assert_eq!(set, 0);
+            read_null();
+        }
         other => panic!("no case {other}"),
     }
 }
@@ -129,6 +155,19 @@ fn a_fault_in_a_map_names_its_file() {
             "{case}"
         );
     }
+}
+
+#[test]
+fn a_null_pointer_is_told_as_missing_memory_where_there_is_none() {
+    let (output, _) = run("null without memory");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "error: not enough memory: try a smaller --batch, or end other programs\n"
+    );
+    let (output, _) = run("null");
+    let signal = output.status.signal();
+    assert_eq!(signal, Some(Signal::SIGSEGV as i32), "{output:?}");
 }
 
 #[test]
