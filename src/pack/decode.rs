@@ -247,10 +247,12 @@ impl<'a> Picture<'a> {
                 return other(webp::size, webp::decode);
             }
             [b'B', b'M', ..] => return other(bmp::size, bmp::decode),
-            [b'I', b'I', b'*', 0, ..] | [b'M', b'M', 0, b'*', ..] => {
+            [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => {
                 return other(tiff::size, tiff::decode);
             }
-            [b'P', b'1'..=b'6', b'\t'..=b'\r' | b' ', ..] => return other(pnm::size, pnm::decode),
+            [b'P', b'1'..=b'6' | b'f', b'\t'..=b'\r' | b' ', ..] => {
+                return other(pnm::size, pnm::decode);
+            }
             [b'P', b'7', b'\n', ..] => return Ok(Self::Pam(Pam::open(bytes)?)),
             [] => "an empty file",
             [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF, HEIF or video file",

@@ -129,7 +129,7 @@ pub enum ImageError {
     #[error("undecodable: {0}")]
     Undecodable(String),
     /// The first bytes are not those of an image that can be decoded, whatever the name says.
-    #[error("{found}, expected a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, PGM or PBM image")]
+    #[error("{found}, expected a JPEG, PNG, WebP, GIF, BMP, TIFF or PNM image")]
     Kind {
         /// Kind of file that begins like this.
         found: &'static str,

@@ -24,6 +24,18 @@ pub(super) enum Conversion {
 impl Conversion {
     pub const ALL: [Self; 2] = [Self::Cmyk, Self::CutOff];
 
+    /// The level that a measured value becomes: cut off at 0 and 255, and without its fraction. 0 for what is not a
+    /// number.
+    pub fn cut_off(value: f32) -> u8 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and 255; no number becomes 0"
+        )]
+        let level = value.clamp(0.0, 255.0) as u8;
+        level
+    }
+
     /// The conversion in words.
     pub fn text(self) -> &'static str {
         match self {

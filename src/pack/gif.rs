@@ -1,12 +1,15 @@
-//! Decoding of the first frame of a GIF to RGBX pixels, as Pillow's `GifImagePlugin` does.
+//! Decoding of the first frame of a GIF to RGBX pixels, as Pillow's `GifImagePlugin` does. The crate `weezl` expands
+//! the codes.
+//!
+//! The crate `gif` 0.14.2, which also uses `weezl`, gives other pixels where a frame has two control extensions, and
+//! refuses files without a palette and files that end right behind the last pixel. Pillow reads all of these.
+
+use weezl::{BitOrder, LzwStatus, decode};
 
 use super::ImageError;
 use super::error::{broken, cut};
 use super::facts::Facts;
 use super::orientation::Orientation;
-
-/// Codes in the table at most.
-const TABLE: usize = 4096;
 
 struct Frame<'a> {
     /// Width and height of the picture: the screen, made larger where the frame leaves it.
@@ -16,7 +19,7 @@ struct Frame<'a> {
     /// Width and height of the frame.
     extent: [usize; 2],
     /// Red, green and blue of each index; grey levels without one.
-    palette: Option<&'a [u8]>,
+    palette: Option<&'a [[u8; 3]]>,
     /// Index of what the frame does not cover.
     around: u8,
     interlaced: bool,
@@ -38,7 +41,7 @@ pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageErr
     let indices = frame.indices()?;
     let color = |index: u8| match frame.palette {
         None => [index; 3],
-        Some(palette) => *(palette.as_chunks().0.get(usize::from(index))).unwrap_or(&[0; 3]),
+        Some(palette) => *palette.get(usize::from(index)).unwrap_or(&[0; 3]),
     };
     let colors = (0..=u8::MAX).map(color);
     let colors: Vec<[u8; 4]> = colors
@@ -60,7 +63,7 @@ impl<'a> Frame<'a> {
         let screen = take(&mut rest, 13)?;
         let size = [6, 8].map(|at| usize::from(u16::from_le_bytes([screen[at], screen[at + 1]])));
         let mut palette = match screen[10] {
-            flags @ 128.. => Some(take(&mut rest, 3 << ((flags & 7) + 1))?),
+            flags @ 128.. => palette(&mut rest, flags)?,
             _ => None,
         };
         let mut around = 0;
@@ -87,7 +90,7 @@ impl<'a> Frame<'a> {
                         |at: usize| usize::from(u16::from_le_bytes([head[at], head[at + 1]]));
                     let (start, extent) = ([number(0), number(2)], [number(4), number(6)]);
                     if let flags @ 128.. = head[8] {
-                        palette = Some(take(&mut rest, 3 << ((flags & 7) + 1))?);
+                        palette = self::palette(&mut rest, flags)?.or(palette);
                     }
                     if extent.contains(&0) {
                         return Err(broken("GIF with an empty frame"));
@@ -111,22 +114,53 @@ impl<'a> Frame<'a> {
     /// The index of every pixel of the picture.
     fn indices(&self) -> Result<Vec<u8>, ImageError> {
         let [width, height] = self.size;
+        let [columns, rows] = self.extent;
+        let stored = self.expand(columns * rows)?;
         let mut indices = vec![self.around; width * height];
-        let mut rows = Rows::new(self.extent[1], self.interlaced);
-        let (mut x, mut y) = (0, rows.next());
-        expand(self.bits, self.data, |index| {
-            let Some(row) = y else { return false };
-            indices[(self.start[1] + row) * width + self.start[0] + x] = index;
-            x += 1;
-            if x == self.extent[0] {
-                (x, y) = (0, rows.next());
-            }
-            y.is_some()
-        })?;
-        match y {
-            None => Ok(indices),
-            Some(_) => Err(cut()),
+        for (stored, row) in stored
+            .chunks_exact(columns)
+            .zip(Rows::new(rows, self.interlaced))
+        {
+            let place = (self.start[1] + row) * width + self.start[0];
+            indices[place..place + columns].copy_from_slice(stored);
         }
+        Ok(indices)
+    }
+
+    /// The index of every pixel of the frame, in the order of the file: codes of variable length (Lempel, Ziv and
+    /// Welch), in blocks.
+    fn expand(&self, len: usize) -> Result<Vec<u8>, ImageError> {
+        if self.bits > 11 {
+            return Err(broken("GIF with codes of too many bits"));
+        }
+        let mut decoder = decode::Decoder::new(BitOrder::Lsb, self.bits);
+        let (mut stored, mut filled) = (vec![0; len], 0);
+        let mut blocks = self.data;
+        while filled < len {
+            let before = blocks;
+            // A block that is cut short is not read.
+            let whole = block(&mut blocks).filter(|block| block.len() == usize::from(before[0]));
+            let mut codes = whole.unwrap_or(&[]);
+            loop {
+                let done = decoder.decode_bytes(codes, &mut stored[filled..]);
+                codes = &codes[done.consumed_in..];
+                filled += done.consumed_out;
+                match done.status {
+                    Ok(LzwStatus::Ok) => {}
+                    Ok(LzwStatus::NoProgress) => break,
+                    Ok(LzwStatus::Done) if filled == len => break,
+                    Ok(LzwStatus::Done) => return Err(cut()),
+                    Err(_) => return Err(broken("GIF with a code that stands for nothing")),
+                }
+                if filled == len {
+                    break;
+                }
+            }
+            if whole.is_none() && filled < len {
+                return Err(cut());
+            }
+        }
+        Ok(stored)
     }
 }
 
@@ -152,6 +186,10 @@ impl Rows {
             passes,
         }
     }
+}
+
+impl Iterator for Rows {
+    type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
         while self.next >= self.height {
@@ -164,117 +202,22 @@ impl Rows {
     }
 }
 
-/// Expands codes of variable length (Lempel, Ziv and Welch) and hands each index to `put`, until that returns
-/// false. Ends early where the blocks end.
-fn expand(bits: u8, data: &[u8], mut put: impl FnMut(u8) -> bool) -> Result<(), ImageError> {
-    if bits > 12 {
-        return Err(broken("GIF with codes of too many bits"));
-    }
-    let wrong = || broken("GIF with a code that stands for nothing");
-    let clear = 1_usize << bits;
-    // For each code the index that it adds, and the code of those before.
-    let mut added = vec![0_u8; TABLE];
-    let mut link = vec![0_usize; TABLE];
-    let mut codes = Codes {
-        rest: data,
-        block: &[],
-        buffer: 0,
-        held: 0,
-    };
-    let (mut next, mut size) = (clear + 2, u32::from(bits) + 1);
-    let mut last: Option<(usize, u8)> = None;
-    let mut string = Vec::with_capacity(TABLE);
-    while let Some(code) = codes.next(size) {
-        if code == clear {
-            (next, size, last) = (clear + 2, u32::from(bits) + 1, None);
-            continue;
-        }
-        if code == clear + 1 {
-            return Ok(());
-        }
-        string.clear();
-        let Some((last_code, last_first)) = last else {
-            if code > clear {
-                return Err(wrong());
-            }
-            let first = index(code)?;
-            last = Some((code, first));
-            if !put(first) {
-                return Ok(());
-            }
-            continue;
-        };
-        if code > next {
-            return Err(wrong());
-        }
-        let mut at = code;
-        if code == next {
-            string.push(last_first);
-            at = last_code;
-        }
-        while at >= clear {
-            if at >= TABLE || string.len() >= TABLE {
-                return Err(wrong());
-            }
-            string.push(added[at]);
-            at = link[at];
-        }
-        let first = index(at)?;
-        if next < TABLE {
-            (added[next], link[next]) = (first, last_code);
-            if next == (1 << size) - 1 && size < 12 {
-                size += 1;
-            }
-            next += 1;
-        }
-        last = Some((code, first));
-        string.push(first);
-        if !string.iter().rev().all(|&index| put(index)) {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-fn index(code: usize) -> Result<u8, ImageError> {
-    u8::try_from(code).map_err(|_| broken("GIF with more than 256 colors"))
-}
-
-/// Reads codes from the blocks.
-struct Codes<'a> {
-    rest: &'a [u8],
-    block: &'a [u8],
-    buffer: u32,
-    held: u32,
-}
-
-impl Codes<'_> {
-    /// The next code of `size` bits. `None` where the blocks end or the file is cut short.
-    fn next(&mut self, size: u32) -> Option<usize> {
-        while self.held < size {
-            if let Some((&byte, block)) = self.block.split_first() {
-                self.block = block;
-                self.buffer |= u32::from(byte) << self.held;
-                self.held += 8;
-            } else {
-                let (&len, rest) = self.rest.split_first()?;
-                self.block = rest.get(..usize::from(len))?;
-                self.rest = &rest[usize::from(len)..];
-            }
-        }
-        let code = self.buffer & ((1 << size) - 1);
-        self.buffer >>= size;
-        self.held -= size;
-        Some(code as usize)
-    }
-}
-
 /// The next block of an extension. `None` for the empty one that ends them.
 fn block<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = take(rest, 1).ok()?[0];
     let (found, after) = rest.split_at(rest.len().min(len.into()));
     *rest = after;
     (!found.is_empty()).then_some(found)
+}
+
+/// A palette of as many colors as `flags` say. `None` for one that says nothing: greys from 0 on. Where that is the
+/// frame's own, Pillow takes the palette of all frames.
+fn palette<'a>(rest: &mut &'a [u8], flags: u8) -> Result<Option<&'a [[u8; 3]]>, ImageError> {
+    let (colors, _) = take(rest, 3 << ((flags & 7) + 1))?.as_chunks();
+    let grey = (0..=u8::MAX)
+        .zip(colors)
+        .all(|(index, color)| *color == [index; 3]);
+    Ok((!grey).then_some(colors))
 }
 
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], ImageError> {

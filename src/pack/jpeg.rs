@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
 use super::ImageError;
+use super::error::broken;
 use super::facts::{Conversion, Facts};
 use super::limits::MAX_PIXELS;
 use super::orientation::Orientation;
@@ -283,6 +284,39 @@ fn segments(jpeg: &[u8]) -> impl Iterator<Item = Segment<'_>> {
             }
         }
     })
+}
+
+/// Decodes a JPEG that is a part of another image, of `width` pixels in a row and at most `height` rows, to pixels in
+/// `format`. libjpeg's warnings do not matter.
+pub(super) fn decode_part(
+    bytes: &[u8],
+    format: PixelFormat,
+    [width, height]: [usize; 2],
+) -> Result<Vec<u8>, ImageError> {
+    let mut turbo = Decompressor::new().map_err(undecodable)?;
+    let header = turbo.read_header(bytes).map_err(undecodable)?;
+    if header.width != width || header.height > height {
+        return Err(broken(&format!(
+            "a part of {}x{} pixels, expected {width}x{height}",
+            header.width, header.height
+        )));
+    }
+    let height = header.height;
+    let size = [width, height].map(|length| u32::try_from(length).unwrap_or(u32::MAX));
+    turbo
+        .set_scan_limit(scan_limit(size))
+        .map_err(undecodable)?;
+    let mut image = Image {
+        pixels: vec![0; width * height * format.size()],
+        width,
+        pitch: width * format.size(),
+        height,
+        format,
+    };
+    turbo
+        .decompress(bytes, image.as_deref_mut())
+        .or_else(|error| warning(error).map(drop))?;
+    Ok(image.pixels)
 }
 
 /// Pillow's `convert("RGB")` of what it reads from a CMYK JPEG. It takes all of them for inverted, as Adobe

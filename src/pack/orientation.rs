@@ -21,7 +21,11 @@ impl Orientation {
     /// The orientation that Pillow's `getexif` finds: in the EXIF data, or in XMP where that states none.
     /// Upright where Pillow cannot read the EXIF data.
     pub fn of(exif: Option<&[u8]>, xmp: Option<&[u8]>) -> Self {
-        let stated = exif.map_or(Stated::Nothing, exif::orientation);
+        Self::of_stated(exif.map_or(Stated::Nothing, exif::orientation), xmp)
+    }
+
+    /// The orientation of an image whose EXIF data states `stated`.
+    pub fn of_stated(stated: Stated, xmp: Option<&[u8]>) -> Self {
         let value = match stated {
             Stated::Unreadable => 1,
             Stated::Value(value) => value,

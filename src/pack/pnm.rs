@@ -1,4 +1,7 @@
-//! Decoding of a PBM, PGM or PPM to RGBX pixels, as Pillow's `PpmImagePlugin` does.
+//! Decoding of a PBM, PGM, PPM or grey PFM to RGBX pixels, as Pillow's `PpmImagePlugin` does.
+//!
+//! The crate `image` 0.25.10 scales greys of 16 bits, which Pillow cuts off at 255, and does not read PFM: of Pillow's
+//! own 15 test files it gives 10 as Pillow does, and this module all.
 
 use super::ImageError;
 use super::error::{broken, cut};
@@ -6,12 +9,14 @@ use super::facts::{Conversion, Facts};
 use super::orientation::Orientation;
 
 struct Header<'a> {
-    /// 1 to 6: the digit after the P.
+    /// The byte after the P: a digit from 1 to 6, or f.
     kind: u8,
     width: usize,
     height: usize,
-    /// The sample of white; 1 for bitmaps.
+    /// The sample of white; 1 for bitmaps and measured values.
     most: u32,
+    /// Numbers of several bytes begin with the lowest.
+    little: bool,
     samples: &'a [u8],
 }
 
@@ -24,12 +29,17 @@ pub(super) fn size(bytes: &[u8]) -> Result<[u32; 2], ImageError> {
 /// Decodes to `rgbx`, which is resized to fit.
 pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageError> {
     let header = Header::read(bytes)?;
-    let channels = if matches!(header.kind, 3 | 6) { 3 } else { 1 };
+    let channels = if matches!(header.kind, b'3' | b'6') {
+        3
+    } else {
+        1
+    };
     let count = header.width * header.height * channels;
     let levels = match header.kind {
-        1 => header.digits(count)?,
-        2 | 3 => header.texts(count)?,
-        4 => header.bits(),
+        b'1' => header.digits(count)?,
+        b'2' | b'3' => header.texts(count)?,
+        b'4' => header.bits(),
+        b'f' => header.floats(count),
         _ => header.binary(count),
     };
     let levels = levels.get(..count).ok_or_else(cut)?;
@@ -44,7 +54,8 @@ pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageErr
     Ok(Facts {
         grey: channels == 1,
         orientation: Orientation::UPRIGHT,
-        conversion: (channels == 1 && header.most > 255).then_some(Conversion::CutOff),
+        conversion: (channels == 1 && header.most > 255 || header.kind == b'f')
+            .then_some(Conversion::CutOff),
     })
 }
 
@@ -52,12 +63,21 @@ impl<'a> Header<'a> {
     fn read(bytes: &'a [u8]) -> Result<Self, ImageError> {
         let mut rest = bytes;
         let kind = match *token(&mut rest)? {
-            [b'P', kind @ b'1'..=b'6'] => kind - b'0',
+            [b'P', kind @ (b'1'..=b'6' | b'f')] => kind,
             _ => return Err(broken("a kind of PNM that is not known here")),
         };
-        let mut number = || number(token(&mut rest)?);
-        let (width, height) = (number()?, number()?);
-        let most = if matches!(kind, 1 | 4) { 1 } else { number()? };
+        let [width, height] = [number(token(&mut rest)?)?, number(token(&mut rest)?)?];
+        let (mut most, mut little) = (1, false);
+        match kind {
+            b'1' | b'4' => {}
+            b'f' => {
+                let scale = std::str::from_utf8(token(&mut rest)?).ok();
+                let scale = scale.and_then(|scale| scale.parse().ok());
+                let scale = scale.filter(|scale: &f64| scale.is_finite() && *scale != 0.0);
+                little = scale.ok_or_else(|| broken("PFM with a scale that is no number"))? < 0.0;
+            }
+            _ => most = number(token(&mut rest)?)?,
+        }
         if width == 0 || height == 0 || !(1..1 << 16).contains(&most) {
             return Err(broken("PNM without pixels"));
         }
@@ -66,6 +86,7 @@ impl<'a> Header<'a> {
             width: width as usize,
             height: height as usize,
             most,
+            little,
             samples: rest,
         })
     }
@@ -73,7 +94,7 @@ impl<'a> Header<'a> {
     /// The level of a sample. Grey samples of more than 8 bits are cut off at 255, others scaled.
     fn level(&self, sample: u32) -> u8 {
         let white = match (self.kind, self.most > 255) {
-            (2 | 5, true) => 65535.0,
+            (b'2' | b'5', true) => 65535.0,
             _ => 255.0,
         };
         let scaled = f64::from(sample) / f64::from(self.most) * white;
@@ -104,6 +125,19 @@ impl<'a> Header<'a> {
         samples
             .map(|&sample| self.level(u16::from_be_bytes(sample).into()))
             .collect()
+    }
+
+    /// Measured values, from the last row to the first.
+    fn floats(&self, count: usize) -> Vec<u8> {
+        let samples = self.samples.as_chunks().0.get(..count).unwrap_or(&[]);
+        let level = |&sample: &[u8; 4]| {
+            Conversion::cut_off(match self.little {
+                true => f32::from_le_bytes(sample),
+                false => f32::from_be_bytes(sample),
+            })
+        };
+        let rows = samples.chunks(self.width).rev();
+        rows.flat_map(|row| row.iter().map(level)).collect()
     }
 
     fn digits(&self, count: usize) -> Result<Vec<u8>, ImageError> {

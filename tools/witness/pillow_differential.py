@@ -12,8 +12,8 @@ same seed draws the same pictures. `--count` is the number of pictures of each p
     exif         EXIF and XMP blocks, whole and mutated, in JPEG and PNG
     png          every kind of pixel, interlaced, animated, text chunks
     png-damage   the same with bytes changed, chunks cut, doubled, dropped
-    other        GIF, BMP, TIFF, PPM and lossless WebP; other formats under the name .jpg
-    other-damage the same with bytes changed or cut
+    gif, bmp, tiff, pnm, webp   every kind of these, by drawn_formats.py, under the name .jpg
+    gif-damage and so on        the same with bytes changed or cut
 
 With `--golden` writes small ones of them to drawn.zip, and to drawn.json the SHA-256 of the planar RGB bytes that
 Pillow makes of each, or null. Otherwise prints for each part how many pictures both read with equal pixels, how many both refuse, and the differences.
@@ -36,30 +36,12 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from drawn_formats import SIDE, bmp, gif, plain_exif, pnm, saved, scene, tiff, webp
 from PIL import Image, ImageFile, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-SIDE = 32
 ImageFile.MAXBLOCK = 2**20  # Pillow writes no JPEG whose header is longer than its buffer.
 warnings.simplefilter("ignore")
-
-
-def scene(draw, side=SIDE):
-    """A picture with smooth parts, edges and noise, of which no two mirror images are equal."""
-    y, x = np.mgrid[:side, :side]
-    red, green = 255 * x / side, (255 * y / side + draw.randrange(256)) % 256
-    blue = np.where((x + 2 * y + draw.randrange(13)) % 13 < 5, 230, 20)
-    pixels = np.stack([red, green, blue], -1)
-    if draw.random() < 0.3:
-        noise = np.random.default_rng(draw.randrange(2**32)).integers(0, 256, pixels.shape)
-        pixels[side // 2:] = noise[side // 2:]
-    return Image.fromarray(pixels.astype(np.uint8))
-
-
-def saved(image, kind, **options):
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 # JPEG
@@ -77,12 +59,6 @@ def segments(data):
         at += 2 + length
         if code == 0xDA:
             return
-
-
-def plain_exif(draw):
-    exif = Image.Exif()
-    exif[0x0112] = draw.randrange(10)
-    return exif.tobytes()
 
 
 def jpeg(draw, **more):
@@ -424,40 +400,20 @@ def png_damage(draw):
 # Other formats
 
 
-def other(draw):
-    image = scene(draw)
-    kind = draw.choice(["GIF", "BMP", "TIFF", "PPM", "WEBP"])
-    if kind == "GIF":
-        frames = draw.choice([0, 0, 2])
-        return saved(image.convert(draw.choice(["P", "L", "1", "RGB"])), kind, save_all=frames > 0, interlace=draw.choice([0, 1]),
-                     append_images=[scene(draw) for _ in range(frames)], **draw.choice([{}, {"transparency": draw.randrange(4)}]))
-    if kind == "BMP":
-        return saved(image.convert(draw.choice(["RGB", "P", "L", "1", "RGBA"])), kind)
-    if kind == "PPM":
-        return saved(image.convert(draw.choice(["RGB", "L", "1"])), kind)
-    if kind == "WEBP":
-        image = image.convert(draw.choice(["RGB", "RGBA", "L"]))
-        if image.mode == "RGBA" and draw.random() < 0.5:
-            image.putalpha(image.getchannel(0))
-        more = {"exif": plain_exif(draw)} if draw.random() < 0.3 else {}
-        return saved(image, kind, lossless=True, exact=True, **more)
-    mode = draw.choice(["RGB", "L", "P", "1", "RGBA", "LA", "CMYK"])
-    compression = draw.choice(["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
-    more = {"tiffinfo": {0x0112: draw.randrange(1, 9)}} if draw.random() < 0.3 else {}
-    return saved(image.convert(mode), kind, compression=compression, **more)
-
-
-def other_damage(draw):
-    data = bytearray(other(draw))
-    how = draw.randrange(3)
-    if how == 0:
-        for _ in range(draw.randrange(1, 4)):
-            data[draw.randrange(len(data))] = draw.randrange(256)
-    elif how == 1:
-        del data[draw.randrange(1, len(data)):]
-    else:
-        data += draw.randbytes(50)
-    return bytes(data)
+def damaged(picture):
+    """Pictures of a format with bytes changed, cut, or more behind the end."""
+    def draw_one(draw):
+        data = bytearray(picture(draw))
+        how = draw.randrange(3)
+        if how == 0:
+            for _ in range(draw.randrange(1, 4)):
+                data[draw.randrange(len(data))] = draw.randrange(256)
+        elif how == 1:
+            del data[draw.randrange(1, len(data)):]
+        else:
+            data += draw.randbytes(50)
+        return "jpg", bytes(data)
+    return draw_one
 
 
 PARTS = {
@@ -466,9 +422,11 @@ PARTS = {
     "exif": exif,
     "png": lambda draw: ("png", png(draw)),
     "png-damage": lambda draw: ("png", png_damage(draw)),
-    "other": lambda draw: ("jpg", other(draw)),
-    "other-damage": lambda draw: ("jpg", other_damage(draw)),
 }
+for picture in (gif, bmp, tiff, pnm, webp):
+    # Under the name of another format: contents count.
+    PARTS[picture.__name__] = lambda draw, picture=picture: ("jpg", picture(draw))
+    PARTS[f"{picture.__name__}-damage"] = damaged(picture)
 
 
 # The comparison
