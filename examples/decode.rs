@@ -9,11 +9,11 @@ use std::io::BufRead as _;
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use tinyres::pack::{Decoder, ImageError};
+use tinyres::pack::{Decoded, Decoder, ImageError};
 use tinyres_format::Shape;
 
-/// Width, height and planar RGB bytes of the image in `bytes`, and what the decoder says about it.
-fn decode(bytes: &[u8]) -> Result<([u32; 2], Vec<u8>, Option<String>), ImageError> {
+/// The planar RGB bytes of the image in `bytes`, and what the decoder says about it.
+fn decode(bytes: &[u8]) -> Result<(Decoded, Vec<u8>), ImageError> {
     let mut decoder = Decoder::new(None);
     let [width, height] = decoder.size(bytes)?;
     let shape = Shape {
@@ -23,14 +23,14 @@ fn decode(bytes: &[u8]) -> Result<([u32; 2], Vec<u8>, Option<String>), ImageErro
     };
     let mut pixels = vec![0; shape.image_len()];
     let decoded = decoder.decode(bytes, None, shape, &mut pixels)?;
-    Ok((decoded.size, pixels, decoded.warning))
+    Ok((decoded, pixels))
 }
 
 fn main() -> std::io::Result<()> {
     for name in std::io::stdin().lock().lines() {
         let name = name?;
         let found = match decode(&std::fs::read(&name)?) {
-            Ok((size, pixels, warning)) => {
+            Ok((Decoded { size, warning, .. }, pixels)) => {
                 let digest = Sha256::digest(&pixels);
                 let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
                 json!({ "file": name, "size": size, "sha256": digest, "warning": warning })

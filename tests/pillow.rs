@@ -50,14 +50,21 @@ fn drawn_pictures_have_the_pixels_that_pillow_gave() {
             .map(|image| image.name.clone());
         warned.extend(names);
     }
+    let mut stricter = Vec::new();
     let mut equal = 0;
     for (name, digest) in &expected {
-        if let Some(digest) = digest {
-            assert_eq!(found.get(name), Some(digest), "{name}");
-            equal += 1;
+        match (found.get(name), digest) {
+            // The script says of which damage this is right.
+            (None, Some(_)) if name.contains("-damage/") => stricter.push(name),
+            (found, Some(digest)) => {
+                assert_eq!(found, Some(digest), "{name}");
+                equal += 1;
+            }
+            (_, None) => {}
         }
     }
-    assert!(equal > 100, "{equal} pictures");
+    assert!(equal > 250, "{equal} pictures");
+    assert!(stricter.len() < 5, "{stricter:?}");
     // Damaged ones are named.
     assert!(warned.len() > 10, "{warned:?}");
     assert!(

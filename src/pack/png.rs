@@ -22,8 +22,10 @@ pub(super) struct Png {
     cut: bool,
 }
 
-/// Maximum length of a text that is decompressed, in bytes: far more than an EXIF block of 64 KiB in digits.
+/// Maximum length of a text that is decompressed, and of all of them, in bytes. Pillow refuses longer ones, too:
+/// `MAX_TEXT_CHUNK` and `MAX_TEXT_MEMORY`.
 const MAX_TEXT: u64 = 1 << 20;
+const MAX_TEXTS: usize = 1 << 26;
 
 const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
@@ -127,8 +129,10 @@ struct Chunks {
     xmp: Option<Vec<u8>>,
     /// The pixels are indices into a palette.
     indexed: bool,
-    /// There is one.
-    palette: bool,
+    /// The last one before the pixels: whole colours, at most 256.
+    palette: Option<Vec<u8>>,
+    /// Bytes of the texts that were decompressed.
+    texts: usize,
     /// Pillow fails to read the orientation.
     unreadable: bool,
     /// The file ends within its pixels. Pillow decodes it if no row is missing.
@@ -163,8 +167,10 @@ impl Chunks {
             rest = after.get(length..).unwrap_or(&[]);
             let checksum = rest.split_off(..rest.len().min(4)).unwrap_or(&[]);
             if kind == b"IDAT" && !done {
-                if !pixels && found.indexed && !found.palette {
-                    found.keep(b"PLTE", &[0; 3 * 256]); // Black, for Pillow.
+                if !pixels && found.indexed {
+                    let palette = found.palette.take();
+                    // Black, for Pillow, without one.
+                    found.keep(b"PLTE", &palette.unwrap_or_else(|| vec![0; 3 * 256]));
                 }
                 pixels = true;
                 found.cut |= whole.is_none();
@@ -176,6 +182,7 @@ impl Chunks {
                 b"acTL" => animated = true,
                 // Pillow has the first frame of an animation, and reads no further.
                 b"fcTL" | b"fdAT" if done && animated => break,
+                b"IEND" if done => break,
                 _ => {}
             }
             if whole.is_none() {
@@ -192,8 +199,7 @@ impl Chunks {
                     b"IHDR" => found.header(body)?,
                     // Whole colours only: the decoder relies on that.
                     b"PLTE" if body.len() >= 3 => {
-                        found.palette = true;
-                        found.keep(kind, &body[..body.len().min(3 * 256) / 3 * 3]);
+                        found.palette = Some(body[..body.len().min(3 * 256) / 3 * 3].to_vec());
                     }
                     _ => {}
                 }
@@ -201,7 +207,7 @@ impl Chunks {
             if kind == b"IEND" {
                 break;
             }
-            found.note(kind, body);
+            found.note(kind, body)?;
         }
         found.keep(b"IEND", &[]);
         if found.exif.is_none()
@@ -234,7 +240,7 @@ impl Chunks {
     }
 
     /// Notes what may state an orientation.
-    fn note(&mut self, kind: &[u8; 4], body: &[u8]) {
+    fn note(&mut self, kind: &[u8; 4], body: &[u8]) -> Result<(), ImageError> {
         match kind {
             b"eXIf" => self.exif = Some([b"Exif\0\0", body].concat()),
             b"tEXt" => {
@@ -247,20 +253,23 @@ impl Chunks {
                 }
             }
             b"zTXt" => {
-                if let Some((keyword, [0, compressed @ ..])) = split(body) {
-                    self.text(keyword, inflate(compressed).unwrap_or_default());
+                if let Some((keyword, [0, compressed @ ..])) = split(body)
+                    && is_of_use(keyword)
+                {
+                    let text = self.inflate(compressed)?;
+                    self.text(keyword, text.unwrap_or_default());
                 }
             }
             b"iTXt" => {
                 let Some((keyword, [compressed, method, rest @ ..])) = split(body) else {
-                    return;
+                    return Ok(());
                 };
                 let Some((_, text)) = split(rest).and_then(|(_, rest)| split(rest)) else {
-                    return;
+                    return Ok(());
                 };
                 let text = match (compressed, method) {
                     (0, _) => Some(text.to_vec()),
-                    (_, 0) => inflate(text),
+                    (_, 0) if is_of_use(keyword) => self.inflate(text)?,
                     _ => None,
                 };
                 if let Some(text) = text {
@@ -269,6 +278,19 @@ impl Chunks {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Decompresses a text. `None` if it is damaged.
+    fn inflate(&mut self, compressed: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
+        let mut text = Vec::new();
+        let mut reader = ZlibDecoder::new(compressed).take(MAX_TEXT + 1);
+        let whole = reader.read_to_end(&mut text).is_ok();
+        self.texts += text.len();
+        if text.len() as u64 > MAX_TEXT || self.texts > MAX_TEXTS {
+            return Err(broken("PNG whose texts are too long"));
+        }
+        Ok(whole.then_some(text))
     }
 
     fn text(&mut self, keyword: &[u8], text: Vec<u8>) {
@@ -286,11 +308,9 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
-fn inflate(compressed: &[u8]) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    let mut reader = ZlibDecoder::new(compressed).take(MAX_TEXT);
-    reader.read_to_end(&mut text).ok()?;
-    Some(text)
+/// True for the keywords of texts that may state an orientation.
+fn is_of_use(keyword: &[u8]) -> bool {
+    matches!(keyword, b"Raw profile type exif" | b"XML:com.adobe.xmp")
 }
 
 /// EXIF data that ImageMagick wrote as text: a line that is empty, the name, the length, then digits. `None`

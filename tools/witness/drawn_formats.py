@@ -210,7 +210,8 @@ def webp(draw):
 # TIFF
 
 
-# Photometric interpretation, bits, samples, kinds of extra samples, sample format.
+# Photometric interpretation, bits, samples, kinds of extra samples, sample format. All that Pillow reads but LAB,
+# and two that it does not convert to RGB.
 TIFFS = [
     *[(0, bits, 1, (), 1) for bits in (1, 2, 4, 8)], *[(1, bits, 1, (), 1) for bits in (1, 2, 4, 8, 12, 16, 16)],
     (0, 16, 1, (), 1), (1, 8, 1, (), 2), (1, 16, 1, (), 2), (1, 32, 1, (), 1), (1, 32, 1, (), 2), (1, 32, 1, (), 3), (0, 32, 1, (), 3),
@@ -219,7 +220,7 @@ TIFFS = [
     *[(2, 8, 6, (kind, 0, 0), 1) for kind in (0, 1, 2)], (2, 16, 3, (), 1), (2, 16, 4, (), 1),
     *[(2, 16, 4, (kind,), 1) for kind in (0, 1, 2)], *[(3, bits, 1, (), 1) for bits in (1, 2, 4, 8, 8)],
     (3, 8, 2, (0,), 1), (3, 8, 2, (2,), 1), (5, 8, 4, (), 1), (5, 8, 5, (0,), 1), (5, 8, 6, (0, 0), 1), (5, 16, 4, (), 1),
-    (6, 8, 1, (), 1), (8, 8, 3, (), 1), (2, 32, 3, (), 1),
+    (6, 8, 1, (), 1), (2, 32, 3, (), 1),
 ]
 JPEGS = {(1, 1): "L", (2, 3): "RGB", (6, 3): "RGB", (5, 4): "CMYK"}
 

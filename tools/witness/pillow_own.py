@@ -27,8 +27,17 @@ from pillow_differential import digest, upright
 FORMATS = {"JPEG", "MPO", "PNG", "GIF", "BMP", "DIB", "TIFF", "PPM", "WEBP"}
 """What tinyres reads; Pillow calls a JPEG with more pictures behind it MPO. Other formats are not claimed."""
 
-STRICTER = {}
-"""Files that tinyres refuses and Pillow reads, with the reason why that is right."""
+STRICTER = {
+    "clipboard.dib": "a BMP without its first header, which only the clipboard has",
+    "hopper.Lab.tif": "LAB, which Pillow converts by Little CMS",
+    "lab.tif": "LAB",
+    "lab-green.tif": "LAB",
+    "lab-red.tif": "LAB",
+    "hopper_lzma.tif": "LZMA in a TIFF, which libtiff itself reads only where it was built so",
+    "old-style-jpeg-compression.tif": "JPEG from before TIFF 6.0, which the standard calls obsolete",
+    "old-style-jpeg-compression-no-samplesperpixel.tif": "the same",
+}
+"""Files that tinyres refuses and Pillow reads, and why."""
 
 
 def pillow(path):

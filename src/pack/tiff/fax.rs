@@ -11,7 +11,7 @@ use fax::maps::{Mode, black, mode, white};
 use fax::{BitReader as _, ByteReader};
 
 use super::super::ImageError;
-use super::super::error::{broken, cut};
+use super::super::error::broken;
 
 /// How rows are coded.
 #[derive(Clone, Copy)]
@@ -50,7 +50,8 @@ pub(super) fn expand(
             Rows::Bytes => false,
             Rows::Group4 => true,
             Rows::Group3 { mixed } => {
-                skip_line_end(&mut bits).ok_or_else(cut)?;
+                skip_line_end(&mut bits)
+                    .ok_or_else(|| broken("TIFF with a fax that lacks rows"))?;
                 let runs = !mixed || bits.peek(1) == Some(1);
                 skip(&mut bits, mixed.into());
                 // A line end after a line end: no more rows. Those that are missing are white.

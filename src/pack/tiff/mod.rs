@@ -113,6 +113,16 @@ struct Image<'a> {
     differences: bool,
 }
 
+/// Where the samples of an image are: in strips, which are as wide as the image, or in tiles.
+struct Layout {
+    offsets: Vec<u64>,
+    /// Bytes of each.
+    lengths: Option<Vec<u64>>,
+    /// Pixels in a row of each, and rows.
+    width: usize,
+    height: usize,
+}
+
 /// Width and height in pixels, as stored.
 pub(super) fn size(bytes: &[u8]) -> Result<[u32; 2], ImageError> {
     Ok(Image::read(bytes)?.size)
@@ -213,8 +223,8 @@ impl<'a> Image<'a> {
         })
     }
 
-    /// Writes the samples of each pixel to its place in `levels`, the first 4 of them.
-    fn read_samples(&self, levels: &mut [u8]) -> Result<(), ImageError> {
+    /// Where the samples are.
+    fn layout(&self) -> Result<Layout, ImageError> {
         let numbers = |tag| self.directory.numbers(tag).unwrap_or_default();
         let number = |tag| {
             let number = numbers(tag).first().copied();
@@ -222,49 +232,55 @@ impl<'a> Image<'a> {
         };
         let [width, height] = self.size.map(|length| length as usize);
         let strips = numbers(tag::STRIP_OFFSETS);
-        let (offsets, lengths, chunk_width, chunk_height) = match strips.is_empty() {
-            false => (
-                strips,
-                tag::STRIP_LENGTHS,
-                Some(width),
-                number(tag::ROWS)
-                    .or(Some(height))
-                    .map(|rows| rows.min(height)),
-            ),
-            true => (
-                numbers(tag::TILE_OFFSETS),
-                tag::TILE_LENGTHS,
-                number(tag::TILE_WIDTH),
-                number(tag::TILE_HEIGHT),
-            ),
-        };
-        let lengths = self.directory.numbers(lengths);
-        let (Some(chunk_width @ 1..), Some(chunk_height @ 1..)) = (chunk_width, chunk_height)
-        else {
+        if !strips.is_empty() {
+            return Ok(Layout {
+                offsets: strips,
+                lengths: self.directory.numbers(tag::STRIP_LENGTHS),
+                width,
+                height: number(tag::ROWS).unwrap_or(height).clamp(1, height),
+            });
+        }
+        let size = (number(tag::TILE_WIDTH), number(tag::TILE_HEIGHT));
+        let (Some(tile_width @ 1..), Some(tile_height @ 1..)) = size else {
             return Err(broken("TIFF without strips and tiles"));
         };
+        if tile_width.saturating_mul(tile_height) > (width * height).max(MAX_TILE) {
+            return Err(broken(&format!(
+                "TIFF with tiles of {tile_width}x{tile_height} pixels"
+            )));
+        }
+        Ok(Layout {
+            offsets: numbers(tag::TILE_OFFSETS),
+            lengths: self.directory.numbers(tag::TILE_LENGTHS),
+            width: tile_width,
+            height: tile_height,
+        })
+    }
+
+    /// Writes the samples of each pixel to its place in `levels`, the first 4 of them.
+    fn read_samples(&self, levels: &mut [u8]) -> Result<(), ImageError> {
+        let layout = self.layout()?;
+        let [width, height] = self.size.map(|length| length as usize);
         let (together, planes) = match self.planar {
             true => (1, self.samples),
             false => (self.samples, 1),
         };
-        let (across, down) = (width.div_ceil(chunk_width), height.div_ceil(chunk_height));
-        if chunk_width.saturating_mul(chunk_height) > (width * height).max(MAX_TILE) {
-            return Err(broken(&format!(
-                "TIFF with tiles of {chunk_width}x{chunk_height} pixels"
-            )));
-        }
-        let stride = (chunk_width * together * self.sample.bits()).div_ceil(8);
-        if offsets.len() < planes * across * down {
+        let (across, down) = (width.div_ceil(layout.width), height.div_ceil(layout.height));
+        if layout.offsets.len() < planes * across * down {
             return Err(cut());
         }
+        let stride = (layout.width * together * self.sample.bits()).div_ceil(8);
         let places = (0..planes).flat_map(|plane| {
-            let rows = (0..down).map(move |row| row * chunk_height);
-            rows.flat_map(move |y| (0..across).map(move |column| (plane, y, column * chunk_width)))
+            let rows = (0..down).map(|row| row * layout.height);
+            rows.flat_map(move |y| (0..across).map(move |column| (plane, y, column * layout.width)))
         });
         for (index, (plane, top, left)) in places.enumerate() {
-            let offset = usize::try_from(offsets[index]).unwrap_or(usize::MAX);
+            let offset = usize::try_from(layout.offsets[index]).unwrap_or(usize::MAX);
             let from = self.bytes.get(offset..).ok_or_else(cut)?;
-            let len = lengths.as_ref().and_then(|lengths| lengths.get(index));
+            let len = layout
+                .lengths
+                .as_ref()
+                .and_then(|lengths| lengths.get(index));
             let data = match (len, self.compression) {
                 // Pillow reads as many raw bytes as there are pixels.
                 (_, Compression::None) | (None, _) => from,
@@ -278,8 +294,8 @@ impl<'a> Image<'a> {
             };
             let chunk = Chunk {
                 data: &data,
-                size: [chunk_width, chunk_height],
-                height: chunk_height.min(height - top),
+                size: [layout.width, layout.height],
+                height: layout.height.min(height - top),
                 stride,
                 samples: together,
                 ycbcr: self.color == Color::YCbCr,
@@ -290,7 +306,7 @@ impl<'a> Image<'a> {
                 let rows = rows.to_mut().chunks_exact_mut(stride);
                 rows.for_each(|row| self.add_differences(row, together));
             }
-            let pixels = chunk_width.min(width - left);
+            let pixels = layout.width.min(width - left);
             for (y, row) in (top..top + chunk.height).zip(rows.chunks_exact(stride)) {
                 let levels = &mut levels[4 * (y * width + left)..][..4 * pixels];
                 for (x, pixel) in levels.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -354,7 +370,7 @@ impl<'a> Image<'a> {
             Sample::Unsigned12 => {
                 let first = at * 3 / 2;
                 let word = u16::from_be_bytes([row[first], row[first + 1]]);
-                cut_off(if at % 2 == 0 { word >> 4 } else { word & 0xfff }.into())
+                cut_off((word >> (4 - at % 2 * 4) & 0xfff).into())
             }
             Sample::Unsigned16 => cut_off(two().into()),
             Sample::Signed16 => cut_off(two().cast_signed().into()),
