@@ -15,6 +15,7 @@
 //! | `WHICH` | affected calls |
 //! | --- | --- |
 //! | `7` | the seventh |
+//! | `7,9,12` | these |
 //! | `7+` | the seventh and all later ones |
 //! | `*` | every one, but never two in a row in a thread |
 //!

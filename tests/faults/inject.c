@@ -4,7 +4,7 @@
  *   INJECT_DIR   Only calls on files in this directory, and on itself, count; an absolute path.
  *   INJECT_LOG   Gets a line for each of them, in order: "CALL PATH", or "CALL PATH TO" for a rename,
  *                with "! " before it where the call was tampered with.
- *   INJECT       What to do, and to which calls, counted from 1: "WHAT:7" to the seventh, "WHAT:7+"
+ *   INJECT       What to do, and to which calls, counted from 1: "WHAT:7" to the seventh, "WHAT:7,9" to these, "WHAT:7+"
  *                from the seventh on, "WHAT:*" to every one, but never twice in a row in a thread.
  *                WHAT is the name of an error, such as ENOSPC; "short", for a write that writes half;
  *                "kill" or "stop", which ends or halts the process before the call; "cut", see below.
@@ -94,6 +94,16 @@ static void record(bool tampered, const char *call, const char *path, const char
     }
 }
 
+/* Tells if `list`, such as "7", "7+" or "7,9,12", has the number. */
+static bool is_listed(unsigned long number, const char *list) {
+    for (char *end; *list; list = *end ? end + 1 : end) {
+        unsigned long listed = strtoul(list, &end, 10);
+        if (*end == '+' ? number >= listed : number == listed)
+            return true;
+    }
+    return false;
+}
+
 /* Counts a call and says what is to become of it; sets errno where it is to fail. */
 static int judge(const char *call, int kind, const char *path, const char *to) {
     static atomic_ulong count;
@@ -122,7 +132,7 @@ static int judge(const char *call, int kind, const char *path, const char *to) {
         if (verdict != PROCEED)
             turn = !turn;
         verdict = turn ? verdict : PROCEED;
-    } else if (strchr(at, '+') ? number < strtoul(at, NULL, 10) : number != strtoul(at, NULL, 10)) {
+    } else if (!is_listed(number, at)) {
         verdict = PROCEED;
     }
     record(verdict != PROCEED, call, path, to);
