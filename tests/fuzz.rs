@@ -54,6 +54,7 @@ targets!(
     npz 5_000,
     batches 5_000,
     webdataset 5_000,
+    ilsvrc 5_000,
     order 5_000,
     pictures 3_000
 );

@@ -18,6 +18,9 @@ struct Expected {
     classes: Vec<String>,
     /// Label and SHA-256 of the pixels of each image, by split.
     splits: BTreeMap<String, Vec<(i64, String)>>,
+    /// Inclusive corners of the box of each image, -1 for one that has none, where a set has boxes.
+    #[serde(default)]
+    boxes: BTreeMap<String, Vec<[i32; 4]>>,
 }
 
 fn golden(name: &str) -> PathBuf {
@@ -30,7 +33,12 @@ fn golden(name: &str) -> PathBuf {
 #[track_caller]
 fn assert_equal(source: &Path, expected: &str) {
     let text = fs::read_to_string(golden(&format!("{expected}.json"))).unwrap();
-    let expected: Expected = serde_json::from_str(&text).unwrap();
+    assert_equal_to(source, &text);
+}
+
+#[track_caller]
+fn assert_equal_to(source: &Path, expected: &str) {
+    let expected: Expected = serde_json::from_str(expected).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let digests = [1, 3].map(|threads: usize| {
         let out = dir.path().join(threads.to_string());
@@ -51,6 +59,7 @@ fn assert_equal(source: &Path, expected: &str) {
         let mut packed = Expected {
             classes: Vec::new(),
             splits: BTreeMap::new(),
+            boxes: BTreeMap::new(),
         };
         let mut digests = Vec::new();
         for entry in &manifest.splits {
@@ -61,6 +70,10 @@ fn assert_equal(source: &Path, expected: &str) {
                 digests.push(shard.digest());
                 let classes = shard.metadata().classes.iter();
                 packed.classes = classes.map(|class| class.name.clone()).collect();
+                if !expected.boxes.is_empty() {
+                    let boxes = packed.boxes.entry(entry.split.to_string()).or_default();
+                    boxes.extend(shard.boxes().iter().map(|bbox| bbox.map(|side| side.get())));
+                }
                 let pixels = shard.images().chunks_exact(shard.shape().image_len());
                 for (pixels, label) in pixels.zip(shard.labels()) {
                     let digest = Sha256::digest(pixels);
@@ -135,6 +148,25 @@ fn webdataset_as_its_library_writes_it() {
     for form in ["tar", "tar.gz"] {
         assert_equal(&golden(&format!("webdataset-one.{form}")), "webdataset-one");
     }
+}
+
+#[test]
+fn ilsvrc_as_kaggle_publishes_it() {
+    assert_equal(&golden("ilsvrc.zip"), "ilsvrc");
+    let dir = tempfile::tempdir().unwrap();
+    let mut zip = zip::ZipArchive::new(fs::File::open(golden("ilsvrc.zip")).unwrap()).unwrap();
+    zip.extract(dir.path()).unwrap();
+    assert_equal(dir.path(), "ilsvrc");
+    // The official tree has no lists: val is labelled by its XML, classes are called by their ids.
+    let mut text = fs::read_to_string(golden("ilsvrc.json")).unwrap();
+    for (name, id) in [
+        ("tench, Tinca tinca", "n01440764"),
+        ("goldfish, Carassius auratus", "n01443537"),
+        ("\"dog\"", "\"n02084071\""),
+    ] {
+        text = text.replace(name, id);
+    }
+    assert_equal_to(&dir.path().join("ILSVRC"), &text);
 }
 
 #[test]

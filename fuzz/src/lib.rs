@@ -16,6 +16,6 @@ pub use json::{manifest, metadata};
 pub use order::order;
 pub use pictures::pictures;
 pub use shard::{forged, shard};
-pub use sources::{batches, npz, parquet, pickle, webdataset};
+pub use sources::{batches, ilsvrc, npz, parquet, pickle, webdataset};
 pub use transport::transport;
 pub use tree::{annotations, tar, zip};

@@ -39,6 +39,50 @@ pub fn pickle(data: &[u8]) -> bool {
     })
 }
 
+/// The annotations of ILSVRC of a small tree, parted by the byte FF.
+pub fn ilsvrc(data: &[u8]) -> bool {
+    const TEXTS: [&str; 4] = [
+        "ILSVRC/Annotations/CLS-LOC/train/n01/a.xml",
+        "ILSVRC/Annotations/CLS-LOC/val/b.xml",
+        "LOC_val_solution.csv",
+        "LOC_synset_mapping.txt",
+    ];
+    thread_local!(static TREE: TempDir = ilsvrc_tree());
+    TREE.with(|tree| {
+        let mut parts = data.split(|&byte| byte == 0xFF);
+        for name in TEXTS {
+            let path = tree.path().join(name);
+            match parts.next() {
+                Some(text) => fs::write(path, text).expect("room for it"),
+                None => drop(fs::remove_file(path)),
+            }
+        }
+        let Some(source) = opened(tree.path()) else {
+            return false;
+        };
+        for item in source.splits.iter().flat_map(|(_, items)| items) {
+            if let Some([x0, y0, x1, y1]) = item.bbox {
+                assert!(0 <= x0 && x0 <= x1 && 0 <= y0 && y0 <= y1);
+            }
+        }
+        read_images(&source)
+    })
+}
+
+/// The images of ILSVRC, one of train and one of val, and the folders of their annotations.
+fn ilsvrc_tree() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory of its own");
+    for folder in ["Annotations/CLS-LOC/train/n01", "Annotations/CLS-LOC/val"] {
+        fs::create_dir_all(dir.path().join("ILSVRC").join(folder)).expect("room for it");
+    }
+    for image in ["train/n01/a.JPEG", "val/b.JPEG"] {
+        let path = dir.path().join("ILSVRC/Data/CLS-LOC").join(image);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("room for it");
+        fs::write(path, image).expect("room for it");
+    }
+    dir
+}
+
 /// A directory of CIFAR-100 without its train batch.
 fn cifar() -> TempDir {
     let dir = tempfile::tempdir().expect("a directory of its own");

@@ -14,7 +14,8 @@ use crate::ui::Ui;
 /// Pack a directory, zip, tar or tar.gz of labelled images into shards
 ///
 /// Takes the layout of Tiny ImageNet (wnids.txt, train/WNID/images/, boxes and all) or class folders
-/// (train/CLASS/*.jpg, val/CLASS/*.jpg, or CLASS/*.jpg alone), JPEG, PNG, WebP, GIF, BMP, TIFF
+/// (train/CLASS/*.jpg, val/CLASS/*.jpg, or CLASS/*.jpg alone), or ImageNet's (Kaggle's zip, or
+/// ILSVRC/Data and Annotations with the boxes): JPEG, PNG, WebP, GIF, BMP, TIFF
 /// and PNM. Archives are read
 /// without unpacking them; .tar.gz and .tar.zst go through a temporary file in TMPDIR. Also takes Parquet
 /// files of the Hugging Face Hub, CIFAR-10 and CIFAR-100 as published, Downsampled ImageNet (ImageNet 64x64 and

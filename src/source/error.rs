@@ -76,6 +76,7 @@ pub enum Error {
         "{}: no set of images {searched}; expected one of\n  \
          Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG\n  \
          class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone\n  \
+         ILSVRC          ILSVRC/Data/CLS-LOC/train/WNID/*.JPEG, Annotations/CLS-LOC, LOC_*.txt and .csv\n  \
          Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/\n  \
          CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them\n  \
          NumPy           an .npz file of train_images and train_labels, or of x_train and y_train\n  \

@@ -5,7 +5,7 @@
 //!
 //! # Layouts
 //!
-//! A tree with `wnids.txt`, `words.txt`, `WNID_boxes.txt` in a class folder or `val_annotations.txt` in `val` has
+//! A tree with `Data/CLS-LOC` has the layout of the ILSVRC. One with `wnids.txt`, `words.txt`, `WNID_boxes.txt` in a class folder or `val_annotations.txt` in `val` has
 //! the layout of Tiny ImageNet, any other tree that of class folders. It may lie two levels down in a
 //! directory, further where each folder holds only one, and up to a dozen levels down in an archive; the
 //! nearest counts.
@@ -36,6 +36,26 @@
 //!   gives their boxes if it is there.
 //! - Annotations and images must match: an image that is listed and absent, present and not
 //!   listed, or listed twice is an error, and all errors of a tree are reported at once.
+//!
+//! ## ILSVRC
+//!
+//! ImageNet of the challenge, Kaggle's zip or its content, or the official tree, which is the folder `ILSVRC` alone.
+//!
+//! | in the tree | what it gives | required |
+//! | --- | --- | --- |
+//! | `ILSVRC/Data/CLS-LOC/train/WNID/` | the classes, sorted by their WordNet ids, and their images | yes |
+//! | `ILSVRC/Data/CLS-LOC/val/` | the images, or class folders of them | no |
+//! | `ILSVRC/Data/CLS-LOC/test/` | images without labels | no |
+//! | `ILSVRC/Annotations/CLS-LOC/train/WNID/*.xml` | the boxes of images of train | no |
+//! | `ILSVRC/Annotations/CLS-LOC/val/*.xml` | the classes and boxes of images of val | unless Kaggle's solution is there, or `val/` is sorted |
+//! | `LOC_synset_mapping.txt` | the classes' names, `wnid` space `words`; without it they are called by their ids | no |
+//! | `LOC_val_solution.csv`, `LOC_train_solution.csv` | the classes of val; boxes where no XML file gives them | no |
+//!
+//! - The box of an image is the largest one of its class, cut to the image that was annotated. Images with several, with
+//!   none that lies in the image, and without an annotation are counted in the notes; the last two have no box.
+//! - An image of val without a label, or of a class that `train` lacks, and XML that cannot be parsed are errors.
+//!   Classes of the list that have no folder, and XML files without an image, are counted.
+//! - Items come class by class, in the order of torchvision's `ImageFolder`; those of `val` and `test` in natural order.
 //!
 //! ## Class folders
 //!
@@ -163,6 +183,7 @@ mod downsampled;
 mod error;
 mod folder;
 mod hold_out;
+mod ilsvrc;
 mod image_folder;
 mod index;
 mod names;

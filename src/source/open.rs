@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::folder::Folder;
 #[cfg(feature = "parquet")]
 use super::parquet;
 use super::passed_over::Tally;
@@ -9,7 +10,7 @@ use super::reader::TreeReader;
 use super::storage::Storage;
 use super::tree::Tree;
 use super::{Contents, Error, Problems, TreeProblem};
-use super::{cifar, downsampled, image_folder, npz, tiny_imagenet, webdataset};
+use super::{cifar, downsampled, ilsvrc, image_folder, npz, tiny_imagenet, webdataset};
 
 /// Opens the source at `path` by its kind.
 pub(super) fn open(
@@ -62,6 +63,7 @@ pub(super) fn open(
     };
     let mut contents = match layout {
         Ok(TreeLayout::TinyImageNet) => tiny_imagenet::read(&mut reader),
+        Ok(TreeLayout::Ilsvrc) => ilsvrc::read(&mut reader),
         Ok(TreeLayout::ClassFolders) => image_folder::read(&mut reader),
         // The tree may be missing only because the archive's names were refused.
         Err(Error::NotATree { .. }) if !reader.problems.is_empty() => Contents::default(),
@@ -73,13 +75,17 @@ pub(super) fn open(
 }
 
 enum TreeLayout {
+    Ilsvrc,
     TinyImageNet,
     ClassFolders,
 }
 
 /// Finds the data set in `tree`, which was opened from `path`, and makes its folder the root.
 fn enter(tree: &mut Tree, path: &Path) -> Result<TreeLayout, Error> {
-    let mut roots = tree.find_roots(|_, folder| folder.has_file(tiny_imagenet::WNIDS));
+    let is_ilsvrc = |path: &str, folder: &Folder| ilsvrc::is_marked(tree, path, folder);
+    let mut roots = tree.find_roots(|path, folder| {
+        folder.has_file(tiny_imagenet::WNIDS) || is_ilsvrc(path, folder)
+    });
     if roots.is_empty() {
         roots = tree.find_roots(|path, folder| image_folder::is_split(tree, path, folder));
     }
@@ -98,6 +104,7 @@ fn enter(tree: &mut Tree, path: &Path) -> Result<TreeLayout, Error> {
     };
     tree.enter(root);
     match tree.list("") {
+        Ok(Some(root)) if ilsvrc::is_marked(tree, "", &root) => Ok(TreeLayout::Ilsvrc),
         Ok(Some(root)) if tiny_imagenet::is_marked(tree, &root) => Ok(TreeLayout::TinyImageNet),
         _ => Ok(TreeLayout::ClassFolders),
     }

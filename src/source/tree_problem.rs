@@ -253,6 +253,32 @@ pub enum TreeProblem {
         /// The entry.
         name: String,
     },
+    /// An annotation of ILSVRC cannot be parsed.
+    #[error("{file}: {reason}; mend the annotation, or remove it to pack the image without a box")]
+    Annotation {
+        /// The file, and the line of a list.
+        file: String,
+        /// What was found and expected.
+        reason: String,
+    },
+    /// An image of ILSVRC is neither in a class folder nor annotated.
+    #[error(
+        "{image}: no label: no XML file in Annotations/CLS-LOC/val, no line in LOC_val_solution.csv; restore one of them or remove the image"
+    )]
+    NoLabel {
+        /// The image.
+        image: String,
+    },
+    /// An image of ILSVRC is annotated with a class that `train` lacks.
+    #[error(
+        "{image}: of class {wnid}, which has no folder in train/; add it there or remove the image"
+    )]
+    ImageOfNoClass {
+        /// The image.
+        image: String,
+        /// The class.
+        wnid: String,
+    },
     /// A problem of one of several archives.
     #[error("{file}: {reason}")]
     Shard {

@@ -306,9 +306,83 @@ def webdataset(out: pathlib.Path) -> None:
     expect(out, "webdataset-one", names, {"train": rows})
 
 
+def ilsvrc(out: pathlib.Path) -> None:
+    """ImageNet as in Kaggle's zip, of few images of SIDE x SIDE. Boxes by xml.etree and the rule of TensorFlow's
+    process_bounding_boxes.py: corners in any order, cut to the image; of several, the largest of the class."""
+    import xml.etree.ElementTree as ET
+
+    wnids = {"n01440764": "tench, Tinca tinca", "n01443537": "goldfish, Carassius auratus", "n02084071": "dog"}
+    files: dict[str, bytes] = {}
+    random = np.random.default_rng(5)
+
+    def xml(folder: str, name: str, objects: list) -> bytes:
+        parts = "".join(
+            f"\t<object>\n\t\t<name>{wnid}</name>\n\t\t<pose>Unspecified</pose>\n\t\t<truncated>0</truncated>\n"
+            f"\t\t<difficult>0</difficult>\n\t\t<bndbox>\n\t\t\t<xmin>{x0}</xmin>\n\t\t\t<ymin>{y0}</ymin>\n"
+            f"\t\t\t<xmax>{x1}</xmax>\n\t\t\t<ymax>{y1}</ymax>\n\t\t</bndbox>\n\t</object>\n" for wnid, x0, y0, x1, y1 in objects)
+        return (f"<annotation>\n\t<folder>{folder}</folder>\n\t<filename>{name}</filename>\n\t<source>\n"
+                f"\t\t<database>ILSVRC_2012</database>\n\t</source>\n\t<size>\n\t\t<width>{SIDE}</width>\n"
+                f"\t\t<height>{SIDE}</height>\n\t\t<depth>3</depth>\n\t</size>\n\t<segmented>0</segmented>\n{parts}</annotation>\n").encode()
+
+    def box(data: bytes | None, wnid: str) -> list[int]:
+        best, most = [-1] * 4, 0
+        for item in ET.fromstring(data).iter("object") if data else []:
+            if item.findtext("name") != wnid:
+                continue
+            x0, y0, x1, y1 = (int(item.find("bndbox").findtext(side)) for side in ["xmin", "ymin", "xmax", "ymax"])
+            x0, x1 = max(min(x0, x1), 0), min(max(x0, x1), SIDE - 1)
+            y0, y1 = max(min(y0, y1), 0), min(max(y0, y1), SIDE - 1)
+            area = (x1 - x0 + 1) * (y1 - y0 + 1)
+            if x0 <= x1 and y0 <= y1 and area > most:
+                best, most = [x0, y0, x1, y1], area
+        return best
+
+    def objects(wnid: str, count: int) -> list:
+        return [(wnid, *map(int, random.integers(-2, SIDE + 3, 4))) for _ in range(count)]
+
+    expected: dict[str, list] = {"train": [], "val": [], "test": []}
+    boxes: dict[str, list] = {"train": [], "val": [], "test": []}
+    data = "ILSVRC/Data/CLS-LOC"
+    seed = 5000
+    for label, wnid in enumerate(wnids):
+        for number in sorted([7, 18, 100, 1027], key=lambda n: f"{wnid}_{n}.JPEG"):
+            name, seed = f"{wnid}_{number}", seed + 1
+            image = files[f"{data}/train/{wnid}/{name}.JPEG"] = encoded(seed, grey=seed % 5 == 0)
+            annotation = None
+            if number != 18:
+                drawn = objects(wnid, 1 + seed % 3) + (objects("n02084071", 1) if number == 7 else [])
+                annotation = files[f"ILSVRC/Annotations/CLS-LOC/train/{wnid}/{name}.xml"] = xml(wnid, name, drawn)
+            expected["train"].append([label, digest(Image.open(io.BytesIO(image)))])
+            boxes["train"].append(box(annotation, wnid))
+    solution = ["ImageId,PredictionString"]
+    for number in range(1, 8):
+        name, seed, label = f"ILSVRC2012_val_{number:08}", seed + 1, (number * 2) % 3
+        wnid = list(wnids)[label]
+        image = files[f"{data}/val/{name}.JPEG"] = encoded(seed)
+        annotation = files[f"ILSVRC/Annotations/CLS-LOC/val/{name}.xml"] = xml("val", name, objects(wnid, 1 + number % 2))
+        expected["val"].append([label, digest(Image.open(io.BytesIO(image)))])
+        boxes["val"].append(box(annotation, wnid))
+        solution.append(f"{name}," + "".join(f"{wnid} 0 0 {n} {n} " for n in range(1 + number % 2)))
+    for number in range(1, 4):
+        image = files[f"{data}/test/ILSVRC2012_test_{number:08}.JPEG"] = encoded(seed + 10 + number)
+        expected["test"].append([-1, digest(Image.open(io.BytesIO(image)))])
+        boxes["test"].append([-1] * 4)
+    files["ILSVRC/ImageSets/CLS-LOC/val.txt"] = "".join(f"ILSVRC2012_val_{n:08} {n}\n" for n in range(1, 8)).encode()
+    files["LOC_synset_mapping.txt"] = "".join(f"{wnid} {name}\n" for wnid, name in wnids.items()).encode()
+    files["LOC_val_solution.csv"] = "\n".join([*solution[:1], *reversed(solution[1:]), ""]).encode()
+    files["LOC_sample_submission.csv"] = b"ImageId,PredictionString\n"
+    with zipfile.ZipFile(out / "ilsvrc.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, files[name])
+    text = {"classes": list(wnids.values()), "splits": expected, "boxes": boxes}
+    (out / "ilsvrc.json").write_text(json.dumps(text, indent=0) + "\n")
+
+
 def main() -> None:
     out = pathlib.Path(sys.argv[1])
-    writers = [parquet, cifar, npz, downsampled, webdataset]
+    writers = [parquet, cifar, npz, downsampled, webdataset, ilsvrc]
     names = sys.argv[2:]
     if not names:
         shutil.rmtree(out, ignore_errors=True)

@@ -1,6 +1,7 @@
 mod arrays;
 mod compressed;
 mod folders;
+mod ilsvrc;
 mod layouts;
 mod lost;
 mod real;
@@ -529,6 +530,7 @@ fn paths_that_are_no_tree() {
     PATH: no set of images in the directory or two levels down; expected one of
       Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
+      ILSVRC          ILSVRC/Data/CLS-LOC/train/WNID/*.JPEG, Annotations/CLS-LOC, LOC_*.txt and .csv
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
       CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
       NumPy           an .npz file of train_images and train_labels, or of x_train and y_train
@@ -548,6 +550,7 @@ fn paths_that_are_no_tree() {
     PATH: no set of images anywhere in the zip; expected one of
       Tiny ImageNet   wnids.txt, train/WNID/WNID_boxes.txt, train/WNID/images/*.JPEG
       class folders   train/CLASS/*.jpg and val/CLASS/*.jpg, or two or more CLASS/*.jpg alone
+      ILSVRC          ILSVRC/Data/CLS-LOC/train/WNID/*.JPEG, Annotations/CLS-LOC, LOC_*.txt and .csv
       Parquet         train-*.parquet, valid*-*.parquet, test-*.parquet, there or in data/
       CIFAR           cifar-10-python.tar.gz, cifar-100-binary.tar.gz and such, or what is in them
       NumPy           an .npz file of train_images and train_labels, or of x_train and y_train
