@@ -278,7 +278,7 @@ fn checksums(criterion: &mut Criterion, shards: &Path) {
         black_box(parts.map(read).reduce(|| 0, |a, b| a ^ b));
     };
     let inspect = || Set::open(shards, map).expect("a packed set");
-    let verify = |set: &Set<Map>| assert!(set.verify(&mut ()).damaged.is_empty());
+    let verify = |set: &Set<Map>| assert!(set.verify(&mut ()).unwrap().damaged.is_empty());
     let (mapped, set) = (map_all(), inspect());
     let images = mapped.iter().map(|shard| shard.len()).sum();
     let bytes = mapped.iter().map(|shard| shard.images().len() as u64).sum();

@@ -80,7 +80,8 @@ fn is_needless(call: &Call) -> bool {
     let mut parts = call.path.components();
     let useless = parts.any(|part| part.as_os_str() == ".packing")
         || call.path.extension() == Some("zst".as_ref());
-    useless && ["unlink", "rmdir", "open"].contains(&&call.name[..]) || call.name == "link"
+    useless && ["unlink", "rmdir", "open", "opendir"].contains(&&call.name[..])
+        || call.name == "link"
 }
 
 fn is_named(call: &Call, error: &str) -> bool {
@@ -249,5 +250,32 @@ fn shard_cut_while_it_is_inspected_is_named() {
             shard.display()
         );
         assert_eq!(error, expected, "{args:?}");
+    }
+}
+
+/// A folder that cannot be listed, at any time that it is, never makes another set.
+#[test]
+fn source_folder_that_cannot_be_listed_is_named() {
+    let fixture = Fixture::small(Operation::Pack);
+    let source = fixture.dir.path().join("new");
+    for number in 1.. {
+        fixture.begin(false);
+        let mut pack = fixture.command(false);
+        pack.env("INJECT_ONLY", "opendir");
+        let run = inject::run(&mut pack, &source, &format!("EIO:{number}"));
+        if !run.calls.iter().any(|call| call.tampered) {
+            assert!(number > 10, "there are more calls than {number}");
+            assert!(run.output.status.success());
+            return;
+        }
+        if run.output.status.success() {
+            // It was a look ahead for files that are not there.
+            assert_eq!(fixture.found(), Ok(Found::New), "{number}: {run:?}");
+            continue;
+        }
+        assert_eq!(run.output.status.code(), Some(1), "{number}: {run:?}");
+        let error = String::from_utf8(run.output.stderr).unwrap();
+        assert!(error.contains("Input/output error"), "{number}: {error}");
+        assert!(!fixture.out().exists(), "{number}");
     }
 }

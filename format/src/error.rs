@@ -264,6 +264,9 @@ pub enum Error {
         /// The message of zstd.
         reason: String,
     },
+    /// There is too little memory to compress or expand a part of a shard.
+    #[error("too little memory for a part of a shard: free some, or use fewer threads")]
+    Memory,
     /// The compression level does not exist.
     #[error("zstd level {got}, expected 1 (fast) to 22 (small)")]
     Level {

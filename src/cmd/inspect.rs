@@ -74,7 +74,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
             ui.result(&Sheet { file, images })?;
         } else {
             let mut report = set.report(args.classes);
-            report.verification = args.verify.then(|| set.verify(ui));
+            report.verification = args.verify.then(|| set.verify(ui)).transpose()?;
             ui.result(&report)?;
             // Also for the exit code, whether anybody reads the report or not.
             if !report.is_sound() {

@@ -159,6 +159,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         let mut set = if path.is_dir() {
             match Manifest::load_any(path) {
                 Ok(manifest) => Self::finished(path, &manifest, either)?,
+                Err(error) if is_memory(&error) => return Err(error.into()),
                 Err(error) => Self::unfinished(path, error, either)?,
             }
         } else {
@@ -212,6 +213,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
                 });
                 match checked {
                     Ok(shard) => set.add(path, shard, start),
+                    Err(error) if is_memory(&error) => return Err(error.into()),
                     Err(_) if !path.exists() => set.problems.push(SetProblem::Missing(path)),
                     Err(error) => set.problems.push(error.into()),
                 }
@@ -239,6 +241,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
                     let start = set.len(shard.metadata().split);
                     set.add(path, shard, start);
                 }
+                Err(error) if is_memory(&error) => return Err(error.into()),
                 Err(error) => problems.push(error.into()),
             }
         }
@@ -347,6 +350,15 @@ impl<B: AsRef<[u8]>> Member<B> {
                 Ok(image.to_vec().into())
             }
         }
+    }
+}
+
+/// True if there was too little memory, which says nothing about the shard.
+fn is_memory(error: &tinyres_format::Error) -> bool {
+    match error {
+        tinyres_format::Error::At { source, .. } => is_memory(source),
+        tinyres_format::Error::Io(error) => error.kind() == std::io::ErrorKind::OutOfMemory,
+        error => matches!(error, tinyres_format::Error::Memory),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde::Serialize;
 use tinyres_format::transport::Expander;
-use tinyres_format::{BLOCK_IMAGES, Split};
+use tinyres_format::{BLOCK_IMAGES, Error, Split};
 
 use super::Set;
 use crate::event::{Event, Observer};
@@ -46,7 +46,10 @@ pub struct Damage {
 impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
     /// Compares every block of pixels with its checksum, on all threads. This reads every file. All other
     /// checksums were compared when the set was opened.
-    pub fn verify(&self, watch: &mut dyn Observer) -> Verification {
+    ///
+    /// # Errors
+    /// There is too little memory to expand compressed blocks. That says nothing about them.
+    pub fn verify(&self, watch: &mut dyn Observer) -> tinyres_format::Result<Verification> {
         let began = Instant::now();
         let total = self
             .members
@@ -61,21 +64,26 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         let (mut done, mut damaged) = (0, Vec::new());
         for member in &self.members {
             let blocks = member.shard.blocks();
-            let check = |expander: &mut tinyres_format::Result<Expander>, block| {
-                let expander = expander.as_mut().map_err(|error| error.to_string())?;
-                let pixels = member.block(block, expander);
-                pixels.map(drop).map_err(|error| error.to_string())
+            // The damage of a block, if it is damaged.
+            let check = |expander: &mut Option<Expander>, block| {
+                let expander = match expander {
+                    Some(expander) => expander,
+                    None => expander.insert(Expander::new()?),
+                };
+                match member.block(block, expander) {
+                    Ok(_) => Ok(None),
+                    Err(Error::Memory) => Err(Error::Memory),
+                    Err(error) => Ok(Some((block, error.to_string()))),
+                }
             };
             let checked = (0..blocks)
                 .into_par_iter()
-                .map_init(Expander::new, |expander, block| {
-                    (block, check(expander, block))
-                });
-            let found = checked.filter_map(|(block, checked)| {
-                let reason = checked.err()?;
+                .map_init(|| None, check)
+                .filter_map(Result::transpose);
+            let damage = |(block, reason): (u64, String)| {
                 let first = block * BLOCK_IMAGES as u64;
                 let images = first..(first + BLOCK_IMAGES as u64).min(member.shard.len() as u64);
-                Some(Damage {
+                Damage {
                     path: member.path.clone(),
                     block,
                     split: member.split,
@@ -84,14 +92,15 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
                         .then_some(member.start + images.start..member.start + images.end),
                     images,
                     reason,
-                })
-            });
-            damaged.extend(found.collect::<Vec<_>>());
+                }
+            };
+            let found: Vec<_> = checked.collect::<Result<_, _>>()?;
+            damaged.extend(found.into_iter().map(damage));
             done += blocks;
             watch.on(&Event::Advance { done });
         }
         watch.on(&Event::End);
-        Verification {
+        Ok(Verification {
             bytes: self
                 .members
                 .iter()
@@ -99,7 +108,7 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
                 .sum(),
             seconds: began.elapsed().as_secs_f64(),
             damaged,
-        }
+        })
     }
 }
 

@@ -80,6 +80,11 @@ impl Decoder {
         let size = picture.size();
         check(size, bbox, shape, self.resize)?;
         let permit = Permit::wait(size, self.resize);
+        // Most of what it takes, and a little more. If a smaller part cannot be had, the program ends.
+        let needed = 4 * size[0] as usize * size[1] as usize + 64;
+        let missing = needed.saturating_sub(self.pixels.len());
+        let room = self.pixels.try_reserve_exact(missing);
+        room.map_err(|_| ImageError::Memory)?;
         let decoded = self.decode_picture(picture, bbox, out);
         if permit.is_large() {
             *self = Self::new(self.resize); // Gives the memory back before another large image gets it.

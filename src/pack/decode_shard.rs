@@ -102,7 +102,10 @@ impl<'a> ImageReader<'a> {
     /// Width and height of the image, if it is readable.
     fn size(&mut self, item: &Item) -> Result<Option<[u32; 2]>> {
         match self.reader.read(item) {
-            Ok(encoded) => Ok(self.decoder.size(encoded).ok()),
+            Ok(encoded) => match self.decoder.size(encoded) {
+                Err(ImageError::Memory) => Err(no_memory(item)),
+                size => Ok(size.ok()),
+            },
             Err(error) => image_error(error).map(|_| None),
         }
     }
@@ -123,6 +126,9 @@ impl<'a> ImageReader<'a> {
                 Ok(encoded) => self.decoder.decode(encoded, item.bbox, shape, pixels),
                 Err(error) => Err(image_error(error)?),
             };
+            if decoded == Err(ImageError::Memory) {
+                return Err(no_memory(item));
+            }
             let stamp = self.reader.stamp();
             images.push(ReadImage { decoded, stamp });
         }
@@ -295,6 +301,12 @@ pub(super) fn decode_shard(
         images.extend(chunk.images);
     }
     Ok(images)
+}
+
+fn no_memory(item: &Item) -> Error {
+    Error::Memory {
+        image: item.name.clone(),
+    }
 }
 
 /// Damaged bytes are the fault of the image. Any other failure to read ends the pack.

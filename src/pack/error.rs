@@ -95,6 +95,12 @@ pub enum Error {
         /// The directory of the finished shards.
         inner: PathBuf,
     },
+    /// There was too little memory to decode an image. It is not left out: it may be a good one.
+    #[error("{image}: {}", ImageError::Memory)]
+    Memory {
+        /// Its name in the source.
+        image: String,
+    },
     /// Another process packs to the same directory.
     #[error("{}: another tinyres is packing here: wait for it, or choose another directory", output.display())]
     Busy {
@@ -159,6 +165,9 @@ pub enum ImageError {
     /// The bytes read are not the bytes that were once written.
     #[error("unreadable: {0}")]
     Unreadable(String),
+    /// There was too little memory to decode the image, which may be a good one.
+    #[error("too little memory to decode it: free some, or use fewer threads")]
+    Memory,
 }
 
 /// Error of an image whose bytes are not those of its format, in the words of `what`.

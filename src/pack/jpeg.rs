@@ -346,7 +346,7 @@ fn warning(error: turbojpeg::Error) -> Result<String, ImageError> {
     let message = message(&error);
     match WARNINGS.iter().any(|begin| message.starts_with(begin)) {
         true => Ok(message),
-        false => Err(ImageError::Undecodable(message)),
+        false => Err(failure(message)),
     }
 }
 
@@ -365,7 +365,16 @@ fn message(error: &turbojpeg::Error) -> String {
 }
 
 fn undecodable(error: turbojpeg::Error) -> ImageError {
-    ImageError::Undecodable(message(&error))
+    failure(message(&error))
+}
+
+/// The error of these words of libjpeg or TurboJPEG: no fault of the image if it is one of memory.
+fn failure(message: String) -> ImageError {
+    let memory = ["Insufficient memory", "Memory allocation failure"];
+    match memory.iter().any(|words| message.contains(words)) {
+        true => ImageError::Memory,
+        false => ImageError::Undecodable(message),
+    }
 }
 
 /// `len` bytes of `memory`, deliberately not aligned to 32 bytes. libjpeg-turbo writes aligned rows

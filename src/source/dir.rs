@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use super::folder::{Folder, join};
 use super::names::is_junk;
@@ -20,6 +20,9 @@ pub(super) struct Dir {
     /// The paths on disk of the files and folders whose names are not UTF-8, by the path with the escaped
     /// name. Filled when their folder is listed.
     escaped: RwLock<HashMap<String, PathBuf>>,
+    /// The first folder that the system failed to list, and its error. A look ahead passes over such a folder, so
+    /// what it concludes may be wrong.
+    failure: OnceLock<(String, io::Error)>,
 }
 
 impl Dir {
@@ -27,7 +30,16 @@ impl Dir {
         Self {
             root: root.to_owned(),
             escaped: RwLock::default(),
+            failure: OnceLock::new(),
         }
+    }
+
+    /// The first folder that the system failed to list, for another reason than that it may not be read, and
+    /// the error.
+    pub fn failure(&self) -> Option<(&str, io::Error)> {
+        let (folder, error) = self.failure.get()?;
+        let number = error.raw_os_error().map(io::Error::from_raw_os_error);
+        Some((folder, number.unwrap_or_else(|| error.kind().into())))
     }
 
     pub fn enter(&mut self, folder: &str) {
@@ -60,17 +72,28 @@ impl Dir {
     /// The names in `folder`, or `None` if there is no such folder. A name that is not UTF-8 is listed with
     /// `%E2` in place of the byte 0xe2.
     pub fn list(&self, folder: &str) -> Result<Option<Folder>, ReadError> {
+        self.names(folder).map_err(|error| {
+            let number = error.raw_os_error().map(io::Error::from_raw_os_error);
+            if error.kind() != io::ErrorKind::PermissionDenied {
+                let known = number.unwrap_or_else(|| error.kind().into());
+                let _ = self.failure.set((folder.to_owned(), known));
+            }
+            ReadError::Io(error)
+        })
+    }
+
+    fn names(&self, folder: &str) -> io::Result<Option<Folder>> {
         let path = self.path(folder);
         let entries = match fs::read_dir(&path) {
             Err(error) if is_absent(&error) => return Ok(None),
-            entries => entries.map_err(ReadError::Io)?,
+            entries => entries?,
         };
         let mut names = Folder::default();
         let mut odd = Vec::new();
         for entry in entries {
-            let entry = entry.map_err(ReadError::Io)?;
+            let entry = entry?;
             // The listing includes the type, so only links need a system call.
-            let kind = entry.file_type().map_err(ReadError::Io)?;
+            let kind = entry.file_type()?;
             match entry.file_name().into_string() {
                 Ok(name) => sort_out(&mut names, name, kind, &entry.path()),
                 Err(name) => odd.push((name, kind)),

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use super::folder::Folder;
+use super::folder::{Folder, shown};
 #[cfg(feature = "parquet")]
 use super::parquet;
 use super::passed_over::Tally;
 use super::reader::TreeReader;
 use super::storage::Storage;
 use super::tree::Tree;
-use super::{Contents, Error, Problems, TreeProblem};
+use super::{Contents, Error, Problems, ReadError, TreeProblem};
 use super::{cifar, downsampled, ilsvrc, image_folder, npz, tiny_imagenet, webdataset};
 
 /// Opens the source at `path` by its kind.
@@ -55,6 +55,9 @@ pub(super) fn open(
         return Ok((Storage::Shards(shards), contents));
     }
     let layout = enter(&mut tree, path);
+    if refuse_unlisted(&tree, problems) {
+        return Ok((Storage::Tree(tree), Contents::default()));
+    }
     let mut reader = TreeReader {
         tree: &tree,
         problems,
@@ -71,7 +74,21 @@ pub(super) fn open(
     };
     contents.passed_over = reader.passed_over.finish();
     contents.notes = reader.notes;
+    refuse_unlisted(&tree, problems);
     Ok((Storage::Tree(tree), contents))
+}
+
+/// True if the system failed to list a folder. That is then the only problem: others may follow from it.
+fn refuse_unlisted(tree: &Tree, problems: &mut Problems<TreeProblem>) -> bool {
+    let Some((folder, error)) = tree.failure() else {
+        return false;
+    };
+    *problems = Problems::default();
+    problems.push(TreeProblem::Unreadable {
+        name: shown(folder),
+        reason: ReadError::Io(error),
+    });
+    true
 }
 
 enum TreeLayout {

@@ -88,6 +88,14 @@ impl Tree {
         }
     }
 
+    /// The first folder of a directory that the system failed to list, and the error.
+    pub fn failure(&self) -> Option<(&str, io::Error)> {
+        match self {
+            Self::Dir(dir) => dir.failure(),
+            Self::Zip(_) | Self::Tar(_) => None,
+        }
+    }
+
     /// The index of the entry of `file` in an archive, for [`read_entry`](Self::read_entry); 0 in a
     /// directory, which needs only the name. Fails if the archive's directory already shows that the
     /// file cannot be read.

@@ -98,7 +98,7 @@ impl LockedOutput {
     fn clear(&self) -> Result<()> {
         let clear = |scratch: &Scratch| scratch.clear(None);
         let cleared = self.staging.as_ref().map_or(Ok(()), clear);
-        Ok(cleared.map_err(output_error(&self.path))?)
+        Ok(cleared.map_err(output_error(&self.path.join(STAGING)))?)
     }
 }
 

@@ -17,12 +17,15 @@
  *   INJECT_TRACE     Gets each change of the directory that succeeded, in order: its kind, then nodes by their
  *                    inode numbers and names, separated by tabs, and for a write its bytes after the line.
  *
- * Two limits hold for the whole process:
+ * Three limits hold for the whole process:
  *
  *   INJECT_THREADS   So many threads may run at a time, without the first.
  *   INJECT_FREE      Every file system has so many bytes free.
+ *   INJECT_MEMORY    The Nth allocation fails: "7" from the process's beginning. INJECT_LOG gets the number of all
+ *                    of them at the end.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -262,6 +265,12 @@ int open(const char *name, int flags, ...) {
     return openat(AT_FDCWD, name, flags, mode);
 }
 int open64(const char *name, int flags, ...) __attribute__((alias("open")));
+
+DIR *opendir(const char *name) {
+    DIR *(*real)(const char *);
+    *(void **)&real = dlsym(RTLD_NEXT, "opendir");
+    return judge_at("opendir", PLAIN, AT_FDCWD, name) ? NULL : real(name);
+}
 
 ssize_t write(int fd, const void *bytes, size_t len) {
     int verdict = judge_fd("write", INTERRUPTIBLE | WRITES, fd);
@@ -507,3 +516,51 @@ int statvfs(const char *path, struct statvfs *about) {
     return result;
 }
 int statvfs64(const char *, struct statvfs64 *) __attribute__((alias("statvfs")));
+
+/* The real functions of glibc, as dlsym itself allocates. */
+void *__libc_malloc(size_t);
+void *__libc_calloc(size_t, size_t);
+void *__libc_realloc(void *, size_t);
+void *__libc_memalign(size_t, size_t);
+
+static atomic_ulong allocations;
+
+/* Counts an allocation, and says whether it is to fail. */
+static bool no_memory(void) {
+    static atomic_ulong failing;
+    static atomic_bool known;
+    unsigned long number = atomic_fetch_add(&allocations, 1) + 1;
+    if (!atomic_load(&known)) {
+        const char *which = getenv("INJECT_MEMORY");
+        atomic_store(&failing, which ? strtoul(which, NULL, 10) : 0);
+        atomic_store(&known, true);
+    }
+    bool fails = number == atomic_load(&failing);
+    if (fails)
+        errno = ENOMEM;
+    return fails;
+}
+
+void *malloc(size_t len) { return no_memory() ? NULL : __libc_malloc(len); }
+void *calloc(size_t count, size_t len) { return no_memory() ? NULL : __libc_calloc(count, len); }
+void *realloc(void *old, size_t len) { return no_memory() ? NULL : __libc_realloc(old, len); }
+void *memalign(size_t align, size_t len) { return no_memory() ? NULL : __libc_memalign(align, len); }
+void *aligned_alloc(size_t align, size_t len) { return memalign(align, len); }
+int posix_memalign(void **place, size_t align, size_t len) {
+    void *memory = memalign(align, len);
+    if (!memory)
+        return ENOMEM;
+    *place = memory;
+    return 0;
+}
+
+__attribute__((destructor)) static void count_allocations(void) {
+    const char *log = getenv("INJECT_MEMORY") ? getenv("INJECT_LOG") : NULL;
+    char line[64];
+    int len = snprintf(line, sizeof line, "allocations %lu\n", atomic_load(&allocations));
+    int fd = log ? REAL(openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666) : -1;
+    if (fd >= 0) {
+        REAL(write, fd, line, len);
+        REAL(close, fd);
+    }
+}

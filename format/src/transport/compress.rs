@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use memmap2::Mmap;
+use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
 
 use super::seek::{self, FrameEntry};
-use super::{MAX_FRAME, ReadAt, outline, parts};
+use super::{MAX_FRAME, ReadAt, outline, parts, resize, zstd_error};
 use crate::header::Layout;
 use crate::publish::AtomicFile;
 use crate::{Error, PAGE, Part, Result, Shard};
@@ -58,7 +59,7 @@ pub struct Frame {
 
 /// A compressor and the buffer for its input, reused for one block after the other.
 struct Compressor {
-    zstd: zstd::bulk::Compressor<'static>,
+    zstd: CCtx<'static>,
     raw: Vec<u8>,
 }
 
@@ -84,7 +85,7 @@ pub fn compress<R: ReadAt + Sync>(
     let block = |block: u64| {
         let mut one = take(&idle, || Compressor::new(level))?;
         let range = shard.range(Part::Block(block));
-        one.raw.resize(range.len(), 0);
+        resize(&mut one.raw, range.len())?;
         raw.read_exact_at(&mut one.raw, range.start as u64)?;
         shard.check_block(block, &one.raw)?;
         let frame = frame(&mut one.zstd, Part::Block(block), &one.raw);
@@ -155,9 +156,15 @@ fn columns<R: ReadAt>(raw: &R) -> Result<Shard<Mmap>> {
 
 impl Compressor {
     fn new(level: Level) -> Result<Self> {
-        let mut zstd = zstd::bulk::Compressor::new(level.0)?;
-        // Lets `zstd --test` find damage, too.
-        zstd.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
+        let mut zstd = CCtx::try_create().ok_or(Error::Memory)?;
+        for parameter in [
+            CParameter::CompressionLevel(level.0),
+            // Lets `zstd --test` find damage, too.
+            CParameter::ChecksumFlag(true),
+        ] {
+            let set = zstd.set_parameter(parameter);
+            set.map_err(|code| zstd_error(Part::Header, code))?;
+        }
         Ok(Self {
             zstd,
             raw: Vec::new(),
@@ -165,11 +172,12 @@ impl Compressor {
     }
 }
 
-fn frame(zstd: &mut zstd::bulk::Compressor, part: Part, raw: &[u8]) -> Result<Frame> {
-    let mut bytes = zstd.compress(raw).map_err(|error| Error::Zstd {
-        part,
-        reason: error.to_string(),
-    })?;
+fn frame(zstd: &mut CCtx<'_>, part: Part, raw: &[u8]) -> Result<Frame> {
+    let mut bytes = Vec::new();
+    resize(&mut bytes, compress_bound(raw.len()))?;
+    let compressed = zstd.compress2(&mut bytes[..], raw);
+    let len = compressed.map_err(|code| zstd_error(part, code))?;
+    bytes.truncate(len);
     bytes.shrink_to_fit();
     let entry = FrameEntry::new(bytes.len(), raw.len());
     let entry = entry.expect("MAX_FRAME and its compressed form are far below 32 bits");

@@ -9,10 +9,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Mmap;
+use zstd::zstd_safe::DCtx;
 
 use super::compress::{give_back, take};
 use super::seek::{self, Extent};
-use super::{ReadAt, outline, parts};
+use super::{ReadAt, outline, parts, resize, zstd_error};
 use crate::header::Layout;
 use crate::publish::AtomicFile;
 use crate::{Error, PAGE, Part, Result, Shard};
@@ -59,7 +60,7 @@ impl<R: ReadAt> Zstd<R> {
     ) -> Result<&'a [u8]> {
         let part = Part::Block(block);
         let mut raw = std::mem::take(&mut with.raw);
-        raw.resize(shard.range(part).len(), 0);
+        resize(&mut raw, shard.range(part).len())?;
         let frame = usize::try_from(block)
             .ok()
             .and_then(|block| self.frames.get(block.checked_add(1)?))
@@ -81,7 +82,7 @@ impl<R> AsRef<[u8]> for Zstd<R> {
 
 /// A decompressor and its buffers, reused for one block after the other.
 pub struct Expander {
-    zstd: zstd::bulk::Decompressor<'static>,
+    zstd: DCtx<'static>,
     compressed: Vec<u8>,
     raw: Vec<u8>,
 }
@@ -90,10 +91,10 @@ impl Expander {
     /// Returns a new one, for any number of blocks of any shards.
     ///
     /// # Errors
-    /// Those of zstd, if there is no memory.
+    /// [`Error::Memory`].
     pub fn new() -> Result<Self> {
         Ok(Self {
-            zstd: zstd::bulk::Decompressor::new()?,
+            zstd: DCtx::try_create().ok_or(Error::Memory)?,
             compressed: Vec::new(),
             raw: Vec::new(),
         })
@@ -110,12 +111,8 @@ impl Expander {
         let Extent {
             offset, compressed, ..
         } = *frame;
-        self.compressed.resize(compressed as usize, 0);
+        resize(&mut self.compressed, compressed as usize)?;
         source.read_exact_at(&mut self.compressed, offset)?;
-        let zstd = |error: std::io::Error| Error::Zstd {
-            part,
-            reason: error.to_string(),
-        };
         // Exactly one frame: zstd would expand any number of them.
         let content = zstd::zstd_safe::get_frame_content_size(&self.compressed);
         let whole = zstd::zstd_safe::find_frame_compressed_size(&self.compressed);
@@ -142,8 +139,8 @@ impl Expander {
         }
         let got = self
             .zstd
-            .decompress_to_buffer(&self.compressed, raw)
-            .map_err(zstd)?;
+            .decompress(raw, &self.compressed)
+            .map_err(|code| zstd_error(part, code))?;
         if got == raw.len() {
             Ok(())
         } else {

@@ -115,10 +115,15 @@ pub(super) fn read(source: &impl ReadAt) -> Result<Vec<Extent>> {
     }
     // The file has room for that many entries, so a forged number cannot ask for more memory.
     let count = usize::try_from(frames).map_err(|_| wrong("its number of frames", frames, 0))?;
-    let mut entries = vec![FrameEntry::zeroed(); count];
+    let mut entries = Vec::new();
+    let reserved = entries.try_reserve_exact(count);
+    reserved.map_err(|_| Error::Memory)?;
+    entries.resize(count, FrameEntry::zeroed());
     source.read_exact_at(bytemuck::cast_slice_mut(&mut entries), data + HEAD)?;
     let mut offset = 0;
-    let mut extents = Vec::with_capacity(entries.len());
+    let mut extents = Vec::new();
+    let reserved = extents.try_reserve_exact(count);
+    reserved.map_err(|_| Error::Memory)?;
     for FrameEntry { compressed, raw } in entries {
         let (compressed, raw) = (compressed.get(), raw.get());
         if u64::from(raw) > MAX_FRAME {
