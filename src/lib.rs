@@ -21,6 +21,7 @@
 //! | [`transport`] | turns compressed shards back into raw ones |
 //! | [`cache`] | keeps the raw shards of sources and compressed sets that training is given |
 //! | [`sample`] | makes a synthetic set |
+//! | [`pickle`] | reads Python pickles as data, for sources and for weights |
 //! | [`picture`] | draws images, boxes and captions |
 //! | [`event`], [`ui`], [`cli`], [`threads`] | what work reports, the terminal, and the command line and threads of the programs |
 //!
@@ -34,6 +35,7 @@ pub mod event;
 mod faults;
 pub mod inspect;
 pub mod pack;
+pub mod pickle;
 pub mod picture;
 pub mod sample;
 mod scratch;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::folder::Folder;
-use super::pickle::Pickle;
+use super::pickled::Pickled;
 use super::raw::{Layout, Part, Pixels, Raw};
 use super::tree::Tree;
 use super::{Error, Listing, Problems, Split, TreeProblem};
@@ -130,7 +130,7 @@ fn read(
         Some(names.map(str::to_owned).collect())
     } else {
         let (file, range) = extent(names_file)?;
-        let pickle = Pickle::read(&file, range).map_err(|reason| failed(names_file, reason))?;
+        let pickle = Pickled::read(&file, range).map_err(|reason| failed(names_file, reason))?;
         pickle.texts(key)
     };
     let names: Vec<String> = names.unwrap_or_default();
@@ -169,7 +169,7 @@ fn read(
 type Batch = ((u64, u64), Vec<i64>);
 
 fn pickled(file: &File, range: Range<u64>, key: &str) -> Result<Batch, String> {
-    let pickle = Pickle::read(file, range)?;
+    let pickle = Pickled::read(file, range)?;
     let row = LAYOUT.len() as u64;
     let array = pickle.array("data").filter(|array| array.columns == row);
     let array = array.ok_or_else(|| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::folder::{Folder, join};
 use super::npz;
-use super::pickle::Pickle;
+use super::pickled::Pickled;
 use super::raw::{Layout, Part, Pixels, Raw};
 use super::tree::Tree;
 use super::zip::Zip;
@@ -150,7 +150,7 @@ fn read(tree: &Tree, batch: &Batch, problems: &mut Problems<TreeProblem>) -> Res
         let zip = Zip::within(shown.clone().into(), file, range, stamp, problems)?;
         return npz::part(&Arc::new(zip), batch.split, "data.npy", Some("labels.npy"));
     }
-    let pickle = Pickle::read(&file, range).map_err(failed)?;
+    let pickle = Pickled::read(&file, range).map_err(failed)?;
     let array = pickle.array("data");
     let layout = (array.as_ref()).and_then(|array| Layout::of_row(array.columns));
     let Some((array, layout)) = array.zip(layout) else {

@@ -193,7 +193,7 @@ mod open;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod passed_over;
-mod pickle;
+mod pickled;
 mod pictures;
 mod problems;
 mod raw;

@@ -21,6 +21,7 @@
 //! | [`config`] | what decides a run: recipes, learning-rate schedule, image sizes |
 //! | [`input`] | from shards to what the network takes: feeds, augmentation, normalisation |
 //! | [`run`] | a run's directory: configuration, metrics, checkpoints, event files |
+//! | [`tensor_file`] | the tensors of a file as data; the only room without libtorch |
 //! | [`weights`] | a ResNet18 from a file of any program |
 //! | [`infer`] | uses of trained weights: evaluation, prediction, export |
 //! | [`train`] | initial weights, optimizers, the training loop |
@@ -28,19 +29,39 @@
 //!
 //! Each function that calls libtorch returns [`Error::Torch`] if libtorch fails. An `# Errors` section names
 //! the other errors.
-#![cfg(feature = "torch")]
+#![cfg_attr(
+    not(feature = "torch"),
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "without libtorch there is little"
+    )
+)]
 
+#[cfg(feature = "torch")]
 pub mod config;
+#[cfg(feature = "torch")]
 pub mod doctor;
+#[cfg(feature = "torch")]
 mod error;
+#[cfg(feature = "torch")]
 pub mod infer;
+#[cfg(feature = "torch")]
 pub mod input;
+#[cfg(feature = "torch")]
 pub mod libtorch;
+#[cfg(feature = "torch")]
 pub mod net;
+#[cfg(feature = "torch")]
 mod num;
+#[cfg(feature = "torch")]
 pub mod run;
+pub mod tensor_file;
+#[cfg(feature = "torch")]
 pub mod train;
+#[cfg(feature = "torch")]
 pub mod weights;
 
+#[cfg(feature = "torch")]
 pub use error::{Error, Result};
+#[cfg(feature = "torch")]
 pub use libtorch::{choose_threads, set_threads, threads, tune_allocator};

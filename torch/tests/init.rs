@@ -376,7 +376,9 @@ fn resume_does_not_need_the_file() {
     go(&mut broken, None, true).unwrap();
     let mut unsaved = begin("unsaved");
     fs::write(&file, "changed").unwrap();
-    let (mut broken, from) = Run::resume(broken.dir()).unwrap();
+    let dir_of_broken = broken.dir().to_path_buf();
+    drop(broken);
+    let (mut broken, from) = Run::resume(&dir_of_broken).unwrap();
     go(&mut broken, from.as_ref(), false).unwrap();
     let weights = |run: &Run| fs::read(run.dir().join("final.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&broken));

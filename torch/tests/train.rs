@@ -173,20 +173,54 @@ fn a_run_ends_where_it_is_told_to() {
     let warmup = 0.15;
     let rate = 0.02 * (1.0 - 11.0 / 12.0) / (1.0 - warmup);
     assert!((end["lr"].as_f64().unwrap() - rate).abs() < 1e-12);
+}
 
-    let lines = run(
-        "time",
-        "time_budget = '3s'\nschedule = 'cosine'\nsizes = 'full'",
+#[test]
+fn a_time_budget_sets_the_rate_and_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let path = dir.path().join("run");
+    let flags = "time_budget = '100h'\nschedule = 'cosine'\nwarmup = 0.2\nsizes = 'full'";
+    begin(
+        &path,
+        &format!("{SHORT}\n{flags}"),
+        &data,
+        dir.path(),
+        Some(1),
     );
-    let rates: Vec<_> = lines
-        .iter()
-        .map(|line| line["lr"].as_f64().unwrap())
-        .collect();
-    assert!(
-        rates.len() > 3 && rates[rates.len() - 1] < 0.01,
-        "{rates:?}"
-    );
-    assert_eq!(lines[lines.len() - 1]["kind"], "epoch");
+    // The time of a run is a part of its position. Here it jumps by hours, compared with which any machine is fast.
+    let go_on = |seconds: u64, stops: bool| {
+        let (mut run, from) = Run::resume(&path).unwrap();
+        let mut from = from.unwrap();
+        from.about.position.elapsed = Duration::from_secs(seconds);
+        let stop = AtomicBool::new(false);
+        let mut recorder = Recorder {
+            at_step: Some(Box::new(|_| stop.store(stops, Ordering::Relaxed))),
+            ..Recorder::default()
+        };
+        let outcome = train(&mut run, Some(&from), &data, &mut recorder, &stop).unwrap();
+        (outcome, metrics(&path).pop().unwrap())
+    };
+    for (step, hours, fraction) in [
+        (2, 10, 0.5),
+        (3, 60, 0.5),
+        (4, 80, 0.146_447),
+        (5, 99, 0.000_386),
+    ] {
+        let (outcome, line) = go_on(hours * 3600, true);
+        assert_eq!(outcome, Outcome::Stopped { step });
+        let rate = line["lr"].as_f64().unwrap();
+        assert!((rate / 0.02 - fraction).abs() < 0.005, "{hours} h: {line}");
+    }
+    // Two seconds are left, in which a slow machine does not come to a step.
+    let (outcome, line) = go_on(100 * 3600 - 2, false);
+    let Outcome::Complete { score, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(score.is_some(), line["kind"] == "epoch", "{line}");
+    // None are left.
+    let (outcome, _) = go_on(100 * 3600, false);
+    assert!(matches!(outcome, Outcome::Complete { score: None, .. }));
 }
 
 #[test]

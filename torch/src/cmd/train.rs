@@ -19,6 +19,7 @@ use tinyres::event::{Event, Observer};
 use tinyres::ui::Ui;
 use tinyres_format::{MANIFEST, Split};
 use tinyres_load::Verify;
+use tinyres_torch::Error;
 use tinyres_torch::config::knobs::{KNOBS, Kind, Knob};
 use tinyres_torch::config::{Layers, in_recipes};
 use tinyres_torch::infer::evaluate::Score;
@@ -160,7 +161,14 @@ fn flag(knob: &'static Knob) -> Arg {
             .value_parser(StringValueParser::new().map(Value::String))
             .value_hint(ValueHint::FilePath),
         Kind::Text(accepts) => {
-            flag.value_parser(move |text: &str| accepts(text).map(|()| Value::from(text)))
+            // clap names the flag and its value.
+            let expected = |error| match error {
+                Error::Value { expected, .. } => format!("expected {expected}"),
+                other => other.to_string(),
+            };
+            flag.value_parser(move |text: &str| {
+                accepts(text).map(|()| Value::from(text)).map_err(expected)
+            })
         }
         Kind::Recorded => flag.hide(true),
     }

@@ -1,7 +1,8 @@
 //! Recognises common image networks by the names and shapes of their tensors, to say in an error what a file
 //! holds. The names are those of torchvision, timm, transformers and well-known repositories.
 
-use super::{TensorEntry, resnet::plain};
+use super::resnet::plain;
+use crate::tensor_file::TensorEntry;
 
 /// The network that `entries` are of, such as `a ResNet50`, if it is a known one.
 pub(super) fn recognise(entries: &[TensorEntry]) -> Option<String> {

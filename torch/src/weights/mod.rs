@@ -1,12 +1,9 @@
 //! Weights as people save them. Reads the tensors of a ResNet18 from a safetensors file or a file of
 //! `torch.save`: wherever they are in it, and under whatever prefix and way of naming.
 //!
-//! `pth` and `pickle` read files of PyTorch without running anything in them, `resnet` finds the network,
-//! `architecture` recognises others. What is done with the tensors is decided in `train::init` and `infer`.
+//! `resnet` finds the network among the tensors of a file, `architecture` recognises others. What is done with the tensors is decided in `train::init` and `infer`.
 
 mod architecture;
-mod pickle;
-mod pth;
 mod resnet;
 
 use std::ffi::OsStr;
@@ -14,16 +11,14 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use safetensors::SafeTensors;
-use safetensors::tensor::Dtype;
 use tch::{Kind, Tensor};
 use tinyres_format::Digest;
 
 use crate::net::{BATCHES_TRACKED, BOX_HEAD};
 use crate::run::checkpoint::{self, About};
+use crate::tensor_file::{Dtype, Group, START_BYTES, TensorEntry, TensorFile, is_pth};
 use crate::{Error, Result};
 
-use pth::Pth;
 use resnet::{Candidate, Head};
 
 /// Names of tensors that a notice lists.
@@ -81,8 +76,8 @@ pub struct Place {
 pub(crate) fn is_of_torch_save(file: &Path) -> Result<bool> {
     let mut start = Vec::new();
     let opened = std::fs::File::open(file).map_err(Error::io(file))?;
-    (opened.take(pth::START_BYTES).read_to_end(&mut start)).map_err(Error::io(file))?;
-    Ok(pth::is_pth(&start))
+    (opened.take(START_BYTES).read_to_end(&mut start)).map_err(Error::io(file))?;
+    Ok(is_pth(&start))
 }
 
 impl Place {
@@ -117,117 +112,45 @@ impl Place {
     }
 }
 
-/// A dictionary of a file that holds tensors.
-#[derive(Debug)]
-struct Group {
-    /// The keys that lead to it, with dots between; empty for the whole file.
-    key: String,
-    entries: Vec<TensorEntry>,
-}
-
-/// A tensor of a file, not read yet.
-#[derive(Debug, PartialEq, Eq)]
-struct TensorEntry {
-    name: String,
-    shape: Vec<i64>,
-    /// Index in the file.
-    at: usize,
-}
-
-/// A file whose tensors are read on demand.
-enum TensorFile<'a> {
-    Pth(Pth<'a>),
-    Safetensors(Vec<(String, safetensors::tensor::TensorView<'a>)>),
-}
-
-impl<'a> TensorFile<'a> {
-    fn open(bytes: &'a [u8]) -> std::result::Result<Self, String> {
-        if bytes.starts_with(b"version https://git-lfs") {
-            return Err("is a pointer of Git LFS, not the file itself: run `git lfs pull`".into());
-        }
-        if pth::is_pth(bytes) {
-            return Ok(Self::Pth(Pth::open(bytes)?));
-        }
-        checkpoint::check(bytes)?;
-        let file = SafeTensors::deserialize(bytes).map_err(|error| {
-            format!("is neither a safetensors file nor one of torch.save, or is damaged: {error}")
-        })?;
-        Ok(Self::Safetensors(file.tensors()))
-    }
-
-    /// The groups of tensors. In safetensors files, names with a slash are those of tinyres's optimizer and
-    /// average.
-    fn groups(&self) -> Vec<Group> {
-        match self {
-            Self::Pth(file) => file.groups(),
-            Self::Safetensors(tensors) => {
-                let own = (0..)
-                    .zip(tensors)
-                    .filter(|(_, (name, _))| !name.contains('/'));
-                let entries = own.map(|(at, (name, view))| TensorEntry {
-                    name: name.clone(),
-                    shape: dims(view.shape()),
-                    at,
-                });
-                vec![Group {
-                    key: String::new(),
-                    entries: entries.collect(),
-                }]
-            }
-        }
-    }
-
-    /// Reads a tensor, as it is.
-    fn tensor(&mut self, entry: &TensorEntry) -> std::result::Result<Tensor, String> {
-        let name = &entry.name;
-        match self {
-            Self::Pth(file) => {
-                (file.tensor(entry.at)).map_err(|what| format!("has {name}, {what}"))
-            }
-            Self::Safetensors(tensors) => {
-                let (_, view) = &tensors[entry.at];
-                let kind = match view.dtype() {
-                    Dtype::F32 => Kind::Float,
-                    Dtype::F64 => Kind::Double,
-                    Dtype::F16 => Kind::Half,
-                    Dtype::BF16 => Kind::BFloat16,
-                    Dtype::I64 => Kind::Int64,
-                    Dtype::I32 => Kind::Int,
-                    other => {
-                        return Err(format!("holds {name} as {other:?}, which no ResNet18 has"));
-                    }
-                };
-                // safetensors has checked that the number of bytes agrees with shape and type.
-                Tensor::f_from_data_size(view.data(), &entry.shape, kind)
-                    .map_err(|error| error.to_string())
-            }
-        }
-    }
-
-    /// Reads a tensor of a network: `i64` if it is a count, else `f32`, all of it finite.
-    fn read(&mut self, entry: &TensorEntry) -> std::result::Result<Tensor, String> {
-        let text = |error: tch::TchError| error.to_string();
-        let kind = match entry.name.ends_with(BATCHES_TRACKED) {
-            true => Kind::Int64,
-            false => Kind::Float,
-        };
-        let tensor = self.tensor(entry)?.f_to_kind(kind).map_err(text)?;
-        let finite = tensor.f_isfinite().and_then(|finite| finite.f_all());
-        if finite
-            .and_then(|all| all.f_int64_value(&[]))
-            .map_err(text)?
-            == 0
-        {
+/// Reads a tensor, as it is in the file.
+fn tensor(file: &mut TensorFile<'_>, entry: &TensorEntry) -> std::result::Result<Tensor, String> {
+    let data = file.tensor(entry)?;
+    let kind = match data.dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        other => {
             let name = &entry.name;
-            return Err(format!("has a {name} with values that are not finite"));
+            return Err(format!("holds {name} as {other:?}, which no ResNet18 has"));
         }
-        Ok(tensor)
-    }
+    };
+    let stored = i64::try_from(data.bytes.len() / kind.elt_size_in_bytes()).unwrap_or(i64::MAX);
+    let stored = Tensor::f_from_data_size(data.bytes, &[stored], kind);
+    let view = stored.and_then(|stored| stored.f_as_strided(&data.shape, &data.stride, 0));
+    view.map_err(|error| error.to_string())
 }
 
-fn dims(shape: &[usize]) -> Vec<i64> {
-    let side = |&side: &usize| i64::try_from(side).unwrap_or(i64::MAX);
-    shape.iter().map(side).collect()
+/// Reads a tensor of a network: `i64` if it is a count, else `f32`, all of it finite.
+fn read(file: &mut TensorFile<'_>, entry: &TensorEntry) -> std::result::Result<Tensor, String> {
+    let text = |error: tch::TchError| error.to_string();
+    let kind = match entry.name.ends_with(BATCHES_TRACKED) {
+        true => Kind::Int64,
+        false => Kind::Float,
+    };
+    let tensor = self::tensor(file, entry)?.f_to_kind(kind).map_err(text)?;
+    let finite = tensor.f_isfinite().and_then(|finite| finite.f_all());
+    if finite
+        .and_then(|all| all.f_int64_value(&[]))
+        .map_err(text)?
+        == 0
+    {
+        let name = &entry.name;
+        return Err(format!("has a {name} with values that are not finite"));
+    }
+    Ok(tensor)
 }
 
 impl Weights {
@@ -243,17 +166,18 @@ impl Weights {
     }
 
     fn parse(path: &Path, bytes: &[u8], key: &str) -> std::result::Result<Self, String> {
+        checkpoint::check(bytes)?;
         let mut source = TensorFile::open(bytes)?;
-        let groups = source.groups();
-        let found = choose(&groups, key).map_err(|what| match &source {
-            TensorFile::Pth(file) if groups.is_empty() => no_tensors(file),
-            _ => what,
+        let groups = source.groups()?;
+        let found = choose(&groups, key).map_err(|what| match groups.is_empty() {
+            true => no_tensors(&source),
+            false => what,
         })?;
         let mut left_out = found.rest.clone();
         let mut keep = |entry: &TensorEntry| left_out.retain(|other| *other != entry);
         let mut body = Vec::new();
         for (name, entry) in &found.body {
-            body.push((name.clone(), source.read(entry)?));
+            body.push((name.clone(), read(&mut source, entry)?));
         }
         let classifier = match found.head() {
             Head::None => Classifier::None,
@@ -262,11 +186,11 @@ impl Weights {
                 keep(weight);
                 let name = found.short(&weight.name);
                 let name = name.trim_end_matches(".weight").to_owned();
-                let weight = source.read(weight)?;
+                let weight = read(&mut source, weight)?;
                 let bias = match bias {
                     Some(bias) => {
                         keep(bias);
-                        source.read(bias)?
+                        read(&mut source, bias)?
                     }
                     None => Tensor::zeros([weight.size()[0]], (Kind::Float, tch::Device::Cpu)),
                 };
@@ -278,12 +202,12 @@ impl Weights {
             let name = found.short(&entry.name);
             if name.starts_with(BOX_HEAD) {
                 keep(entry);
-                box_head.push((name, source.read(entry)?));
+                box_head.push((name, read(&mut source, entry)?));
             }
         }
         let is_number = |entry: &TensorEntry| entry.shape.iter().all(|&side| side == 1);
         left_out.retain(|entry| !is_number(entry));
-        let is_safetensors = matches!(source, TensorFile::Safetensors(_));
+        let is_safetensors = source.is_safetensors();
         Ok(Self {
             path: path.to_path_buf(),
             digest: Digest::of(bytes),
@@ -378,7 +302,7 @@ fn unlike(groups: &[Group]) -> String {
 }
 
 /// The error for a file of `torch.save` without tensors.
-fn no_tensors(file: &Pth<'_>) -> String {
+fn no_tensors(file: &TensorFile<'_>) -> String {
     match file.root_class() {
         Some(class) => format!(
             "holds a {class}, expected a state dict: save its state_dict(), torch.save(model.state_dict(), FILE)"
@@ -409,11 +333,11 @@ mod tests {
         let mut source = TensorFile::open(bytes).unwrap();
         let values = Tensor::arange(6, (Kind::Double, Device::Cpu)) / 4.0;
         let matrix = values.view([2, 3]);
-        let groups = source.groups();
+        let groups = source.groups().unwrap();
         assert_eq!(groups.len(), 1);
         assert_eq!(groups[0].key, "state_dict");
         for entry in &groups[0].entries {
-            let tensor = source.tensor(entry).unwrap();
+            let tensor = tensor(&mut source, entry).unwrap();
             let name = &entry.name;
             let expected = match name.as_str() {
                 "long" => Tensor::arange(6, (Kind::Double, Device::Cpu)),
@@ -432,20 +356,20 @@ mod tests {
     fn legacy_file_is_read() {
         let bytes = include_bytes!("../../golden/legacy.pth");
         let mut source = TensorFile::open(bytes).unwrap();
-        let groups = source.groups();
+        let groups = source.groups().unwrap();
         let [weight] = &groups[0].entries[..] else {
             panic!("{groups:?}")
         };
-        let values = Vec::<f32>::try_from(source.tensor(weight).unwrap()).unwrap();
+        let values = Vec::<f32>::try_from(tensor(&mut source, weight).unwrap()).unwrap();
         assert_eq!(values, [0.0, 0.25, 0.5, 0.75, 1.0, 1.25]);
         for end in 0..bytes.len() {
             let mut source = match TensorFile::open(&bytes[..end]) {
                 Ok(source) => source,
                 Err(_) => continue,
             };
-            for group in source.groups() {
+            for group in source.groups().unwrap_or_default() {
                 for entry in &group.entries {
-                    assert!(source.tensor(entry).is_err(), "{end}");
+                    assert!(tensor(&mut source, entry).is_err(), "{end}");
                 }
             }
         }
@@ -455,14 +379,14 @@ mod tests {
     fn pickled_module_gives_its_state() {
         let bytes = include_bytes!("../../golden/module.pth");
         let mut source = TensorFile::open(bytes).unwrap();
-        let groups = source.groups();
+        let groups = source.groups().unwrap();
         let names: Vec<_> = groups[0]
             .entries
             .iter()
             .map(|entry| entry.name.as_str())
             .collect();
         assert_eq!(names, ["weight", "bias"]);
-        let weight = source.tensor(&groups[0].entries[0]).unwrap();
+        let weight = tensor(&mut source, &groups[0].entries[0]).unwrap();
         assert_eq!(weight.size(), [1, 1]);
     }
 }

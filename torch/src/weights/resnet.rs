@@ -1,7 +1,7 @@
 //! Finds the ResNet18s among the tensors of a file, by the names and shapes of their layers: under any prefix
 //! of names, and in the ways of naming that other programs have. Reads no values.
 
-use super::{Group, TensorEntry};
+use crate::tensor_file::{Group, TensorEntry};
 
 /// A way to name the layers of a ResNet18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
