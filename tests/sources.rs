@@ -187,3 +187,32 @@ fn a_parquet_file_cut_anywhere_is_an_error() {
         assert!(error.contains("not a whole Parquet file"), "{error}");
     }
 }
+
+/// A process may have 1,024 files open on most machines, and ImageNet comes in as many shards.
+#[test]
+fn a_set_may_have_more_shards_than_a_process_may_open_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = dir.path().join("set");
+    fs::create_dir(&set).unwrap();
+    for shard in 0..100 {
+        let path = set.join(format!("train-{shard:06}.tar"));
+        fs::copy(golden("webdataset-one.tar"), path).unwrap();
+    }
+    let out = dir.path().join("out");
+    let packed = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 60 && exec \"$0\" pack \"$1\" -o \"$2\" --threads 2",
+        ])
+        .arg(env!("CARGO_BIN_EXE_tinyres"))
+        .args([&set, &out])
+        .output()
+        .unwrap();
+    assert!(
+        packed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&packed.stderr)
+    );
+    let manifest = Manifest::load(&out).unwrap();
+    assert_eq!(manifest.splits[0].shards[0].images, 600);
+}

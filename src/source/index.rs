@@ -137,6 +137,12 @@ impl<E> Index<E> {
         self.folders.get(folder)?.files.get(name).copied()
     }
 
+    /// The names of all files without their folders, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let folders = self.folders.values();
+        folders.flat_map(|names| names.files.keys().map(String::as_str))
+    }
+
     /// The path and the index of each file below the root, in no order.
     pub fn files(&self) -> impl Iterator<Item = (String, usize)> {
         let inside = |folder: &str| match folder.strip_prefix(self.root.as_str())? {

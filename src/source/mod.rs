@@ -148,7 +148,8 @@
 //! - An image without a label (but in `test`), a label without an image, and a key of two images are errors. `.json`
 //!   files next to the images of class folders do not make them samples.
 //! - An item is called `SPLIT/SHARD/KEY.jpg`, or `SPLIT/KEY.jpg` in a tar alone. A shard that changes after it was
-//!   opened is an error.
+//!   opened is an error. There may be more shards than a process may open files; but a compressed shard keeps its
+//!   temporary file open.
 //!
 //! ## A validation split by name
 //!

@@ -27,6 +27,13 @@ impl Tally {
         }
     }
 
+    /// Adds what was counted elsewhere, after what is counted here.
+    pub fn merge(&mut self, other: Self) {
+        for (kind, (count, example)) in other.0 {
+            self.0.entry(kind).or_insert((0, example)).0 += count;
+        }
+    }
+
     /// The counts, the largest first.
     pub fn finish(self) -> Vec<PassedOver> {
         let mut kinds: Vec<_> = (self.0.into_iter())

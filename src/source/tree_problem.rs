@@ -289,33 +289,33 @@ pub enum TreeProblem {
     },
     /// A sample of a WebDataset has an image and no label.
     #[error(
-        "{sample}: no label, expected a .cls of the same key, or a .json with a field label, cls or class; add it or remove the image"
+        "{key}: no label, expected a .cls of the same key, or a .json with a field label, cls or class; add it or remove the image"
     )]
     SampleWithoutLabel {
-        /// The key.
-        sample: String,
+        /// The key, and the shard if there are several.
+        key: String,
     },
     /// A sample of a WebDataset has a label and no image.
     #[error(
-        "{sample}: a label without an image of the same key; restore the image or remove the label"
+        "{key}: a label without an image of the same key; restore the image or remove the label"
     )]
     SampleWithoutImage {
-        /// The key.
-        sample: String,
+        /// The key, and the shard if there are several.
+        key: String,
     },
     /// A sample of a WebDataset has several images.
-    #[error("{sample}: {} images of one key, expected one: {}; keep one of them", images.len(), images.join(", "))]
+    #[error("{key}: {} images of one key, expected one: {}; keep one of them", images.len(), images.join(", "))]
     SampleOfSeveralImages {
-        /// The key.
-        sample: String,
+        /// The key, and the shard if there are several.
+        key: String,
         /// The images.
         images: Vec<String>,
     },
     /// The label of a sample of a WebDataset cannot be read, or is none.
-    #[error("{sample}: {reason}; mend the label or remove the sample")]
+    #[error("{key}: {reason}; mend the label or remove the sample")]
     SampleLabel {
-        /// The key.
-        sample: String,
+        /// The key, and the shard if there are several.
+        key: String,
         /// What was found and expected.
         reason: String,
     },

@@ -69,6 +69,13 @@ impl Names {
         self.of.get(&number).map(String::as_str)
     }
 
+    /// Adds the names of another tar. One that is there already stays.
+    pub fn add(&mut self, other: Self) {
+        for (number, name) in other.of {
+            self.of.entry(number).or_insert(name);
+        }
+    }
+
     /// The label of `sample`. Keeps the name of its class if it is new.
     pub fn label(
         &mut self,

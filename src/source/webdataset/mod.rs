@@ -9,10 +9,12 @@ mod labels;
 mod samples;
 mod shards;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use rayon::prelude::*;
 
 use self::classes::ClassList;
-use self::labels::Label;
+use self::labels::{Label, Names};
 pub(super) use self::samples::is_set;
 use self::samples::samples;
 use self::shards::Shard;
@@ -49,13 +51,17 @@ pub(super) fn open_tar(
             list.read(&shown, bytes.map(<[u8]>::to_owned))?;
         }
     }
-    let split = path
-        .file_name()
-        .and_then(|name| split_of(&name.to_string_lossy()));
-    let split = split.map_or(Split::Train, |(split, _)| split);
-    let mut set = Set::new(false);
-    set.add(tar, "", split, problems);
-    set.finish(path, list, problems)
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let split = split_of(&name).map_or(Split::Train, |(split, _)| split);
+    let listed = Listed::of(tar, None, split);
+    finish(
+        path,
+        vec![listed],
+        list,
+        Vec::new(),
+        Tally::default(),
+        problems,
+    )
 }
 
 /// Opens the shards in the directory `tree`, which was opened from `path`, if there are any and no images.
@@ -68,42 +74,47 @@ pub(super) fn open_folder(
         return Ok(None);
     };
     let found = find(dir);
-    if found.shards.is_empty() || holds_images(tree, "") {
+    let Some((_, first)) = found.shards.first() else {
+        return Ok(None);
+    };
+    if holds_images(tree, "") || !is_set(&Tree::open(&dir.path(first), &mut Problems::default())?) {
         return Ok(None);
     }
-    let mut set = Set::new(true);
-    for (at, (split, file)) in found.shards.iter().enumerate() {
-        let mut of_tar = Problems::default();
-        let tree = Tree::open(&dir.path(file), &mut of_tar)?;
-        if at == 0 && !is_set(&tree) {
-            return Ok(None);
-        }
-        let Tree::Tar(tar) = tree else {
-            continue;
-        };
-        for problem in of_tar.first() {
-            problems.push(TreeProblem::Shard {
-                file: file.clone(),
-                reason: problem.to_string(),
-            });
-        }
-        set.add(tar, stem(file), *split, problems);
-    }
-    set.notes
-        .extend(gaps(found.shards.iter().map(|(_, file)| file.as_str())));
+    let listed: Result<Vec<_>, Error> = (found.shards.par_iter())
+        .map(|(split, file)| {
+            let mut of_tar = Problems::default();
+            let Tree::Tar(tar) = Tree::open(&dir.path(file), &mut of_tar)? else {
+                return Err(Error::Table {
+                    path: dir.path(file),
+                    reason: "not a tar; remove it, or make a tar of it".to_owned(),
+                });
+            };
+            let mut listed = Listed::of(tar, Some(stem(file)), *split);
+            listed
+                .problems
+                .extend(of_tar.first().iter().map(|problem| TreeProblem::Shard {
+                    file: file.clone(),
+                    reason: problem.to_string(),
+                }));
+            Ok(listed)
+        })
+        .collect();
+    let listed = listed?;
     let mut list = ClassList::default();
+    let mut passed_over = Tally::default();
     for file in found.others {
-        let mut bytes = Vec::new();
         let name = file.rsplit('/').next().unwrap_or(&file);
         if classes::is_list(name) {
+            let mut bytes = Vec::new();
             let read = dir.read(&file, &mut bytes).map(|_| bytes);
             list.read(&dir.path(&file).display().to_string(), read)?;
         } else {
-            let kind = extension(name);
-            set.passed_over.add(&kind, || file.clone());
+            passed_over.add(&extension(name), || file.clone());
         }
     }
-    Ok(Some(set.finish(path, list, problems)?))
+    let gaps = gaps(found.shards.iter().map(|(_, file)| file.as_str()));
+    let notes = gaps.into_iter().collect();
+    finish(path, listed, list, notes, passed_over, problems).map(Some)
 }
 
 /// The shards of a directory, in the order of their images, and its other files.
@@ -214,64 +225,52 @@ fn gaps<'a>(files: impl Iterator<Item = &'a str>) -> Option<String> {
     ))
 }
 
-/// A set while its shards are read.
+/// What one tar holds.
 #[derive(Debug)]
-struct Set {
-    sharded: bool,
-    shards: Vec<Shard>,
-    /// Images with their labels, in the order of the shards.
+struct Listed {
+    shard: Shard,
+    /// Images with their labels, in the order of the tar.
     found: Vec<(Split, Item, Option<Label>)>,
-    names: labels::Names,
-    notes: Vec<String>,
+    names: Names,
     passed_over: Tally,
+    problems: Vec<TreeProblem>,
 }
 
-impl Set {
-    fn new(sharded: bool) -> Self {
-        Self {
-            sharded,
-            shards: Vec::new(),
-            found: Vec::new(),
-            names: labels::Names::default(),
-            notes: Vec::new(),
-            passed_over: Tally::default(),
-        }
-    }
-
-    /// Adds the samples of `tar`. `stem` tells its images from those of other shards.
-    fn add(&mut self, tar: Tar, stem: &str, split: Split, problems: &mut Problems<TreeProblem>) {
-        let shown = |key: &str| match self.sharded {
-            true => format!("{}: {key}", tar.path.display()),
-            false => key.to_owned(),
+impl Listed {
+    /// Reads the samples of `tar`. `stem` tells its images from those of other shards; `None` for a tar alone.
+    fn of(tar: Tar, stem: Option<&str>, split: Split) -> Self {
+        let shown = |name: &str| match stem {
+            Some(_) => format!("{}: {name}", tar.path.display()),
+            None => name.to_owned(),
         };
         let mut images = Vec::new();
-        let first = self.found.len();
+        let mut found = Vec::new();
+        let mut names = Names::default();
+        let mut passed_over = Tally::default();
+        let mut problems = Vec::new();
         let mut read_ahead = ReadAhead::default();
-        for sample in samples(&tar, &mut self.passed_over) {
+        for sample in samples(&tar, &mut passed_over) {
             let split = sample.split().unwrap_or(split);
-            let label = match self.names.label(&tar, &sample, &mut read_ahead) {
+            let key = shown(&sample.key);
+            let label = match names.label(&tar, &sample, &mut read_ahead) {
                 Ok(label) => label,
                 Err(reason) => {
-                    let sample = shown(&sample.key);
-                    problems.push(TreeProblem::SampleLabel { sample, reason });
+                    problems.push(TreeProblem::SampleLabel { key, reason });
                     continue;
                 }
             };
             let (file, entry) = match sample.image() {
                 Ok(Some(image)) => image,
                 Ok(None) if label.is_some() => {
-                    let sample = shown(&sample.key);
-                    problems.push(TreeProblem::SampleWithoutImage { sample });
+                    problems.push(TreeProblem::SampleWithoutImage { key });
                     continue;
                 }
                 Ok(None) => {
-                    let name = || format!("{}.json", sample.key);
-                    self.passed_over.add(".json", name);
+                    passed_over.add(".json", || format!("{}.json", sample.key));
                     continue;
                 }
                 Err(images) => {
-                    let sample = shown(&sample.key);
-                    problems.push(TreeProblem::SampleOfSeveralImages { sample, images });
+                    problems.push(TreeProblem::SampleOfSeveralImages { key, images });
                     continue;
                 }
             };
@@ -279,69 +278,89 @@ impl Set {
                 Some(Label::Number(..0)) | None if split == Split::Test => None,
                 Some(Label::Number(number @ ..0)) => {
                     let reason = format!("label {number}, expected 0 or more");
-                    let sample = shown(&sample.key);
-                    problems.push(TreeProblem::SampleLabel { sample, reason });
+                    problems.push(TreeProblem::SampleLabel { key, reason });
                     continue;
                 }
                 None => {
-                    let sample = shown(&sample.key);
-                    problems.push(TreeProblem::SampleWithoutLabel { sample });
+                    problems.push(TreeProblem::SampleWithoutLabel { key });
                     continue;
                 }
                 label => label,
             };
-            match tar.readable_entry(entry) {
-                Ok(entry) => images.push(entry.extent()),
+            let range = match tar.readable_entry(entry) {
+                Ok(entry) => entry.extent(),
                 Err(reason) => {
                     let name = shown(&file);
                     problems.push(TreeProblem::Unreadable { name, reason });
                     continue;
                 }
-            }
-            let name = match (self.sharded, sample.split()) {
-                (true, _) => format!("{}/{stem}/{file}", split.name()),
-                (false, None) => format!("{}/{file}", split.name()),
-                (false, Some(_)) => file,
+            };
+            let name = match (stem, sample.split()) {
+                (Some(stem), _) => format!("{}/{stem}/{file}", split.name()),
+                (None, None) => format!("{}/{file}", split.name()),
+                (None, Some(_)) => file,
             };
             let item = Item {
                 name,
                 label: None,
                 bbox: None,
-                entry: self.found.len(),
+                entry: images.len(),
             };
-            self.found.push((split, item, label));
+            images.push(range);
+            found.push((split, item, label));
         }
-        self.shards
-            .push(Shard::new(tar, first, images, self.sharded));
+        Self {
+            shard: Shard::new(tar, images, stem.is_some()),
+            found,
+            names,
+            passed_over,
+            problems,
+        }
     }
+}
 
-    fn finish(
-        self,
-        path: &Path,
-        list: ClassList,
-        problems: &mut Problems<TreeProblem>,
-    ) -> Result<(Shards, Contents), Error> {
-        let labels = self.found.iter().map(|(.., label)| label.as_ref());
-        let (classes, labels) = list.classes(path, labels, &self.names)?;
-        let mut splits = [Split::Train, Split::Val, Split::Test].map(|split| (split, Vec::new()));
-        for ((split, mut item, _), label) in self.found.into_iter().zip(labels) {
-            item.label = label;
-            splits[split as usize].1.push(item);
+/// Puts the shards together.
+fn finish(
+    path: &Path,
+    listed: Vec<Listed>,
+    list: ClassList,
+    notes: Vec<String>,
+    mut passed_over: Tally,
+    problems: &mut Problems<TreeProblem>,
+) -> Result<(Shards, Contents), Error> {
+    let mut shards = Vec::new();
+    let mut found = Vec::new();
+    let mut names = Names::default();
+    for mut listed in listed {
+        listed.shard.first = found.len();
+        let first = found.len();
+        found.extend(listed.found.into_iter().map(|(split, item, label)| {
+            let entry = first + item.entry;
+            (split, Item { entry, ..item }, label)
+        }));
+        shards.push(listed.shard);
+        names.add(listed.names);
+        passed_over.merge(listed.passed_over);
+        for problem in listed.problems {
+            problems.push(problem);
         }
-        let mut splits = Vec::from(splits);
-        splits.retain(|(_, items)| !items.is_empty());
-        if problems.is_empty() && !splits.iter().any(|(split, _)| *split == Split::Train) {
-            problems.push(TreeProblem::NoImages);
-        }
-        let shards = Shards {
-            path: PathBuf::from(path),
-            shards: self.shards,
-        };
-        let contents = Contents {
-            notes: self.notes,
-            passed_over: self.passed_over.finish(),
-            ..Contents::of_file((classes, splits), "WebDataset")
-        };
-        Ok((shards, contents))
     }
+    let labels = found.iter().map(|(.., label)| label.as_ref());
+    let (classes, labels) = list.classes(path, labels, &names)?;
+    let mut splits = [Split::Train, Split::Val, Split::Test].map(|split| (split, Vec::new()));
+    for ((split, item, _), label) in found.into_iter().zip(labels) {
+        splits[split as usize].1.push(Item { label, ..item });
+    }
+    let mut splits = Vec::from(splits);
+    splits.retain(|(_, items)| !items.is_empty());
+    if problems.is_empty() && !splits.iter().any(|(split, _)| *split == Split::Train) {
+        problems.push(TreeProblem::NoImages);
+    }
+    let path = path.to_owned();
+    let contents = Contents {
+        notes,
+        passed_over: passed_over.finish(),
+        ..Contents::of_file((classes, splits), "WebDataset")
+    };
+    Ok((Shards { path, shards }, contents))
 }

@@ -93,6 +93,15 @@ pub(in crate::source) fn is_set(tree: &Tree) -> bool {
     let Tree::Tar(tar) = tree else {
         return false;
     };
+    let may_label = |name: &str| {
+        let part = name.rsplit('.').next().unwrap_or(name);
+        ["cls", "json", "jsn"]
+            .iter()
+            .any(|known| part.eq_ignore_ascii_case(known))
+    };
+    if !tar.index.names().any(may_label) {
+        return false;
+    }
     let samples = samples(tar, &mut Tally::default());
     let mut with_image = samples.iter().filter(|it| !it.images.is_empty());
     if with_image.clone().any(|sample| sample.cls.is_some()) {

@@ -23,18 +23,18 @@ pub(super) struct Shard {
     /// The open tar, or its decompressed bytes; `None` for one of many, which is opened when it is read.
     file: Option<File>,
     /// The number of images in all shards before this one.
-    first: usize,
+    pub(super) first: usize,
     /// The place of each image, in bytes.
     images: Vec<Range<u64>>,
 }
 
 impl Shard {
-    pub fn new(tar: Tar, first: usize, images: Vec<Range<u64>>, is_one_of_many: bool) -> Self {
+    pub fn new(tar: Tar, images: Vec<Range<u64>>, is_one_of_many: bool) -> Self {
         Self {
             path: tar.path.clone(),
             stamp: tar.stamp,
             file: (tar.is_decompressed || !is_one_of_many).then(|| tar.into_file()),
-            first,
+            first: 0,
             images,
         }
     }
