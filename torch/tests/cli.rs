@@ -192,9 +192,10 @@ fn an_interrupt_saves_and_says_how_to_go_on() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let pid = child.id().to_string();
+    // Not SIGINT, which is ignored where a shell started the tests in the background.
     assert!(
         Command::new("kill")
-            .args(["-INT", &pid])
+            .args(["-TERM", &pid])
             .status()
             .unwrap()
             .success()
