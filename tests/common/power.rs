@@ -46,7 +46,35 @@ enum Change {
 
 /// A state of the directory after a loss of power: each path in it with the content of the file, or `None` for a
 /// directory.
-pub type State = BTreeMap<PathBuf, Option<Rc<Vec<u8>>>>;
+pub type State = BTreeMap<PathBuf, Option<Content>>;
+
+/// The bytes of a file.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// A hash of the bytes, by which they are compared.
+    pub hash: u64,
+    pub bytes: Rc<Vec<u8>>,
+}
+
+impl Content {
+    fn new(bytes: Vec<u8>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        Self {
+            hash: hasher.finish(),
+            bytes: Rc::new(bytes),
+        }
+    }
+}
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+/// The contents that a file may have, by the number of changes before it was forced, and of those after that.
+type Known = HashMap<Node, (usize, usize, Vec<Content>)>;
 
 /// Counts of what was tried.
 #[derive(Debug, Default)]
@@ -65,7 +93,7 @@ pub struct Trace {
     /// What was there before, and is on the disk: the entries, and the content of each file. Files that the program
     /// made begin empty.
     entries: BTreeMap<Entry, Node>,
-    files: BTreeMap<Node, Rc<Vec<u8>>>,
+    files: BTreeMap<Node, Content>,
     /// Output of the program.
     pub output: Output,
 }
@@ -85,8 +113,8 @@ impl Trace {
             let child = *nodes.entry(child).or_insert(next);
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
             entries.insert((nodes[&parent], name), child);
-            if let Some(bytes) = content {
-                files.insert(child, bytes.clone());
+            if let Some(content) = content {
+                files.insert(child, content.clone());
             }
         }
         let log = tempfile::NamedTempFile::new().unwrap();
@@ -99,7 +127,7 @@ impl Trace {
             output,
         };
         trace.parse(&fs::read(log.path()).unwrap(), nodes);
-        let newest = Moment::new(&trace, trace.changes.len());
+        let newest = Moment::new(&trace, trace.changes.len(), &mut Known::new());
         let (replayed, there) = (
             newest.state(&vec![0; newest.options().len()]).0,
             read(dir, name),
@@ -127,7 +155,7 @@ impl Trace {
                     let entry = entry(1);
                     nodes.insert(number(3), next);
                     if kind == "create" {
-                        self.files.insert(next, Rc::default());
+                        self.files.insert(next, Content::new(Vec::new()));
                     }
                     next += 1;
                     Change::Entry(entry, Some(next - 1))
@@ -154,9 +182,9 @@ impl Trace {
     pub fn states(&self, random: u64, mut each: impl FnMut(&State)) -> Tried {
         let all = std::env::var("TINYRES_POWER").is_ok_and(|value| value == "all");
         let mut tried = Tried::default();
-        let mut seen = HashSet::new();
+        let (mut seen, mut known) = (HashSet::new(), Known::new());
         for number in 0..=self.changes.len() {
-            let moment = Moment::new(self, number);
+            let moment = Moment::new(self, number, &mut known);
             tried.moments += 1;
             let options = moment.options();
             let product = options.iter().try_fold(1, |product: usize, (count, _)| {
@@ -194,7 +222,7 @@ struct Moment {
     entries: Vec<EntryHistory>,
     /// For each rename its number, and the places in `entries` of the old and the new name.
     renames: Vec<(usize, usize, usize)>,
-    files: Vec<(Node, Vec<Version>)>,
+    files: Vec<(Node, Vec<Content>)>,
 }
 
 /// What an entry may be: all that it has been since it was forced to the disk, from the oldest on, with the number
@@ -204,14 +232,8 @@ struct EntryHistory {
     values: Vec<(usize, Option<Node>)>,
 }
 
-#[derive(Clone)]
-struct Version {
-    hash: u64,
-    bytes: Rc<Vec<u8>>,
-}
-
 impl Moment {
-    fn new(trace: &Trace, moment: usize) -> Self {
+    fn new(trace: &Trace, moment: usize, known: &mut Known) -> Self {
         let changes = &trace.changes[..moment];
         let value = |(entry, node): (&Entry, &Node)| (entry.clone(), vec![(0, Some(*node))]);
         let mut entries: BTreeMap<Entry, Vec<_>> = trace.entries.iter().map(value).collect();
@@ -252,7 +274,16 @@ impl Moment {
         let renames = renames.collect();
         let files = trace.files.iter().map(|(file, before)| {
             let forced = forced.get(file).copied().unwrap_or_default();
-            (*file, versions(*file, before, changes.split_at(forced)))
+            let (forced, pending) = changes.split_at(forced);
+            let count = pending.iter().filter(|change| change.is_of(*file)).count();
+            let contents = match known.get(file) {
+                Some((at, pending, contents)) if (*at, *pending) == (forced.len(), count) => {
+                    contents.clone()
+                }
+                _ => contents(*file, &before.bytes, forced, pending),
+            };
+            known.insert(*file, (forced.len(), count, contents.clone()));
+            (*file, contents)
         });
         Self {
             renames,
@@ -311,20 +342,20 @@ impl Moment {
                 tree.entry(*dir).or_default().push((name, node));
             }
         }
-        let versions = self.files.iter().zip(of_files);
-        let versions: HashMap<Node, &Version> = versions
-            .map(|((file, versions), at)| (*file, &versions[*at]))
+        let contents = self.files.iter().zip(of_files);
+        let contents: HashMap<Node, &Content> = contents
+            .map(|((file, contents), at)| (*file, &contents[*at]))
             .collect();
         let (mut state, mut open) = (State::new(), vec![(PathBuf::new(), ROOT)]);
         let mut hashes = BTreeMap::new();
         while let Some((path, dir)) = open.pop() {
             for (name, node) in tree.get(&dir).into_iter().flatten() {
-                let (path, version) = (path.join(name), versions.get(node));
-                if version.is_none() {
+                let (path, content) = (path.join(name), contents.get(node).copied());
+                if content.is_none() {
                     open.push((path.clone(), *node));
                 }
-                hashes.insert(path.clone(), version.map(|version| version.hash));
-                state.insert(path, version.map(|version| version.bytes.clone()));
+                hashes.insert(path.clone(), content.map(|content| content.hash));
+                state.insert(path, content.cloned());
             }
         }
         let mut hasher = DefaultHasher::new();
@@ -333,46 +364,41 @@ impl Moment {
     }
 }
 
-/// The contents that `file` may have after changes of which the first part is forced to the disk: the newest one
-/// first, then the oldest.
-fn versions(file: Node, before: &[u8], changes: (&[Change], &[Change])) -> Vec<Version> {
-    let is_of = |change: &&Change| match change {
-        Change::Write(node, ..) | Change::Truncate(node, _) => *node == file,
-        _ => false,
-    };
-    let mut forced = before.to_vec();
+/// The contents that `file` may have after changes that are forced to the disk and others that are pending: the
+/// newest one first, then the oldest.
+fn contents(file: Node, before: &[u8], forced: &[Change], pending: &[Change]) -> Vec<Content> {
     let all = |_: usize| true;
-    changes
-        .0
-        .iter()
-        .filter(is_of)
-        .for_each(|change| change.apply(&mut forced, &all));
-    let pending: Vec<_> = changes.1.iter().filter(is_of).collect();
-    let after = |count: usize, kept: &dyn Fn(usize) -> bool| {
-        let mut bytes = forced.clone();
-        pending[..count]
+    let after = |before: &[u8], changes: &[&Change], kept: &dyn Fn(usize) -> bool| {
+        let mut bytes = before.to_vec();
+        changes
             .iter()
             .for_each(|change| change.apply(&mut bytes, kept));
         bytes
     };
-    let mut versions = vec![after(pending.len(), &all)];
+    let is_of = |change: &&Change| change.is_of(file);
+    let forced: Vec<&Change> = forced.iter().filter(is_of).collect();
+    let pending: Vec<&Change> = pending.iter().filter(is_of).collect();
+    let oldest = after(before, &forced, &all);
+    let mut contents = vec![after(&oldest, &pending, &all)];
     if !pending.is_empty() {
-        versions.push(forced.clone());
-        versions.push(after(pending.len(), &|_| false));
-        versions.push(after(pending.len(), &|page| page % 2 == 0));
-        versions.push(after(pending.len(), &|page| page % 2 == 1));
-        versions.push(after(pending.len() / 2, &all));
+        contents.push(after(&oldest, &pending, &|_| false));
+        contents.push(after(&oldest, &pending, &|page| page % 2 == 0));
+        contents.push(after(&oldest, &pending, &|page| page % 2 == 1));
+        contents.push(after(&oldest, &pending[..pending.len() / 2], &all));
+        contents.insert(1, oldest);
     }
-    let version = |bytes: Vec<u8>| {
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        let (hash, bytes) = (hasher.finish(), Rc::new(bytes));
-        Version { hash, bytes }
-    };
-    versions.into_iter().map(version).collect()
+    contents.into_iter().map(Content::new).collect()
 }
 
 impl Change {
+    /// True if it changes the bytes of `file`.
+    fn is_of(&self, file: Node) -> bool {
+        match self {
+            Self::Write(node, ..) | Self::Truncate(node, _) => *node == file,
+            _ => false,
+        }
+    }
+
     /// Makes a change of bytes, of those pages that `kept` says.
     fn apply(&self, bytes: &mut Vec<u8>, kept: &dyn Fn(usize) -> bool) {
         match self {
@@ -446,7 +472,7 @@ pub fn read(dir: &Path, name: &str) -> State {
             open.extend(entries.map(|entry| path.join(entry.unwrap().file_name())));
             state.insert(path, None);
         } else {
-            state.insert(path, Some(Rc::new(fs::read(&there).unwrap())));
+            state.insert(path, Some(Content::new(fs::read(&there).unwrap())));
         }
     }
     state
@@ -460,7 +486,7 @@ pub fn write(state: &State, dir: &Path, name: &str) {
     for (path, content) in state {
         match content {
             None => fs::create_dir(dir.join(path)).unwrap(),
-            Some(bytes) => fs::write(dir.join(path), &**bytes).unwrap(),
+            Some(content) => fs::write(dir.join(path), &*content.bytes).unwrap(),
         }
     }
 }

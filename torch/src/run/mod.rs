@@ -307,6 +307,12 @@ impl Run {
         written.map_err(Error::io(&self.dir.path.join(METRICS)))
     }
 
+    /// Forces the metrics to the disk: before a checkpoint, so that no figures of its past are lost with the power.
+    pub(crate) fn sync_metrics(&self) -> Result<()> {
+        let path = self.dir.path.join(METRICS);
+        self.metrics.sync_data().map_err(Error::io(&path))
+    }
+
     /// Replaces the last checkpoint by `net` and `rest`, the state of the optimizer and the average.
     pub(crate) fn save_last(
         &self,

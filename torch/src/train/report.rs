@@ -214,6 +214,8 @@ impl<'a> Reporter<'a> {
         if state.at.batch > 0 {
             guard::expect_finite_weights(self.run, setup, state)?;
         }
+        let forced = self.run.sync_metrics();
+        self.tolerate(RunOutput::Figures, forced, state.at.step)?;
         state.tick();
         let about = state.about(setup, self.run.set());
         let saved = (self.run).save_last(&about, &state.model, state.training_state());
