@@ -343,6 +343,143 @@ fn conversions_that_lose_colours_are_counted_and_named() {
     assert_eq!(report["splits"][0]["warned"], 2);
 }
 
+/// A TIFF of one strip or tile, grey, with `entries` more or others: a tag and a number each, `u32::MAX` to leave it
+/// out.
+fn tiff(side: u32, entries: &[(u16, u32)], data: &[u8]) -> Vec<u8> {
+    let usual = [
+        (256, side),
+        (257, side),
+        (258, 8),
+        (259, 1),
+        (262, 1),
+        (273, 8),
+        (279, 0),
+    ];
+    let mut all: BTreeMap<u16, u32> = usual.into();
+    all.insert(279, u32::try_from(data.len()).unwrap());
+    all.extend(entries.iter().copied());
+    all.retain(|_, number| *number != u32::MAX);
+    let start = 8 + u32::try_from(data.len()).unwrap();
+    let count = u16::try_from(all.len()).unwrap();
+    let mut file = [
+        b"II*\0",
+        &start.to_le_bytes()[..],
+        data,
+        &count.to_le_bytes(),
+    ]
+    .concat();
+    for (tag, number) in all {
+        file.extend([tag.to_le_bytes(), 4_u16.to_le_bytes()].as_flattened());
+        file.extend([1, number].map(u32::to_le_bytes).as_flattened());
+    }
+    // The next directory is this one.
+    file.extend(start.to_le_bytes());
+    file
+}
+
+fn deflated(zeros: u64) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::copy(
+        &mut std::io::Read::take(std::io::repeat(0), zeros),
+        &mut encoder,
+    )
+    .unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A PNG chunk.
+fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let rest = [&kind[..], body].concat();
+    [&length[..], &rest, &crc32fast::hash(&rest).to_be_bytes()].concat()
+}
+
+/// Files that expand to far more than their image, or state far more than they have.
+#[test]
+fn small_files_cost_little_memory() {
+    let bomb = deflated(32 << 20);
+    let png = common::png(&[9; 16 * 16 * 3], 16);
+    let with = |piece: &[u8]| [&png[..33], piece, &png[33..]].concat();
+    let text = [b"XML:com.adobe.xmp\0\0", &bomb[..]].concat();
+    let profile = [b"x\0\0", &bomb[..]].concat();
+    // Codes of more pixels than the frame has: clear, 0, 1, and so on without an end.
+    let mut gif =
+        b"GIF89a\x10\0\x10\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x10\0\x10\0\0\x02".to_vec();
+    for _ in 0..4000 {
+        gif.push(255);
+        gif.extend([0x04, 0x41, 0x10].repeat(85)); // 4 0 1 4 0 1 in 3 bits each, shifted.
+    }
+    gif.push(0);
+    let good = vec![
+        ("deflate.tif", tiff(16, &[(259, 8)], &bomb)),
+        ("frames.png", with(&chunk(b"acTL", &[0x7f; 8]))),
+        ("gif.gif", gif),
+        ("profile.png", with(&chunk(b"iCCP", &profile))),
+        (
+            "tile.tif",
+            tiff(
+                16,
+                &[
+                    (322, 4096),
+                    (323, 4096),
+                    (273, u32::MAX),
+                    (324, 8),
+                    (325, 99),
+                ],
+                &[7; 1 << 16],
+            ),
+        ),
+    ];
+    let bad = vec![
+        ("empty.tif", tiff(12_000, &[], &[])),
+        ("fax.tif", tiff(12_000, &[(258, 1), (259, 3)], &[0; 99])),
+        ("pixels.png", {
+            let size = 12_000_u32.to_be_bytes();
+            let head = [&size[..], &size, &[8, 2, 0, 0, 0]].concat();
+            [&png[..8], &chunk(b"IHDR", &head), &png[33..]].concat()
+        }),
+        ("text.png", with(&chunk(b"zTXt", &text))),
+        (
+            "tiles.tif",
+            tiff(
+                16,
+                &[
+                    (322, 1 << 30),
+                    (323, 1 << 30),
+                    (273, u32::MAX),
+                    (324, 8),
+                    (325, 99),
+                ],
+                &[7; 99],
+            ),
+        ),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let names: Vec<_> = bad.iter().map(|(name, _)| *name).collect();
+    let mut tree = Tree::default();
+    for (name, bytes) in good.into_iter().chain(bad) {
+        tree.put(&format!("train/a/{name}"), bytes);
+    }
+    let (set, out) = (dir.path().join("set"), dir.path().join("shards"));
+    tree.write_dir(&set);
+    // A gigabyte of address space.
+    let output = std::process::Command::new("sh")
+        .args(["-c", r#"ulimit -v 1000000 && exec "$0" "$@""#])
+        .arg(assert_cmd::cargo::cargo_bin("tinyres"))
+        .arg("pack")
+        .args([&set, Path::new("-o"), &out])
+        .args(["--threads", "1", "--size", "16", "--skip-bad", "--json"])
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{error}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let refused = report["refused"].as_array().unwrap().iter();
+    let refused: Vec<_> = refused.map(|bad| bad["name"].as_str().unwrap()).collect();
+    let names: Vec<_> = names.iter().map(|name| format!("train/a/{name}")).collect();
+    assert_eq!(refused, names, "{report}");
+}
+
 /// Images of the given sizes, one of them a PNG.
 fn photos(tree: &mut Tree, split: &str, classes: &[&str], sizes: &[(usize, usize)]) {
     for (label, class) in classes.iter().enumerate() {

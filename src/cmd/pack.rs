@@ -34,7 +34,7 @@ use crate::ui::Ui;
 /// 8 bits, cut off at 255. Lossy WebP is decoded by another library than Pillow's; all pictures compared so
 /// far were equal. An image may have 178,956,970 pixels. Those of more than 4 million that
 /// are decoded at one time have no more than that together, on any number of threads. Each takes 4
-/// bytes a pixel, 8 if it is turned, and up to 8 more if it is a progressive JPEG.
+/// bytes a pixel, 4 more if it is turned, and up to 8 more while it is decoded.
 ///
 /// If exactly this set is there already, pack writes nothing and succeeds: the fingerprint (names,
 /// labels, boxes, sizes, resize, images in a shard), the version of tinyres and the form (raw or

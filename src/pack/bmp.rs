@@ -1,8 +1,13 @@
 //! Decoding of a BMP to RGBX pixels: what Pillow's `BmpImagePlugin` reads, with its pixels.
+//!
+//! The crate `image` 0.25.10 rounds the levels of 5 and 6 bits, which Pillow rounds down, leaves out pixels that run
+//! lengths skip, and refuses headers of 64 bytes and run lengths from top to bottom: of Pillow's own 54 test files that
+//! Pillow reads it gives 44 as Pillow does, and this module all.
 
 use super::ImageError;
 use super::error::{broken, cut};
 use super::facts::Facts;
+use super::limits::set_len;
 use super::orientation::Orientation;
 
 const RAW: u32 = 0;
@@ -55,8 +60,7 @@ pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageErr
     if rows.len() < stride * (height - 1) + len {
         return Err(cut());
     }
-    rgbx.clear();
-    rgbx.resize(4 * width * height, 0);
+    set_len(rgbx, 4 * width * height);
     for (index, row) in (0..height).zip(rgbx.chunks_exact_mut(4 * width).rev()) {
         let index = if header.top_down {
             height - 1 - index

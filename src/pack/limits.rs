@@ -8,7 +8,20 @@ use super::{ImageError, Resize};
 
 /// Maximum number of pixels of an image, and of the intermediate image of a resize. Pillow refuses larger
 /// ones, too: it is twice its `MAX_IMAGE_PIXELS`.
+///
+/// An image takes 4 bytes a pixel, 4 more if it is turned upright, and up to 8 more while it is decoded: coefficients of
+/// a progressive JPEG, samples of a PNG, a TIFF in one strip. Large images that are decoded at one time have no more
+/// pixels than this together, so they take at most 2.9 GB, on any number of threads.
 pub const MAX_PIXELS: u64 = 178_956_970;
+
+/// Makes `memory` so many bytes, whatever they are. Of new memory, the system hands out what is written to alone: a
+/// header that states more pixels than its file has costs next to nothing.
+pub(super) fn set_len(memory: &mut Vec<u8>, len: usize) {
+    match memory.capacity() < len {
+        true => *memory = vec![0; len],
+        false => memory.resize(len, 0),
+    }
+}
 
 /// Images of at most this many pixels are decoded by every thread at its own pace: 4 Mi.
 const SMALL: u64 = 1 << 22;

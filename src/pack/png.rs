@@ -11,7 +11,7 @@ use png::{BitDepth, ColorType, DecodeOptions, Decoder, DecodingError, Reader, Tr
 use super::ImageError;
 use super::error::{broken, cut};
 use super::facts::{Conversion, Facts};
-use super::limits::check_size;
+use super::limits::{check_size, set_len};
 use super::orientation::Orientation;
 
 /// A PNG whose header has been read.
@@ -80,7 +80,7 @@ impl Png {
         let too_large =
             || ImageError::Undecodable("more pixels than memory has addresses".to_owned());
         let len = self.reader.output_buffer_size().ok_or_else(too_large)?;
-        samples.resize(len, 0);
+        set_len(samples, len);
         let cut = self.cut;
         let info = self.reader.next_frame(samples).map_err(|error| match cut {
             true => broken("broken PNG: the file ends within its pixels"),

@@ -121,17 +121,16 @@ def resized(root):
 
 
 def other(root):
-    """What used to be refused, and other formats under the extension of a JPEG."""
+    """Other formats under the extension of a JPEG, the WebP a lossy one; CMYK, 16-bit grey, a PNG without its end."""
     picture = Image.fromarray(scene(16, 16))
     root.mkdir(parents=True)
     for kind in ("gif", "webp", "bmp", "tiff", "ppm"):
-        picture.save(root / f"{kind}.jpg", format=kind, lossless=True)
+        picture.save(root / f"{kind}.jpg", format=kind)
     png(root / "grey16.png", 16, 0, samples(16, 16, 1))
     picture.convert("CMYK").save(root / "cmyk.jpg")
-    png(root / "crc.png", 8, 2, samples(48, 8, 2))
-    whole = (root / "crc.png").read_bytes()
+    png(root / "no-end.png", 8, 2, samples(48, 8, 2))
+    whole = (root / "no-end.png").read_bytes()
     (root / "no-end.png").write_bytes(whole[:-12])
-    (root / "crc.png").write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
 
 
 def refused(root):
@@ -139,11 +138,14 @@ def refused(root):
     png(root / "cut.png", 8, 2, samples(48, 8, 2))
     whole = (root / "cut.png").read_bytes()
     (root / "cut.png").write_bytes(whole[:len(whole) // 2])
+    # A wrong checksum of the compressed pixels.
+    (root / "crc.png").write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
     whole = (OUT / "exact/exif/1.jpg").read_bytes()
     (root / "cut.jpg").write_bytes(whole[:-100])
     (root / "page.jpg").write_text("<!DOCTYPE html><html></html>\n")
     (root / "pointer.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     return {
+        "crc.png": "undecodable",
         "cut.png": "undecodable", "page.jpg": "a web page", "pointer.jpg": "a Git LFS pointer",
         "cut.jpg": "Premature end",
     }

@@ -19,7 +19,7 @@ use super::error::{broken, cut};
 use super::exif::Directory;
 use super::facts::{Conversion, Facts};
 use super::jpeg::cmyk_to_rgb;
-use super::limits::check_size;
+use super::limits::{check_size, set_len};
 use super::orientation::Orientation;
 use chunk::{Chunk, Compression};
 
@@ -132,8 +132,7 @@ pub(super) fn size(bytes: &[u8]) -> Result<[u32; 2], ImageError> {
 pub(super) fn decode(bytes: &[u8], rgbx: &mut Vec<u8>) -> Result<Facts, ImageError> {
     let image = Image::read(bytes)?;
     let [width, height] = image.size.map(|length| length as usize);
-    rgbx.clear();
-    rgbx.resize(4 * width * height, 0);
+    set_len(rgbx, 4 * width * height);
     image.read_samples(rgbx)?;
     image.make_colors(rgbx);
     Ok(Facts {
