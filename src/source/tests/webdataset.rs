@@ -174,6 +174,10 @@ fn class_folders_with_other_files_stay_class_folders() {
     assert_eq!(open(&files).unwrap().layout, "class folders");
     let bare = files.map(|(name, text)| (&name[6..], text));
     assert_eq!(open(&bare).unwrap().layout, "class folders without train/");
+    // In a directory of shards there are no class folders, whatever the keys are.
+    let shards = dir(&[("train-0.tar", tar(&bare))]);
+    let source = Source::open(shards.path()).unwrap();
+    assert_eq!(names(&source), ["a box"]);
     let shard = tar(&[("0.jpg", "x"), ("0.cls", "0")]);
     let tree = dir(&[
         ("train-0.tar", shard),

@@ -77,7 +77,9 @@ pub(super) fn open_folder(
     let Some((_, first)) = found.shards.first() else {
         return Ok(None);
     };
-    if holds_images(tree, "") || !is_set(&Tree::open(&dir.path(first), &mut Problems::default())?) {
+    if holds_images(tree, "")
+        || !samples::is_shard(&Tree::open(&dir.path(first), &mut Problems::default())?)
+    {
         return Ok(None);
     }
     let listed: Result<Vec<_>, Error> = (found.shards.par_iter())
