@@ -11,7 +11,7 @@ use self::annotations::Annotation;
 use super::folder::{Folder, join, shown};
 use super::image_folder::unlabelled;
 use super::names::natural;
-use super::reader::TreeReader;
+use super::reader::{TreeReader, is_output};
 use super::tree::{ReadBuffer, Tree};
 use super::{Class, Contents, Item, Location, ReadError, Split, TreeProblem};
 
@@ -52,16 +52,18 @@ pub(super) fn read(reader: &mut TreeReader<'_>) -> Contents {
     let Some(top) = top(reader.tree, "", &root) else {
         return Contents::default();
     };
-    let is_used = |file: &String| *file == NAMES || SOLUTIONS.iter().any(|(_, list)| file == list);
-    let others: Vec<_> = root
-        .files
-        .iter()
-        .filter(|file| !is_used(file))
-        .cloned()
-        .collect();
-    reader.pass_over("list that is not used", "", &others);
-    let data = join(&top, &join("Data", SET));
+    let lists = [NAMES, SOLUTIONS[0].1, SOLUTIONS[1].1];
+    pass_over(reader, "", &root, &[TOP, "Data", "Annotations"], &lists);
+    if !top.is_empty() {
+        let folder = reader.list(&top);
+        pass_over(reader, &top, &folder, &["Data", "Annotations"], &[]);
+    }
+    let place = join(&top, "Data");
+    let folder = reader.list(&place);
+    pass_over(reader, &place, &folder, &[SET], &[]);
+    let data = join(&place, SET);
     let splits = reader.list(&data);
+    pass_over(reader, &data, &splits, &["train", "val", "test"], &[]);
     if !splits.has_folder("train") {
         let name = shown(&join(&data, "train"));
         let why = "it holds the images to train on; restore it";
@@ -69,7 +71,18 @@ pub(super) fn read(reader: &mut TreeReader<'_>) -> Contents {
         return Contents::default();
     }
     let train = join(&data, "train");
-    let folders = reader.list(&train).folders;
+    let mut listed = reader.list(&train);
+    reader.keep_pictures(&train, &mut listed.files);
+    reader.outside_class(&train, &listed.files);
+    let mut folders = listed.folders;
+    folders.retain(|name| {
+        let path = join(&train, name);
+        let is_output = is_output(reader.tree, &path, &reader.peek(&path), 0);
+        if is_output {
+            reader.passed_over.add("output of tinyres", || path);
+        }
+        !is_output
+    });
     let classes = classes(reader, &folders, root.has_file(NAMES));
     let labels: Labels = (classes.iter().map(|class| class.id.clone()))
         .zip(0..)
@@ -112,6 +125,24 @@ pub(super) fn read(reader: &mut TreeReader<'_>) -> Contents {
         train,
         layout: "ILSVRC".to_owned(),
         ..Contents::default()
+    }
+}
+
+/// Counts what the folder at `path` holds but for these folders and files.
+fn pass_over(
+    reader: &mut TreeReader<'_>,
+    path: &str,
+    folder: &Folder,
+    folders: &[&str],
+    files: &[&str],
+) {
+    let is_other = |known: &[&str], name: &&String| !known.contains(&name.as_str());
+    for name in folder.folders.iter().filter(|name| is_other(folders, name)) {
+        let kind = "folder that is not used";
+        reader.passed_over.add(kind, || join(path, name));
+    }
+    for name in folder.files.iter().filter(|name| is_other(files, name)) {
+        reader.pass_over_file(path, name);
     }
 }
 

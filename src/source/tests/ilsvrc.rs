@@ -159,6 +159,8 @@ fn classes_without_a_folder_and_annotations_without_an_image_are_counted() {
     );
     files.set(&format!("{XML}/train/n03/n03_7.xml"), &xml("n03", [0; 4]));
     files.set("LOC_sample_submission.csv", "");
+    files.set("ILSVRC/ImageSets/CLS-LOC/val.txt", "");
+    files.set(&format!("{TRAIN}/readme.md"), "");
     let source = files.open_dir().unwrap();
     assert_eq!(source.classes.len(), 2);
     let note = "1 classes of LOC_synset_mapping.txt have no folder in train/, and no label";
@@ -170,7 +172,12 @@ fn classes_without_a_folder_and_annotations_without_an_image_are_counted() {
         .collect();
     assert_eq!(
         passed_over,
-        ["annotation without an image", "list that is not used"]
+        [
+            ".csv",
+            ".md",
+            "annotation without an image",
+            "folder that is not used"
+        ]
     );
 }
 
@@ -186,8 +193,10 @@ fn problems_of_annotations_are_named() {
     files.remove(&format!("{TRAIN}/n02"));
     files.set(&format!("{TRAIN}/n02/notes.txt"), "");
     files.set("LOC_val_solution.csv", "val_7,n01 0 0 x 1\n");
+    files.image(&format!("{TRAIN}/loose.JPEG"));
     insta::assert_snapshot!(problems(files.open_dir()), @"
-    5 problems
+    6 problems
+      ILSVRC/Data/CLS-LOC/train/loose.JPEG: lies beside the class folders; move it into one or remove it
       ILSVRC/Data/CLS-LOC/train/n02: no image in this class folder; add some or remove the folder
       ILSVRC/Annotations/CLS-LOC/train/n01/n01_1.xml: at byte 20: the file ends too early; mend the annotation, or remove it to pack the image without a box
       LOC_val_solution.csv:1: a coordinate that is not a number of pixels; mend the annotation, or remove it to pack the image without a box
