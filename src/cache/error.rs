@@ -20,7 +20,7 @@ pub enum Error {
         /// The path given.
         path: PathBuf,
         /// Why it cannot be read as a source.
-        error: source::Error,
+        error: Box<source::Error>,
     },
     /// The source cannot be packed without flags.
     #[error("{error}{}", by_hand(path, error))]
@@ -28,7 +28,7 @@ pub enum Error {
         /// The source.
         path: PathBuf,
         /// Why it cannot be packed.
-        error: pack::Error,
+        error: Box<pack::Error>,
     },
     /// The source lacks a split that is needed.
     #[error("{}: no {split} split, only {}: {}", path.display(), names(present), remedy(path, *split, present))]

@@ -1,5 +1,6 @@
 //! Lists and empties the cache.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -76,7 +77,7 @@ pub fn list(cache: &Path, unused: u64) -> Result<CacheReport> {
             Err(error) => return Err(output_error(&place.dir)(error).into()),
         }
     }
-    sets.sort_by(|a, b| b.0.cmp(&a.0));
+    sets.sort_by_key(|(used, _)| Reverse(*used));
     let sets: Vec<_> = sets.into_iter().map(|(_, set)| set).collect();
     Ok(CacheReport {
         dir: cache.join("shards"),

@@ -4,7 +4,7 @@
 //! | in the cache directory | content |
 //! |---|---|
 //! | `shards/NAME/` | a set of raw shards; `NAME` is a digest of what it was made of |
-//! | `shards/NAME.json` | its [`Record`]: where it came from; its modification time is that of the last use |
+//! | `shards/NAME.json` | where it came from; its modification time is that of the last use |
 //!
 //! A process locks `shards/NAME/` while it fills or removes it. Nothing is removed unless the user asks for it
 //! ([`clear`]). A set may be removed while others map its shards: on Linux they keep them.

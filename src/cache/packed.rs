@@ -71,7 +71,7 @@ pub(super) fn ready(
     };
     let report = pack::pack(&source, &config, watch).map_err(|error| Error::Pack {
         path: path.to_owned(),
-        error,
+        error: Box::new(error),
     })?;
     if let Some(locked) = locked {
         if State::read(path)?.identity != state.identity {
@@ -124,7 +124,7 @@ fn check_splits(path: &Path, present: impl Iterator<Item = Split>, needed: &[Spl
 fn open(path: &Path) -> Result<Source> {
     Source::open(path).map_err(|error| Error::Source {
         path: path.to_owned(),
-        error,
+        error: Box::new(error),
     })
 }
 
@@ -155,10 +155,10 @@ impl State {
     fn read(path: &Path) -> Result<Self> {
         let unreadable = |reason| Error::Source {
             path: path.to_owned(),
-            error: source::Error::Open {
+            error: Box::new(source::Error::Open {
                 path: path.to_owned(),
                 reason,
-            },
+            }),
         };
         let real = path.canonicalize().map_err(unreadable)?;
         let mut hash = Sha256::new();

@@ -214,9 +214,11 @@ mod tests {
         bytes
     }
 
-    /// A file of `torch.save` with a dictionary of `f32` tensors: name, storage, offset, size and stride. Storage `0`
-    /// has one element, `1` has six.
-    fn saved(tensors: &[(&str, &str, i32, &[i32], &[i32])]) -> Vec<u8> {
+    /// Name, storage, offset, size and stride of an `f32` tensor.
+    type View<'a> = (&'a str, &'a str, i32, &'a [i32], &'a [i32]);
+
+    /// A file of `torch.save` with a dictionary of tensors. Storage `0` has one element, `1` has six.
+    fn saved(tensors: &[View<'_>]) -> Vec<u8> {
         let mut pickle = b"\x80\x02}".to_vec();
         let text = |text: &str| {
             let len = u8::try_from(text.len()).unwrap();
@@ -324,7 +326,7 @@ mod tests {
         let sides = &[i32::MAX; 3];
         assert!(read(&saved(&[("w", "0", 0, sides, &[0; 3])]))[0].is_err());
         // All together.
-        let part: (_, _, _, &[i32], _) = ("w", "0", 0, &[1 << 15, 512], none);
+        let part: View<'_> = ("w", "0", 0, &[1 << 15, 512], none);
         let all = read(&saved(&[part; 5]));
         let good: Vec<_> = all.iter().map(Result::is_ok).collect();
         assert_eq!(good, [true, true, true, true, false]);

@@ -104,7 +104,7 @@ impl<'a> Pth<'a> {
         let dtype =
             dtype(&view.class).ok_or_else(|| format!("a {}, which no ResNet18 has", view.class))?;
         let storage: &[u8] = match &mut self.files {
-            Files::Legacy(storages) => *(storages.get(&view.key))
+            Files::Legacy(storages) => (storages.get(&view.key))
                 .ok_or_else(|| format!("whose storage {} is missing: it is damaged", view.key))?,
             files @ Files::Zip { .. } => {
                 if !self.storages.contains_key(&view.key) {
