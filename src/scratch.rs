@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sys::statvfs::statvfs;
 use tinyres_format::publish::{Lock, lock};
 
+use crate::event::Event;
 use crate::text::Bytes;
 
 /// An output file or directory that could not be created, written or moved to its destination.
@@ -157,6 +158,15 @@ fn is_same(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
+/// Notice for the user that the file system of `output`, to which a set was published, cannot force directories to
+/// the disk.
+pub(crate) fn unforced(output: &Path) -> Event {
+    Event::Notice(format!(
+        "{}: its file system cannot force directories to the disk: after a loss of power, check that the set is there",
+        output.display()
+    ))
+}
+
 /// The error for a `path` that is there and not a directory.
 fn no_directory(path: &Path) -> Option<io::Error> {
     let there = fs::symlink_metadata(path).ok()?;
@@ -200,7 +210,7 @@ pub(crate) fn check_room(dir: &Path, needed: u64) -> Result<(), OutputError> {
     let Ok(room) = statvfs(dir) else {
         return Ok(());
     };
-    let free = u64::from(room.blocks_available()).saturating_mul(room.fragment_size());
+    let free = room.blocks_available().saturating_mul(room.fragment_size());
     // Some network file systems say that they have no blocks at all.
     if room.blocks() == 0 || needed <= free {
         return Ok(());

@@ -121,7 +121,7 @@ pub fn write_output(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[must_use]
 pub fn followed(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
-    // As many as Linux follows.
+    // Linux follows no more.
     for _ in 0..40 {
         let Ok(target) = fs::read_link(&path) else {
             break;

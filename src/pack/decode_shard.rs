@@ -111,7 +111,7 @@ impl<'a> ImageReader<'a> {
     }
 
     /// Decodes `items` to `pixels`, `u8 [items, 3, height, width]`.
-    fn decode(
+    pub fn decode(
         &mut self,
         shape: Shape,
         items: &[&Item],

@@ -1,14 +1,20 @@
 //! Comparison of a finished set in the output directory with the one that is about to be packed, so that
-//! packing twice does no work. Decodes no image.
+//! packing twice does no work. Decodes only a few images.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use tinyres_format::{Form, MANIFEST, Manifest};
+use tinyres_format::{Form, MANIFEST, Manifest, Shape};
 
+use super::decode_shard::ImageReader;
 use super::finished::FinishedShard;
 use super::left_out;
 use super::{Error, PackReport, Plan, Result, SplitReport, creator};
+use crate::source::Item;
+
+/// Number of images of a shard whose pixels are compared.
+const COMPARED: usize = 16;
 
 /// Report of the set in the output directory if it is exactly the set of `plan`; `None` without a set.
 ///
@@ -21,8 +27,10 @@ use super::{Error, PackReport, Plan, Result, SplitReport, creator};
 /// - no image, or the archive of the images, was changed after its shard was written, by the
 ///   file's change time.
 ///
-/// Pixels are not compared. A source that has other images under the same names, all older than the
-/// set, is taken for the one that the set was packed from.
+/// - the pixels of [`COMPARED`] images of each shard, evenly spaced, are those of the source.
+///
+/// The last two are for each other: a change time says nothing of another copy of the source. One that differs in
+/// a few images only, all older than the set, is taken for the one that the set was packed from.
 ///
 /// # Errors
 /// [`Error::Occupied`] if there is another set, or a damaged one.
@@ -56,6 +64,7 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackRepo
         let (there, here) = (shown(manifest.transport), shown(form));
         return Err(format!("{there} shards, expected {here} ones"));
     }
+    let mut reader = ImageReader::new(plan.source, plan.config.resize);
     let (mut refused, mut warned) = (Vec::new(), Vec::new());
     let mut splits = Vec::new();
     if manifest.splits.len() != plan.source.splits.len() {
@@ -89,6 +98,9 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackRepo
             if let Some(item) = newer {
                 return Err(format!("{} was changed after it was packed", item.name));
             }
+            if let Some(item) = other_pixels(&mut reader, plan.shape, &shard, items)? {
+                return Err(format!("{} has other pixels there", item.name));
+            }
             let warnings = metadata.warned.len();
             report.count(shard.labels(), metadata.grey, left_out, warnings);
             refused.extend_from_slice(&metadata.refused);
@@ -116,6 +128,30 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackRepo
         unchanged: true,
         seconds: 0.0,
     })
+}
+
+/// The first of [`COMPARED`] images of `items` whose pixels are not those in their shard, if there is one.
+fn other_pixels<'a>(
+    reader: &mut ImageReader<'_>,
+    shape: Shape,
+    shard: &FinishedShard,
+    items: &'a [Item],
+) -> std::result::Result<Option<&'a Item>, String> {
+    let refused = shard.metadata().refused.iter();
+    let refused: HashSet<&str> = refused.map(|image| image.name.as_str()).collect();
+    let packed = items.iter().filter(|item| !refused.contains(&*item.name));
+    let packed: Vec<&Item> = packed.collect();
+    let count = packed.len().min(COMPARED);
+    let mut pixels = Vec::new();
+    for at in (0..count).map(|number| number * packed.len() / count) {
+        let images = reader.decode(shape, &packed[at..=at], &mut pixels);
+        let images = images.map_err(|error| error.to_string())?;
+        let there = shard.image(at).map_err(|error| error.to_string())?;
+        if images[0].decoded.is_err() || there.is_none_or(|there| there != pixels) {
+            return Ok(Some(packed[at]));
+        }
+    }
+    Ok(None)
 }
 
 /// Names the file, unless the error does.

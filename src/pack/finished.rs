@@ -4,7 +4,9 @@ use std::fs::File;
 use std::path::Path;
 
 use tinyres_format::transport::Expander;
-use tinyres_format::{Manifest, Map, Metadata, Result, Shard, ShardEntry, SplitEntry, ZstdShard};
+use tinyres_format::{
+    BLOCK_IMAGES, Manifest, Map, Metadata, Result, Shard, ShardEntry, SplitEntry, ZstdShard,
+};
 
 use crate::transport;
 
@@ -45,6 +47,23 @@ impl FinishedShard {
         either!(self, shard => shard.labels())
             .iter()
             .map(|label| label.get())
+    }
+
+    /// Pixels of image `at`, `u8 [channels, height, width]`, compared with their checksum; `None` if there is no
+    /// such image.
+    pub fn image(&self, at: usize) -> Result<Option<Vec<u8>>> {
+        match self {
+            Self::Raw(shard) => {
+                shard.verify_block(Shard::<Map>::block_of(at))?;
+                Ok(shard.image(at).map(<[u8]>::to_vec))
+            }
+            Self::Zstd(shard) => {
+                let mut expander = Expander::new()?;
+                let block = shard.expand_block(Shard::<Map>::block_of(at), &mut expander)?;
+                let mut images = block.chunks_exact(shard.shape().image_len());
+                Ok(images.nth(at % BLOCK_IMAGES).map(<[u8]>::to_vec))
+            }
+        }
     }
 
     /// The shard as a manifest lists it under the name `file`.

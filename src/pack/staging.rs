@@ -8,7 +8,7 @@ use tinyres_format::{MANIFEST, Manifest, publish, shards_in};
 
 use super::{Error, Result};
 use crate::event::{Event, Observer};
-use crate::scratch::{Moves, OutputError, STAGING, Scratch, check_room, output_error};
+use crate::scratch::{Moves, OutputError, STAGING, Scratch, check_room, output_error, unforced};
 
 /// Name of the directory, among the unfinished shards, that an older set is moved to while the new one is
 /// published. If there is one and no manifest, publishing began and did not end: the shards in the output
@@ -161,10 +161,7 @@ impl Staging {
         manifest.save(&self.output)?;
         keep_mode(&old_aside, &old);
         if !forced {
-            watch.on(&Event::Notice(format!(
-                "{}: its file system cannot force directories to the disk: after a loss of power, look whether the set is there",
-                self.output.display()
-            )));
+            watch.on(&unforced(&self.output));
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::report::ratio;
 use super::{Error, ExpandReport, Result};
 use crate::background::BackgroundJob;
 use crate::event::{Event, Observer};
-use crate::scratch::{Moves, STAGING, Scratch, check_room, output_error};
+use crate::scratch::{Moves, STAGING, Scratch, check_room, output_error, unforced};
 
 /// Number of blocks expanded between two progress events.
 const PROGRESS_BLOCKS: usize = 256;
@@ -193,10 +193,7 @@ impl<'a> Expansion<'a> {
         let forced = publish::sync_parent(&output.join(MANIFEST)).map_err(output_error(output))?;
         raw.save(output)?;
         if !forced {
-            self.watch.on(&Event::Notice(format!(
-                "{}: its file system cannot force directories to the disk: after a loss of power, look whether the set is there",
-                output.display()
-            )));
+            self.watch.on(&unforced(output));
         }
         Ok(())
     }
