@@ -7,17 +7,21 @@ use std::thread::{self, JoinHandle};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// Starts rayon's global pool, with fewer threads than there are cores if the system allows no more of them, down to none
-/// but the calling one. rayon itself would panic.
-pub fn start_pool() {
+/// Starts rayon's global pool, with fewer threads than there are cores if the system allows no more of them. rayon itself
+/// would panic. Returns false if the calling thread is the only one: then no other thread may use the pool, as it would wait
+/// for the calling one.
+pub fn start_pool() -> bool {
     let wanted = thread::available_parallelism().map_or(1, usize::from);
-    let pool = match startable(wanted) {
+    // One more is left for what is not done in the pool.
+    let count = startable(wanted + 1).saturating_sub(1);
+    let pool = match count {
         0 => ThreadPoolBuilder::new().num_threads(1).use_current_thread(),
         count if count < wanted => ThreadPoolBuilder::new().num_threads(count),
         _ => ThreadPoolBuilder::new(),
     };
     // Fails if there is a pool already, which will do.
     let _ = pool.build_global();
+    count > 0
 }
 
 /// A pool of `count` threads, one a core for 0; of fewer if the system allows no more.
@@ -37,6 +41,9 @@ pub fn pool(count: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
     }
 }
 
+/// Bytes of the stack of a thread that OpenMP starts, unless a user says otherwise. Only what is touched takes memory.
+const STACK: usize = 8 << 20;
+
 /// The number of threads, up to `wanted`, that can be started at this moment and run at once.
 #[must_use]
 pub fn startable(wanted: usize) -> usize {
@@ -46,7 +53,8 @@ pub fn startable(wanted: usize) -> usize {
             // An error: the other end is dropped.
             let _ = over.recv();
         };
-        Some((end, thread::Builder::new().spawn(wait).ok()?))
+        let builder = thread::Builder::new().stack_size(STACK);
+        Some((end, builder.spawn(wait).ok()?))
     };
     let (ends, threads): (Vec<_>, Vec<_>) = (0..wanted).map_while(begin).unzip();
     drop(ends);

@@ -51,6 +51,16 @@ pub enum Error {
     /// The data set cannot be read.
     #[error(transparent)]
     Load(#[from] tinyres_load::Error),
+    /// The system allows fewer threads than were asked for.
+    #[error(
+        "only {found} of {wanted} threads can be started: ask for fewer, end other programs, or raise the limit of processes (ulimit -u)"
+    )]
+    TooFewThreads {
+        /// The threads that can be started, the first one included.
+        found: usize,
+        /// The threads that were asked for.
+        wanted: usize,
+    },
     /// The system allows no more threads.
     #[error(
         "no thread can be started: {0}: end other programs, or raise the limit of processes (ulimit -u)"

@@ -64,4 +64,4 @@ pub mod weights;
 #[cfg(feature = "torch")]
 pub use error::{Error, Result};
 #[cfg(feature = "torch")]
-pub use libtorch::{choose_threads, set_threads, threads, tune_allocator};
+pub use libtorch::{set_threads, start_threads, threads, tune_allocator};

@@ -22,7 +22,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.command.computes() {
         start_again();
-        threads::start_pool();
+        if !threads::start_pool() {
+            return ui::exit(&anyhow::anyhow!(
+                "no thread can be started: end other programs, or raise the limit of processes (ulimit -u)"
+            ));
+        }
     }
     let mut ui = cli.global.ui();
     let result = match cli.command {

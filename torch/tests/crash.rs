@@ -356,6 +356,45 @@ fn file_system_without_locks_costs_a_notice() {
     }
 }
 
+/// FUSE and CIFS refuse to force a directory to the disk. There is nothing better to do then.
+#[test]
+fn file_system_that_cannot_sync_directories_costs_nothing() {
+    let fixture = Fixture::new();
+    let mut train = fixture.train();
+    train.env("INJECT_ONLY", "fsyncdir");
+    let run = inject::run(&mut train, &fixture.run(), "EINVAL:1+");
+    assert!(run.output.status.success(), "{run:?}");
+    assert!(run.calls.len() > 5, "{run:?}");
+    let said = String::from_utf8_lossy(&run.output.stderr);
+    assert!(!said.contains("warning: "), "{said}");
+    assert!(fixture.final_weights() == fixture.weights);
+}
+
+/// The names, labels and boxes are those of the run, the pixels are others.
+#[test]
+fn resume_on_other_pixels_is_refused() {
+    let fixture = Fixture::new();
+    let other = fixture.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let side = i32::try_from(common::SIDE).unwrap() - 1;
+    common::write_boxed(&other, &common::wnids(4), (32, 8), |split, image, label| {
+        let mut pixels = common::pixels(split, image, usize::try_from(label).unwrap());
+        pixels[0] ^= 1;
+        (pixels, label, [0, 0, side, side])
+    });
+    let output = fixture
+        .tinyres(&["train", "--resume", "run", "other"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("error: other holds other images than the run in run was begun with"),
+        "{error}"
+    );
+    assert_eq!(fixture.check(), Ok("resumed"));
+}
+
 /// The first training finds `runs/default-1` free, and is halted before it makes it.
 #[test]
 fn trainings_that_look_for_a_name_at_once_get_two() {

@@ -2,6 +2,10 @@
 #![cfg(feature = "torch")]
 
 mod common;
+#[path = "../../tests/common/inject.rs"]
+mod inject;
+#[path = "../../tests/common/skip.rs"]
+mod skip;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,11 +95,11 @@ impl Drop for Quota {
 #[test]
 fn threads_are_no_more_than_a_cpu_quota_allows() {
     let Some(quota) = Quota::of_one_cpu() else {
-        println!("skipped: a control group cannot be made here");
+        skip::skip("a control group cannot be made here");
         return;
     };
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
-        println!("skipped: there is only one core");
+        skip::skip("there is only one core");
         return;
     }
     let dir = set();
@@ -180,6 +184,60 @@ fn limited(kib: u64) -> Command {
     command
 }
 
+/// Writes three pictures to `dir/pictures`.
+fn pictures(dir: &Path) {
+    let pictures = dir.join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    for number in 0..3 {
+        let name = pictures.join(format!("{number}.ppm"));
+        let pixels = common::pixels(Split::Val, number, 0);
+        fs::write(name, [&b"P6 32 32 255\n"[..], &pixels].concat()).unwrap();
+    }
+}
+
+/// A few are enough: they check what is read, gather and decode.
+#[test]
+fn too_few_threads_change_nothing_or_are_an_error() {
+    let dir = set();
+    let run = |args: &[&str], threads: Option<u32>| {
+        let mut command = Command::new(program());
+        command
+            .args(args)
+            .current_dir(dir.path())
+            .env("GOMP_SPINCOUNT", "20000");
+        command.envs(threads.map(|threads| ("INJECT_THREADS", threads.to_string())));
+        inject::run(&mut command, dir.path(), "").output
+    };
+    assert!(run(&TRAIN, None).status.success());
+    fs::rename(dir.path().join("run"), dir.path().join("done")).unwrap();
+    pictures(dir.path());
+    for args in [
+        &TRAIN[..],
+        &["eval", "done", "shards", "--device=cpu", "--json"],
+        &["predict", "done", "pictures", "--device=cpu", "--json"],
+    ] {
+        let mut done = 0;
+        for threads in 0..6 {
+            let _ = fs::remove_dir_all(dir.path().join("run"));
+            let output = run(args, Some(threads));
+            let said = text(&output.stderr);
+            match output.status.code() {
+                Some(0) => done += 1,
+                Some(1) => {
+                    let last = said.lines().last().unwrap();
+                    assert!(
+                        last.starts_with("error: ") && last.contains("thread"),
+                        "{said}"
+                    );
+                    assert!(!dir.path().join("run").exists());
+                }
+                code => panic!("{args:?}, {threads} threads: {code:?} {said}"),
+            }
+        }
+        assert!(done >= 3, "{args:?}: {done}");
+    }
+}
+
 #[test]
 fn too_little_memory_is_an_error_and_leaves_no_run_of_which_nothing_was_trained() {
     let dir = set();
@@ -189,13 +247,7 @@ fn too_little_memory_is_an_error_and_leaves_no_run_of_which_nothing_was_trained(
         .status();
     assert!(trained.unwrap().success());
     fs::rename(dir.path().join("run"), dir.path().join("done")).unwrap();
-    let pictures = dir.path().join("pictures");
-    fs::create_dir(&pictures).unwrap();
-    for number in 0..3 {
-        let name = pictures.join(format!("{number}.ppm"));
-        let pixels = common::pixels(Split::Val, number, 0);
-        fs::write(name, [&b"P6 32 32 255\n"[..], &pixels].concat()).unwrap();
-    }
+    pictures(dir.path());
     let train = [
         &TRAIN[..4],
         &["--batch=32", "--threads=2", "--epochs=1", "--device=cpu"],

@@ -19,7 +19,7 @@ use tinyres_torch::doctor::examine;
 pub struct Args {}
 
 pub fn run(_: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
-    tinyres_torch::choose_threads(None);
+    tinyres_torch::start_threads(None)?;
     let dir = tempfile::tempdir()?;
     noise(dir.path())?;
     let data = super::open(dir.path(), Split::Train, Verify::Full)?;

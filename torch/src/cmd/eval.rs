@@ -62,6 +62,7 @@ Examples:
   tinyres eval runs/default-1 shards --json | jq .top1";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    tinyres_torch::start_threads(args.threads)?;
     let weights = AnyWeights::read(&Run::weights(&args.weights)?)?;
     let shards = super::ready(&args.shards, &[args.split], ui)?;
     let data = Arc::new(super::open(&shards, args.split, Verify::Lazy)?);
@@ -79,7 +80,6 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
             "the data has the classes of the weights in another order: labels are matched by class id".to_owned(),
         ));
     }
-    tinyres_torch::choose_threads(args.threads);
     let device = device::open(args.device)?;
     let mut model = checkpoint.network(device)?;
     if let Some(precision) = args.precision {

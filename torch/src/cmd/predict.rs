@@ -78,12 +78,12 @@ Examples:
 const MAX_DRAWN: usize = 1000;
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    tinyres_torch::start_threads(args.threads)?;
     let weights = Run::weights(&args.weights)?;
     let checkpoint = super::described(&weights, args.classes.as_deref(), args.size, ui)?;
     let side = args.size.unwrap_or(checkpoint.about.position.size);
     let side = NonZeroU32::new(side).context("the network was trained on images of no size")?;
     let (images, total) = list(args.images)?;
-    tinyres_torch::choose_threads(args.threads);
     let drawn = NonZeroU32::new(picture::Picture::side(total.unwrap_or(MAX_DRAWN)));
     let options = Options {
         resize: Resize {

@@ -1,6 +1,7 @@
 //! `tinyres train`: its flags, and how the result of a run is shown.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -248,7 +249,7 @@ fn create(
     let device = device::open(layers.device())?;
     let batch_is_given = layers.sets("batch");
     let mut config = layers.config(device.is_cuda())?;
-    tinyres_torch::choose_threads(None);
+    tinyres_torch::start_threads(config.threads.and_then(NonZeroUsize::new))?;
     // The weights depend on these to the bit, so the run's record must hold them.
     config.threads.get_or_insert_with(tinyres_torch::threads);
     config.precision = config.precision.on(device);
@@ -276,7 +277,10 @@ fn create(
 }
 
 fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Begun> {
+    // Reading a checkpoint takes them already.
+    tinyres_torch::start_threads(None)?;
     let (run, from) = Run::resume(dir)?;
+    tinyres_torch::start_threads(run.config().threads.and_then(NonZeroUsize::new))?;
     let (own, verify) = (run.set(), run.config().verify);
     let (shards, splits) = match shards {
         Some(moved) => {

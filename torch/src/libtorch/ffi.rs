@@ -32,6 +32,7 @@ unsafe extern "C" {
     fn tinyres_multiplies_bf16(out: *mut bool) -> *mut c_char;
     fn tinyres_library_dir(out: *mut *mut c_char) -> *mut c_char;
     fn tinyres_tune_allocator();
+    fn tinyres_start_threads() -> *mut c_char;
     fn tinyres_load_cuda() -> *mut c_char;
     fn tinyres_can_load(name: *const c_char) -> *mut c_char;
     fn tinyres_free_memory(device: i8, out: *mut usize) -> *mut c_char;
@@ -149,6 +150,12 @@ pub unsafe fn tune_allocator() {
     // SAFETY: `mallopt` may be called at any time; the caller ensures that no other thread uses the
     // environment.
     unsafe { tinyres_tune_allocator() }
+}
+
+/// Starts the threads that libtorch computes with, which it would else do when it first needs them.
+pub(crate) fn start_threads() -> Result<()> {
+    // SAFETY: takes nothing.
+    check(unsafe { tinyres_start_threads() })
 }
 
 /// Loads `libtorch_cuda.so` from the directory of `libtorch_cpu.so`; does nothing if it is loaded. Call this
@@ -460,6 +467,28 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the safety arguments above rest on: the compiler ends the program before it lets an exception through.
+    #[test]
+    fn every_function_of_the_shim_is_noexcept() {
+        let mut functions = 0;
+        for source in [include_str!("shim.cpp"), include_str!("script.cpp")] {
+            let (_, interface) = source.split_once("extern \"C\" {").unwrap();
+            for (start, _) in interface.match_indices("tinyres_") {
+                let definition = &interface[start..];
+                let (Some(open), Some(body)) = (definition.find('('), definition.find('{')) else {
+                    continue;
+                };
+                let head = &definition[..body];
+                // Others are words of a comment.
+                if !head[..open.min(body)].contains([' ', ':', '\n']) {
+                    assert!(head.trim_end().ends_with("noexcept"), "{head}");
+                    functions += 1;
+                }
+            }
+        }
+        assert!(functions > 25, "{functions}");
+    }
 
     #[test]
     fn lent_bytes_are_read_in_place() {

@@ -11,6 +11,8 @@ use std::thread::available_parallelism;
 
 use tinyres::threads::startable;
 
+use crate::{Error, Result};
+
 pub use ffi::tune_allocator;
 
 /// Variables by which people choose the number of threads.
@@ -22,24 +24,37 @@ pub fn threads() -> usize {
     usize::try_from(tch::get_num_threads()).unwrap_or(1)
 }
 
-/// Sets the threads that libtorch computes with to `wanted`. If nobody says how many, they are one for each core, but
-/// no more than a CPU quota keeps busy and can be started. libtorch knows the cores alone, and ends the process if it cannot start
-/// as many.
-pub fn choose_threads(wanted: Option<NonZeroUsize>) {
-    if let Some(wanted) = wanted {
-        return set_threads(wanted.get());
-    }
-    if CHOSEN.iter().any(|name| std::env::var_os(name).is_some()) {
-        return;
-    }
+/// Threads that the loader needs at least, next to libtorch's.
+const LOADER: usize = 1;
+
+/// Starts the threads that libtorch computes with: `wanted`, or if nobody says how many, one for each core, but no more
+/// than a CPU quota keeps busy and than can be started. libtorch itself knows the cores alone, and its OpenMP ends the
+/// process if it cannot start a thread. Those that are started now are there when others are not to be had any more.
+///
+/// # Errors
+/// [`Error::TooFewThreads`] if `wanted` cannot be started.
+pub fn start_threads(wanted: Option<NonZeroUsize>) -> Result<()> {
+    let chosen = CHOSEN.iter().any(|name| std::env::var_os(name).is_some());
     let own = threads();
-    let busy = available_parallelism()
-        .map_or(own, NonZeroUsize::get)
-        .min(own);
-    let most = 1 + startable(busy - 1);
-    if most < own {
-        set_threads(most);
+    let most = match wanted {
+        Some(wanted) => wanted.get(),
+        None if chosen => own,
+        None => available_parallelism()
+            .map_or(own, NonZeroUsize::get)
+            .min(own),
+    };
+    // The first of them is the calling one.
+    let found = 1 + startable(most - 1 + LOADER).saturating_sub(LOADER);
+    if found < most && wanted.is_some() {
+        return Err(Error::TooFewThreads {
+            found,
+            wanted: most,
+        });
     }
+    if found != own {
+        set_threads(found);
+    }
+    ffi::start_threads()
 }
 
 /// Sets the threads that libtorch computes with.

@@ -28,6 +28,7 @@
 
 #include "conv.h"
 #include "norm.h"
+#include "parallel.h"
 
 namespace {
 
@@ -112,6 +113,10 @@ void tinyres_tune_allocator() noexcept {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
   setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
+}
+
+char *tinyres_start_threads() noexcept {
+  return guarded([] { tinyres::in_parallel(at::get_num_threads(), [](int64_t) {}); });
 }
 
 // Runs the static initialisers that register the CUDA kernels. The linker drops libtorch_cuda from
