@@ -12,7 +12,7 @@ use super::limits::{Permit, check_size};
 use super::orientation::Orientation;
 use super::pam::Pam;
 use super::png::Png;
-use super::{ImageError, Resize, bmp, gif, pnm, tiff, webp};
+use super::{ImageError, Resize, bmp, gif, pnm, signature, tiff, webp};
 
 /// Facts about a decoded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,48 +226,27 @@ impl<'a> Picture<'a> {
                 decode,
             })
         };
-        let found = match bytes {
-            [0xff, 0xd8, 0xff, ..] => return Ok(Self::Jpeg(Jpeg::open(bytes)?)),
+        match bytes {
+            [0xff, 0xd8, 0xff, ..] => Ok(Self::Jpeg(Jpeg::open(bytes)?)),
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => {
-                return Ok(Self::Png(Box::new(Png::open(bytes)?)));
+                Ok(Self::Png(Box::new(Png::open(bytes)?)))
             }
-            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => {
-                return other(gif::size, gif::decode);
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => other(gif::size, gif::decode),
+            _ if bytes.starts_with(b"RIFF") && bytes[4..].get(4..8) == Some(b"WEBP") => {
+                other(webp::size, webp::decode)
             }
-            [
-                b'R',
-                b'I',
-                b'F',
-                b'F',
-                _,
-                _,
-                _,
-                _,
-                b'W',
-                b'E',
-                b'B',
-                b'P',
-                ..,
-            ] => {
-                return other(webp::size, webp::decode);
-            }
-            [b'B', b'M', ..] => return other(bmp::size, bmp::decode),
-            [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => {
-                return other(tiff::size, tiff::decode);
-            }
-            [b'P', b'1'..=b'6' | b'f', b'\t'..=b'\r' | b' ', ..] => {
-                return other(pnm::size, pnm::decode);
-            }
-            [b'P', b'7', b'\n', ..] => return Ok(Self::Pam(Pam::open(bytes)?)),
-            [] => "an empty file",
-            [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF, HEIF or video file",
-            _ if bytes.starts_with(b"version https://git-lfs") => {
-                "a Git LFS pointer in place of the image (git lfs pull fetches it)"
-            }
-            _ if bytes.trim_ascii_start().starts_with(b"<") => "a web page or other text",
-            _ => "no kind of image known here",
-        };
-        Err(ImageError::Kind { found })
+            [b'B', b'M', ..] => other(bmp::size, bmp::decode),
+            // Pillow takes the number in the other byte order, too.
+            [b'I', b'I', b'*' | b'+', 0, ..]
+            | [b'I', b'I', 0, b'*', ..]
+            | [b'M', b'M', 0, b'*' | b'+', ..]
+            | [b'M', b'M', b'*', 0, ..] => other(tiff::size, tiff::decode),
+            [b'P', b'1'..=b'6' | b'f', b'\t'..=b'\r' | b' ', ..] => other(pnm::size, pnm::decode),
+            [b'P', b'7', b'\n', ..] => Ok(Self::Pam(Pam::open(bytes)?)),
+            _ => Err(ImageError::Kind {
+                found: signature::kind(bytes),
+            }),
+        }
     }
 
     /// Width and height in pixels, as stored.

@@ -22,6 +22,7 @@ mod pnm;
 mod report;
 mod resize;
 mod resume;
+mod signature;
 mod staging;
 mod tiff;
 mod webp;
