@@ -285,3 +285,33 @@ fn too_little_room_is_told_before_anything_is_written() {
         assert!(run.output.status.success(), "{run:?}");
     }
 }
+
+#[test]
+fn a_shard_is_not_expanded_to_a_device() {
+    let fixture = Fixture::small(Operation::PackZstd);
+    fixture.begin(false);
+    let null = fixture.dir.path().join("null");
+    symlink("/dev/null", &null).unwrap();
+    assert!(fixture.command(false).output().unwrap().status.success());
+    let shard = fixture.out().join("train-00000.bin.zst");
+    let error = refusal(tinyres().arg("expand").arg(shard).arg("-o").arg(&null));
+    assert!(error.contains("null: not a file"), "{error}");
+    assert!(fs::symlink_metadata(&null).unwrap().is_symlink());
+}
+
+#[test]
+fn without_locks_a_pack_of_a_set_that_is_there_leaves_the_work_of_others() {
+    let fixture = Fixture::small(Operation::Pack);
+    let out = fixture.out();
+    fixture.begin(false);
+    assert!(fixture.pack("new", &[]).output().unwrap().status.success());
+    fs::create_dir(out.join(".packing")).unwrap();
+    let mut again = fixture.pack("new", &[]);
+    again.env("INJECT_ONLY", "flock");
+    let run = inject::run(&mut again, fixture.dir.path(), "ENOSYS:1+");
+    assert!(
+        run.output.status.success() && run.calls.len() == 1,
+        "{run:?}"
+    );
+    assert!(out.join(".packing").exists());
+}

@@ -67,7 +67,12 @@ impl Staging {
         let inner = output.join(STAGING);
         if inner.exists() {
             // Dropping it removes it. If that fails, the next pack removes it.
-            let _ = Scratch::create(inner);
+            if let Ok(Some(mut scratch)) = Scratch::create(inner)
+                && scratch.warning(output).is_some()
+            {
+                // Without locks, another process may be at work there.
+                scratch.keep();
+            }
         }
     }
 

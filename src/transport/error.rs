@@ -31,6 +31,9 @@ pub enum Error {
     /// The output file exists.
     #[error("{}: is there already; remove it, or write elsewhere with -o", .0.display())]
     Exists(PathBuf),
+    /// The output is a device, a FIFO or a socket.
+    #[error("{}: not a file, and a shard is not written in order: name a file with -o", .0.display())]
+    NoFile(PathBuf),
     /// The name of the file does not give the name of the shard.
     #[error("{}: does not end with .zst: name the shard with -o", .0.display())]
     Nameless(PathBuf),

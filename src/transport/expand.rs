@@ -281,8 +281,10 @@ impl<'a> Expansion<'a> {
             Lock::Held | Lock::Unsupported => {}
             Lock::Busy => return Err(Error::Busy(input.to_owned())),
         }
-        if output.exists() {
-            return Err(Error::Exists(output));
+        match fs::metadata(&output) {
+            Ok(there) if there.is_file() || there.is_dir() => return Err(Error::Exists(output)),
+            Ok(_) => return Err(Error::NoFile(output)),
+            Err(_) => {}
         }
         let dir = match output.parent() {
             Some(dir) if dir != Path::new("") => dir,
