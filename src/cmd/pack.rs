@@ -43,7 +43,7 @@ use crate::ui::Ui;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory, zip, tar, tar.gz, tar.zst or Parquet file to read
+    /// Directory, zip, tar, tar.gz, tar.zst, .npz or Parquet file to read
     source: PathBuf,
     /// Directory for the shards, created if missing
     #[arg(short, long, value_name = "DIR", default_value = "shards")]

@@ -171,12 +171,14 @@ type Batch = ((u64, u64), Vec<i64>);
 fn pickled(file: &File, range: Range<u64>, key: &str) -> Result<Batch, String> {
     let pickle = Pickled::read(file, range)?;
     let row = LAYOUT.len() as u64;
-    let array = pickle.array("data").filter(|array| array.columns == row);
+    let array = pickle
+        .array("data")
+        .filter(|array| array.dtype == "|u1" && array.columns == row);
     let array = array.ok_or_else(|| {
         format!("has no array `data` of bytes with {row} columns, as protocols 2 of Python 2 and 4 or 5 of Python 3 write it")
     })?;
     let labels = pickle
-        .integers(key)
+        .integers(key, file)
         .ok_or_else(|| format!("has no list of integers `{key}`"))?;
     if labels.len() as u64 != array.rows {
         return Err(format!(

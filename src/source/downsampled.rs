@@ -151,13 +151,15 @@ fn read(tree: &Tree, batch: &Batch, problems: &mut Problems<TreeProblem>) -> Res
         return npz::part(&Arc::new(zip), batch.split, "data.npy", Some("labels.npy"));
     }
     let pickle = Pickled::read(&file, range).map_err(failed)?;
-    let array = pickle.array("data");
+    let array = pickle.array("data").filter(|array| array.dtype == "|u1");
     let layout = (array.as_ref()).and_then(|array| Layout::of_row(array.columns));
     let Some((array, layout)) = array.zip(layout) else {
-        let reason = "has no array `data` of bytes with 3 * S * S columns".to_owned();
+        let reason =
+            "has no array `data` of bytes with 3 * S * S columns, as protocols 3 to 5 write it"
+                .to_owned();
         return Err(failed(reason));
     };
-    let labels = (pickle.integers("labels"))
+    let labels = (pickle.integers("labels", &file))
         .ok_or_else(|| failed("has no list of integers `labels`".to_owned()))?;
     if labels.len() as u64 != array.rows {
         let reason = format!("has {} labels for {} images", labels.len(), array.rows);

@@ -86,39 +86,47 @@ impl Npy {
     /// The values of `[N]` or `[N, 1]` integers of a file whose content is `range` of `file`. One that is too
     /// large for an `i64` becomes the largest.
     pub fn integers(&self, file: &File, range: Range<u64>) -> Result<Vec<i64>, String> {
-        let (signed, width) = match self.dtype.as_str() {
-            "|u1" => (false, 1),
-            "|i1" => (true, 1),
-            "<u2" => (false, 2),
-            "<i2" => (true, 2),
-            "<u4" => (false, 4),
-            "<i4" => (true, 4),
-            "<u8" => (false, 8),
-            "<i8" => (true, 8),
-            _ => (false, 0),
-        };
-        if width == 0 || !matches!(self.shape[..], [_] | [_, 1]) {
-            return Err(format!(
+        let failed = || {
+            format!(
                 "holds {} {:?}, expected integers [N] or [N, 1]",
                 self.dtype, self.shape
-            ));
+            )
+        };
+        if !matches!(self.shape[..], [_] | [_, 1]) {
+            return Err(failed());
         }
         let start = range.start.saturating_add(self.start);
         let len = usize::try_from(range.end.saturating_sub(start)).map_err(|it| it.to_string())?;
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, start)
             .map_err(|error| error.to_string())?;
-        let value = |bytes: &[u8]| {
-            let is_negative = signed && bytes.last().is_some_and(|&last| last >= 0x80);
-            let mut whole = [if is_negative { 0xff } else { 0 }; 8];
-            whole[..width].copy_from_slice(bytes);
-            match signed {
-                true => i64::from_le_bytes(whole),
-                false => i64::try_from(u64::from_le_bytes(whole)).unwrap_or(i64::MAX),
-            }
-        };
-        Ok(bytes.chunks_exact(width).map(value).collect())
+        integers(&self.dtype, &bytes).ok_or_else(failed)
     }
+}
+
+/// The values in `bytes`, if `dtype` is one of integers. One that is too large for an `i64` becomes the largest.
+pub(super) fn integers(dtype: &str, bytes: &[u8]) -> Option<Vec<i64>> {
+    let (signed, width) = match dtype {
+        "|u1" => (false, 1),
+        "|i1" => (true, 1),
+        "<u2" => (false, 2),
+        "<i2" => (true, 2),
+        "<u4" => (false, 4),
+        "<i4" => (true, 4),
+        "<u8" => (false, 8),
+        "<i8" => (true, 8),
+        _ => return None,
+    };
+    let value = |bytes: &[u8]| {
+        let is_negative = signed && bytes.last().is_some_and(|&last| last >= 0x80);
+        let mut whole = [if is_negative { 0xff } else { 0 }; 8];
+        whole[..width].copy_from_slice(bytes);
+        match signed {
+            true => i64::from_le_bytes(whole),
+            false => i64::try_from(u64::from_le_bytes(whole)).unwrap_or(i64::MAX),
+        }
+    };
+    Some(bytes.chunks_exact(width).map(value).collect())
 }
 
 #[cfg(test)]

@@ -3,16 +3,20 @@
 
 use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
+use super::npy;
 use crate::pickle::{Call, Pickle, Value};
 
 /// A pickled dictionary.
 #[derive(Debug)]
 pub(super) struct Pickled(Pickle);
 
-/// A `u8 [rows, columns]` array, or the place of its bytes.
+/// A `[rows, columns]` array, or the place of its bytes. One of `[rows]` has one column.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Array {
+    /// As `.npy` files have it: `|u1`, `<i8`.
+    pub dtype: String,
     pub rows: u64,
     pub columns: u64,
     pub place: Range<u64>,
@@ -29,8 +33,13 @@ impl Pickled {
         self.0.get(self.0.root(), key)
     }
 
-    /// The list of integers at `key`.
-    pub fn integers(&self, key: &str) -> Option<Vec<i64>> {
+    /// The integers at `key`, a list or an array in `file`, which the pickle was read from.
+    pub fn integers(&self, key: &str, file: &File) -> Option<Vec<i64>> {
+        if let Some(array) = self.array(key).filter(|array| array.columns == 1) {
+            let mut bytes = vec![0; usize::try_from(array.place.end - array.place.start).ok()?];
+            file.read_exact_at(&mut bytes, array.place.start).ok()?;
+            return npy::integers(&array.dtype, &bytes);
+        }
         let items = self.0.list(self.get(key)?)?;
         items.iter().map(|&at| self.0.int(at)).collect()
     }
@@ -49,7 +58,7 @@ impl Pickled {
         }
     }
 
-    /// The array of bytes at `key`.
+    /// The array at `key`.
     pub fn array(&self, key: &str) -> Option<Array> {
         let pickle = &self.0;
         let call = self.call(self.get(key)?)?;
@@ -74,20 +83,25 @@ impl Pickled {
             return None;
         };
         let dtype = self.call(dtype)?;
-        let kind = pickle.list(dtype.arguments)?.first();
-        let is_u8 = pickle.is_global(dtype.callable, "numpy", "dtype")
-            && kind.is_some_and(|&kind| pickle.text(kind) == Some("u1"));
-        let &[rows, columns] = pickle.list(shape)? else {
-            return None;
-        };
+        let is_dtype = pickle.is_global(dtype.callable, "numpy", "dtype");
+        let kind = pickle.text(*pickle.list(dtype.arguments)?.first()?)?;
+        let width: u64 = kind.get(1..)?.parse().ok()?;
+        // (version, byte order, ...)
+        let order = pickle.text(*pickle.list(dtype.state?)?.get(1)?)?;
         let size = |at: usize| u64::try_from(pickle.int(at)?).ok();
-        let (rows, columns) = (size(rows)?, size(columns)?);
+        let (rows, columns) = match *pickle.list(shape)? {
+            [rows] => (size(rows)?, 1),
+            [rows, columns] => (size(rows)?, size(columns)?),
+            _ => return None,
+        };
         let Value::Bytes { place, .. } = pickle.at(bytes) else {
             return None;
         };
         let place = place.clone();
-        let fits = rows.checked_mul(columns) == Some(place.end - place.start);
-        (is_u8 && is_c && fits).then_some(Array {
+        let len = rows.checked_mul(columns)?.checked_mul(width)?;
+        let fits = len == place.end - place.start;
+        (is_dtype && is_c && fits).then(|| Array {
+            dtype: format!("{order}{kind}"),
             rows,
             columns,
             place,
@@ -113,9 +127,13 @@ mod tests {
     #[test]
     fn arrays_and_lists_are_data() {
         let pickle = parse(WHOLE).unwrap();
-        assert_eq!(pickle.integers("labels").unwrap(), [1, 300, 1 << 40]);
+        let file = tempfile::tempfile().unwrap();
+        assert_eq!(pickle.integers("labels", &file).unwrap(), [1, 300, 1 << 40]);
         let array = pickle.array("n").unwrap();
-        assert_eq!((array.rows, array.columns), (1, 2));
+        assert_eq!(
+            (array.dtype.as_str(), array.rows, array.columns),
+            ("|u1", 1, 2)
+        );
         let place = usize::try_from(array.place.start).unwrap();
         assert_eq!(WHOLE[place..place + 2], [7, 8]);
         assert!(pickle.array("labels").is_none() && pickle.texts("absent").is_none());
@@ -131,7 +149,8 @@ mod tests {
             for byte in [0, 1, 0x7f, 0x80, 0xff, b'(', b'R', b'b', b'.', b'u', 0x93] {
                 other[at] = byte;
                 if let Ok(pickle) = parse(&other) {
-                    let _ = (pickle.integers("labels"), pickle.array("n"));
+                    let file = tempfile::tempfile().unwrap();
+                    let _ = (pickle.integers("labels", &file), pickle.array("n"));
                 }
             }
         }

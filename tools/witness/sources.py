@@ -235,6 +235,8 @@ def downsampled(out: pathlib.Path) -> None:
             save(file, **{**batches[name], "labels": np.array(batches[name]["labels"])})
             npzs.writestr(f"{folder}_npz/{name}.npz", file.getvalue())
             stored.writestr(f"{folder}_npz/{name}.npz", file.getvalue())
+            if at % 4 == 3:
+                batches[name]["labels"] = np.array(batches[name]["labels"])
             pickled = pickle.dumps(batches[name], protocol=3 + at % 3)
             pickles.writestr(f"{folder}/{name}", pickled)
             again = np.load(io.BytesIO(file.getvalue()))

@@ -270,5 +270,5 @@ fn batches_that_are_missing_or_there_twice_are_named() {
     let no_train = problems(batches(&[("val_data.npz", one())]));
     assert!(matches!(no_train.first(), [TreeProblem::NoImages]));
     let reason = reason(batches(&[("train_data_batch_1", b"\x80\x02}.".to_vec())]));
-    insta::assert_snapshot!(reason, @"has no array `data` of bytes with 3 * S * S columns; download or unpack it again");
+    insta::assert_snapshot!(reason, @"has no array `data` of bytes with 3 * S * S columns, as protocols 3 to 5 write it; download or unpack it again");
 }
