@@ -145,6 +145,33 @@ fn several_at_once_pack_once() {
     assert!(said.iter().all(|(place, _)| *place == said[0].0));
 }
 
+/// Writes to a source while it is packed.
+struct Writer(Option<PathBuf>);
+
+impl Observer for Writer {
+    fn on(&mut self, event: &Event) {
+        if let Event::Begin { .. } = event
+            && let Some(path) = self.0.take()
+        {
+            fs::write(path, jpeg(77, 64, PixelFormat::RGB)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_source_that_changes_while_it_is_packed_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, cache) = (dir.path().join("tree"), dir.path().join("cache"));
+    Tree::small().write_dir(&tree);
+    for image in ["train/n01/images/n01_0.JPEG", "test/images/test_0.JPEG"] {
+        let mut writer = Writer(Some(tree.join(image)));
+        let error = ready(&tree, &[], Some(&cache), &mut writer).unwrap_err();
+        assert!(matches!(error, Error::Changed { .. }), "{error}");
+        assert_eq!(fs::read_dir(cache.join("shards")).unwrap().count(), 0);
+    }
+    assert!(get(&tree, &cache).1.contains("packing it to"));
+}
+
 /// Runs the command that an error names in backticks, in `dir`.
 #[track_caller]
 fn follow(error: &Error, dir: &Path) {

@@ -395,6 +395,18 @@ fn weights_of_another_program_are_evaluated_and_exported() {
         1,
         "only in the weights: n1, n2, n3; only in the data: ",
     );
+    // A size that nothing could be resized to.
+    stdout(&export(&["--classes=classes", "--size=4096"]));
+    let exported = dir.path().join("out.safetensors");
+    let mut bytes = std::fs::read(&exported).unwrap();
+    let at = bytes.windows(4).position(|part| part == b"4096").unwrap();
+    bytes[at..at + 4].copy_from_slice(b"9999");
+    std::fs::write(&exported, bytes).unwrap();
+    refused(
+        &run(dir.path(), &["eval", "out.safetensors", "shards"]),
+        1,
+        "is for images of 9999 pixels, expected 1 to 4096",
+    );
     std::fs::write(dir.path().join("classes"), "n1\n").unwrap();
     refused(
         &export(&["--classes=classes"]),

@@ -11,7 +11,7 @@ use toml::Table;
 
 use crate::config::{Config, Normalize};
 use crate::net::{BATCHES_TRACKED, FIRST_WEIGHT, ResNet18, Stem};
-use crate::run::checkpoint::{About, Checkpoint, Position};
+use crate::run::checkpoint::{About, Checkpoint, MAX_SIZE, Position};
 use crate::weights::{self, Classifier, Place, Weights};
 use crate::{Error, Result};
 
@@ -97,6 +97,14 @@ fn describe(weights: Weights, assumed: Assumed, watch: &mut dyn Observer) -> Res
     let exported = (weights.exported.as_deref())
         .and_then(|text| serde_json::from_str::<Exported>(text).ok())
         .filter(|exported| exported.classes.len() == outputs);
+    // Memory depends on it.
+    if let Some(Exported { side, .. }) = &exported
+        && !(1..=MAX_SIZE).contains(side)
+    {
+        return Err(bad(format!(
+            "is for images of {side} pixels, expected 1 to {MAX_SIZE}: it is damaged, export it again"
+        )));
+    }
     let first = weights.body.iter().find(|(name, _)| name == FIRST_WEIGHT);
     let kernel = first.map_or_else(Vec::new, |(_, weight)| weight.size());
     let stem = match (&exported, &kernel[..]) {

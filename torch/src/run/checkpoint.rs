@@ -112,7 +112,7 @@ pub struct Position {
 }
 
 /// Largest side of the images of a network, in pixels, as for the flag `--size`.
-const MAX_SIZE: u32 = 4096;
+pub(crate) const MAX_SIZE: u32 = 4096;
 /// Longest time in a position: ten years.
 const MAX_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
