@@ -32,16 +32,16 @@ pub(super) fn ready(
         let (dir, place) = (dir.display(), place.dir.display());
         format!("{dir}: compressed for transport; {what} {place}")
     };
-    let mut locked = None;
-    if !holds() {
-        let waiting = shown("another tinyres is expanding it to");
-        locked = Some(place.lock(watch, &waiting)?);
+    let reuse =
+        |watch: &mut dyn Observer| place.found(watch, shown("using the shards expanded to"));
+    if holds() {
+        return Ok(reuse(watch));
     }
-    let Some(locked) = locked.filter(|_| !holds()) else {
-        watch.on(&Event::Notice(shown("using the shards expanded to")));
-        place.touch();
-        return Ok(place.dir);
-    };
+    let locked = place.lock(watch, shown("another tinyres is expanding it to"))?;
+    // Another process may have made it before this one got the lock.
+    if holds() {
+        return Ok(reuse(watch));
+    }
     let bytes = Bytes(raw.shards().map(|shard| shard.bytes).sum());
     watch.on(&Event::Notice(format!(
         "{} ({bytes}, once; `tinyres cache` frees the space)",
@@ -51,6 +51,5 @@ pub(super) fn ready(
     locked.remove().map_err(output_error(&place.dir))?;
     transport::expand(dir, Some(&place.dir), watch)?;
     locked.record(&dir.canonicalize().unwrap_or_else(|_| dir.to_owned()))?;
-    drop(locked);
-    Ok(place.dir)
+    Ok(place.dir.clone())
 }

@@ -115,8 +115,8 @@ impl Place {
     }
 
     /// Locks the place, which is created if missing, when no other process holds it. Says once that it waits.
-    fn lock(&self, watch: &mut dyn Observer, waiting: &str) -> Result<Locked<'_>> {
-        let mut told = false;
+    fn lock(&self, watch: &mut dyn Observer, waiting: String) -> Result<Locked<'_>> {
+        let mut waiting = Some(waiting);
         loop {
             let lock = lock_directory(&self.dir).map_err(output_error(&self.dir))?;
             if let Some(lock) = lock {
@@ -125,21 +125,23 @@ impl Place {
                     _lock: lock,
                 });
             }
-            if !told {
-                watch.on(&Event::Notice(waiting.to_owned()));
+            if let Some(waiting) = waiting.take() {
+                watch.on(&Event::Notice(waiting));
             }
-            told = true;
             std::thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Notes that the set is used now. A cache that cannot be written serves all the same.
-    fn touch(&self) {
+    /// The directory of the set that is here, which is used now, as `notice` says. A cache that cannot be written
+    /// serves all the same.
+    fn found(&self, watch: &mut dyn Observer, notice: String) -> PathBuf {
+        watch.on(&Event::Notice(notice));
         let touch = || {
             let record = File::options().write(true).open(self.record())?;
             record.set_modified(SystemTime::now())
         };
         let _: io::Result<()> = touch();
+        self.dir.clone()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
-use tinyres_format::{Digest, Split};
+use tinyres_format::{Digest, Manifest, Split};
 
 use super::{Error, Place, Result};
 use crate::event::{Event, Observer};
@@ -32,22 +32,17 @@ pub(super) fn ready(
     let shown = |what: &str| format!("{}: {what} {}", path.display(), place.dir.display());
     // The record is written last, when the source is known to have stayed the same.
     let held = || place.whole().filter(|_| place.record().exists());
-    let mut found = held();
-    let mut locked = None;
-    if found.is_none() {
-        let waiting = shown("another tinyres is packing it to");
-        locked = Some(place.lock(watch, &waiting)?);
-        found = held();
+    let reuse = |set: Manifest, watch: &mut dyn Observer| {
+        check_splits(path, set.splits.iter().map(|split| split.split), needed)?;
+        Ok(place.found(watch, shown("using the shards packed to")))
+    };
+    if let Some(set) = held() {
+        return reuse(set, watch);
     }
-    if let Some(manifest) = found {
-        check_splits(
-            path,
-            manifest.splits.iter().map(|split| split.split),
-            needed,
-        )?;
-        watch.on(&Event::Notice(shown("using the shards packed to")));
-        place.touch();
-        return Ok(place.dir.clone());
+    let locked = place.lock(watch, shown("another tinyres is packing it to"))?;
+    // Another process may have made it before this one got the lock.
+    if let Some(set) = held() {
+        return reuse(set, watch);
     }
     let source = match state.source {
         Some(source) => source,
@@ -73,16 +68,14 @@ pub(super) fn ready(
         path: path.to_owned(),
         error: Box::new(error),
     })?;
-    if let Some(locked) = locked {
-        if State::read(path)?.identity != state.identity {
-            // A failure is ignored: without a record the set is not used.
-            let _ = locked.remove();
-            return Err(Error::Changed {
-                path: path.to_owned(),
-            });
-        }
-        locked.record(&state.path)?;
+    if State::read(path)?.identity != state.identity {
+        // A failure is ignored: without a record the set is not used.
+        let _ = locked.remove();
+        return Err(Error::Changed {
+            path: path.to_owned(),
+        });
     }
+    locked.record(&state.path)?;
     watch.on(&Event::Notice(report.to_string()));
     Ok(place.dir.clone())
 }
@@ -97,14 +90,15 @@ pub fn find<T>(
 ) -> Option<T> {
     let places = super::list::places(cache).ok()?;
     places.into_iter().find_map(|place| {
-        let same = |set: tinyres_format::Manifest| set.fingerprint == fingerprint;
+        let same = |set: Manifest| set.fingerprint == fingerprint;
         if !place.record().exists() || !place.whole().is_some_and(same) {
             return None;
         }
         let set = open(&place.dir)?;
-        let dir = place.dir.display();
-        watch.on(&Event::Notice(format!("using the shards in {dir}")));
-        place.touch();
+        place.found(
+            watch,
+            format!("using the shards in {}", place.dir.display()),
+        );
         Some(set)
     })
 }
