@@ -25,7 +25,7 @@ from statistics import median
 
 COMMANDS = ("train", "eval", "predict")
 CONDITIONS = {"quiet": "nothing else runs", "1": "1 busy process", "2": "2 busy processes", "quota": "a quota of 1 CPU"}
-# Images of a turn: some four seconds each on two cores.
+# Images of a turn: some four seconds each on two cores. Pictures to predict are those to evaluate on.
 IMAGES = {"train": 768, "eval": 2000, "predict": 2000}
 BATCH = 32
 CLASSES = 10
@@ -49,16 +49,16 @@ class Variant:
 class Bench:
     """A synthetic set, a run on it, and pictures, in a folder in memory."""
 
-    def __init__(self, folder, program):
+    def __init__(self, folder, program, scale):
         self.folder = folder
-        train = IMAGES["train"] // CLASSES + 1
-        val = IMAGES["eval"] // CLASSES
+        self.steps = max(1, round(scale * IMAGES["train"] / BATCH))
+        val = max(1, round(scale * IMAGES["eval"] / CLASSES))
+        self.images = {"train": self.steps * BATCH, "eval": val * CLASSES, "predict": val * CLASSES}
+        train = self.images["train"] // CLASSES + 1
         sample = ["sample", "source", "--classes", CLASSES, "--train-per-class", train, "--val-per-class", val]
         self.call(program, *sample)
         self.call(program, "pack", "source", "-o", "shards")
         self.call(program, *self.training(1), "-o", "run")
-        pictures = sorted((folder / "source").glob("val/images/*"))
-        assert len(pictures) == IMAGES["predict"], len(pictures)
         self.count = 0
 
     def training(self, steps):
@@ -86,11 +86,11 @@ class Bench:
         """Images per second of one process."""
         self.count += 1
         args = {
-            "train": [*self.training(IMAGES["train"] // BATCH), "-o", f"run-{self.count}"],
+            "train": [*self.training(self.steps), "-o", f"run-{self.count}"],
             "eval": ["eval", "run", "shards", "--device", "cpu"],
             "predict": ["predict", "run", "source/val/images", "--device", "cpu"],
         }[command]
-        return IMAGES[command] / self.call(variant.program, *args, env=variant.env, before=before)
+        return self.images[command] / self.call(variant.program, *args, env=variant.env, before=before)
 
 
 @contextmanager
@@ -137,6 +137,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", nargs="*", type=Variant.parse, default=None, metavar="NAME=PROGRAM[,VARIABLE=VALUE...]")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0, help="part of the images of a turn")
     parser.add_argument("--commands", default=",".join(COMMANDS))
     parser.add_argument("--conditions", default=",".join(CONDITIONS))
     args = parser.parse_args()
@@ -152,7 +153,7 @@ def main():
 
     rates = {}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        bench = Bench(Path(folder), variants[0].program)
+        bench = Bench(Path(folder), variants[0].program, args.scale)
         for number in range(args.rounds):
             for name in conditions:
                 for command in commands:

@@ -86,13 +86,15 @@ impl Scene {
         self.fixture.tinyres(&["train", "--resume", "run"])
     }
 
-    fn fails(&self, (error, reason, for_good): Fault, number: u64) {
+    /// Fails one call, and returns what is wrong after that.
+    fn fails(&self, (error, reason, for_good): Fault, number: u64) -> Option<String> {
         let plus = if for_good { "+" } else { "" };
         let inject = format!("{error}:{number}{plus}");
         let run = inject::run(&mut self.command(), &self.fixture.run(), &inject);
         self.check(&run, reason, for_good)
             .and_then(|()| self.fixture.check().map(drop))
-            .unwrap_or_else(|wrong| panic!("{:?}, {inject}: {wrong}\n{run:#?}", self.start));
+            .err()
+            .map(|wrong| format!("{:?}, {inject}: {wrong}\n{run:?}", self.start))
     }
 
     /// A failure costs a file, which is said, or it is an error.
@@ -144,27 +146,28 @@ fn is_needless(call: &Call) -> bool {
 fn some_calls_fail(start: Start) {
     let scene = Scene::new(start);
     let calls = scene.calls as u64;
-    if std::env::var("TINYRES_TRAIN_FAULTS").is_ok_and(|count| count == "all") {
-        for number in 1..=calls {
-            FAULTS
-                .into_iter()
-                .for_each(|fault| scene.fails(fault, number));
-        }
-        println!(
-            "{start:?}: each of {calls} calls failed in {} ways",
-            FAULTS.len()
-        );
-        return;
-    }
-    let draws = Draws::new(
-        number("TINYRES_CRASH_SEED", 1),
-        Stream::Sample,
-        start as u64,
-    );
-    for round in 0..number("TINYRES_TRAIN_FAULTS", 8) {
-        let fault = FAULTS[usize::try_from(round).unwrap() % FAULTS.len()];
-        scene.fails(fault, 1 + draws.below(round, calls));
-    }
+    let faults: Vec<(Fault, u64)> =
+        if std::env::var("TINYRES_TRAIN_FAULTS").is_ok_and(|count| count == "all") {
+            (1..=calls)
+                .flat_map(|call| FAULTS.map(|fault| (fault, call)))
+                .collect()
+        } else {
+            let draws = Draws::new(
+                number("TINYRES_CRASH_SEED", 1),
+                Stream::Sample,
+                start as u64,
+            );
+            let rounds = 0..number("TINYRES_TRAIN_FAULTS", 8);
+            let fault = |round| FAULTS[usize::try_from(round).unwrap() % FAULTS.len()];
+            rounds
+                .map(|round| (fault(round), 1 + draws.below(round, calls)))
+                .collect()
+        };
+    let wrong: Vec<_> = (faults.iter())
+        .filter_map(|&(fault, call)| scene.fails(fault, call))
+        .collect();
+    println!("{start:?}: {} failures of {calls} calls", faults.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 #[test]

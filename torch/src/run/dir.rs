@@ -46,11 +46,27 @@ impl RunDir {
     pub(super) fn create(path: &Path) -> Result<Self> {
         let is_new = !path.exists();
         fs::create_dir_all(path).map_err(Error::io(path))?;
-        let mut dir = Self::open(path)?;
         if is_new {
-            dir.note_made(path);
+            Self::open_new(path)
+        } else {
+            Self::open(path)
         }
-        Ok(dir)
+    }
+
+    /// The directory at `path`, which this process has created. It is removed again if it cannot be opened.
+    fn open_new(path: &Path) -> Result<Self> {
+        match Self::open(path) {
+            Ok(mut dir) => {
+                dir.note_made(path);
+                Ok(dir)
+            }
+            // Another process is about to begin a run there.
+            Err(error @ Error::RunBusy { .. }) => Err(error),
+            Err(error) => {
+                let _ = fs::remove_dir(path);
+                Err(error)
+            }
+        }
     }
 
     /// The first of `runs/RECIPE-1`, `runs/RECIPE-2` and so on that is not there, also when other processes look for one
@@ -63,11 +79,7 @@ impl RunDir {
             match fs::create_dir(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(Error::io(&path)(error)),
-                Ok(()) => {
-                    let mut dir = Self::open(&path)?;
-                    dir.note_made(&path);
-                    return Ok(dir);
-                }
+                Ok(()) => return Self::open_new(&path),
             }
         }
         unreachable!("fewer than 2^64 runs")
