@@ -1,5 +1,7 @@
-//! Completions and man pages of `tinyres` without `tinyres-torch`.
+//! `tinyres` and `tinyres-torch`: completions and man pages without it, and how it is started.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -49,4 +51,42 @@ fn a_command_that_needs_torch_says_how_to_build_it() {
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(err.contains("this command needs tinyres-torch"), "{err}");
+}
+
+/// libgomp reads its environment before `main`, so the program that becomes `tinyres-torch` must set it.
+#[test]
+fn torch_is_told_to_wait_without_long_spinning_unless_the_user_says_how() {
+    let dir = dir();
+    alone(dir.path(), &["--version"]);
+    let torch = dir.path().join("tinyres-torch");
+    let script = "#!/bin/sh\necho \"$GOMP_SPINCOUNT,$OMP_WAIT_POLICY $*\"\n";
+    std::fs::write(&torch, script).unwrap();
+    std::fs::set_permissions(&torch, Permissions::from_mode(0o755)).unwrap();
+    let started = |variable: Option<(&str, &str)>| {
+        let mut command = Command::new(dir.path().join("tinyres"));
+        command
+            .env_remove("GOMP_SPINCOUNT")
+            .env_remove("OMP_WAIT_POLICY");
+        let output = command
+            .args(["eval", "run", "shards"])
+            .envs(variable)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let by_default = started(None);
+    let (spins, rest) = by_default.split_once(',').unwrap();
+    assert!(
+        (1..300_000).contains(&spins.parse::<u32>().unwrap()),
+        "{by_default}"
+    );
+    assert_eq!(rest, " eval run shards\n");
+    assert_eq!(
+        started(Some(("GOMP_SPINCOUNT", "7"))),
+        "7, eval run shards\n"
+    );
+    assert_eq!(
+        started(Some(("OMP_WAIT_POLICY", "active"))),
+        ",active eval run shards\n"
+    );
 }

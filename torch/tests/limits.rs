@@ -153,7 +153,12 @@ fn openmp_threads_sleep_early_unless_the_user_says_how_they_wait() {
         )
     };
     let value = |spins: &str, policy: &str, starts| (spins.to_owned(), policy.to_owned(), starts);
-    assert_eq!(said(None), value("20000", "PASSIVE", 2));
+    let (spins, _, starts) = said(None);
+    assert!(
+        (1..300_000).contains(&spins.parse::<u32>().unwrap()),
+        "{spins}"
+    );
+    assert_eq!(starts, 2);
     assert_eq!(
         said(Some(("GOMP_SPINCOUNT", "7"))),
         value("7", "PASSIVE", 1)
