@@ -135,7 +135,7 @@
 //! | in the tar | what it gives |
 //! | --- | --- |
 //! | `KEY.jpg`, or another extension of an image | the image; a part with a dot (`KEY.mask.png`) only where there is no other |
-//! | `KEY.cls` | its label: a number, or the name of a class |
+//! | `KEY.cls`, `KEY.class` | its label: a number, or the name of a class |
 //! | `KEY.json` | its label where there is no `.cls`: the first of `cls`, `label`, `class`, `class_id`, `target`; and the name of its class (`class_name`, `label`, ...) where that is a number |
 //! | other parts | passed over: a `.txt` is a caption |
 //!
@@ -199,6 +199,7 @@ mod pictures;
 mod problems;
 mod raw;
 mod read_ahead;
+mod read_error;
 mod reader;
 mod spool;
 mod stamp;
@@ -214,10 +215,11 @@ use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
-pub use error::{Error, ReadError, TemporaryError};
+pub use error::Error;
 pub use passed_over::PassedOver;
 pub use pictures::{in_folder, read};
 pub use problems::{Problem, Problems};
+pub use read_error::{ReadError, TemporaryError};
 pub use stamp::Stamp;
 use storage::{ReadState, Storage};
 pub use tinyres_format::{Class, Split};

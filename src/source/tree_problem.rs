@@ -5,8 +5,8 @@ use std::fmt;
 use std::mem::{Discriminant, discriminant};
 
 use super::Split;
-use super::error::ReadError;
 use super::problems::Problem;
+use super::read_error::ReadError;
 
 /// A line of a text file in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -121,6 +121,19 @@ fn folders_in_a_tar_and_words_in_names_of_shards_tell_the_split() {
 }
 
 #[test]
+fn shards_of_val_alone_are_no_set_and_a_rename_is_the_remedy() {
+    let dir = dir(&[("val-0.tar", tar(&[("0.jpg", "x"), ("0.class", "0")]))]);
+    let problems = problems(Source::open(dir.path()));
+    insta::assert_snapshot!(problems, @"
+    1 problem
+      train-*.tar is missing: all shards are of other splits by their names; add those of train, or rename some
+    ");
+    let [from, to] = ["val-0.tar", "train-0.tar"].map(|name| dir.path().join(name));
+    fs::rename(from, to).unwrap();
+    assert_eq!(Source::open(dir.path()).unwrap().splits.len(), 1);
+}
+
+#[test]
 fn every_sample_that_is_not_whole_is_named() {
     let problems = problems(open(&[
         ("0.jpg", "x"),

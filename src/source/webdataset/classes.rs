@@ -8,24 +8,8 @@ use serde_json::Value;
 use super::labels::{Label, Names};
 use crate::source::{Class, Error, ReadError};
 
-/// Files that list classes, without the extension `.txt` (a name a line) or `.json` (a list, or an object of
-/// numbers and names).
-const LISTS: [&str; 6] = [
-    "classes",
-    "classnames",
-    "class_names",
-    "labels",
-    "class_to_idx",
-    "imagenet_class_index",
-];
 /// Classes that have no names are called by their numbers, which must be less than this.
 const MAX_CLASSES: usize = 1 << 16;
-
-/// Returns whether a file of this name lists classes.
-pub(super) fn is_list(name: &str) -> bool {
-    let stem = name.strip_suffix(".txt").or(name.strip_suffix(".json"));
-    stem.is_some_and(|stem| LISTS.contains(&stem))
-}
 
 /// The classes that a file lists, in the order of their labels; none without a file.
 #[derive(Debug, Default)]

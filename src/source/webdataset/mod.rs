@@ -6,6 +6,7 @@
 
 mod classes;
 mod labels;
+mod recognition;
 mod samples;
 mod shards;
 
@@ -15,8 +16,8 @@ use rayon::prelude::*;
 
 use self::classes::ClassList;
 use self::labels::{Label, Names};
-pub(super) use self::samples::is_set;
-use self::samples::samples;
+pub(super) use self::recognition::is_set;
+use self::samples::{is_class_list, samples};
 use self::shards::Shard;
 pub(super) use self::shards::{ShardBuffer, Shards};
 use super::dir::Dir;
@@ -42,7 +43,7 @@ pub(super) fn open_tar(
 ) -> Result<(Shards, Contents), Error> {
     let mut list = ClassList::default();
     for file in tar.index.list("").unwrap_or_default().files {
-        if classes::is_list(&file)
+        if is_class_list(&file)
             && let Some(entry) = tar.index.find(&file)
         {
             let mut read_ahead = ReadAhead::default();
@@ -78,7 +79,7 @@ pub(super) fn open_folder(
         return Ok(None);
     };
     if holds_images(tree, "")
-        || !samples::is_shard(&Tree::open(&dir.path(first), &mut Problems::default())?)
+        || !recognition::is_samples(&Tree::open(&dir.path(first), &mut Problems::default())?)
     {
         return Ok(None);
     }
@@ -106,7 +107,7 @@ pub(super) fn open_folder(
     let mut passed_over = Tally::default();
     for file in found.others {
         let name = file.rsplit('/').next().unwrap_or(&file);
-        if classes::is_list(name) {
+        if is_class_list(name) {
             let mut bytes = Vec::new();
             let read = dir.read(&file, &mut bytes).map(|_| bytes);
             list.read(&dir.path(&file).display().to_string(), read)?;
@@ -356,7 +357,13 @@ fn finish(
     let mut splits = Vec::from(splits);
     splits.retain(|(_, items)| !items.is_empty());
     if problems.is_empty() && !splits.iter().any(|(split, _)| *split == Split::Train) {
-        problems.push(TreeProblem::NoImages);
+        problems.push(match splits.is_empty() {
+            true => TreeProblem::NoImages,
+            false => TreeProblem::Missing {
+                name: "train-*.tar".to_owned(),
+                why: "all shards are of other splits by their names; add those of train, or rename some",
+            },
+        });
     }
     let path = path.to_owned();
     let contents = Contents {
