@@ -245,6 +245,8 @@ def tiff(draw):
     reverse = kind == 1 and not extra and bits <= 8 and photometric in (0, 1, 3) and compression != 7 and draw.random() < 0.1
     predictor = 2 if compression in (5, 8, 32946, 50000) and bits >= 8 and bits != 12 and draw.random() < 0.5 else 1
     tiled = draw.random() < 0.4
+    if planar == 2 and tiled and compression == 1 and channels == 4 and not extra:
+        planar = 1  # Pillow takes a fourth plane of no kind for none, and miscounts the bytes of a row.
     size = [draw.choice([16, 32, 48]), draw.choice([16, 32, 48])] if tiled else [SIDE, draw.choice([1, 5, 8, 32, 100])]
     if photometric == 6 and compression == 7:
         size = [-(-length // 16) * 16 for length in size]

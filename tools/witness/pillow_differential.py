@@ -439,6 +439,8 @@ STRICTER = {
     "Premature end of JPEG file": "no end of image: libjpeg reads ahead, by how much depends on the bytes before",
     "fax code that stands for nothing": "damage: libtiff guesses where the next row begins",
     "fax that lacks rows": "the same",
+    "code that stands for nothing": "damage: libtiff goes on with the next strip",
+    "Unsupported marker type": "damage behind the rows that libtiff asks of a JPEG, which TurboJPEG reads to its end",
     "TIFF of a kind that is not read": "damage made an unusual kind of it, such as LAB or JPEG from before TIFF 6.0",
     "TIFF without strips and tiles": "damage of the directory, in which libtiff finds other tags than Pillow",
     "Invalid Chunk header": "damage of a container, which libwebp reads on through",
@@ -446,7 +448,7 @@ STRICTER = {
     "Image too large": "the same",
     "Corrupt bitstream": "damage of a lossless WebP, which libwebp reads on through",
 }
-"""Reasons for which tinyres refuses a picture that Pillow reads, and why it is right or bearable. All come of damage."""
+"""Reasons for which tinyres refuses a damaged picture that Pillow reads, and why that is right or bearable."""
 
 
 def digest(image):
@@ -556,7 +558,7 @@ def main():
                 theirs, ours = pillow(data), images.get(name)
                 if ours is None:
                     reason = refused.get(name, "")
-                    stricter = any(part in reason for part in STRICTER)
+                    stricter = part.endswith("-damage") and any(text in reason for text in STRICTER)
                     what = "both refuse" if theirs is None else "stricter" if stricter else "REFUSED"
                 elif theirs is None:
                     what = "packed, but not by Pillow"
@@ -573,6 +575,7 @@ def main():
                     examples.append(f"  {what}: {name} {refused.get(name, '')}")
             failed |= found["REFUSED"] + found["OTHER PIXELS"] > 0
             print(part, dict(sorted(found.items())), flush=True)
+            examples.sort(key=lambda line: line.startswith(("  stricter", "  other noise")))  # Failures first.
             print("\n".join(examples[:40]), end="\n" if examples else "")
     return failed
 

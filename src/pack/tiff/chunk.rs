@@ -59,6 +59,8 @@ pub(super) struct Chunk<'a> {
     pub height: usize,
     /// Bytes of a row.
     pub stride: usize,
+    /// Bytes that the image needs of a row.
+    pub used: usize,
     /// Channels of a JPEG.
     pub samples: usize,
     /// The channels of a JPEG are YCbCr, and not RGB.
@@ -85,8 +87,13 @@ impl<'a> Chunk<'a> {
                 Cow::Owned(read(reader, wanted)?)
             }
         };
+        let least = match compression {
+            // Pillow does not read what follows the last pixel.
+            Compression::None => wanted - self.stride + self.used,
+            _ => wanted,
+        };
         match rows.len() {
-            len if len < wanted => Err(cut()),
+            len if len < least => Err(cut()),
             _ => Ok(rows),
         }
     }
