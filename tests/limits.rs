@@ -172,6 +172,26 @@ fn failed_allocations_are_no_damage() {
     }
 }
 
+/// A decoder of zlib that gets no memory says that the data is corrupt.
+#[test]
+fn failed_allocations_leave_out_no_image_of_a_zip() {
+    let dir = tempfile::tempdir().unwrap();
+    let (zip, out) = (dir.path().join("set.zip"), dir.path().join("out"));
+    Tree::small().write_zip(&zip, "");
+    let pack = |number| {
+        let mut pack = tinyres();
+        pack.arg("pack").arg(&zip).arg("-o").arg(&out);
+        pack.args(["--skip-bad", "--force", "--json", "--threads", "1"]);
+        without_memory(&mut pack, number)
+    };
+    without_any_memory(pack, |output, number| {
+        if output.status.success() {
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(report["refused"], serde_json::json!([]), "{number}");
+        }
+    });
+}
+
 /// Packs large pictures under less and less memory.
 #[test]
 fn too_little_address_space_is_an_error_and_costs_no_image() {

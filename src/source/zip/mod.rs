@@ -4,9 +4,10 @@ mod directory;
 mod view;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use ::zip::CompressionMethod;
@@ -119,12 +120,16 @@ impl Zip {
         let entry = self.readable_entry(entry)?;
         let mut bytes = self.packed(entry, read_ahead)?;
         if let ZipEntryKind::Deflated = entry.kind {
-            plain.clear();
-            // One more byte than stated detects a longer file; the checksum detects any other damage.
-            DeflateDecoder::new(bytes)
-                .take(entry.size + 1)
-                .read_to_end(plain)
-                .map_err(|_| entry.damaged("its data does not inflate"))?;
+            let mut inflate = || {
+                plain.clear();
+                // One more byte than stated detects a longer file; the checksum detects any other damage.
+                let mut limited = inflater(bytes)?.take(entry.size + 1);
+                limited.read_to_end(plain)
+            };
+            // Twice, since a lack of memory looks like damage.
+            if inflate().is_err() && inflate().is_err() {
+                return Err(not_inflated(entry, "its data does not inflate"));
+            }
             bytes = plain;
         }
         entry.check(bytes.len() as u64, crc32fast::hash(bytes))?;
@@ -145,12 +150,15 @@ impl Zip {
         let mut checked = Checked {
             crc: crc32fast::Hasher::new(),
             len: 0,
-            plain: self.plain(entry, data.clone()),
+            plain: self.plain(entry, data.clone())?,
         };
         let spooled = match entry.kind {
             ZipEntryKind::Deflated => {
                 let damaged = |_| {
-                    entry.damaged("its data does not inflate, or has another length than stated")
+                    not_inflated(
+                        entry,
+                        "its data does not inflate, or has another length than stated",
+                    )
                 };
                 let limited = (&mut checked).take(entry.size.saturating_add(1));
                 Some(spool(limited, entry.packed, damaged)?)
@@ -172,19 +180,19 @@ impl Zip {
     pub fn head(&self, entry: usize, limit: u64) -> Result<(Vec<u8>, u64), ReadError> {
         let entry = self.entry(entry)?;
         let mut head = Vec::new();
-        self.plain(entry, self.data(entry)?)
+        self.plain(entry, self.data(entry)?)?
             .take(limit)
             .read_to_end(&mut head)
-            .map_err(|_| entry.damaged("its data does not inflate"))?;
+            .map_err(|_| not_inflated(entry, "its data does not inflate"))?;
         Ok((head, entry.size))
     }
 
     /// A reader of the entry's content, which lies in `data`.
-    fn plain(&self, entry: &ZipEntry, data: Range<u64>) -> Box<dyn Read + '_> {
+    fn plain(&self, entry: &ZipEntry, data: Range<u64>) -> Result<Box<dyn Read + '_>, ReadError> {
         let packed = BufReader::with_capacity(1 << 18, View::new(&self.file, data));
         match entry.kind {
-            ZipEntryKind::Deflated => Box::new(DeflateDecoder::new(packed)),
-            _ => Box::new(packed),
+            ZipEntryKind::Deflated => Ok(Box::new(inflater(packed).map_err(ReadError::Io)?)),
+            _ => Ok(Box::new(packed)),
         }
     }
 
@@ -318,5 +326,21 @@ impl<R: Read> Read for Checked<R> {
         self.crc.update(&bytes[..read]);
         self.len += read as u64;
         Ok(read)
+    }
+}
+
+/// A decoder of the deflated `packed`. Without memory for it, flate2 panics.
+fn inflater<R: BufRead>(packed: R) -> io::Result<DeflateDecoder<R>> {
+    let created = catch_unwind(AssertUnwindSafe(|| DeflateDecoder::new(packed)));
+    created.map_err(|_| io::ErrorKind::OutOfMemory.into())
+}
+
+/// The error of an entry that does not inflate: damage, in the words of `what`, unless there is too little memory to
+/// inflate anything, of which flate2 says the same.
+fn not_inflated(entry: &ZipEntry, what: &'static str) -> ReadError {
+    // More than a decoder takes.
+    match Vec::<u8>::new().try_reserve_exact(1 << 20) {
+        Ok(()) => entry.damaged(what),
+        Err(_) => ReadError::Io(io::ErrorKind::OutOfMemory.into()),
     }
 }
