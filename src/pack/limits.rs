@@ -3,7 +3,6 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::error::broken;
 use super::{ImageError, Resize};
 
 /// Maximum number of pixels of an image, and of the intermediate image of a resize. Pillow refuses larger
@@ -31,7 +30,8 @@ const SMALL: u64 = 1 << 22;
 pub(super) fn check_size(size: [u32; 2], resize: Option<Resize>) -> Result<(), ImageError> {
     if size.contains(&0) {
         let [width, height] = size;
-        return Err(broken(&format!("an image of {width}x{height} pixels")));
+        let what = format!("an image of {width}x{height} pixels");
+        return Err(ImageError::Undecodable(what));
     }
     if pixels(size).max(intermediate(size, resize)) > MAX_PIXELS {
         return Err(ImageError::TooLarge { got: size });

@@ -2,9 +2,10 @@
 //! pixels. The module puts strips, tiles and planes together and makes colours of samples; crates expand what is
 //! compressed, JPEGs by the library that libtiff uses, too.
 //!
-//! The crate `tiff` 0.11.3 does not do: of Pillow's own 96 test files that Pillow reads it gives 25 as Pillow does. It
-//! refuses palettes, 2 and 4 bits, YCbCr, signed numbers, Group 3, and files whose directory breaks the standard, and
-//! panics at tiles of separate planes. This module gives 89 of them (`tools/witness/pillow_own.py`).
+//! The crates `image` 0.25.10 and `tiff` 0.11.3 refuse 44 of Pillow's own 96 test files that Pillow reads, and give other
+//! pixels for 27: they lack palettes, 2 and 4 bits, YCbCr, signed numbers and Group 3, refuse directories that break the
+//! standard, decode JPEGs by another library, and panic at tiles of separate planes. This module gives 89 of them as
+//! Pillow does (`tools/witness/pillow_own.py`).
 //!
 //! Not read: LAB, which Pillow converts by a colour management library; JPEG from before TIFF 6.0; YCbCr that is not
 //! JPEG; LZMA and WebP within a TIFF.
