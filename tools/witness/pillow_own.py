@@ -20,7 +20,6 @@ import warnings
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from pillow_differential import digest, upright
 
