@@ -292,8 +292,11 @@ fn runs_do_not_replace_each_other() {
         Some(Duration::from_secs(5400))
     );
     assert!(matches!(create(), Err(Error::RunExists { .. })));
+    assert!(matches!(Run::resume(&path), Err(Error::RunBusy { .. })));
+    let config = run.config().clone();
+    drop(run);
     let (again, checkpoint) = Run::resume(&path).unwrap();
-    assert_eq!(again.config(), run.config());
+    assert_eq!(*again.config(), config);
     assert!(checkpoint.is_none());
     assert_eq!(
         Run::provenance(&path).unwrap().data,
