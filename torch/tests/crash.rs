@@ -432,11 +432,12 @@ fn trainings_that_look_for_a_name_at_once_get_two() {
 /// Weights may come from anybody.
 #[test]
 fn position_that_no_run_has_is_refused() {
+    type Change = fn(&mut Position);
     let fixture = Fixture::new();
     let last = fixture.run().join(LAST);
     let sound = Checkpoint::load(&last).unwrap();
     let network = sound.network(tch::Device::Cpu).unwrap();
-    let forge = |change: fn(&mut Position)| {
+    let forge = |change: Change| {
         let mut about = sound.about.clone();
         change(&mut about.position);
         checkpoint::save(&last, &about, &network, Vec::new()).unwrap();
@@ -450,7 +451,7 @@ fn position_that_no_run_has_is_refused() {
             "{args:?}: {error}"
         );
     };
-    let size: [(fn(&mut Position), &str); 3] = [
+    let size: [(Change, &str); 3] = [
         (|at| at.size = 0, "size is 0 pixels, expected 1 to 4096"),
         (
             |at| at.size = u32::MAX,
@@ -469,7 +470,7 @@ fn position_that_no_run_has_is_refused() {
         refused(&["export", last, "--to", "onnx", "-o", "exported"], says);
         refused(&["train", "--resume", "run"], says);
     }
-    let step: [fn(&mut Position); 4] = [
+    let step: [Change; 4] = [
         |at| at.batch = usize::MAX,
         |at| at.batch = 3,
         |at| at.step = u64::MAX,
