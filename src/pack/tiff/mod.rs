@@ -240,8 +240,13 @@ impl<'a> Image<'a> {
                 height: number(tag::ROWS).unwrap_or(height).clamp(1, height),
             });
         }
-        let size = (number(tag::TILE_WIDTH), number(tag::TILE_HEIGHT));
-        let (Some(tile_width @ 1..), Some(tile_height @ 1..)) = size else {
+        let tiles = numbers(tag::TILE_OFFSETS);
+        let found = (
+            number(tag::TILE_WIDTH),
+            number(tag::TILE_HEIGHT),
+            &tiles[..],
+        );
+        let (Some(tile_width @ 1..), Some(tile_height @ 1..), [_, ..]) = found else {
             return Err(broken("TIFF without strips and tiles"));
         };
         if tile_width.saturating_mul(tile_height) > (width * height).max(MAX_TILE) {
@@ -250,7 +255,7 @@ impl<'a> Image<'a> {
             )));
         }
         Ok(Layout {
-            offsets: numbers(tag::TILE_OFFSETS),
+            offsets: tiles,
             lengths: self.directory.numbers(tag::TILE_LENGTHS),
             width: tile_width,
             height: tile_height,
