@@ -64,7 +64,7 @@ pub(crate) fn report(prefix: &str) {
 
 /// Text before the message on stderr; set by [`report`].
 static PREFIX: OnceLock<String> = OnceLock::new();
-/// What SIGSEGV did before: Rust's own handler, which tells that a stack overflowed.
+/// The action of SIGSEGV before: Rust's own handler, which tells that a stack overflowed.
 static BEFORE: OnceLock<SigAction> = OnceLock::new();
 /// The head of the list of watched ranges.
 static FIRST: Watched = Watched {

@@ -49,7 +49,7 @@ impl Map {
 /// reader they are equal: a private map differs only in what becomes of writes.
 ///
 /// # Safety
-/// As for [`Map::open`].
+/// Maps the file, on the condition of [`Map::open`].
 #[expect(unsafe_code, reason = "only the caller can keep others off the file")]
 unsafe fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: the caller keeps the promise.

@@ -47,7 +47,7 @@ pub(super) fn ready(
         "{} ({bytes}, once; `tinyres cache` frees the space)",
         shown("expanding it to")
     )));
-    // What is there is damaged.
+    // The set there is damaged.
     locked.remove().map_err(output_error(&place.dir))?;
     transport::expand(dir, Some(&place.dir), watch)?;
     locked.record(&dir.canonicalize().unwrap_or_else(|_| dir.to_owned()))?;

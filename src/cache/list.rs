@@ -106,7 +106,7 @@ pub fn clear(cache: &Path, unused: u64) -> Result<CacheReport> {
                 _lock: lock,
             };
             locked.remove()?;
-            // What a killed process left, too.
+            // Remains of a killed process are removed, too.
             fs::remove_dir_all(&place.dir).map(|()| true)
         });
         if removed.map_err(output_error(&set.dir))? {

@@ -153,7 +153,7 @@ impl Decoder {
     }
 }
 
-/// What `decode` returns. A decoder of others that panics has met an image that it cannot read.
+/// Calls `decode`. A decoder of others that panics has met an image that it cannot read.
 fn caught<T>(decode: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();

@@ -31,7 +31,7 @@ const KNOWN: [(usize, &[u8], &str); 15] = [
     ),
 ];
 
-/// What a file is that begins like `bytes`.
+/// The kind of a file that begins like `bytes`.
 pub(super) fn kind(bytes: &[u8]) -> &'static str {
     if bytes.is_empty() {
         return "an empty file";

@@ -29,7 +29,7 @@ pub enum Error {
     /// An opcode takes values that are not there.
     #[error("its pickle takes more from the stack than is there")]
     Unbalanced,
-    /// Of a protocol that is not read.
+    /// A protocol that is not read.
     #[error("is of pickle protocol {0}, expected 2 to 5")]
     Protocol(u8),
     /// An opcode that is not read.
@@ -67,9 +67,9 @@ pub enum Value {
     Dict(Vec<(usize, usize)>),
     /// A class or a function: module and name, both [`Value::Bytes`].
     Global([usize; 2]),
-    /// What a class or function would have made.
+    /// An object that a class or function would have made.
     Call(Box<Call>),
-    /// What a program keeps outside of the pickle, under this identification.
+    /// An object that a program keeps outside of the pickle, under this identification.
     Persistent(usize),
     /// A value of this type, which is not kept.
     Other(&'static str),
@@ -78,7 +78,7 @@ pub enum Value {
 /// A call that is not carried out, and what was done with its result.
 #[derive(Debug)]
 pub struct Call {
-    /// What would be called, mostly a [`Value::Global`].
+    /// The callable, mostly a [`Value::Global`].
     pub callable: usize,
     /// Its arguments, mostly a [`Value::List`].
     pub arguments: usize,
@@ -163,7 +163,7 @@ impl Pickle {
         }
     }
 
-    /// Whether at `index` is the class or function `name` of `module`.
+    /// Tells if the value at `index` is the class or function `name` of `module`.
     #[must_use]
     pub fn is_global(&self, index: usize, module: &str, name: &str) -> bool {
         match self.values[index] {

@@ -53,7 +53,7 @@ mod tag {
 /// How a sample becomes a level of 8 bits, or an index.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sample {
-    /// As many bits: 1, 2, 4 or 8.
+    /// This many bits: 1, 2, 4 or 8.
     Bits(usize),
     /// The upper byte of 16 bits.
     Upper,
@@ -96,7 +96,7 @@ enum Color {
     YCbCr,
 }
 
-/// What a directory says about its image.
+/// An image as its directory describes it.
 struct Image<'a> {
     bytes: &'a [u8],
     directory: Directory<'a>,
@@ -114,7 +114,7 @@ struct Image<'a> {
     differences: bool,
 }
 
-/// Where the samples of an image are: in strips, which are as wide as the image, or in tiles.
+/// The place of the samples of an image: in strips, which are as wide as the image, or in tiles.
 struct Layout {
     offsets: Vec<u64>,
     /// Bytes of each.
@@ -166,7 +166,7 @@ impl<'a> Image<'a> {
         }
         let mut bits = directory.numbers(tag::BITS).unwrap_or_else(|| vec![1]);
         bits.truncate(usize::try_from(samples).unwrap_or(usize::MAX));
-        // Of one number for several samples, all have as many bits.
+        // One number for several samples is that of each.
         let even = bits.iter().all(|other| *other == bits[0]);
         let listed = bits.len() == 1 || bits.len() as u64 == samples;
         let depth = bits.first().copied().unwrap_or(0);
@@ -223,7 +223,7 @@ impl<'a> Image<'a> {
         })
     }
 
-    /// Where the samples are.
+    /// The place of the samples.
     fn layout(&self) -> Result<Layout, ImageError> {
         let numbers = |tag| self.directory.numbers(tag).unwrap_or_default();
         let number = |tag| {
