@@ -43,7 +43,7 @@ pub enum Error {
     },
     /// Without the bad images, nothing would be left of a split or class.
     #[error(
-        "nothing was packed: all images of {what} are bad: {images}\nmend them, or remove it from the source"
+        "nothing was packed: all images of {what} are bad: {images}\nmend them, or remove {what} from the source"
     )]
     NoneLeft {
         /// The split or class.
