@@ -142,7 +142,7 @@ fn broken_run(dir: &Path, data: &Splits, saved: u64) -> PathBuf {
         ..Recorder::default()
     };
     train(&mut run, None, data, &mut recorder, &flag).unwrap();
-    drop(recorder);
+    drop((recorder, run)); // A run holds the lock of its directory.
     let checkpoint = fs::read(path.join("last.safetensors")).unwrap();
     let go = || {
         let (mut run, from) = Run::resume(&path).unwrap();
