@@ -66,7 +66,8 @@ pub fn startable(wanted: usize) -> usize {
 const CHOSEN: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 /// Rounds of the loop in which a thread waits before it sleeps. libgomp's own 300,000 are longer than a slice of
 /// the scheduler: on a busy machine the thread that waits then burns the core that the one it waits for needs.
-const SPINS: &str = "20000";
+/// `benches/busy.py` compares other numbers. This one costs a quiet machine about 5% (AMD Zen 5).
+const SPINS: &str = "1000";
 
 /// Makes the OpenMP threads of `command` sleep early. libgomp reads this when it is loaded, before `main`, so it can be
 /// told to a program that is about to be started, and not to this one. Returns false, and changes nothing, if the
