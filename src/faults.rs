@@ -156,7 +156,7 @@ extern "C" fn on_null(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         let prefix = PREFIX.get().map_or("", String::as_str);
         end(&[
             prefix,
-            "not enough memory: try a smaller --batch, or end other programs\n",
+            "not enough memory: free some, or ask for less at once (--batch, --threads)\n",
         ]);
     }
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());

@@ -97,7 +97,7 @@ impl Scratch {
     /// Creates the directory at `path` with its parents, or takes over one that is there. `None` if
     /// another process holds its lock.
     ///
-    /// What is at `path` may come from others, with a set that was copied: a symbolic link is refused, so
+    /// The entry at `path` may come from others, with a set that was copied: a symbolic link is refused, so
     /// that nothing is removed or written behind it.
     pub(crate) fn create(path: PathBuf) -> io::Result<Option<Self>> {
         let lock = lock_directory(&path)?;

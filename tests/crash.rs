@@ -10,7 +10,7 @@ mod packing;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -237,12 +237,6 @@ fn place(fixture: &Fixture, status: ExitStatus) -> &'static str {
     }
 }
 
-fn resume(halted: &Child) {
-    let pid = halted.id().to_string();
-    let status = Command::new("kill").args(["-CONT", &pid]).status();
-    assert!(status.unwrap().success());
-}
-
 /// Halts one pack while it holds the directory, starts another, and lets the first go on, or kills it.
 #[test]
 fn second_packer_is_refused() {
@@ -267,7 +261,7 @@ fn second_packer_is_refused() {
         if killed {
             first.kill().unwrap();
         } else {
-            resume(&first);
+            inject::wake(&first);
         }
         assert_eq!(first.wait().unwrap().success(), !killed);
         let seen = if killed { Found::None } else { Found::New };
@@ -289,7 +283,7 @@ fn set_that_comes_meanwhile_is_not_replaced() {
         fs::create_dir(&out).unwrap();
         let mut late = inject::run_until(&mut fixture.pack(source, flags), &out, 1);
         assert!(fixture.pack("old", &[]).output().unwrap().status.success());
-        resume(&late);
+        inject::wake(&late);
         assert_eq!(late.wait().unwrap().code(), Some(code));
         assert_eq!(fixture.found(), Ok(Found::Old));
         assert!(!out.join(".packing").exists());

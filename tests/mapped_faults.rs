@@ -163,7 +163,7 @@ fn a_null_pointer_is_told_as_missing_memory_where_there_is_none() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(
         String::from_utf8(output.stderr).unwrap(),
-        "error: not enough memory: try a smaller --batch, or end other programs\n"
+        "error: not enough memory: free some, or ask for less at once (--batch, --threads)\n"
     );
     let (output, _) = run("null");
     let signal = output.status.signal();

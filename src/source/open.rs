@@ -1,4 +1,4 @@
-//! What a source is: a file of many images, shards, or a tree of a known layout.
+//! Recognition of a source: a file of many images, shards, or a tree of a known layout.
 
 use std::path::Path;
 

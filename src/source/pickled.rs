@@ -1,4 +1,4 @@
-//! What pickled batches of images hold: a dictionary of NumPy arrays of bytes and of lists. The arrays stay in the
+//! Pickled batches of images: a dictionary of NumPy arrays of bytes and of lists. The arrays stay in the
 //! file; only their place is kept.
 
 use std::fs::File;
@@ -15,7 +15,7 @@ pub(super) struct Pickled(Pickle);
 /// A `[rows, columns]` array, or the place of its bytes. One of `[rows]` has one column.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Array {
-    /// As `.npy` files have it: `|u1`, `<i8`.
+    /// The type as `.npy` files have it: `|u1`, `<i8`.
     pub dtype: String,
     pub rows: u64,
     pub columns: u64,

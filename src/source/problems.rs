@@ -8,7 +8,7 @@ use crate::text::Count;
 
 /// Something that goes wrong many times in the same way.
 pub trait Problem: fmt::Display {
-    /// What problems that are shown as one line have in common.
+    /// The property that problems shown as one line have in common.
     type Kind: PartialEq;
 
     /// Kind of this problem.

@@ -37,7 +37,7 @@ pub(super) struct Block {
     pub layout: Layout,
 }
 
-/// Where the pixels of the first row begin. Offsets are in bytes.
+/// The place of the pixels of the first row. Offsets are in bytes.
 #[derive(Debug)]
 pub(super) enum Pixels {
     File {

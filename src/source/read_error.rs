@@ -34,7 +34,7 @@ pub enum ReadError {
     /// A row of a file that holds many images has none, or is damaged.
     #[error("{reason}")]
     Row {
-        /// What was found, and what to do.
+        /// The fault, and the remedy.
         reason: String,
     },
     /// The file is longer than any file of a data set.

@@ -1,4 +1,4 @@
-//! Where the images of a source are kept, and how one is read: files of a tree, rows of tables, or shards.
+//! The place where the images of a source are kept, and how one is read: files of a tree, rows of tables, or shards.
 
 use std::io;
 

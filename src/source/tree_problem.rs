@@ -1,4 +1,4 @@
-//! What can be wrong with a tree or with a row of a file. All problems of a source are reported at once. Every
+//! Faults of a tree or of a row of a file. All problems of a source are reported at once. Every
 //! text names the file, what was found, what was expected and a remedy.
 
 use std::fmt;
@@ -41,7 +41,7 @@ pub enum TreeProblem {
         file: String,
         /// The row, from 0.
         row: usize,
-        /// What was found and expected.
+        /// The value found and the one expected.
         reason: String,
     },
     /// A file or folder that the layout requires is missing.
@@ -258,7 +258,7 @@ pub enum TreeProblem {
     Annotation {
         /// The file, and the line of a list.
         file: String,
-        /// What was found and expected.
+        /// The value found and the one expected.
         reason: String,
     },
     /// An image of ILSVRC is neither in a class folder nor annotated.
@@ -316,7 +316,7 @@ pub enum TreeProblem {
     SampleLabel {
         /// The key, and the shard if there are several.
         key: String,
-        /// What was found and expected.
+        /// The value found and the one expected.
         reason: String,
     },
     /// Two entries of an archive have the same name.

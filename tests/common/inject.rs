@@ -114,6 +114,13 @@ pub fn run_until(command: &mut Command, dir: &Path, number: usize) -> Child {
     child
 }
 
+/// Lets a process that has halted before a call go on.
+pub fn wake(child: &Child) {
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-CONT", &pid]).status();
+    assert!(sent.unwrap().success());
+}
+
 fn calls(log: &Path) -> Vec<Call> {
     let text = fs::read_to_string(log).unwrap();
     let call = |line: &str| {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 use tinyres_format::Draws;
 
-use super::inject::tamper;
+use super::inject::{tamper, wake};
 
 /// How a process ended.
 #[derive(Debug)]
@@ -77,14 +77,7 @@ impl Actor {
     }
 
     fn resume(&self) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-CONT", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        wake(&self.child);
     }
 
     /// Waits until it halts, ends, or seems to wait for the other one.

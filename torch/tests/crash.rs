@@ -320,14 +320,7 @@ fn second_training_in_the_same_directory_is_refused() {
             // The lock has died with its process.
             assert_eq!(fixture.check(), Ok("begun anew"));
         } else {
-            let pid = first.id().to_string();
-            assert!(
-                Command::new("kill")
-                    .args(["-CONT", &pid])
-                    .status()
-                    .unwrap()
-                    .success()
-            );
+            inject::wake(&first);
             assert!(first.wait().unwrap().success());
             assert!(fixture.final_weights() == fixture.weights);
         }
@@ -412,14 +405,7 @@ fn trainings_that_look_for_a_name_at_once_get_two() {
     let second = fixture.tinyres(&args).output().unwrap();
     assert!(second.status.success(), "{second:?}");
     let taken = fs::read(name.join("config.toml")).unwrap();
-    let pid = first.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-CONT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    inject::wake(&first);
     assert!(first.wait().unwrap().success());
     assert_eq!(fs::read(name.join("config.toml")).unwrap(), taken);
     assert!(

@@ -105,7 +105,7 @@ impl Annotation {
         };
         let own = self.objects.iter().filter(|(name, _)| name == wnid);
         let boxes: Vec<_> = own.filter_map(|(_, bbox)| inside(*bbox)).collect();
-        // Of equal ones, the first.
+        // The first of equal ones.
         let largest = boxes.iter().rev().max_by_key(|bbox| area(**bbox));
         (largest.copied(), boxes.len())
     }

@@ -1,4 +1,4 @@
-//! What only a zip can get wrong.
+//! Faults that only a zip can have.
 
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -25,7 +25,7 @@ fn find(bytes: &[u8], what: &[u8]) -> usize {
         .unwrap()
 }
 
-/// Where the header of `name` begins, which `fixed` bytes part from the name.
+/// The offset of the header of `name`, which `fixed` bytes part from the name.
 fn header(bytes: &[u8], magic: &[u8], fixed: usize, name: &str) -> usize {
     let is_header = |&at: &usize| {
         bytes[at..].starts_with(magic) && bytes[at + fixed..].starts_with(name.as_bytes())
@@ -204,7 +204,7 @@ fn a_zip_that_counts_too_few_is_refused() {
     );
 }
 
-/// As Archive Utility and `ditto` of macOS write a zip of more than 4 GiB: offsets of 32 bits, and no zip64. Here
+/// A zip of more than 4 GiB as Archive Utility and `ditto` of macOS write it: offsets of 32 bits, and no zip64. Here
 /// most of it is a hole in the file.
 #[test]
 fn a_zip_of_macos_beyond_4_gib_is_read() {
