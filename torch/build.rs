@@ -15,6 +15,15 @@ fn main() {
         "norm_passes.h",
         "parallel.h",
         "parallel.cpp",
+        "processor.h",
+        "processor.cpp",
+        "vectors.h",
+        "products.h",
+        "matmul.h",
+        "matmul.cpp",
+        "winograd.h",
+        "winograd_passes.h",
+        "winograd.cpp",
         "script.cpp",
     ] {
         println!("cargo:rerun-if-changed=src/libtorch/{file}");
@@ -38,8 +47,11 @@ fn main() {
         .files([
             "src/libtorch/shim.cpp",
             "src/libtorch/conv.cpp",
+            "src/libtorch/matmul.cpp",
             "src/libtorch/norm.cpp",
             "src/libtorch/parallel.cpp",
+            "src/libtorch/processor.cpp",
+            "src/libtorch/winograd.cpp",
             "src/libtorch/script.cpp",
         ])
         .compile("tinyres_shim");

@@ -9,13 +9,14 @@
 //
 // Each of the three is computed in one of these ways:
 //
-//   libtorch  oneDNN's kernels: at the machine's limit for large maps.
+//   winograd  3x3 kernels at stride 1 in a fourth to a half of the products, computed in f32 (winograd.h).
+//   libtorch  oneDNN's kernels: at the machine's limit for the products of the definition.
 //   spans     Small matrix products without padding. For an output pixel (i, j) and a kernel row r the taps
 //             inside the input are contiguous in x and in weight, and so are their channels: a span. Faster for
 //             the smallest maps, where most taps fall on padding.
 //   im2col    dweight = dy^T * im2col(x), one product. Faster in bfloat16, where oneDNN's is slow.
 //
-// The choice depends on shapes and dtype alone, so a run can be repeated to the bit.
+// The choice depends on shapes, dtype and processor alone, so a run can be repeated to the bit.
 //
 // All tensors are channels last: maps are [N, H, W, C] in memory, and weights [K, R, S, C].
 
@@ -35,6 +36,8 @@
 
 #include "conv.h"
 #include "parallel.h"
+#include "processor.h"
+#include "winograd.h"
 
 namespace {
 
@@ -168,6 +171,21 @@ Tensor grad_by_libtorch(const Tensor &dy, const Tensor &x, const Tensor &weight,
   return which == Grad::Weight ? std::get<1>(grads) : std::get<0>(grads);
 }
 
+// The taps of one image that fall inside the input, over all output pixels.
+int64_t taps_inside(const Dims &d) {
+  int64_t taps = 0;
+  for_each_span(d, [&](int64_t, int64_t, int64_t, int64_t width, bool) { taps += width / d.c; });
+  return taps;
+}
+
+// True where Winograd's method beats the others: wherever it has fewer products than the taps inside the input, unless
+// bfloat16 products are many times as fast as those in f32, in which it computes.
+bool use_winograd(const Dims &d, at::ScalarType dtype) {
+  return d.r == 3 && d.s == 3 && d.stride == 1 && d.pad == 1 && tinyres::winograd::takes_channels(d.c) &&
+         tinyres::winograd::takes_channels(d.k) && !(dtype == at::kBFloat16 && tinyres::has_bf16_tiles()) &&
+         tinyres::winograd::products(d.h, d.w) < taps_inside(d);
+}
+
 // True where spans beat oneDNN, measured with AVX-512 and AMX at 32 and 64 pixels. In bfloat16 each partial
 // sum is rounded, and dweight is a sum of one for each output pixel: more than a few would lose too much.
 bool use_spans(const Dims &d, at::ScalarType dtype) {
@@ -183,11 +201,14 @@ bool use_im2col(const Dims &d, at::ScalarType dtype) {
 struct Convolution : torch::autograd::Function<Convolution> {
   static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &weight_f32,
                         int64_t stride, int64_t pad) {
-    const Tensor weight = weight_f32.to(x.scalar_type());
+    const Dims d(x, weight_f32, stride, pad);
+    const bool winograd = use_winograd(d, x.scalar_type());
+    const Tensor weight = winograd ? weight_f32 : weight_f32.to(x.scalar_type());
     context->save_for_backward({x, weight});
     context->saved_data["stride"] = stride;
     context->saved_data["pad"] = pad;
-    const Dims d(x, weight, stride, pad);
+    if (winograd)
+      return tinyres::winograd::forward(x, weight);
     return use_spans(d, x.scalar_type())
                ? forward_by_spans(x, weight, d)
                : at::convolution(x, weight, {}, {stride, stride}, {pad, pad}, {1, 1}, false, {0, 0}, 1);
@@ -198,8 +219,15 @@ struct Convolution : torch::autograd::Function<Convolution> {
     const Tensor &x = saved[0], &weight = saved[1];
     const Tensor dy = outputs[0].contiguous(at::MemoryFormat::ChannelsLast);
     const Dims d(x, weight, context->saved_data["stride"].toInt(), context->saved_data["pad"].toInt());
-    const bool spans = use_spans(d, x.scalar_type());
     Tensor dx, dweight;
+    if (use_winograd(d, x.scalar_type())) {
+      if (context->needs_input_grad(0))
+        dx = tinyres::winograd::input_grad(dy, weight);
+      if (context->needs_input_grad(1))
+        dweight = tinyres::winograd::weight_grad(dy, x);
+      return {dx, dweight, Tensor(), Tensor()};
+    }
+    const bool spans = use_spans(d, x.scalar_type());
     if (context->needs_input_grad(0))
       dx = spans ? input_grad_by_spans(dy, weight, d)
                  : grad_by_libtorch(dy, x, weight, d, Grad::Input);

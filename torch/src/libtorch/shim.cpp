@@ -8,7 +8,6 @@
 #include <ATen/Version.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/cpu/Utils.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -27,8 +26,10 @@
 #include <vector>
 
 #include "conv.h"
+#include "matmul.h"
 #include "norm.h"
 #include "parallel.h"
+#include "processor.h"
 
 namespace {
 
@@ -92,14 +93,7 @@ char *tinyres_cpu_capability(char **out) noexcept {
 }
 
 char *tinyres_multiplies_bf16(bool *out) noexcept {
-  return guarded([&] {
-    const auto capabilities = at::cpu::get_cpu_capabilities();
-    const auto has = [&](const char *name) {
-      const auto found = capabilities.find(name);
-      return found != capabilities.end() && found->second.toBool();
-    };
-    *out = (has("amx_bf16") && at::cpu::init_amx()) || has("avx512_bf16");
-  });
+  return guarded([&] { *out = tinyres::multiplies_bf16(); });
 }
 
 char *tinyres_library_dir(char **out) noexcept {
@@ -165,6 +159,10 @@ char *tinyres_channels_last(const at::Tensor *in, at::Tensor **out) noexcept {
 char *tinyres_conv2d(const at::Tensor *x, const at::Tensor *weight, int64_t stride, int64_t pad,
                      at::Tensor **out) noexcept {
   return guarded([&] { *out = new at::Tensor(tinyres::conv2d(*x, *weight, stride, pad)); });
+}
+
+char *tinyres_matmul(const at::Tensor *a, const at::Tensor *b, bool symmetric, at::Tensor **out) noexcept {
+  return guarded([&] { *out = new at::Tensor(tinyres::matmul(*a, *b, symmetric)); });
 }
 
 // `norm` has four tensors: weight, bias, running mean, running variance. `shortcut` may be null.

@@ -6,6 +6,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
+use crate::libtorch::ffi;
 
 /// Coefficients a, b, c of the Newton-Schulz iteration `s -> a s + b s^3 + c s^5` on the singular values. It
 /// lifts small values fast, and ends with all of them between about 0.7 and 1.2.
@@ -93,7 +94,8 @@ fn moving_taps(ahead: &Tensor) -> Result<Option<Tensor>> {
 /// ```
 ///
 /// A and P are at most as large as X, so the rounds work on them alone: the next A is P A P, and the product of
-/// all P is applied to the matrix at the end. Only the first product and the last have the full size of X.
+/// all P is applied to the matrix at the end. Only the first product and the last have the full size of X. All but
+/// the last are symmetric, since they are polynomials of one symmetric matrix.
 fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
     let size = matrix.size();
     if size[0] > size[1] {
@@ -101,12 +103,12 @@ fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
     }
     let polynomial = |gram: &Tensor| -> Result<Tensor> {
         let [a, b, c] = QUINTIC;
-        let linear = gram.f_mul_scalar(b)?;
-        let sum = linear.f_addmm(&gram.f_mul_scalar(c)?, gram)?;
+        let mut sum = symmetric(gram, gram)?.f_mul_scalar(c)?;
+        let _ = sum.f_add_(&gram.f_mul_scalar(b)?)?;
         let _ = sum.f_diagonal(0, 0, 1)?.f_add_scalar_(a)?;
         Ok(sum)
     };
-    let gram = matrix.f_mm(&matrix.f_tr()?)?;
+    let gram = symmetric(matrix, &matrix.f_tr()?)?;
     // |matrix|^2 is the trace of the Gram matrix. The constant avoids a division by 0 where the gradient is 0.
     let squares = gram.f_diagonal(0, 0, 1)?.f_sum(Kind::Float)?;
     let squares = squares.f_add_scalar(1e-14)?;
@@ -114,11 +116,23 @@ fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
     let mut round = polynomial(&gram)?;
     let mut all = round.f_mul(&squares.f_rsqrt()?.f_mul_scalar(length)?)?;
     for _ in 1..ROUNDS {
-        gram = round.f_mm(&gram)?.f_mm(&round)?;
+        gram = symmetric(&symmetric(&round, &gram)?, &round)?;
         round = polynomial(&gram)?;
-        all = round.f_mm(&all)?;
+        all = symmetric(&round, &all)?;
     }
-    Ok(all.f_mm(matrix)?)
+    product(&all, matrix, false)
+}
+
+/// `a * b`, which is symmetric.
+fn symmetric(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    product(a, b, true)
+}
+
+fn product(a: &Tensor, b: &Tensor, symmetric: bool) -> Result<Tensor> {
+    match a.device() {
+        Device::Cpu => ffi::matmul(a, b, symmetric),
+        _ => Ok(a.f_mm(b)?),
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +142,7 @@ mod tests {
     #[test]
     fn orthogonal_applies_the_quintic_to_each_singular_value() {
         tch::manual_seed(3);
-        for (rows, columns) in [(4, 9), (9, 4), (1, 5), (6, 6)] {
+        for (rows, columns) in [(4, 9), (9, 4), (1, 5), (6, 6), (64, 192), (192, 64)] {
             let matrix = Tensor::randn([rows, columns], (Kind::Float, Device::Cpu));
             let (u, s, v) = matrix.to_kind(Kind::Double).svd(true, true);
             let mut values = Vec::<f64>::try_from(&s).unwrap();
