@@ -198,15 +198,37 @@ bool use_im2col(const Dims &d, at::ScalarType dtype) {
          (d.output_pixels() <= 16 || (d.stride > 1 && d.output_pixels() <= 64));
 }
 
+// The taps of a square kernel that meet a pixel of a square input at some output: the rows, and columns, from `first`
+// on. The others only ever meet padding; at 32 pixels they are most of the network's weights.
+struct Taps {
+  int64_t first, count;
+
+  explicit Taps(const Dims &d) : first(0), count(d.r) {
+    if (d.r != d.s || d.h != d.w)
+      return;
+    first = std::max<int64_t>(0, d.pad - (d.oh - 1) * d.stride);
+    count = std::min(d.r, d.h + d.pad) - first;
+  }
+
+  Tensor of(const Tensor &weight) const {
+    return count == weight.size(2) ? weight : weight.narrow(2, first, count).narrow(3, first, count);
+  }
+};
+
 struct Convolution : torch::autograd::Function<Convolution> {
   static Tensor forward(AutogradContext *context, const Tensor &x, const Tensor &weight_f32,
                         int64_t stride, int64_t pad) {
-    const Dims d(x, weight_f32, stride, pad);
+    const Taps taps(Dims(x, weight_f32, stride, pad));
+    pad -= taps.first;
+    const Tensor used = taps.of(weight_f32).contiguous(at::MemoryFormat::ChannelsLast);
+    const Dims d(x, used, stride, pad);
     const bool winograd = use_winograd(d, x.scalar_type());
-    const Tensor weight = winograd ? weight_f32 : weight_f32.to(x.scalar_type());
+    const Tensor weight = winograd ? used : used.to(x.scalar_type());
     context->save_for_backward({x, weight});
     context->saved_data["stride"] = stride;
     context->saved_data["pad"] = pad;
+    context->saved_data["first_tap"] = taps.first;
+    context->saved_data["weight"] = weight_f32.sizes();
     if (winograd)
       return tinyres::winograd::forward(x, weight);
     return use_spans(d, x.scalar_type())
@@ -220,25 +242,25 @@ struct Convolution : torch::autograd::Function<Convolution> {
     const Tensor dy = outputs[0].contiguous(at::MemoryFormat::ChannelsLast);
     const Dims d(x, weight, context->saved_data["stride"].toInt(), context->saved_data["pad"].toInt());
     Tensor dx, dweight;
-    if (use_winograd(d, x.scalar_type())) {
-      if (context->needs_input_grad(0))
-        dx = tinyres::winograd::input_grad(dy, weight);
-      if (context->needs_input_grad(1))
-        dweight = tinyres::winograd::weight_grad(dy, x);
-      return {dx, dweight, Tensor(), Tensor()};
-    }
-    const bool spans = use_spans(d, x.scalar_type());
+    const bool winograd = use_winograd(d, x.scalar_type()), spans = use_spans(d, x.scalar_type());
     if (context->needs_input_grad(0))
-      dx = spans ? input_grad_by_spans(dy, weight, d)
-                 : grad_by_libtorch(dy, x, weight, d, Grad::Input);
+      dx = winograd ? tinyres::winograd::input_grad(dy, weight)
+           : spans  ? input_grad_by_spans(dy, weight, d)
+                    : grad_by_libtorch(dy, x, weight, d, Grad::Input);
     if (context->needs_input_grad(1)) {
-      if (spans)
-        dweight = weight_grad_by_spans(dy, x, d);
-      else if (use_im2col(d, x.scalar_type()))
-        dweight = weight_grad_by_im2col(dy, x, d);
-      else
-        dweight = grad_by_libtorch(dy, x, weight, d, Grad::Weight);
-      dweight = dweight.to(at::kFloat);
+      dweight = winograd                          ? tinyres::winograd::weight_grad(dy, x)
+                : spans                           ? weight_grad_by_spans(dy, x, d)
+                : use_im2col(d, x.scalar_type()) ? weight_grad_by_im2col(dy, x, d)
+                                                  : grad_by_libtorch(dy, x, weight, d, Grad::Weight);
+      const auto whole = context->saved_data["weight"].toIntVector();
+      if (weight.sizes() == whole) {
+        dweight = dweight.to(at::kFloat);
+      } else {
+        const int64_t first = context->saved_data["first_tap"].toInt();
+        const Tensor used = dweight;
+        dweight = empty_map(whole[0], whole[1], whole[2], whole[3], x.options().dtype(at::kFloat)).zero_();
+        dweight.narrow(2, first, d.r).narrow(3, first, d.s).copy_(used);
+      }
     }
     return {dx, dweight, Tensor(), Tensor()};
   }

@@ -52,6 +52,18 @@ unsafe extern "C" {
         symmetric: bool,
         out: *mut *mut C_tensor,
     ) -> *mut c_char;
+    fn tinyres_muon_ahead(
+        grad: *const C_tensor,
+        mean: *const C_tensor,
+        momentum: f64,
+        bf16: bool,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn tinyres_muon_apply(
+        weight: *const C_tensor,
+        step: *const C_tensor,
+        taps: *const C_tensor,
+    ) -> *mut c_char;
     fn tinyres_batch_norm(
         x: *const C_tensor,
         norm: *const *const C_tensor,
@@ -245,6 +257,37 @@ pub(crate) fn matmul(a: &Tensor, b: &Tensor, symmetric: bool) -> Result<Tensor> 
     check(unsafe { tinyres_matmul(a.as_ptr(), b.as_ptr(), symmetric, &raw mut out) })?;
     // SAFETY: as in `channels_last`.
     Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Moves Muon's running mean towards a gradient on the CPU (`muon.cpp`), both `f32 [K, C, R, S]`, channels last:
+///
+/// ```text
+/// mean  = momentum * mean + (1 - momentum) * grad
+/// ahead = momentum * mean + (1 - momentum) * grad
+/// ```
+///
+/// Returns `ahead`, `[K, taps * C]` in `kind`, `f32` or bfloat16, and the indices `[taps]` of its taps among the
+/// `R * S`. The others are 0 everywhere.
+pub(crate) fn muon_ahead(
+    grad: &Tensor,
+    mean: &mut Tensor,
+    momentum: f64,
+    kind: Kind,
+) -> Result<(Tensor, Tensor)> {
+    let mut out = [ptr::null_mut(); 2];
+    let (grad, mean, bf16) = (grad.as_ptr(), mean.as_ptr(), kind == Kind::BFloat16);
+    // SAFETY: both tensors are live, and the shim writes two pointers to `out`.
+    check(unsafe { tinyres_muon_ahead(grad, mean, momentum, bf16, out.as_mut_ptr()) })?;
+    // SAFETY: as in `channels_last`.
+    let [ahead, taps] = out.map(|tensor| unsafe { Tensor::from_ptr(tensor) });
+    Ok((ahead, taps))
+}
+
+/// `weight = sqrt(K) * weight / |weight| + step` on the CPU, for a weight `f32 [K, C, R, S]`, channels last, and the
+/// step `[K, taps * C]` of its taps `taps`.
+pub(crate) fn muon_apply(weight: &Tensor, step: &Tensor, taps: &Tensor) -> Result<()> {
+    // SAFETY: all tensors are live.
+    check(unsafe { tinyres_muon_apply(weight.as_ptr(), step.as_ptr(), taps.as_ptr()) })
 }
 
 /// Batch norm in training on the CPU with a fused shortcut and ReLU: `relu(norm(x) + shortcut)`, channels last
@@ -643,7 +686,10 @@ mod tests {
                 .unwrap();
             let out = String::from_utf8_lossy(&run.stdout);
             assert!(run.status.success(), "{vectors}: {out}");
-            assert!(out.contains("convolution_matches_libtorch_in_f64 ... ok"), "{out}");
+            assert!(
+                out.contains("convolution_matches_libtorch_in_f64 ... ok"),
+                "{out}"
+            );
         }
     }
 

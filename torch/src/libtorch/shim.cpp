@@ -27,6 +27,7 @@
 
 #include "conv.h"
 #include "matmul.h"
+#include "muon.h"
 #include "norm.h"
 #include "parallel.h"
 #include "processor.h"
@@ -163,6 +164,21 @@ char *tinyres_conv2d(const at::Tensor *x, const at::Tensor *weight, int64_t stri
 
 char *tinyres_matmul(const at::Tensor *a, const at::Tensor *b, bool symmetric, at::Tensor **out) noexcept {
   return guarded([&] { *out = new at::Tensor(tinyres::matmul(*a, *b, symmetric)); });
+}
+
+// Writes the matrix and its taps to `out` [2].
+char *tinyres_muon_ahead(const at::Tensor *grad, const at::Tensor *mean, double momentum, bool bf16,
+                         at::Tensor **out) noexcept {
+  return guarded([&] {
+    auto [ahead, taps] = tinyres::muon_ahead(*grad, *mean, momentum, bf16 ? at::kBFloat16 : at::kFloat);
+    auto first = std::make_unique<at::Tensor>(std::move(ahead));
+    out[1] = new at::Tensor(std::move(taps));
+    out[0] = first.release();
+  });
+}
+
+char *tinyres_muon_apply(const at::Tensor *weight, const at::Tensor *step, const at::Tensor *taps) noexcept {
+  return guarded([&] { tinyres::muon_apply(*weight, *step, *taps); });
 }
 
 // `norm` has four tensors: weight, bias, running mean, running variance. `shortcut` may be null.

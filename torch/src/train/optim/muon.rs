@@ -14,7 +14,7 @@ const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// Rounds of the iteration.
 const ROUNDS: usize = 3;
 
-/// One step of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g, which is
+/// One step of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g, which may be
 /// overwritten. Matrix products are computed in `kind`.
 ///
 /// ```text
@@ -32,58 +32,25 @@ pub(super) fn step(
     rate: f64,
     kind: Kind,
 ) -> Result<()> {
-    let [outputs, inputs, ..] = weight.size()[..] else {
-        unreachable!("a convolution's weight has four dimensions");
-    };
-    let by_tap = |tensor: &Tensor| -> Result<Tensor> {
-        let in_memory = tensor.f_permute([0, 2, 3, 1])?;
-        Ok(in_memory.f_reshape([outputs, -1, inputs])?)
-    };
     let mut grad = weight.f_grad()?;
+    if weight.device() == Device::Cpu {
+        let (ahead, taps) = ffi::muon_ahead(&grad, mean, momentum, kind)?;
+        let step = orthogonal(&ahead, -rate)?.f_contiguous()?;
+        return ffi::muon_apply(&weight.f_detach()?, &step, &taps);
+    }
+    let outputs = weight.size()[0];
+    let by_filter = |tensor: &Tensor| -> Result<Tensor> {
+        Ok(tensor.f_permute([0, 2, 3, 1])?.f_reshape([outputs, -1])?)
+    };
     let _ = mean.f_lerp_(&grad, 1.0 - momentum)?;
-    let ahead = by_tap(&grad.f_lerp_(mean, momentum)?)?;
+    let ahead = by_filter(&grad.f_lerp_(mean, momentum)?)?.f_to_kind(kind)?;
 
     // A view, as weights are channels last.
-    let mut weight = by_tap(&weight.f_detach()?)?;
+    let weight = by_filter(&weight.f_detach()?)?;
     let norm = weight.f_norm()?.f_reciprocal()?;
     let norm = norm.f_mul_scalar((outputs as f64).sqrt())?;
-    let step = |ahead: &Tensor| -> Result<Tensor> {
-        let matrix = ahead.f_reshape([outputs, -1])?.f_to_kind(kind)?;
-        Ok(orthogonal(&matrix, -rate)?.f_view_as(ahead)?)
-    };
-    match moving_taps(&ahead)? {
-        None => {
-            let _ = step(&ahead)?.f_addcmul_out(&weight, &weight, &norm)?;
-        }
-        Some(taps) => {
-            let step = step(&ahead.f_index_select(1, &taps)?)?;
-            let _ = weight.f_mul_(&norm)?;
-            let _ = weight.f_index_add_(1, &taps, &step.f_to_kind(Kind::Float)?)?;
-        }
-    }
+    let _ = orthogonal(&ahead, -rate)?.f_addcmul_out(&weight, &weight, &norm)?;
     Ok(())
-}
-
-/// The kernel taps that `ahead`, `[K, R * S, C]`, moves, as indices; `None` for all. The others are 0 everywhere: on
-/// small maps they only ever met padding. Columns of zeros change neither the Gram matrix nor the other
-/// columns of the step, and at 32 pixels they are most of the last stage.
-///
-/// Looks at the values, so it is for the CPU; a GPU would have to be waited for.
-fn moving_taps(ahead: &Tensor) -> Result<Option<Tensor>> {
-    if ahead.device() != Device::Cpu {
-        return Ok(None);
-    }
-    let mut moving = Vec::new();
-    let taps = ahead.size()[1];
-    for tap in 0..taps {
-        let values = ahead.f_select(1, tap)?;
-        // Nearly always the first filter tells.
-        let moves = |part: &Tensor| -> Result<bool> { Ok(part.f_any()?.f_int64_value(&[])? != 0) };
-        if moves(&values.f_get(0)?)? || moves(&values)? {
-            moving.push(tap);
-        }
-    }
-    Ok((i64::try_from(moving.len()) != Ok(taps)).then(|| Tensor::from_slice(&moving)))
 }
 
 /// `matrix` with all singular values made about `length`.
@@ -196,10 +163,6 @@ mod tests {
                 off < 1e-5,
                 "{outputs} x {inputs}, taps {moving:?}: {off:.1e}"
             );
-            let taps = moving_taps(&ahead.view([outputs, 9, inputs]))
-                .unwrap()
-                .unwrap();
-            assert_eq!(Vec::<i64>::try_from(taps).unwrap(), moving);
         }
     }
 }
