@@ -13,7 +13,7 @@ use mutate::list;
 
 const FUZZ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz");
 /// Targets that `torch/tests/fuzz.rs` runs, since they read with the torch crate.
-const IN_TORCH: [&str; 2] = ["pth", "tensors"];
+const IN_TORCH: [&str; 5] = ["checkpoint", "config", "metrics", "pth", "tensors"];
 
 macro_rules! targets {
     ($($name:ident $runs:literal),*) => {

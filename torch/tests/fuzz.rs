@@ -1,20 +1,28 @@
-//! The fuzzers' targets that read with this crate, on the stable toolchain. They need no libtorch.
+//! The fuzzers' targets that read with this crate, on the stable toolchain.
 
 #[path = "../../tests/common/mutate.rs"]
 mod mutate;
+#[path = "../../fuzz/src/runs.rs"]
+mod runs;
 #[path = "../../fuzz/src/tensors.rs"]
-mod targets;
+mod tensors;
 
 use std::path::Path;
 
-const FUZZ: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz");
-
-#[test]
-fn pth() {
-    mutate::run(Path::new(FUZZ), "pth", targets::pth, 10_000);
+macro_rules! targets {
+    ($($room:ident::$name:ident $runs:literal),*) => {
+        $(#[test]
+        fn $name() {
+            let fuzz = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz"));
+            mutate::run(fuzz, stringify!($name), $room::$name, $runs);
+        })*
+    };
 }
 
-#[test]
-fn tensors() {
-    mutate::run(Path::new(FUZZ), "tensors", targets::tensors, 10_000);
-}
+targets!(
+    runs::checkpoint 5_000,
+    runs::config 5_000,
+    runs::metrics 1_000,
+    tensors::pth 10_000,
+    tensors::tensors 10_000
+);
