@@ -59,6 +59,8 @@ pub enum Kind {
 
 const COUNT: Kind = Kind::Integer(1, u32::MAX as u64);
 const PIXELS: Kind = Kind::Integer(0, u32::MAX as u64);
+/// More threads than any machine has cores: they are started before anything is computed.
+const THREADS: Kind = Kind::Integer(1, 4096);
 /// TOML has no larger integers.
 const LARGEST: u64 = i64::MAX.unsigned_abs();
 const POSITIVE: Kind = Kind::Number(|x| x > 0.0 && x.is_finite(), "a number above 0");
@@ -175,7 +177,7 @@ pub static KNOBS: &[Knob] = &[
     knob("precision", MACHINE, "NAME", "\"auto\"", Kind::Name(Precision::VARIANTS),
         "Number format of forward passes: bf16 is bfloat16 with f32 weights, faster on a GPU and on a CPU with AMX \
          or avx512_bf16, and auto takes it there"),
-    knob("threads", MACHINE, "N", "", Kind::Integer(1, LARGEST),
+    knob("threads", MACHINE, "N", "", THREADS,
         "Threads that compute [default: libtorch's choice]"),
     knob("placement", MACHINE, "NAME", "\"auto\"", Kind::Name(Placement::VARIANTS),
         "Where the pixels are kept; batches are the same"),

@@ -569,6 +569,7 @@ mod tests {
             ("box_giou = nan", "box_giou"),
             ("eval_every = 0", "eval_every"),
             ("threads = 0", "threads"),
+            ("threads = 4097", "threads"),
             ("max_steps = 0", "max_steps"),
             ("time_budget = '0s'", "time_budget"),
             ("recipe = 'none'", "recipe"),
