@@ -7,10 +7,15 @@ mod inject;
 #[path = "common/packing.rs"]
 mod packing;
 
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{Tree, files, jpeg};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use packing::{Fixture, Found, Operation, tinyres};
 use turbojpeg::PixelFormat;
 
@@ -172,24 +177,85 @@ fn failed_allocations_are_no_damage() {
     }
 }
 
-/// A decoder of zlib that gets no memory says that the data is corrupt.
+/// A decoder of zlib or zstd that gets no memory panics, or says that the data is corrupt.
 #[test]
-fn failed_allocations_leave_out_no_image_of_a_zip() {
+fn failed_allocations_leave_out_no_image_of_an_archive() {
     let dir = tempfile::tempdir().unwrap();
-    let (zip, out) = (dir.path().join("set.zip"), dir.path().join("out"));
+    let (out, tar) = (dir.path().join("out"), dir.path().join("set.tar"));
+    let [zip, gzip, zstd] = ["zip", "tar.gz", "tar.zst"].map(|it| tar.with_extension(it));
     Tree::small().write_zip(&zip, "");
-    let pack = |number| {
+    Tree::small().write_tar(&tar, "");
+    let bytes = fs::read(&tar).unwrap();
+    let mut encoder = GzEncoder::new(File::create(&gzip).unwrap(), Compression::fast());
+    encoder.write_all(&bytes).unwrap();
+    encoder.finish().unwrap();
+    fs::write(&zstd, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sources");
+    let golden = ["keras.npz", "downsampled-npz.zip"].map(|name| golden.join(name));
+    for source in [zip, gzip, zstd].into_iter().chain(golden) {
+        println!("{}", source.display());
+        let pack = |number| {
+            let mut pack = tinyres();
+            pack.arg("pack").arg(&source).arg("-o").arg(&out);
+            pack.args(["--skip-bad", "--force", "--json", "--threads", "1"]);
+            without_memory(&mut pack, number)
+        };
+        without_any_memory(pack, |output, number| {
+            if output.status.success() {
+                let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+                assert_eq!(report["refused"], serde_json::json!([]), "{number}");
+            }
+        });
+    }
+}
+
+/// Without a disk for what the images inflate to, none of them can be read, and none is bad.
+#[test]
+fn no_room_for_inflated_arrays_leaves_out_no_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let (npz, out) = (dir.path().join("set.npz"), dir.path().join("out"));
+    let mut zip = zip::ZipWriter::new(File::create(&npz).unwrap());
+    for (name, dtype, shape, bytes, method) in [
+        (
+            "x_train",
+            "|u1",
+            "(2, 8, 8)",
+            &[7; 128][..],
+            zip::CompressionMethod::Deflated,
+        ),
+        (
+            "y_train",
+            "|u1",
+            "(2,)",
+            &[0, 1],
+            zip::CompressionMethod::Stored,
+        ),
+    ] {
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
+        zip.start_file(format!("{name}.npy"), options).unwrap();
+        let header =
+            format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        zip.write_all(b"\x93NUMPY\x01\x00").unwrap();
+        let len = u16::try_from(header.len()).unwrap();
+        zip.write_all(&len.to_le_bytes()).unwrap();
+        zip.write_all(header.as_bytes()).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap();
+    let pack = |folder: &Path| {
         let mut pack = tinyres();
-        pack.arg("pack").arg(&zip).arg("-o").arg(&out);
-        pack.args(["--skip-bad", "--force", "--json", "--threads", "1"]);
-        without_memory(&mut pack, number)
+        pack.arg("pack")
+            .arg(&npz)
+            .arg("-o")
+            .arg(&out)
+            .arg("--skip-bad");
+        pack.env("TMPDIR", folder).output().unwrap()
     };
-    without_any_memory(pack, |output, number| {
-        if output.status.success() {
-            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-            assert_eq!(report["refused"], serde_json::json!([]), "{number}");
-        }
-    });
+    let output = pack(Path::new("/nowhere"));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("set TMPDIR"), "{output:?}");
+    assert!(!out.exists());
+    assert!(pack(dir.path()).status.success());
 }
 
 /// Packs large pictures under less and less memory.

@@ -11,7 +11,7 @@ use super::folder::Folder;
 use super::pickled::Pickled;
 use super::raw::{Layout, Part, Pixels, Raw};
 use super::tree::Tree;
-use super::{Error, Listing, Problems, Split, TreeProblem};
+use super::{Error, Listing, Problems, ReadError, Split, TreeProblem};
 
 const LAYOUT: Layout = Layout {
     height: 32,
@@ -112,19 +112,22 @@ fn read(
     path: &Path,
     problems: &mut Problems<TreeProblem>,
 ) -> Result<(Raw, Listing), Error> {
-    let failed = |file: &str, reason: String| Error::Table {
+    const REMEDY: &str = "download or unpack it again";
+    let table = |file: &str, reason: String| Error::Table {
         path: tree.display_path(file).into(),
-        reason: format!("{reason}; download or unpack it again"),
+        reason,
     };
+    let failed = |file: &str, reason: String| table(file, format!("{reason}; {REMEDY}"));
+    let unreadable = |file: &str, reason: &ReadError| table(file, reason.with(REMEDY));
     let extent = |file: &str| -> Result<(File, Range<u64>), Error> {
         tree.extent(file)
-            .map_err(|reason| failed(file, reason.to_string()))
+            .map_err(|reason| unreadable(file, &reason))
     };
     let (names_file, key) = form.names;
     let names = if key.is_empty() {
         let text = tree
             .read(names_file)
-            .map_err(|reason| failed(names_file, reason.to_string()))?;
+            .map_err(|reason| unreadable(names_file, &reason))?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
         Some(names.map(str::to_owned).collect())

@@ -143,7 +143,10 @@ fn read(tree: &Tree, batch: &Batch, problems: &mut Problems<TreeProblem>) -> Res
         path: shown.clone().into(),
         reason: format!("{reason}; download or unpack it again"),
     };
-    let unreadable = |reason: ReadError| failed(reason.to_string());
+    let unreadable = |reason: ReadError| Error::Table {
+        path: shown.clone().into(),
+        reason: reason.with("download or unpack it again"),
+    };
     let (file, range) = tree.extent(&batch.path).map_err(unreadable)?;
     let stamp = (tree.stamp(&batch.path)).map_err(|reason| failed(reason.to_string()))?;
     if batch.path.ends_with(NPZ) {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::problems::Problems;
-use super::read_error::{ReadError, TemporaryError};
+use super::read_error::{ReadError, TemporaryError, remedy};
 use super::tree_problem::TreeProblem;
 
 /// Reason why a source could not be opened or read.
@@ -12,7 +12,7 @@ use super::tree_problem::TreeProblem;
 #[non_exhaustive]
 pub enum Error {
     /// The path does not exist or may not be read.
-    #[error("{}: {reason}; expected a directory, a zip or a tar of images", path.display())]
+    #[error("{}: {reason}{}", path.display(), expected(reason))]
     Open {
         /// The path given.
         path: PathBuf,
@@ -140,4 +140,12 @@ pub enum Error {
         /// The reason.
         reason: ReadError,
     },
+}
+
+/// The remedy for a path that cannot be opened.
+fn expected(reason: &io::Error) -> &'static str {
+    match remedy(reason) {
+        "" => "; expected a directory, a zip or a tar of images",
+        remedy => remedy,
+    }
 }

@@ -187,6 +187,7 @@ mod hold_out;
 mod ilsvrc;
 mod image_folder;
 mod index;
+mod inflate;
 mod names;
 mod npy;
 mod npz;

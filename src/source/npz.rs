@@ -111,14 +111,17 @@ pub(super) fn part(
     labels: Option<&str>,
 ) -> Result<Part, Error> {
     let shown = |file: &str| format!("{}: {file}", zip.path.display());
-    let failed = |file: &str, reason: String| Error::Table {
+    const REMEDY: &str = "download it again, or write it by numpy.savez_compressed";
+    let table = |file: &str, reason: String| Error::Table {
         path: shown(file).into(),
-        reason: format!("{reason}; download it again, or write it by numpy.savez_compressed"),
+        reason,
     };
+    let failed = |file: &str, reason: String| table(file, format!("{reason}; {REMEDY}"));
+    let unreadable = |file: &str, reason: ReadError| table(file, reason.with(REMEDY));
     let header = |file: &str| {
         let entry = zip.index.find(file).ok_or(ReadError::Missing);
         let head = entry.and_then(|entry| zip.head(entry, MAX_HEAD).map(|head| (entry, head)));
-        let (entry, (head, len)) = head.map_err(|reason| failed(file, reason.to_string()))?;
+        let (entry, (head, len)) = head.map_err(|reason| unreadable(file, reason))?;
         let array = Npy::parse(&head, len).map_err(|reason| failed(file, reason))?;
         Ok::<_, Error>((entry, array))
     };
@@ -144,9 +147,9 @@ pub(super) fn part(
     let values = match labels {
         Some(labels) => {
             let (entry, array) = header(labels)?;
-            let values = (zip.extent(entry).map_err(|reason| reason.to_string()))
-                .and_then(|(file, range)| array.integers(&file, range))
-                .map_err(|reason| failed(labels, reason))?;
+            let (file, range) = (zip.extent(entry)).map_err(|reason| unreadable(labels, reason))?;
+            let values = array.integers(&file, range);
+            let values = values.map_err(|reason| failed(labels, reason))?;
             if values.len() as u64 != rows {
                 let reason = format!("{} labels for {rows} images", values.len());
                 return Err(failed(labels, reason));

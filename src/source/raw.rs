@@ -3,7 +3,7 @@
 //! them without a lock, and no row stays in memory.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -50,7 +50,7 @@ pub(super) enum Pixels {
         zip: Arc<Zip>,
         entry: usize,
         start: u64,
-        ready: OnceLock<Result<(File, u64), String>>,
+        ready: OnceLock<Result<(File, u64), ReadError>>,
     },
 }
 
@@ -66,13 +66,21 @@ impl Pixels {
                 ready,
             } => {
                 let opened = ready.get_or_init(|| {
-                    let extent = zip.extent(*entry).map_err(|reason| reason.to_string());
+                    let extent = zip.extent(*entry);
                     extent.map(|(file, range)| (file, range.start.saturating_add(*start)))
                 });
                 match opened {
                     Ok((file, start)) => Ok((file, *start)),
-                    Err(reason) => Err(ReadError::Row {
-                        reason: reason.clone(),
+                    // Of the system, and not of the rows.
+                    Err(ReadError::Io(error)) => Err(ReadError::Io(io::Error::new(
+                        error.kind(),
+                        error.to_string(),
+                    ))),
+                    Err(ReadError::Temporary(error)) => {
+                        Err(ReadError::Io(io::Error::other(error.to_string())))
+                    }
+                    Err(damage) => Err(ReadError::Row {
+                        reason: damage.to_string(),
                     }),
                 }
             }

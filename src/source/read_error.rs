@@ -26,7 +26,7 @@ pub enum ReadError {
     #[error("no such file")]
     Missing,
     /// The operating system reported an error.
-    #[error("{0}")]
+    #[error("{}{}", .0, remedy(.0))]
     Io(io::Error),
     /// The temporary file for decompressed bytes cannot be written.
     #[error(transparent)]
@@ -78,4 +78,22 @@ pub enum ReadError {
         /// The CRC-32 that the zip's directory states.
         expected: u32,
     },
+}
+
+impl ReadError {
+    /// The text, with `remedy` where it has none of its own.
+    pub(super) fn with(&self, remedy: &str) -> String {
+        match self {
+            Self::Missing => format!("{self}; {remedy}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+/// The remedy for an error of the system that is not about a file.
+pub(super) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => ": free some, or use fewer threads",
+        _ => "",
+    }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 
+use super::inflate::{damage, decoder};
 use super::{Error, TemporaryError};
 
 /// Maximum bytes that any file may decompress to, and for longer files, how many times their length.
@@ -44,29 +45,35 @@ impl Compression {
 
     /// Decompresses all of `file`, which lies at `path`, to a temporary file.
     pub fn expand(self, path: &Path, file: &File) -> Result<File, Error> {
-        let damaged = |reason| Error::Damaged {
-            path: path.to_owned(),
-            form: self.name(),
-            reason,
+        let failed = |error| {
+            let path = path.to_owned();
+            match damage(error) {
+                Ok(reason) => Error::Damaged {
+                    path,
+                    form: self.name(),
+                    reason,
+                },
+                Err(reason) => Error::Open { path, reason },
+            }
         };
-        let len = file.metadata().map_err(damaged)?.len();
+        let len = file.metadata().map_err(failed)?.len();
         let reader = BufReader::with_capacity(1 << 16, file);
         match self {
-            Self::Gzip => spool(Gzip::new(reader), len, damaged),
+            Self::Gzip => spool(Gzip::new(reader).map_err(failed)?, len, failed),
             Self::Zstd => {
-                let decoder = zstd::Decoder::with_buffer(reader).map_err(damaged)?;
-                spool(decoder, len, damaged)
+                let zstd = decoder(|| zstd::Decoder::with_buffer(reader)).flatten();
+                spool(zstd.map_err(failed)?, len, failed)
             }
         }
     }
 }
 
-/// Writes all bytes of `plain`, which is decompressed from `len` bytes, to a temporary file. `damaged`
+/// Writes all bytes of `plain`, which is decompressed from `len` bytes, to a temporary file. `failed`
 /// makes an error of one of `plain`.
 pub(super) fn spool<E: From<TemporaryError>>(
     mut plain: impl Read,
     len: u64,
-    damaged: impl Fn(io::Error) -> E,
+    failed: impl Fn(io::Error) -> E,
 ) -> Result<File, E> {
     let folder = folder();
     let full = |reason| TemporaryError {
@@ -82,11 +89,11 @@ pub(super) fn spool<E: From<TemporaryError>>(
             Ok(0) => return Ok(file),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(damaged(error)),
+            Err(error) => return Err(failed(error)),
         };
         left = left.checked_sub(read as u64).ok_or_else(|| {
             let reason = format!("{len} bytes expand to more than {most}");
-            damaged(io::Error::new(io::ErrorKind::InvalidData, reason))
+            failed(io::Error::new(io::ErrorKind::InvalidData, reason))
         })?;
         file.write_all(&bytes[..read]).map_err(full)?;
     }
@@ -107,9 +114,9 @@ struct Gzip<R> {
 }
 
 impl<R: BufRead> Gzip<R> {
-    fn new(reader: R) -> Self {
-        let member = Some(GzDecoder::new(reader));
-        Self { member }
+    fn new(reader: R) -> io::Result<Self> {
+        let member = Some(decoder(|| GzDecoder::new(reader))?);
+        Ok(Self { member })
     }
 }
 
@@ -134,7 +141,7 @@ impl<R: BufRead> Read for Gzip<R> {
                     (false, _) => break,
                 }
             }
-            self.member = Some(GzDecoder::new(reader));
+            self.member = Some(decoder(|| GzDecoder::new(reader))?);
         }
         Ok(0)
     }

@@ -4,10 +4,9 @@ mod directory;
 mod view;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use ::zip::CompressionMethod;
@@ -18,6 +17,7 @@ use flate2::bufread::DeflateDecoder;
 use self::directory::DirectoryError;
 use self::view::View;
 use super::index::Index;
+use super::inflate::{damage, decoder};
 use super::read_ahead::ReadAhead;
 use super::spool::spool;
 use super::{Error, MAX_FILE, Problems, ReadError, Stamp, TreeProblem};
@@ -120,16 +120,11 @@ impl Zip {
         let entry = self.readable_entry(entry)?;
         let mut bytes = self.packed(entry, read_ahead)?;
         if let ZipEntryKind::Deflated = entry.kind {
-            let mut inflate = || {
-                plain.clear();
-                // One more byte than stated detects a longer file; the checksum detects any other damage.
-                let mut limited = inflater(bytes)?.take(entry.size + 1);
-                limited.read_to_end(plain)
-            };
-            // Twice, since a lack of memory looks like damage.
-            if inflate().is_err() && inflate().is_err() {
-                return Err(not_inflated(entry, "its data does not inflate"));
-            }
+            plain.clear();
+            // One more byte than stated detects a longer file; the checksum detects any other damage.
+            let inflater = decoder(|| DeflateDecoder::new(bytes)).map_err(ReadError::Io)?;
+            (inflater.take(entry.size + 1).read_to_end(plain))
+                .map_err(|error| entry.not_inflated(error, "its data does not inflate"))?;
             bytes = plain;
         }
         entry.check(bytes.len() as u64, crc32fast::hash(bytes))?;
@@ -154,11 +149,9 @@ impl Zip {
         };
         let spooled = match entry.kind {
             ZipEntryKind::Deflated => {
-                let damaged = |_| {
-                    not_inflated(
-                        entry,
-                        "its data does not inflate, or has another length than stated",
-                    )
+                let damaged = |error| {
+                    let what = "its data does not inflate, or has another length than stated";
+                    entry.not_inflated(error, what)
                 };
                 let limited = (&mut checked).take(entry.size.saturating_add(1));
                 Some(spool(limited, entry.packed, damaged)?)
@@ -183,7 +176,7 @@ impl Zip {
         self.plain(entry, self.data(entry)?)?
             .take(limit)
             .read_to_end(&mut head)
-            .map_err(|_| not_inflated(entry, "its data does not inflate"))?;
+            .map_err(|error| entry.not_inflated(error, "its data does not inflate"))?;
         Ok((head, entry.size))
     }
 
@@ -191,7 +184,10 @@ impl Zip {
     fn plain(&self, entry: &ZipEntry, data: Range<u64>) -> Result<Box<dyn Read + '_>, ReadError> {
         let packed = BufReader::with_capacity(1 << 18, View::new(&self.file, data));
         match entry.kind {
-            ZipEntryKind::Deflated => Ok(Box::new(inflater(packed).map_err(ReadError::Io)?)),
+            ZipEntryKind::Deflated => {
+                let inflater = decoder(|| DeflateDecoder::new(packed)).map_err(ReadError::Io)?;
+                Ok(Box::new(inflater))
+            }
             _ => Ok(Box::new(packed)),
         }
     }
@@ -305,6 +301,11 @@ impl ZipEntry {
         }
     }
 
+    /// The `error` of reading its inflated data: damage in the words of `what`, unless it is of the system.
+    fn not_inflated(&self, error: io::Error, what: &'static str) -> ReadError {
+        damage(error).map_or_else(ReadError::Io, |_| self.damaged(what))
+    }
+
     fn damaged(&self, reason: &'static str) -> ReadError {
         ReadError::Entry {
             offset: self.header,
@@ -326,21 +327,5 @@ impl<R: Read> Read for Checked<R> {
         self.crc.update(&bytes[..read]);
         self.len += read as u64;
         Ok(read)
-    }
-}
-
-/// A decoder of the deflated `packed`. Without memory for it, flate2 panics.
-fn inflater<R: BufRead>(packed: R) -> io::Result<DeflateDecoder<R>> {
-    let created = catch_unwind(AssertUnwindSafe(|| DeflateDecoder::new(packed)));
-    created.map_err(|_| io::ErrorKind::OutOfMemory.into())
-}
-
-/// The error of an entry that does not inflate: damage, in the words of `what`, unless there is too little memory to
-/// inflate anything, of which flate2 says the same.
-fn not_inflated(entry: &ZipEntry, what: &'static str) -> ReadError {
-    // More than a decoder takes.
-    match Vec::<u8>::new().try_reserve_exact(1 << 20) {
-        Ok(()) => entry.damaged(what),
-        Err(_) => ReadError::Io(io::ErrorKind::OutOfMemory.into()),
     }
 }
