@@ -74,6 +74,9 @@ pub enum Error {
         "the loader gave fewer batches than the epoch has: this is a defect of tinyres, please report it"
     )]
     Exhausted,
+    /// A thread that computes panicked: a defect of tinyres.
+    #[error("a thread that computes panicked: {0}: this is a defect of tinyres, please report it")]
+    Panicked(String),
     /// An image has no label, and training and evaluation need one.
     #[error(
         "{split}: image {image} ({name}) has no label: training and evaluation need one for each image"

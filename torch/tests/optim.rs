@@ -5,6 +5,7 @@
 mod common;
 
 use tch::{Kind, Tensor};
+use tinyres_torch::libtorch::Workers;
 use tinyres_torch::net::{NamedTensor, Role};
 use tinyres_torch::train::optim::Optimizer;
 
@@ -104,13 +105,17 @@ fn optimizer(flags: &str, named: &[NamedTensor]) -> Optimizer {
 }
 
 fn step(s: u8, optimizer: &mut Optimizer, named: &[NamedTensor]) {
+    step_by(&Workers::calling_thread(), s, optimizer, named);
+}
+
+fn step_by(workers: &Workers, s: u8, optimizer: &mut Optimizer, named: &[NamedTensor]) {
     let s = f64::from(s);
     for named in named.iter().filter(|named| named.role != Role::Buffer) {
         let p = &named.tensor;
         let loss = p.square().sum(Kind::Float) * ((s + 1.0) / 4.0) - p.sum(Kind::Float) * 0.25;
         loss.backward();
     }
-    optimizer.step(0.1 / (s + 1.0)).unwrap();
+    optimizer.step(0.1 / (s + 1.0), workers).unwrap();
 }
 
 fn values(named: &[NamedTensor]) -> Vec<f32> {
@@ -137,6 +142,24 @@ fn five_steps_match_pytorch() {
                 assert!((got - want).abs() < 2e-6, "{flags}: {got}, expected {want}");
             }
         }
+    }
+}
+
+#[test]
+fn several_workers_take_the_same_steps() {
+    tinyres_torch::set_threads(3);
+    let several = Workers::new(3);
+    assert_eq!(several.count(), 3);
+    for (flags, _) in ALGORITHMS {
+        let [by_one, by_several] = [&Workers::calling_thread(), &several].map(|workers| {
+            let named = parameters();
+            let mut optimizer = optimizer(flags, &named);
+            for s in 0..3 {
+                step_by(workers, s, &mut optimizer, &named);
+            }
+            values(&named)
+        });
+        assert_eq!(by_one, by_several, "{flags}");
     }
 }
 
@@ -170,7 +193,7 @@ fn restored_optimizer_continues_bit_for_bit() {
 fn step_without_gradients_is_an_error() {
     let named = parameters();
     let error = optimizer("optimizer = 'sgd'", &named)
-        .step(0.1)
+        .step(0.1, &Workers::calling_thread())
         .unwrap_err();
     assert!(error.to_string().contains("has no gradient"), "{error}");
 }

@@ -58,7 +58,7 @@ pub enum Kind {
 }
 
 const COUNT: Kind = Kind::Integer(1, u32::MAX as u64);
-const PIXELS: Kind = Kind::Integer(0, u32::MAX as u64);
+const COUNT_OR_ZERO: Kind = Kind::Integer(0, u32::MAX as u64);
 /// More threads than any machine has cores: they are started before anything is computed.
 const THREADS: Kind = Kind::Integer(1, 4096);
 /// TOML has no larger integers.
@@ -95,6 +95,10 @@ pub static KNOBS: &[Knob] = &[
          It includes the scoring between epochs, but not the final scoring"),
     knob("batch", LENGTH, "N", "", COUNT,
         "Images in a step"),
+    knob("ghost_batch", LENGTH, "N", "0", COUNT_OR_ZERO,
+        "Ghost batch norm (Hoffer et al. 2017): divide a batch into equal groups of at most this many images, each \
+         normalised by its own statistics and computed by one thread, so that busy neighbours cost less. 0 takes the \
+         batch as a whole, as a GPU always does"),
     knob("seed", LENGTH, "N", "0", Kind::Integer(0, LARGEST),
         "Seed of initial weights, order and augmentation"),
 
@@ -149,7 +153,7 @@ pub static KNOBS: &[Knob] = &[
          as 32:0.35,48:0.2,64 or 50%,100%; or full"),
     knob("flip", DATA, "BOOL", "false", Kind::Bool,
         "Mirror half of the training images"),
-    knob("shift", DATA, "PIXELS", "0", PIXELS,
+    knob("shift", DATA, "PIXELS", "0", COUNT_OR_ZERO,
         "Shift each training image by up to this many pixels in each direction, reflecting it at the edge"),
     knob("erasing", DATA, "PROBABILITY", "0.0", PROBABILITY,
         "Probability of erasing a rectangle from a training image (Zhong et al. 2017)"),

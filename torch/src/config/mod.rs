@@ -42,6 +42,8 @@ pub struct Config {
     pub length: Length,
     /// Images in a step.
     pub batch: u32,
+    /// Images of a batch that a CPU normalises together, at most; 0 for all.
+    pub ghost_batch: u32,
     /// Seed of initial weights, order and augmentation.
     pub seed: u64,
     /// The layers before the residual blocks.

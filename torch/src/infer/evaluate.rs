@@ -4,15 +4,20 @@ use std::fmt;
 use std::num::NonZeroUsize;
 
 use serde::Serialize;
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 use tinyres::event::{Event, Observer};
 
 use crate::infer::box_score::{BoxScore, Localisation};
 use crate::infer::tta::Tta;
-use crate::input::{Feed, Pipeline};
+use crate::input::{Examples, Feed, Pipeline};
+use crate::libtorch::{PerWorker, Workers, equal_parts};
 use crate::net::ResNet18;
 use crate::net::boxes;
 use crate::{Error, Result};
+
+/// Images of a batch that one thread of a CPU computes at a time, at most: the same for any number of threads, and so are
+/// the scores.
+const PART: i64 = 64;
 
 /// Scores of a network on a split, as an epoch reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -96,7 +101,7 @@ impl Evaluation {
 }
 
 /// Scores `model` on all images of `feed`, in batches of `batch`. `pipeline` resizes and normalises them,
-/// and `tta` says which views of an image are averaged.
+/// and `tta` says which views of an image are averaged. On a CPU, each thread takes parts of a batch.
 ///
 /// # Errors
 /// [`Error::Load`] if the data cannot be read or is damaged.
@@ -114,24 +119,27 @@ pub fn evaluate(
         unit: "img",
         total: data.len() as u64,
     });
-    // A row for each image: loss, top-1 (0 or 1), top-5 (0 or 1), and the IoU of the predicted box if there
-    // is one. Rows stay on the device until the end, so that no batch waits for it.
+    // Rows stay on the device until the end, so that no batch waits for it.
     let mut rows = Vec::new();
     let mut done = 0;
-    tch::no_grad(|| {
-        feed.in_order(batch, |batch| {
-            let examples = pipeline.apply(&batch)?;
-            let outputs = tta.outputs(model, &examples.images)?;
-            let mut row = outcomes(&outputs.logits, &examples.labels)?;
-            if let (Some(predicted), Some(truth)) = (&outputs.boxes, &examples.boxes) {
-                let iou = boxes::iou(&boxes::to_edges(predicted)?, truth)?;
-                row = Tensor::f_cat(&[row, iou.f_unsqueeze(1)?], 1)?;
-            }
-            rows.push(row);
-            done += batch.labels.size()[0].unsigned_abs();
-            watch.on(&Event::Advance { done });
-            Ok(())
-        })
+    let workers = Workers::on(model.device());
+    let networks = PerWorker::new(&workers, || model.share())?;
+    feed.in_order(batch, |batch| {
+        let examples = tch::no_grad(|| pipeline.apply(&batch))?;
+        let images = examples.labels.size()[0];
+        let parts = match model.device() {
+            Device::Cpu => equal_parts(images, (images + PART - 1) / PART),
+            _ => equal_parts(images, 1),
+        };
+        let parts = parts.iter().map(|part| examples.part(part));
+        rows.extend(
+            workers.each(parts.collect::<Result<_>>()?, |worker, examples| {
+                tch::no_grad(|| outcomes(&networks.of(worker), tta, &examples))
+            })?,
+        );
+        done += images.unsigned_abs();
+        watch.on(&Event::Advance { done });
+        Ok(())
     })?;
     let all = Tensor::f_cat(&rows, 0)?.f_to_kind(Kind::Double)?;
     watch.on(&Event::End);
@@ -173,8 +181,20 @@ pub fn evaluate(
     })
 }
 
-/// Loss, top-1 and top-5 of each image, `f32 [B, 3]`, from logits `[B, C]` and labels `[B]`.
-fn outcomes(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+/// A row for each image, `f32 [B, 3 or 4]`: those of [`class_outcomes`], and the IoU of the predicted box if the network
+/// predicts any and there are some to predict.
+fn outcomes(network: &ResNet18, tta: Tta, examples: &Examples) -> Result<Tensor> {
+    let outputs = tta.outputs(network, &examples.images)?;
+    let row = class_outcomes(&outputs.logits, &examples.labels)?;
+    let (Some(predicted), Some(truth)) = (&outputs.boxes, &examples.boxes) else {
+        return Ok(row);
+    };
+    let iou = boxes::iou(&boxes::to_edges(predicted)?, truth)?;
+    Ok(Tensor::f_cat(&[row, iou.f_unsqueeze(1)?], 1)?)
+}
+
+/// Loss, top-1 (0 or 1) and top-5 (0 or 1) of each image, `f32 [B, 3]`, from logits `[B, C]` and labels `[B]`.
+fn class_outcomes(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     let loss = logits.f_cross_entropy_loss::<Tensor>(labels, None, Reduction::None, -100, 0.0)?;
     let first = logits.size()[1].min(5);
     let (_, likeliest) = logits.f_topk(first, 1, true, true)?;
@@ -228,7 +248,7 @@ mod tests {
             5.0, 4.0, 3.0, 2.0, 1.0, 0.0,
         ])
         .view([3, 6]);
-        let rows = outcomes(&logits, &Tensor::from_slice(&[0_i64, 4, 5])).unwrap();
+        let rows = class_outcomes(&logits, &Tensor::from_slice(&[0_i64, 4, 5])).unwrap();
         let rows = Vec::<Vec<f32>>::try_from(rows).unwrap();
         // The logarithm of e^5 + e^4 + e^3 + e^2 + e + 1.
         let log_sum = 5.456_193_f32;

@@ -16,6 +16,7 @@ use tinyres_format::{Class, Shape};
 
 use crate::input::Normalizer;
 use crate::libtorch::device::{self, Precision};
+use crate::libtorch::{PerWorker, Workers};
 use crate::net::ResNet18;
 use crate::net::boxes;
 use crate::run::checkpoint::Checkpoint;
@@ -86,11 +87,21 @@ pub struct Drawing {
 /// A network ready to predict.
 #[derive(Debug)]
 pub struct Predictor {
+    workers: Workers,
+    networks: PerWorker<Network>,
+    classes: Vec<Class>,
+}
+
+/// The network of one worker, and what it needs of the pixels.
+#[derive(Debug)]
+struct Network {
     network: ResNet18,
     normalizer: Normalizer,
-    classes: Vec<Class>,
-    device: Device,
 }
+
+/// Batches that are computed together, for each worker: with more than one, a worker that is held up leaves some of them to
+/// the others.
+const ROUNDS: usize = 2;
 
 impl Predictor {
     /// The network of `checkpoint`, on `device`, in the precision of its training if `precision` is `None`.
@@ -102,15 +113,21 @@ impl Predictor {
         device: Device,
         precision: Option<Precision>,
     ) -> Result<Self> {
-        let network = checkpoint.network(device)?;
+        let mut network = checkpoint.network(device)?;
+        if let Some(precision) = precision {
+            network = network.with_precision(precision);
+        }
+        let workers = Workers::on(device);
+        let networks = PerWorker::new(&workers, || {
+            Ok(Network {
+                network: network.share()?,
+                normalizer: Normalizer::new(checkpoint.about.config.normalize, device)?,
+            })
+        })?;
         Ok(Self {
-            network: match precision {
-                Some(precision) => network.with_precision(precision),
-                None => network,
-            },
-            normalizer: Normalizer::new(checkpoint.about.config.normalize, device)?,
+            workers,
+            networks,
             classes: checkpoint.about.classes.clone(),
-            device,
         })
     }
 
@@ -127,8 +144,11 @@ impl Predictor {
         mut report: impl FnMut(PictureResult) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let images = Mutex::new(images.enumerate());
-        let batch_size = options.batch.get();
-        let (send, receive) = mpsc::sync_channel(2 * batch_size);
+        let together = match self.workers.count() {
+            1 => options.batch.get(),
+            workers => ROUNDS * workers * options.batch.get(),
+        };
+        let (send, receive) = mpsc::sync_channel(2 * together);
         thread::scope(|scope| {
             for started in 0..options.threads.get() {
                 let (send, images) = (send.clone(), &images);
@@ -154,48 +174,66 @@ impl Predictor {
             // Pictures arrive in the order in which they are decoded. Those that are early wait here for the
             // `next` one. They are as many as the other threads decode during the slowest picture.
             let (mut early, mut next) = (BTreeMap::new(), 0);
-            let mut batch = Vec::with_capacity(batch_size);
+            let mut batches = Vec::with_capacity(together);
             for (index, picture) in receive {
                 let picture = picture.map_err(Error::io(Path::new("the list of pictures")))?;
                 early.insert(index, picture);
                 while let Some(picture) = early.remove(&next) {
                     next += 1;
-                    batch.push(picture);
-                    if batch.len() == batch_size {
-                        self.run(&mut batch, options, &mut report)?;
+                    batches.push(picture);
+                    if batches.len() == together {
+                        self.run(&mut batches, options, &mut report)?;
                     }
                 }
             }
-            self.run(&mut batch, options, &mut report)
+            self.run(&mut batches, options, &mut report)
         })
     }
 
-    /// Empties `batch`, and reports the result for each of its pictures.
+    /// Empties `pictures`, which is one batch or several, and reports the result for each.
     fn run<E: From<Error>>(
         &self,
-        batch: &mut Vec<DecodedPicture>,
+        pictures: &mut Vec<DecodedPicture>,
         options: &Options,
         report: &mut impl FnMut(PictureResult) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        let inputs: Vec<_> = (batch.iter())
+        let inputs: Vec<_> = (pictures.iter())
             .filter_map(|picture| picture.input.as_ref().ok())
             .collect();
-        let mut outputs = self.forward(&inputs, options)?.into_iter();
-        for DecodedPicture { image, input } in batch.drain(..) {
+        let batches = inputs.chunks(options.batch.get()).collect();
+        let outputs = self.workers.each(batches, |worker, inputs| {
+            tch::no_grad(|| self.networks.of(worker).forward(inputs, options))
+        })?;
+        let mut outputs = outputs.into_iter().flatten();
+        for DecodedPicture { image, input } in pictures.drain(..) {
             let found = input.map(|input| {
                 let output = outputs.next();
-                input.prediction(output.expect("there is an output for each input"))
+                let output = output.expect("there is an output for each input");
+                input.prediction(self.guesses(&output), output.edges)
             });
             report(PictureResult { image, found })?;
         }
         Ok(())
     }
 
-    /// The outputs of the network for `inputs`, in their order.
+    fn guesses(&self, output: &NetworkOutput) -> Vec<Guess> {
+        let guess = |&(label, probability): &(i64, f64)| {
+            let label = usize::try_from(label).ok()?;
+            let class = self.classes.get(label)?;
+            Some(Guess {
+                label,
+                id: class.id.clone(),
+                name: class.name.clone(),
+                probability,
+            })
+        };
+        output.top.iter().filter_map(guess).collect()
+    }
+}
+
+impl Network {
+    /// The outputs for `inputs`, in their order.
     fn forward(&self, inputs: &[&NetworkInput], options: &Options) -> Result<Vec<NetworkOutput>> {
-        if inputs.is_empty() {
-            return Ok(Vec::new());
-        }
         let side = i64::from(options.resize.side.get());
         let pixels: Vec<u8> = inputs
             .iter()
@@ -203,50 +241,33 @@ impl Predictor {
             .copied()
             .collect();
         let pixels = Tensor::f_from_slice(&pixels)?.f_view([-1, 3, side, side])?;
-        tch::no_grad(|| {
-            let x = self
-                .normalizer
-                .apply(&device::upload(&pixels, self.device)?)?;
-            let outputs = self.network.outputs(&x, false)?;
-            let edges = match &outputs.boxes {
-                Some(boxes) => Vec::<Vec<f64>>::try_from(boxes::to_edges(boxes)?)?,
-                None => Vec::new(),
-            };
-            let mut edges = edges.into_iter();
-            let probabilities = outputs.logits.f_softmax(1, Kind::Double)?;
-            let most = i64::try_from(options.top.get()).unwrap_or(i64::MAX);
-            let most = most.min(probabilities.size()[1]);
-            let (probabilities, labels) = probabilities.f_topk(most, 1, true, true)?;
-            let probabilities = Vec::<Vec<f64>>::try_from(probabilities)?;
-            let labels = Vec::<Vec<i64>>::try_from(labels)?;
-            let rows = probabilities.into_iter().zip(labels);
-            Ok(rows
-                .map(|(probabilities, labels)| NetworkOutput {
-                    top: self.guesses(&probabilities, &labels),
-                    edges: edges.next().and_then(|edges| edges.try_into().ok()),
-                })
-                .collect())
-        })
-    }
-
-    fn guesses(&self, probabilities: &[f64], labels: &[i64]) -> Vec<Guess> {
-        let labels = labels
-            .iter()
-            .filter_map(|&label| usize::try_from(label).ok());
-        (labels.zip(probabilities))
-            .map(|(label, &probability)| Guess {
-                label,
-                id: self.classes[label].id.clone(),
-                name: self.classes[label].name.clone(),
-                probability,
+        let pixels = device::upload(&pixels, self.network.device())?;
+        let outputs = (self.network).outputs(&self.normalizer.apply(&pixels)?, false)?;
+        let edges = match &outputs.boxes {
+            Some(boxes) => Vec::<Vec<f64>>::try_from(boxes::to_edges(boxes)?)?,
+            None => Vec::new(),
+        };
+        let mut edges = edges.into_iter();
+        let probabilities = outputs.logits.f_softmax(1, Kind::Double)?;
+        let most = i64::try_from(options.top.get()).unwrap_or(i64::MAX);
+        let most = most.min(probabilities.size()[1]);
+        let (probabilities, labels) = probabilities.f_topk(most, 1, true, true)?;
+        let probabilities = Vec::<Vec<f64>>::try_from(probabilities)?;
+        let labels = Vec::<Vec<i64>>::try_from(labels)?;
+        let rows = labels.into_iter().zip(probabilities);
+        Ok(rows
+            .map(|(labels, probabilities)| NetworkOutput {
+                top: labels.into_iter().zip(probabilities).collect(),
+                edges: edges.next().and_then(|edges| edges.try_into().ok()),
             })
-            .collect()
+            .collect())
     }
 }
 
 /// The output of the network for one input.
 struct NetworkOutput {
-    top: Vec<Guess>,
+    /// The likeliest labels and their probabilities.
+    top: Vec<(i64, f64)>,
     /// Left, top, right and bottom edge of the box, as fractions of the input's side.
     edges: Option<[f64; 4]>,
 }
@@ -267,10 +288,10 @@ struct NetworkInput {
 }
 
 impl NetworkInput {
-    /// Converts the network's `output` for this input to pixels of the picture.
-    fn prediction(self, output: NetworkOutput) -> Prediction {
+    /// Converts the network's `edges` for this input to pixels of the picture.
+    fn prediction(self, guesses: Vec<Guess>, edges: Option<[f64; 4]>) -> Prediction {
         let [left, top, right, bottom] = self.kept;
-        let bbox = output.edges.map(|[x0, y0, x1, y1]| {
+        let bbox = edges.map(|[x0, y0, x1, y1]| {
             let x = |fraction: f64| left + fraction.clamp(0.0, 1.0) * (right - left);
             let y = |fraction: f64| top + fraction.clamp(0.0, 1.0) * (bottom - top);
             // Rounded to a tenth of a pixel, which is finer than any prediction.
@@ -279,10 +300,10 @@ impl NetworkInput {
         let drawing = self.drawing.map(|(shape, pixels)| Drawing {
             shape,
             pixels,
-            bbox: output.edges.map(|edges| touched_pixels(edges, shape.width)),
+            bbox: edges.map(|edges| touched_pixels(edges, shape.width)),
         });
         Prediction {
-            top: output.top,
+            top: guesses,
             bbox,
             drawing,
         }
@@ -378,11 +399,8 @@ mod tests {
             kept: resize.kept([400, 200]),
             drawing: Some((Shape::rgb(100), Vec::new())),
         };
-        let output = NetworkOutput {
-            top: Vec::new(),
-            edges: Some([0.25, 0.101, 0.5, 1.2]),
-        };
-        let prediction = input.prediction(output);
+        let edges = Some([0.25, 0.101, 0.5, 1.2]);
+        let prediction = input.prediction(Vec::new(), edges);
         // The crop is the middle 200x200 of 400x200.
         assert_eq!(prediction.bbox, Some([150.0, 20.2, 200.0, 200.0]));
         assert_eq!(prediction.drawing.unwrap().bbox, Some([25, 10, 49, 99]));

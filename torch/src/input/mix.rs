@@ -93,7 +93,7 @@ impl Mix {
 
 /// `batch`, `[B, ...]`, rolled by one: row i holds what row i is mixed with, that is row i - 1, and row 0
 /// holds the last one.
-pub(crate) fn rolled(batch: &Tensor) -> Result<Tensor> {
+pub(super) fn rolled(batch: &Tensor) -> Result<Tensor> {
     Ok(batch.f_roll([1], [0])?)
 }
 

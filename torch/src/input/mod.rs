@@ -12,6 +12,5 @@ mod resize;
 
 pub use feed::{Batch, Feed, Pass, Targets};
 pub use flip_shift::FlipShift;
-pub(crate) use mix::rolled;
 pub use normalize::Normalizer;
-pub use pipeline::{Examples, Pipeline};
+pub use pipeline::{Examples, MixedWith, Pipeline};

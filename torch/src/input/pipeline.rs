@@ -1,13 +1,15 @@
 //! The one list of steps from the pixels of a batch to what the network takes and learns from. What each
 //! step does is in its own file; this one decides their order and which of them there are.
 
+use std::ops::Range;
+
 use tch::{Device, Tensor};
 use tinyres_format::{Draws, Shape, Stream};
 
 use super::erasing::Erasing;
 use super::feed::Batch;
 use super::flip_shift::FlipShift;
-use super::mix::{Mix, Mixed};
+use super::mix::{Mix, Mixed, rolled};
 use super::normalize::Normalizer;
 use super::resize::{Resize, scaled};
 use crate::Result;
@@ -23,9 +25,36 @@ pub struct Examples {
     /// Edges of the boxes, `f32 [B, 4]`, as fractions of the sides, moved with the images; `None` if the feed has no boxes. Zeros in
     /// a mixed batch: two images have no one box to learn.
     pub boxes: Option<Tensor>,
-    /// Weight of each image's own label in a mixed batch. The label of the image that it is mixed with has
-    /// the rest.
-    pub lambda: Option<f64>,
+    /// What a mixed batch is mixed with.
+    pub mixed: Option<MixedWith>,
+}
+
+/// The other labels of a mixed batch.
+#[derive(Debug)]
+pub struct MixedWith {
+    /// Label of the image that each image is mixed with, `i64 [B]`.
+    pub labels: Tensor,
+    /// Weight of each image's own label; the other one has the rest.
+    pub lambda: f64,
+}
+
+impl Examples {
+    /// The examples of the images in the range `at`. Views, without a copy.
+    pub(crate) fn part(&self, at: &Range<i64>) -> Result<Self> {
+        let part = |all: &Tensor| all.f_narrow(0, at.start, at.end - at.start);
+        Ok(Self {
+            images: part(&self.images)?,
+            labels: part(&self.labels)?,
+            boxes: self.boxes.as_ref().map(part).transpose()?,
+            mixed: match &self.mixed {
+                Some(mixed) => Some(MixedWith {
+                    labels: part(&mixed.labels)?,
+                    lambda: mixed.lambda,
+                }),
+                None => None,
+            },
+        })
+    }
 }
 
 /// Steps from pixels to [`Examples`], in this order:
@@ -119,11 +148,18 @@ impl Pipeline {
         if lambda.is_some() {
             boxes = boxes.map(|boxes| boxes.f_zeros_like()).transpose()?;
         }
+        let mixed = match lambda {
+            Some(lambda) => Some(MixedWith {
+                labels: rolled(&batch.labels)?,
+                lambda,
+            }),
+            None => None,
+        };
         Ok(Examples {
             images,
             labels: batch.labels.shallow_clone(),
             boxes,
-            lambda,
+            mixed,
         })
     }
 }

@@ -75,6 +75,11 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn tinyres_pin(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn tinyres_clear_grad(tensor: *const C_tensor) -> *mut c_char;
+    fn tinyres_sum_gradients(
+        param: *const C_tensor,
+        grads: *const *const C_tensor,
+        count: usize,
+    ) -> *mut c_char;
     fn tinyres_storage_users(tensor: *const C_tensor) -> usize;
     fn tinyres_sgd(
         params: *const *const C_tensor,
@@ -338,6 +343,16 @@ pub(crate) fn pin(tensor: &Tensor) -> Result<Tensor> {
 pub(crate) fn clear_grad(tensor: &Tensor) -> Result<()> {
     // SAFETY: `tensor` is live. Its gradient is reference counted: other handles to it stay valid.
     check(unsafe { tinyres_clear_grad(tensor.as_ptr()) })
+}
+
+/// Makes the sum of `grads`, of which there is at least one, the gradient of `param`, `f32`. Adds them in their order, in
+/// one pass over memory, to the first.
+pub(crate) fn sum_gradients(param: &Tensor, grads: &mut [Tensor]) -> Result<()> {
+    assert!(!grads.is_empty(), "gradients to add up");
+    let addresses = addresses(grads);
+    // SAFETY: `param` is live, and the list holds `len` addresses of live tensors. The shim checks that all are `f32`
+    // on the CPU and of one layout. It writes to the first, which is borrowed mutably.
+    check(unsafe { tinyres_sum_gradients(param.as_ptr(), addresses.as_ptr(), grads.len()) })
 }
 
 /// Calls `work` with a `u8` tensor of shape `dims` that borrows `bytes` without a copy.

@@ -5,6 +5,7 @@ pub mod device;
 #[expect(unsafe_code, reason = "the one place where libtorch is called by hand")]
 pub(crate) mod ffi;
 pub(crate) mod tensors;
+mod workers;
 
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
@@ -14,6 +15,8 @@ use tinyres::threads::startable;
 use crate::{Error, Result};
 
 pub use ffi::tune_allocator;
+pub use workers::Workers;
+pub(crate) use workers::{PerWorker, equal_parts};
 
 /// Variables by which people choose the number of threads.
 const CHOSEN: [&str; 2] = ["OMP_NUM_THREADS", "MKL_NUM_THREADS"];
@@ -57,7 +60,9 @@ pub fn start_threads(wanted: Option<NonZeroUsize>) -> Result<()> {
     ffi::start_threads()
 }
 
-/// Sets the threads that libtorch computes with.
+/// Sets the threads that libtorch computes with when the calling thread calls it, and others that begin to.
 pub fn set_threads(threads: usize) {
+    // The first call of a thread takes the number that any thread has set last: it must come before.
+    let _ = tch::get_num_threads();
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
 }

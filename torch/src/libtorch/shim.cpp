@@ -15,6 +15,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/headeronly/version.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
@@ -103,8 +104,10 @@ char *tinyres_library_dir(char **out) noexcept {
 
 // Keeps freed memory for the next step instead of returning it to the system, and asks for huge pages.
 // Activations have the same sizes at every step, and the kernel zeroes returned pages before it gives
-// them out again. libtorch reads the variable when it first allocates.
+// them out again. All threads share one arena: what one has freed another can use, and the others' arenas hold at
+// most 64 MB in one piece. libtorch reads the variable when it first allocates.
 void tinyres_tune_allocator() noexcept {
+  mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
   setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
@@ -199,6 +202,34 @@ char *tinyres_pin(const at::Tensor *in, at::Tensor **out) noexcept {
 // Drops the gradient, so that the next backward pass stores its result instead of adding to it.
 char *tinyres_clear_grad(at::Tensor *tensor) noexcept {
   return guarded([&] { tensor->mutable_grad().reset(); });
+}
+
+// Adds all gradients to the first one, in their order, and makes it the gradient of `param`. Autograd gives gradients the
+// layout of their parameter, so they are read as flat memory: a few pages of each at a time, which stay in the
+// cache.
+char *tinyres_sum_gradients(at::Tensor *param, at::Tensor *const *grads, size_t count) noexcept {
+  return guarded([&] {
+    const at::Tensor &sum = *grads[0];
+    for (size_t i = 0; i < count; i++)
+      TORCH_CHECK(grads[i]->device().is_cpu() && grads[i]->scalar_type() == at::kFloat &&
+                      grads[i]->sizes() == param->sizes() && grads[i]->strides() == sum.strides() &&
+                      grads[i]->is_non_overlapping_and_dense(),
+                  "gradients of a parameter of shape ", param->sizes(), " differ in their layout");
+    constexpr int64_t BLOCK = 4096;
+    float *const to = sum.mutable_data_ptr<float>();
+    const int64_t size = sum.numel(), blocks = (size + BLOCK - 1) / BLOCK, parts = at::get_num_threads();
+    tinyres::in_parallel(parts, [&](int64_t part) {
+      for (int64_t block = blocks * part / parts; block < blocks * (part + 1) / parts; block++) {
+        const int64_t first = block * BLOCK, end = std::min(size, first + BLOCK);
+        for (size_t i = 1; i < count; i++) {
+          const float *from = grads[i]->const_data_ptr<float>();
+          for (int64_t at = first; at < end; at++)
+            to[at] += from[at];
+        }
+      }
+    });
+    param->mutable_grad() = sum;
+  });
 }
 
 size_t tinyres_storage_users(const at::Tensor *tensor) noexcept { return tensor->storage().use_count(); }

@@ -42,16 +42,19 @@ impl BoxHead {
         let name = |part: &str| format!("{PREFIX}{part}");
         let conv = make.conv(&name("conv"), inputs, CHANNELS, 1, 1)?;
         let norm = make.batch_norm(&name("norm"), CHANNELS)?;
-        let weight = zeros(&[4, CHANNELS * GRID * GRID])?;
-        let middle = zeros(&[4])?.f_fill_(0.5)?;
+        let cells = CHANNELS * GRID * GRID;
         Ok(Self {
             conv,
             norm,
             linear: (
-                make.add(name("linear.weight"), &weight, Role::Weight)?,
-                make.add(name("linear.bias"), &zeros(&[4])?, Role::NoDecay)?,
+                make.add(name("linear.weight"), Role::Weight, || zeros(&[4, cells]))?,
+                make.add(name("linear.bias"), Role::NoDecay, || zeros(&[4]))?,
             ),
-            mean: make.add(name("mean"), &middle, Role::Buffer)?,
+            mean: make.add(
+                name("mean"),
+                Role::Buffer,
+                || Ok(zeros(&[4])?.f_fill_(0.5)?),
+            )?,
         })
     }
 

@@ -6,7 +6,7 @@
 //! and the last pixel of a box, both inclusive, so its edges are `(x0, y0, x1 + 1, y1 + 1)` divided by the
 //! image's sides. An image without a box has four zeros: a box has an area.
 
-use tch::{Reduction, Tensor};
+use tch::{Kind, Reduction, Tensor};
 use tinyres_load::Dataset;
 
 use crate::Result;
@@ -146,7 +146,18 @@ pub fn loss(predicted: &Tensor, truth: &Tensor, weights: Weights) -> Result<Tens
     let each = smooth_l1
         .f_mul_scalar(weights.smooth_l1)?
         .f_add(&one_minus_giou.f_mul_scalar(weights.giou)?)?;
-    let has_box = area(&target.f_narrow(1, 2, 2)?)?.f_gt(0)?.f_to_kind(kind)?;
+    let has_box = has_area(&target)?.f_to_kind(kind)?;
     let count = has_box.f_sum(kind)?.f_clamp_min(1)?;
     Ok(each.f_mul(&has_box)?.f_sum(kind)?.f_div(&count)?)
+}
+
+/// The number of boxes among `edges`, `[B, 4]`.
+pub fn count(edges: &Tensor) -> Result<i64> {
+    let has_box = has_area(&to_centres(edges)?)?;
+    Ok(has_box.f_sum(Kind::Int64)?.f_int64_value(&[])?)
+}
+
+/// True for each of the boxes `centres`, `[B, 4]`, that has an area: `[B]`.
+fn has_area(centres: &Tensor) -> Result<Tensor> {
+    Ok(area(&centres.f_narrow(1, 2, 2)?)?.f_gt(0)?)
 }

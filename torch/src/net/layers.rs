@@ -37,6 +37,8 @@ pub(super) struct BatchNorm {
     bias: Tensor,
     mean: Tensor,
     variance: Tensor,
+    /// Weight of the newest batch in the running statistics.
+    momentum: f64,
 }
 
 impl BatchNorm {
@@ -68,7 +70,7 @@ impl BatchNorm {
     /// The shim's kernel, for training on a CPU.
     fn fused(&self, x: &Tensor, shortcut: Option<&Tensor>, relu: bool) -> Result<Tensor> {
         let norm = [&self.weight, &self.bias, &self.mean, &self.variance];
-        ffi::batch_norm(x, norm, shortcut, relu, STATISTICS_MOMENTUM, EPSILON)
+        ffi::batch_norm(x, norm, shortcut, relu, self.momentum, EPSILON)
     }
 
     fn by_libtorch(&self, x: &Tensor, train: bool) -> Result<Tensor> {
@@ -78,7 +80,7 @@ impl BatchNorm {
             Some(&self.mean),
             Some(&self.variance),
             train,
-            STATISTICS_MOMENTUM,
+            self.momentum,
             EPSILON,
             true,
         )?)
@@ -110,26 +112,57 @@ impl Block {
     }
 }
 
-/// Makes layers with torchvision's initial values, drawn in torchvision's order, and lists their tensors.
-pub(super) struct Maker {
-    pub(super) named: Vec<NamedTensor>,
-    device: Device,
+/// Where the tensors of a network come from.
+pub(super) enum Origin<'a> {
+    /// torchvision's initial values, on this device.
+    Drawn(Device),
+    /// Views of the tensors of another network of the same variant, except those for which the function holds:
+    /// these are new, and 0.
+    Views(&'a [NamedTensor], &'a dyn Fn(&NamedTensor) -> bool),
 }
 
-impl Maker {
-    pub(super) fn new(device: Device) -> Self {
+/// Makes layers, in torchvision's order, and lists their tensors.
+pub(super) struct Maker<'a> {
+    pub(super) named: Vec<NamedTensor>,
+    origin: Origin<'a>,
+    /// That of the normalisations.
+    momentum: f64,
+}
+
+impl<'a> Maker<'a> {
+    pub(super) fn new(origin: Origin<'a>, momentum: f64) -> Self {
         Self {
             named: Vec::new(),
-            device,
+            origin,
+            momentum,
         }
     }
 
-    /// Moves `drawn` to the device, channels last if it has four dimensions, and lists it.
-    pub(super) fn add(&mut self, name: String, drawn: &Tensor, role: Role) -> Result<Tensor> {
-        let mut tensor = drawn.f_to_device(self.device)?;
-        if tensor.dim() == 4 {
-            tensor = ffi::channels_last(&tensor)?;
-        }
+    /// Makes the next tensor, and lists it. One that is drawn is moved to the device, channels last if it has four
+    /// dimensions.
+    pub(super) fn add(
+        &mut self,
+        name: String,
+        role: Role,
+        draw: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let (tensor, role) = match self.origin {
+            Origin::Drawn(device) => {
+                let tensor = draw()?.f_to_device(device)?;
+                match tensor.dim() {
+                    4 => (ffi::channels_last(&tensor)?, role),
+                    _ => (tensor, role),
+                }
+            }
+            Origin::Views(all, is_new) => {
+                let named = &all[self.named.len()];
+                debug_assert_eq!(named.name, name, "the order of the other network");
+                match is_new(named) {
+                    true => (named.tensor.f_zeros_like()?, named.role),
+                    false => (named.tensor.f_detach()?, named.role),
+                }
+            }
+        };
         let tensor = tensor.f_set_requires_grad(role != Role::Buffer)?;
         self.named.push(NamedTensor {
             name,
@@ -149,17 +182,19 @@ impl Maker {
     ) -> Result<Conv> {
         // kaiming_normal_(mode="fan_out", nonlinearity="relu"): std = sqrt(2 / fan_out).
         let std = (2.0 / (outputs * size * size) as f64).sqrt();
-        let drawn = zeros(&[outputs, inputs, size, size])?.f_normal_(0.0, std)?;
-        let weight = self.add(format!("{name}.weight"), &drawn, Role::Weight)?;
+        let draw = || Ok(zeros(&[outputs, inputs, size, size])?.f_normal_(0.0, std)?);
+        let weight = self.add(format!("{name}.weight"), Role::Weight, draw)?;
         Ok(Conv { weight, stride })
     }
 
     pub(super) fn batch_norm(&mut self, name: &str, channels: i64) -> Result<BatchNorm> {
+        let momentum = self.momentum;
         let mut constant = |part: &str, value: f64, role| {
-            let drawn = zeros(&[channels])?.f_fill_(value)?;
-            self.add(format!("{name}.{part}"), &drawn, role)
+            let draw = || Ok(zeros(&[channels])?.f_fill_(value)?);
+            self.add(format!("{name}.{part}"), role, draw)
         };
         Ok(BatchNorm {
+            momentum,
             weight: constant("weight", 1.0, Role::NoDecay)?,
             bias: constant("bias", 0.0, Role::NoDecay)?,
             mean: constant("running_mean", 0.0, Role::Buffer)?,
@@ -197,11 +232,12 @@ impl Maker {
     ) -> Result<(Tensor, Tensor)> {
         // nn.Linear: both uniform within 1 / sqrt(fan_in).
         let bound = 1.0 / (inputs as f64).sqrt();
-        let weight = zeros(&[outputs, inputs])?.f_uniform_(-bound, bound)?;
-        let bias = zeros(&[outputs])?.f_uniform_(-bound, bound)?;
+        let draw = |dims: &[i64]| Ok(zeros(dims)?.f_uniform_(-bound, bound)?);
         Ok((
-            self.add(format!("{name}.weight"), &weight, Role::Weight)?,
-            self.add(format!("{name}.bias"), &bias, Role::NoDecay)?,
+            self.add(format!("{name}.weight"), Role::Weight, || {
+                draw(&[outputs, inputs])
+            })?,
+            self.add(format!("{name}.bias"), Role::NoDecay, || draw(&[outputs]))?,
         ))
     }
 }
@@ -252,6 +288,7 @@ mod tests {
             bias: leaf(3, channels, true),
             mean: leaf(4, channels, false),
             variance: leaf(5, channels, false),
+            momentum: STATISTICS_MOMENTUM,
         };
         let y = by(&norm, &x, shortcut.then_some(&addend));
         (y.to_kind(Kind::Double) * pull)
@@ -321,6 +358,7 @@ mod tests {
             bias,
             mean,
             variance,
+            momentum: STATISTICS_MOMENTUM,
         };
         let y = norm.fused(&x, None, true).unwrap();
         let lost = y
@@ -337,6 +375,7 @@ mod tests {
             bias,
             mean,
             variance,
+            momentum: STATISTICS_MOMENTUM,
         };
         let error = norm.fused(&x, None, true).unwrap_err().to_string();
         assert!(error.contains("has no variance"), "{error}");

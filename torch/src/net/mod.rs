@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 use box_head::BoxHead;
 pub(crate) use box_head::PREFIX as BOX_HEAD;
-use layers::{BatchNorm, Block, Conv, Maker};
+use layers::{BatchNorm, Block, Conv, Maker, Origin};
 pub(crate) use layers::{EPSILON, STATISTICS_MOMENTUM};
 
 /// The layers before the residual blocks. They decide how large a map the blocks see.
@@ -181,7 +181,37 @@ impl ResNet18 {
         static DRAWING: Mutex<()> = Mutex::new(());
         let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed(seed.cast_signed());
-        let mut make = Maker::new(device);
+        Self::make(spec, Maker::new(Origin::Drawn(device), STATISTICS_MOMENTUM))
+    }
+
+    /// The same network, for another thread: all its tensors are views of this one's, but gradients are its own.
+    ///
+    /// # Errors
+    /// libtorch is out of memory.
+    pub(crate) fn share(&self) -> Result<Self> {
+        self.views(STATISTICS_MOMENTUM, &|_| false)
+    }
+
+    /// As [`share`](Self::share), but the running statistics that training updates are its own: after a pass in
+    /// training they are those of that pass alone, as if its batch were the first and `momentum` 1.
+    ///
+    /// # Errors
+    /// libtorch is out of memory.
+    pub(crate) fn replica(&self) -> Result<Self> {
+        self.views(1.0, &|named| self.is_updated(named))
+    }
+
+    fn views(&self, momentum: f64, is_new: &dyn Fn(&NamedTensor) -> bool) -> Result<Self> {
+        let make = Maker::new(Origin::Views(&self.named, is_new), momentum);
+        Ok(Self {
+            precision: self.precision,
+            batches: self.batches.clone(),
+            frozen: self.frozen.clone(),
+            ..Self::make(self.spec, make)?
+        })
+    }
+
+    fn make(spec: Spec, mut make: Maker<'_>) -> Result<Self> {
         let conv1 = make.conv("conv1", 3, 64, spec.stem.kernel(), spec.stem.stride())?;
         let bn1 = make.batch_norm("bn1", 64)?;
         let mut blocks = Vec::new();
@@ -219,6 +249,39 @@ impl ResNet18 {
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
+    }
+
+    /// True for a running statistic that a pass in training updates.
+    fn is_updated(&self, named: &NamedTensor) -> bool {
+        let is_frozen = |layer| self.frozen.contains(&layer);
+        let last = named.name.rsplit('.').next();
+        matches!(last, Some("running_mean" | "running_var"))
+            && !Layer::of(&named.name).is_some_and(is_frozen)
+    }
+
+    /// The running statistics that training updates, one after the other: a copy, `f32 [S]`.
+    pub(crate) fn statistics(&self) -> Result<Tensor> {
+        let updated = self.named.iter().filter(|named| self.is_updated(named));
+        let updated: Vec<_> = updated.map(|named| &named.tensor).collect();
+        match updated[..] {
+            // Every normalisation is frozen.
+            [] => layers::zeros(&[0]),
+            _ => Ok(Tensor::f_cat(&updated, 0)?),
+        }
+    }
+
+    /// Updates the running statistics as a pass in training does, with `batch` for what
+    /// [`statistics`](Self::statistics) lists.
+    pub(crate) fn update_statistics(&self, batch: &Tensor) -> Result<()> {
+        self.batches.set(self.batches.get() + 1);
+        let mut at = 0;
+        for named in self.named.iter().filter(|named| self.is_updated(named)) {
+            let mut running = named.tensor.shallow_clone();
+            let own = batch.f_narrow(0, at, running.size()[0])?;
+            let _ = running.f_lerp_(&own, STATISTICS_MOMENTUM)?;
+            at += running.size()[0];
+        }
+        Ok(())
     }
 
     /// Makes every block the identity, by setting the weight of its last normalisation to 0.
@@ -267,6 +330,11 @@ impl ResNet18 {
     /// The variant of this network.
     pub fn spec(&self) -> Spec {
         self.spec
+    }
+
+    /// Where its tensors are.
+    pub(crate) fn device(&self) -> Device {
+        self.fc.0.device()
     }
 
     /// Every tensor except `num_batches_tracked`, in torchvision's order.

@@ -3,6 +3,7 @@
 
 mod data;
 mod ema;
+mod groups;
 mod guard;
 pub mod init;
 mod losses;

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::Result;
 use crate::config::{Algorithm, Config};
 use crate::libtorch::device::Precision;
-use crate::libtorch::{ffi, tensors};
+use crate::libtorch::{Workers, ffi, tensors};
 use crate::net::{FIRST_WEIGHT, NamedTensor, Role};
 
 /// The defaults of `torch.optim.Adam`. The weight decay is the group's.
@@ -98,6 +98,82 @@ impl Group {
             steps: Tensor::f_zeros([0_i64; 0], (Kind::Float, device))?,
         })
     }
+
+    fn step(&mut self, rate: f64, workers: &Workers) -> Result<()> {
+        if self.rule == Rule::Adam {
+            let _ = self.steps.f_add_scalar_(1)?;
+        }
+        if workers.count() == 1 {
+            // The fused kernels take a list of tensors: on a GPU it is one launch.
+            let all = Members {
+                params: clones(&self.params),
+                first: clones(&self.first),
+                second: clones(&self.second),
+                steps: self.steps.shallow_clone(),
+            };
+            return all.step(self.rule, rate, self.weight_decay);
+        }
+        let one = |tensors: &[Tensor], at: usize| clones(tensors.get(at..=at).unwrap_or_default());
+        let mut members: Vec<_> = (0..self.params.len())
+            .map(|at| Members {
+                params: one(&self.params, at),
+                first: one(&self.first, at),
+                second: one(&self.second, at),
+                steps: self.steps.shallow_clone(),
+            })
+            .collect();
+        members.sort_by_key(|member| std::cmp::Reverse(member.params[0].numel()));
+        let (rule, weight_decay) = (self.rule, self.weight_decay);
+        workers.each(members, |_, member| member.step(rule, rate, weight_decay))?;
+        Ok(())
+    }
+}
+
+/// Some parameters of a [`Group`], by handles for a worker.
+struct Members {
+    params: Vec<Tensor>,
+    first: Vec<Tensor>,
+    second: Vec<Tensor>,
+    steps: Tensor,
+}
+
+impl Members {
+    fn step(mut self, rule: Rule, rate: f64, weight_decay: f64) -> Result<()> {
+        match rule {
+            Rule::Sgd { momentum, nesterov } => ffi::sgd(
+                &self.params,
+                &self.first,
+                rate,
+                momentum,
+                weight_decay,
+                nesterov,
+            ),
+            Rule::Adam => {
+                let how = ffi::Adam {
+                    weight_decay,
+                    ..ADAM
+                };
+                ffi::adam(
+                    &self.params,
+                    &self.first,
+                    &self.second,
+                    &self.steps,
+                    rate,
+                    how,
+                )
+            }
+            Rule::Muon { momentum, kind } => {
+                let mut members = self.params.iter().zip(&mut self.first);
+                members.try_for_each(|(weight, mean)| {
+                    tch::no_grad(|| muon::step(weight, mean, momentum, rate, kind))
+                })
+            }
+        }
+    }
+}
+
+fn clones(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(Tensor::shallow_clone).collect()
 }
 
 impl Optimizer {
@@ -159,46 +235,17 @@ impl Optimizer {
         Ok(Self { clip, groups })
     }
 
-    /// Takes one step with the learning rate `rate`, and clears the gradients.
+    /// Takes one step with the learning rate `rate`, and clears the gradients. Each of several workers trains whole
+    /// parameters, the largest first.
     ///
     /// # Errors
     /// A parameter has no gradient.
-    pub fn step(&mut self, rate: f64) -> Result<()> {
+    pub fn step(&mut self, rate: f64, workers: &Workers) -> Result<()> {
         if self.clip > 0.0 {
             self.clip_gradients()?;
         }
         for group in &mut self.groups {
-            let rate = rate * group.lr_factor;
-            match group.rule {
-                Rule::Sgd { momentum, nesterov } => ffi::sgd(
-                    &group.params,
-                    &group.first,
-                    rate,
-                    momentum,
-                    group.weight_decay,
-                    nesterov,
-                )?,
-                Rule::Adam => {
-                    let _ = group.steps.f_add_scalar_(1)?;
-                    let how = ffi::Adam {
-                        weight_decay: group.weight_decay,
-                        ..ADAM
-                    };
-                    ffi::adam(
-                        &group.params,
-                        &group.first,
-                        &group.second,
-                        &group.steps,
-                        rate,
-                        how,
-                    )?;
-                }
-                Rule::Muon { momentum, kind } => {
-                    for (weight, mean) in group.params.iter().zip(&mut group.first) {
-                        tch::no_grad(|| muon::step(weight, mean, momentum, rate, kind))?;
-                    }
-                }
-            }
+            group.step(rate * group.lr_factor, workers)?;
             group.params.iter().try_for_each(ffi::clear_grad)?;
         }
         Ok(())
@@ -279,7 +326,7 @@ mod tests {
                     .sum(Kind::Float)
                     .backward();
             }
-            optimizer.step(1.0).unwrap();
+            optimizer.step(1.0, &Workers::calling_thread()).unwrap();
             for (named, grad) in named.iter().zip(grads) {
                 let got = Vec::<f32>::try_from(named.tensor.detach()).unwrap();
                 for (got, grad) in got.into_iter().zip(grad) {

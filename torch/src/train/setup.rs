@@ -6,12 +6,13 @@ use tch::Device;
 use tinyres_load::{Batches, Rank, shuffled};
 
 use super::data::Checked;
+use super::groups;
 use super::objective::Objective;
 use crate::Result;
 use crate::config::Config;
 use crate::config::schedule::{self, Schedule};
 use crate::input::{Feed, Pass, Pipeline};
-use crate::libtorch::device;
+use crate::libtorch::{Workers, device};
 use crate::run::checkpoint::Position;
 
 pub(super) struct Setup {
@@ -23,6 +24,9 @@ pub(super) struct Setup {
     pub schedule: Schedule,
     /// Images of a step.
     pub batch: NonZeroUsize,
+    /// Groups that they are divided into.
+    pub groups: u32,
+    pub workers: Workers,
     /// Steps of the run, unless its time is over before.
     pub steps: u64,
     /// Shorter side of the images in the shards, in pixels.
@@ -37,6 +41,7 @@ impl Setup {
         let train = Feed::new(data.train, data.train_targets, device, config.placement)?;
         let val = Feed::new(data.val, data.val_targets, device, config.placement)?;
         let batch = NonZeroUsize::new(config.batch as usize).unwrap_or(NonZeroUsize::MIN);
+        let groups = groups::count(config.batch, config.ghost_batch, device);
         let shape = train.data().shape();
         let steps = match config.length.time_budget {
             Some(_) => u64::MAX,
@@ -48,6 +53,8 @@ impl Setup {
             objective: Objective::new(config),
             schedule: config.schedule,
             batch,
+            groups,
+            workers: Workers::new(groups as usize),
             steps: config
                 .length
                 .max_steps

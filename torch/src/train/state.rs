@@ -7,6 +7,7 @@ use tch::Tensor;
 use tinyres::event::Observer;
 
 use super::ema::Ema;
+use super::groups::Groups;
 use super::init;
 use super::optim::Optimizer;
 use super::setup::Setup;
@@ -20,6 +21,7 @@ use crate::run::checkpoint::{About, Checkpoint, Position};
 
 pub(super) struct State {
     pub model: ResNet18,
+    groups: Groups,
     optimizer: Optimizer,
     ema: Option<Ema>,
     /// Names of the parameters that `config.init` did not give.
@@ -55,6 +57,12 @@ impl State {
         let mut state = Self {
             optimizer: Optimizer::new(config, model.named(), &new)?,
             ema: (config.ema > 0.0).then(|| average(&model)).transpose()?,
+            groups: Groups::new(
+                config.batch.into(),
+                setup.groups.into(),
+                &model,
+                &setup.workers,
+            )?,
             model,
             new,
             at: Position {
@@ -138,16 +146,15 @@ impl State {
         pipeline: &Pipeline,
     ) -> Result<Tensor> {
         let examples = pipeline.apply(batch)?;
-        let outputs = self.model.outputs(&examples.images, true)?;
-        let loss = setup.objective.loss(&outputs, &examples)?;
-        loss.f_backward()?;
-        self.optimizer.step(self.at.rate)?;
+        let (objective, workers) = (&setup.objective, &setup.workers);
+        let loss = (self.groups).backward(&self.model, objective, &examples, workers)?;
+        self.optimizer.step(self.at.rate, workers)?;
         if let Some(ema) = &mut self.ema {
             ema.update(self.model.named(), self.at.step)?;
         }
         self.at.batch += 1;
         self.at.step += 1;
-        Ok(loss.f_detach()?)
+        Ok(loss)
     }
 
     /// Runs `work` with the moving average in the network, if there is one, and puts the network's own

@@ -1,0 +1,365 @@
+//! The gradients of a step, computed on a CPU in groups of images: ghost batch norm (Hoffer et al. 2017,
+//! <https://arxiv.org/abs/1705.08741>). A batch of B images, of which b have a box, is divided into
+//! G = ceil(B / `ghost_batch`) groups. Group g has n of the images and m of the boxes, and
+//!
+//! ```text
+//! loss       = sum over g of  n / B * cross_entropy(g) + m / b * box_loss(g)      the mean loss of the batch
+//! gradient   = sum over g of  the gradient of its term                            in the order of g
+//! statistics = sum over g of  n / B * statistics(g)                               of each batch normalisation
+//! running    = (1 - momentum) * running + momentum * statistics
+//! ```
+//!
+//! Each normalisation of a group takes mean and variance over the images of the group alone. So groups are
+//! independent: each is a task for one of the [`Workers`], forward and backward, on a replica of the network. That has the
+//! same weights in the same memory, and gradients and statistics of its own. What is computed depends on the groups,
+//! and not on who computes it.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use tch::{Device, Tensor};
+
+use super::objective::{Objective, Part};
+use crate::Result;
+use crate::input::Examples;
+use crate::libtorch::{PerWorker, Workers, equal_parts, ffi};
+use crate::net::{ResNet18, Role, boxes};
+
+/// Groups of a batch, and the networks that compute them.
+pub(super) struct Groups {
+    /// The images of each group, as places in the batch.
+    ranges: Vec<Range<i64>>,
+    /// `None` if there is one group: that is computed by the network itself.
+    replicas: Option<PerWorker<ResNet18>>,
+}
+
+/// The number of groups of at most `size` images that a batch of `batch` has on `device`; 0 puts all in one. A group has
+/// at least two images, as one value has no variance.
+pub(super) fn count(batch: u32, size: u32, device: Device) -> u32 {
+    match (device, size) {
+        (Device::Cpu, 1..) => batch.div_ceil(size).min(batch / 2).max(1),
+        _ => 1,
+    }
+}
+
+/// What a group contributes to a step.
+struct Share {
+    loss: Tensor,
+    /// Those of the parameters that are trained, in the order of [`ResNet18::named`].
+    grads: Vec<Tensor>,
+    statistics: Tensor,
+}
+
+impl Groups {
+    /// Divides batches of `batch` images into `count` groups, for `workers` to train `model`. The numbers of images of
+    /// two groups differ by at most one.
+    pub(super) fn new(batch: i64, count: i64, model: &ResNet18, workers: &Workers) -> Result<Self> {
+        let replicas = || PerWorker::new(workers, || model.replica());
+        Ok(Self {
+            ranges: equal_parts(batch, count),
+            replicas: (count > 1).then(replicas).transpose()?,
+        })
+    }
+
+    /// Computes the gradients of `model` for a batch, and updates its running statistics. Returns the loss.
+    pub(super) fn backward(
+        &self,
+        model: &ResNet18,
+        objective: &Objective,
+        examples: &Examples,
+        workers: &Workers,
+    ) -> Result<Tensor> {
+        let Some(replicas) = &self.replicas else {
+            let outputs = model.outputs(&examples.images, true)?;
+            let loss = objective.loss(&outputs, examples, Part::WHOLE)?;
+            loss.f_backward()?;
+            return Ok(loss.f_detach()?);
+        };
+        let parts = self.parts(examples)?;
+        let weights: Vec<_> = parts.iter().map(|(_, part)| part.of_images).collect();
+        let shares = workers.each(parts, |worker, (examples, part)| {
+            share(&replicas.of(worker), objective, &examples, part)
+        })?;
+        sum(model, workers, shares, &weights)
+    }
+
+    /// The examples of each group, and its weights.
+    fn parts(&self, examples: &Examples) -> Result<Vec<(Examples, Part)>> {
+        let images = examples.labels.size()[0] as f64;
+        let boxes = |examples: &Examples| examples.boxes.as_ref().map_or(Ok(0), boxes::count);
+        let all_boxes = boxes(examples)?.max(1) as f64;
+        let part = |range: &Range<i64>| {
+            let own = examples.part(range)?;
+            let part = Part {
+                of_images: (range.end - range.start) as f64 / images,
+                of_boxes: boxes(&own)? as f64 / all_boxes,
+            };
+            Ok((own, part))
+        };
+        self.ranges.iter().map(part).collect()
+    }
+}
+
+/// The share of the group with `examples`, computed by `replica`.
+fn share(
+    replica: &ResNet18,
+    objective: &Objective,
+    examples: &Examples,
+    part: Part,
+) -> Result<Share> {
+    let outputs = replica.outputs(&examples.images, true)?;
+    let loss = objective.loss(&outputs, examples, part)?;
+    loss.f_backward()?;
+    let trained = replica.named().iter().filter(|n| n.role != Role::Buffer);
+    let take = |tensor: &Tensor| -> Result<Tensor> {
+        let grad = tensor.f_grad()?;
+        ffi::clear_grad(tensor)?;
+        Ok(grad)
+    };
+    Ok(Share {
+        loss: loss.f_detach()?,
+        grads: trained
+            .map(|named| take(&named.tensor))
+            .collect::<Result<_>>()?,
+        statistics: replica.statistics()?,
+    })
+}
+
+/// Gives `model` the sums over the groups, whose fractions of the images are `weights`. Returns the loss.
+fn sum(model: &ResNet18, workers: &Workers, shares: Vec<Share>, weights: &[f64]) -> Result<Tensor> {
+    let trained = model.named().iter().filter(|n| n.role != Role::Buffer);
+    let mut grads: Vec<(Tensor, Vec<Tensor>)> = trained
+        .map(|named| (named.tensor.shallow_clone(), Vec::new()))
+        .collect();
+    let (mut losses, mut statistics) = (Vec::new(), Vec::new());
+    for (share, &weight) in shares.into_iter().zip(weights) {
+        for ((_, grads), grad) in grads.iter_mut().zip(share.grads) {
+            grads.push(grad);
+        }
+        losses.push(share.loss);
+        statistics.push(share.statistics.f_mul_scalar(weight)?);
+    }
+    grads.sort_by_key(|(param, _)| Reverse(param.numel()));
+    workers.each(grads, |_, (param, mut grads)| {
+        ffi::sum_gradients(&param, &mut grads)
+    })?;
+    let total = |parts: &[Tensor]| Tensor::f_stack(parts, 0)?.f_sum_dim_intlist(0, false, None);
+    tch::no_grad(|| model.update_statistics(&total(&statistics)?))?;
+    Ok(total(&losses)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Kind, Reduction};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::input::MixedWith;
+    use crate::libtorch::set_threads;
+    use crate::net::{Layer, Spec, Stem};
+
+    const BATCH: i64 = 11;
+    const SPEC: Spec = Spec {
+        stem: Stem::Imagenet,
+        classes: 5,
+        boxes: true,
+    };
+
+    /// A batch of which some images have boxes.
+    fn examples(mixed: bool) -> Examples {
+        tch::manual_seed(3);
+        let images = Tensor::randn([BATCH, 3, 32, 32], (Kind::Float, Device::Cpu));
+        let labels = Tensor::randint(5, [BATCH], (Kind::Int64, Device::Cpu));
+        let edge = Tensor::rand([BATCH, 2], (Kind::Float, Device::Cpu)) * 0.5;
+        let boxes = Tensor::cat(&[&edge, &(&edge + 0.3)], 1);
+        let _ = boxes.narrow(0, 2, 4).zero_();
+        Examples {
+            images: ffi::channels_last(&images).unwrap(),
+            mixed: mixed.then(|| MixedWith {
+                labels: labels.roll([1], [0]),
+                lambda: 0.3,
+            }),
+            labels,
+            boxes: (!mixed).then_some(boxes),
+        }
+    }
+
+    fn objective() -> Objective {
+        let flags = toml::from_str("label_smoothing = 0.1").unwrap();
+        Objective::new(&Config::layered(None, flags, false).unwrap())
+    }
+
+    fn network(freeze: &[Layer]) -> ResNet18 {
+        let mut model = ResNet18::new(SPEC, 1, Device::Cpu).unwrap();
+        model.freeze(freeze).unwrap();
+        model
+    }
+
+    /// Loss, gradients by name, and running statistics after a step in `count` groups.
+    fn step(
+        model: &ResNet18,
+        count: i64,
+        examples: &Examples,
+        workers: &Workers,
+    ) -> (f64, Vec<(String, Tensor)>) {
+        let groups = Groups::new(BATCH, count, model, workers).unwrap();
+        let loss = (groups.backward(model, &objective(), examples, workers)).unwrap();
+        let named = model.named().iter().map(|named| {
+            let tensor = match named.role {
+                Role::Buffer => named.tensor.copy(),
+                _ => named.tensor.grad(),
+            };
+            (named.name.clone(), tensor)
+        });
+        (loss.double_value(&[]), named.collect())
+    }
+
+    /// |a - b| / |b|.
+    fn off(a: &Tensor, b: &Tensor) -> f64 {
+        let difference = (a.to_kind(Kind::Double) - b).norm().double_value(&[]);
+        difference / b.norm().double_value(&[]).max(1e-9)
+    }
+
+    /// The same by one network for each group and by sums over the images of all.
+    #[test]
+    fn groups_add_up_to_the_mean_loss_of_the_batch() {
+        set_threads(2);
+        for mixed in [false, true] {
+            let examples = examples(mixed);
+            let (loss, found) = step(&network(&[]), 3, &examples, &Workers::new(2));
+            let mut want = 0.0;
+            let twins: Vec<_> = [0..3, 3..7, 7..11]
+                .map(|range| (network(&[]), range))
+                .into();
+            for (twin, range) in &twins {
+                let own = examples.part(range).unwrap();
+                let outputs = twin.outputs(&own.images, true).unwrap();
+                let entropy = |labels: &Tensor| {
+                    let none = None::<&Tensor>;
+                    (outputs.logits).cross_entropy_loss(labels, none, Reduction::Sum, -100, 0.1)
+                };
+                let mut loss = entropy(&own.labels) / BATCH as f64;
+                if let Some(MixedWith { labels, lambda }) = &own.mixed {
+                    loss = loss * *lambda + entropy(labels) * ((1.0 - lambda) / BATCH as f64);
+                }
+                if let (Some(predicted), Some(truth)) = (&outputs.boxes, &own.boxes) {
+                    let rows = (0..own.labels.size()[0]).filter(|&at| {
+                        let edges = truth.get(at);
+                        edges.double_value(&[2]) > edges.double_value(&[0])
+                    });
+                    for at in rows {
+                        let row = |t: &Tensor| t.narrow(0, at, 1);
+                        let weights = boxes::Weights {
+                            smooth_l1: 1.0,
+                            giou: 2.0,
+                        };
+                        let one = boxes::loss(&row(predicted), &row(truth), weights).unwrap();
+                        loss += one / 7.0;
+                    }
+                }
+                loss.backward();
+                want += loss.double_value(&[]);
+            }
+            assert!((loss - want).abs() < 1e-5, "{loss}, expected {want}");
+            for (at, (name, found)) in found.iter().enumerate() {
+                let each = twins.iter().map(|(twin, range)| {
+                    let named = &twin.named()[at];
+                    match named.role {
+                        Role::Buffer => &named.tensor * ((range.end - range.start) as f64 / 11.0),
+                        _ => named.tensor.grad(),
+                    }
+                });
+                let want = each.reduce(|sum, one| sum + one).unwrap();
+                // Boxes are not learnt from mixed batches.
+                if !want.defined() {
+                    continue;
+                }
+                let off = off(found, &want);
+                assert!(off < 1e-4, "{name}: {off:.1e}");
+                assert_eq!(
+                    found.stride(),
+                    network(&[]).named()[at].tensor.stride(),
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn groups_change_nothing_where_statistics_are_frozen() {
+        set_threads(2);
+        let frozen = [
+            Layer::Stem,
+            Layer::Layer1,
+            Layer::Layer2,
+            Layer::Layer3,
+            Layer::Layer4,
+        ];
+        let examples = examples(true);
+        let spec = Spec {
+            boxes: false,
+            ..SPEC
+        };
+        let [whole, parts] = [1, 4].map(|count| {
+            let mut model = ResNet18::new(spec, 1, Device::Cpu).unwrap();
+            model.freeze(&frozen).unwrap();
+            step(&model, count, &examples, &Workers::new(2))
+        });
+        assert!((whole.0 - parts.0).abs() < 1e-6);
+        for ((name, whole), (_, parts)) in whole.1.iter().zip(&parts.1) {
+            assert!(off(parts, whole) < 1e-6, "{name}");
+        }
+    }
+
+    #[test]
+    fn any_number_of_workers_computes_the_same_bits() {
+        let examples = examples(false);
+        let steps = [1, 2, 3].map(|threads| {
+            set_threads(threads);
+            let workers = Workers::new(3);
+            assert_eq!(workers.count(), threads);
+            step(&network(&[]), 3, &examples, &workers)
+        });
+        for other in &steps[1..] {
+            assert_eq!(other.0.to_bits(), steps[0].0.to_bits());
+            for ((name, got), (_, want)) in other.1.iter().zip(&steps[0].1) {
+                assert_eq!(got, want, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_fits_into_one_group_is_computed_as_a_whole() {
+        assert_eq!(count(64, 64, Device::Cpu), 1);
+        assert_eq!(count(256, 0, Device::Cpu), 1);
+        assert_eq!(count(256, 64, Device::Cuda(0)), 1);
+        let examples = examples(false);
+        let model = network(&[]);
+        let (loss, found) = step(&model, 1, &examples, &Workers::calling_thread());
+        let twin = network(&[]);
+        let outputs = twin.outputs(&examples.images, true).unwrap();
+        let want = (objective().loss(&outputs, &examples, Part::WHOLE)).unwrap();
+        want.backward();
+        assert_eq!(loss.to_bits(), want.double_value(&[]).to_bits());
+        for ((name, got), named) in found.iter().zip(twin.named()) {
+            match named.role {
+                Role::Buffer => assert_eq!(*got, named.tensor, "{name}"),
+                _ => assert_eq!(*got, named.tensor.grad(), "{name}"),
+            }
+        }
+    }
+
+    #[test]
+    fn no_group_is_larger_than_asked_for_or_of_one_image() {
+        for (batch, size, groups) in [
+            (256, 64, 4),
+            (257, 64, 5),
+            (100, 64, 2),
+            (3, 2, 1),
+            (2, 1, 1),
+            (1, 1, 1),
+        ] {
+            assert_eq!(count(batch, size, Device::Cpu), groups, "{batch} by {size}");
+        }
+    }
+}
