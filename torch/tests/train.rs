@@ -63,6 +63,11 @@ fn a_resumed_run_is_the_unbroken_run_to_the_bit() {
         ("muon", "optimizer = 'muon'\nmax_steps = 4", &[2]),
         ("threads", "threads = 2\nmax_steps = 3", &[2]),
         (
+            "groups",
+            "threads = 2\nghost_batch = 3\nmax_steps = 3",
+            &[2],
+        ),
+        (
             "mixed",
             "boxes = true\nmixup = 0.4\ncutmix = 1.0\nerasing = 0.5\nmax_steps = 6",
             &[3],
@@ -126,6 +131,57 @@ fn batches_do_not_depend_on_the_placement() {
         metrics(&run)
     });
     assert_eq!(mapped, resident);
+}
+
+#[test]
+fn weights_do_not_depend_on_the_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    for (name, own) in [
+        ("muon", "optimizer = 'muon'\nsizes = '50%'"),
+        ("adam", "optimizer = 'adam'"),
+        (
+            "boxes",
+            "boxes = true\ncutmix = 1.0\nerasing = 0.5\nclip_grad = 1.0\nema = 0.9",
+        ),
+    ] {
+        let flags = format!("{SHORT}\nghost_batch = 3\nmax_steps = 2\n{own}");
+        let [one, two, three] = [1, 2, 3].map(|threads| {
+            let run = dir.path().join(format!("{name}-{threads}"));
+            let flags = format!("{flags}\nthreads = {threads}");
+            begin(&run, &flags, &data, dir.path(), None);
+            (metrics(&run), tensors(&run))
+        });
+        assert_eq!(one.0, two.0, "{name}");
+        assert_eq!(one.0, three.0, "{name}");
+        assert!(one.1 == two.1 && one.1 == three.1, "{name}");
+    }
+}
+
+/// The final weights of a run, without what else their file says.
+fn tensors(run: &Path) -> Vec<u8> {
+    let file = weights(run);
+    let (length, rest) = file.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().unwrap());
+    rest[usize::try_from(length).unwrap()..].to_vec()
+}
+
+/// As one that was begun before a configuration could say it.
+#[test]
+fn run_that_says_nothing_of_groups_goes_on_with_whole_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let flags = format!("{SHORT}\nghost_batch = 0\nmax_steps = 3");
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    begin(&whole, &flags, &data, dir.path(), None);
+    begin(&broken, &flags, &data, dir.path(), Some(1));
+    let path = broken.join("config.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\nghost_batch = 0\n"), "{text}");
+    std::fs::write(&path, text.replace("ghost_batch = 0\n", "")).unwrap();
+    resume(&broken, &data);
+    assert_eq!(metrics(&whole), metrics(&broken));
+    assert!(weights(&whole) == weights(&broken));
 }
 
 #[test]

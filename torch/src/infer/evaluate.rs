@@ -125,18 +125,16 @@ pub fn evaluate(
     let workers = Workers::on(model.device());
     let networks = PerWorker::new(&workers, || model.share())?;
     feed.in_order(batch, |batch| {
-        let examples = tch::no_grad(|| pipeline.apply(&batch))?;
-        let images = examples.labels.size()[0];
+        let images = batch.labels.size()[0];
         let parts = match model.device() {
-            Device::Cpu => equal_parts(images, (images + PART - 1) / PART),
-            _ => equal_parts(images, 1),
+            Device::Cpu => (images + PART - 1) / PART,
+            _ => 1,
         };
-        let parts = parts.iter().map(|part| examples.part(part));
-        rows.extend(
-            workers.each(parts.collect::<Result<_>>()?, |worker, examples| {
-                tch::no_grad(|| outcomes(&networks.of(worker), tta, &examples))
-            })?,
-        );
+        let parts = equal_parts(images, parts);
+        let parts = parts.iter().map(|part| pipeline.part(&batch, part));
+        rows.extend(workers.each(parts.collect::<Result<_>>()?, |worker, part| {
+            tch::no_grad(|| outcomes(&networks.of(worker), tta, &part.apply()?))
+        })?);
         done += images.unsigned_abs();
         watch.on(&Event::Advance { done });
         Ok(())

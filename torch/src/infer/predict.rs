@@ -118,10 +118,11 @@ impl Predictor {
             network = network.with_precision(precision);
         }
         let workers = Workers::on(device);
+        let normalizer = Normalizer::new(checkpoint.about.config.normalize, device)?;
         let networks = PerWorker::new(&workers, || {
             Ok(Network {
                 network: network.share()?,
-                normalizer: Normalizer::new(checkpoint.about.config.normalize, device)?,
+                normalizer: normalizer.share(),
             })
         })?;
         Ok(Self {

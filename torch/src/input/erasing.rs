@@ -57,6 +57,13 @@ impl Erasing {
         }))
     }
 
+    /// The same by handles, for another thread.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            edges: self.edges.shallow_clone(),
+        }
+    }
+
     /// Erases from `images`, `f32 [B, 3, H, W]`, normalised, which are those in the range `at` of the epoch.
     /// A pixel is erased if its centre is in the rectangle, so the images may have been resized.
     pub(super) fn apply(&self, mut images: Tensor, at: &Range<i64>) -> Result<Tensor> {

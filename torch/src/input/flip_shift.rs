@@ -70,6 +70,15 @@ impl FlipShift {
         }))
     }
 
+    /// The same by handles, for another thread.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            moves: (self.moves.0.shallow_clone(), self.moves.1.shallow_clone()),
+            rows: self.rows.shallow_clone(),
+            columns: self.columns.shallow_clone(),
+        }
+    }
+
     /// Moves `pixels`, `[B, 3, H, W]`, which are those of the images in the range `at` of the epoch, with one
     /// gather. The result is channels last.
     pub fn apply(&self, pixels: &Tensor, at: &Range<i64>) -> Result<Tensor> {

@@ -38,13 +38,18 @@ pub(super) struct Mixed {
 }
 
 impl Mix {
+    /// True if the draws of batch number `batch` say that it is mixed.
+    pub(super) fn mixes(&self, batch: u64) -> bool {
+        let off = self.mixup == 0.0 && self.cutmix == 0.0;
+        !off && self.draws.of(batch).unit(0) < self.probability
+    }
+
     /// Mixes `images`, `f32 [B, 3, H, W]`, by the draws of batch number `batch` of the epoch: draw 0 decides
     /// whether to mix, draw 1 by which method, draws 2 and 3 the centre of CutMix's rectangle, and the
     /// draws from 4 on lambda.
     pub(super) fn apply(&self, images: Tensor, batch: u64) -> Result<Mixed> {
         let draws = self.draws.of(batch);
-        let off = self.mixup == 0.0 && self.cutmix == 0.0;
-        if off || draws.unit(0) >= self.probability {
+        if !self.mixes(batch) {
             return Ok(Mixed {
                 images,
                 lambda: None,

@@ -44,6 +44,14 @@ impl Normalizer {
         })
     }
 
+    /// The same by handles, for another thread.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            scale: self.scale.shallow_clone(),
+            offset: self.offset.shallow_clone(),
+        }
+    }
+
     /// Normalises `pixels`, `[B, 3, H, W]`, to `f32`, channels last.
     pub fn apply(&self, pixels: &Tensor) -> Result<Tensor> {
         // Changes the layout before the type: bytes are a quarter of the traffic.

@@ -125,6 +125,30 @@ impl Pipeline {
         })
     }
 
+    /// True if batch number `batch` of the epoch is mixed. Then what becomes of an image depends on another one.
+    pub(crate) fn mixes(&self, batch: u64) -> bool {
+        self.mix.is_some_and(|mix| mix.mixes(batch))
+    }
+
+    /// The steps for the images in the range `part` of `batch`, for another thread. Not for a batch that is mixed.
+    pub(crate) fn part(&self, batch: &Batch<'_>, part: &Range<i64>) -> Result<PipelinePart> {
+        let own = |all: &Tensor| all.f_narrow(0, part.start, part.end - part.start);
+        Ok(PipelinePart {
+            pipeline: Self {
+                resize: self.resize.as_ref().map(Resize::share),
+                flip_shift: self.flip_shift.as_ref().map(FlipShift::share),
+                normalizer: self.normalizer.share(),
+                erasing: self.erasing.as_ref().map(Erasing::share),
+                mix: None,
+            },
+            pixels: own(batch.pixels)?,
+            labels: own(&batch.labels)?,
+            boxes: batch.boxes.as_ref().map(own).transpose()?,
+            at: batch.at.start + part.start..batch.at.start + part.end,
+            number: batch.number,
+        })
+    }
+
     /// Runs the steps on `batch`. In training, it is one of the batches of the images given to the
     /// constructor.
     pub fn apply(&self, batch: &Batch<'_>) -> Result<Examples> {
@@ -160,6 +184,30 @@ impl Pipeline {
             labels: batch.labels.shallow_clone(),
             boxes,
             mixed,
+        })
+    }
+}
+
+/// A part of a batch and the steps for it, by handles that another thread may have.
+#[derive(Debug)]
+pub(crate) struct PipelinePart {
+    pipeline: Pipeline,
+    pixels: Tensor,
+    labels: Tensor,
+    boxes: Option<Tensor>,
+    at: Range<i64>,
+    number: u64,
+}
+
+impl PipelinePart {
+    /// Runs the steps.
+    pub(crate) fn apply(self) -> Result<Examples> {
+        self.pipeline.apply(&Batch {
+            pixels: &self.pixels,
+            labels: self.labels,
+            boxes: self.boxes,
+            at: self.at,
+            number: self.number,
         })
     }
 }

@@ -40,6 +40,14 @@ impl Resize {
         }))
     }
 
+    /// The same by handles, for another thread.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            rows: self.rows.shallow_clone(),
+            columns: self.columns.shallow_clone(),
+        }
+    }
+
     /// Resizes `pixels`, `[B, 3, H, W]`, to `f32 [B, 3, h, w]`.
     pub(super) fn apply(&self, pixels: &Tensor) -> Result<Tensor> {
         let wide = pixels.f_to_kind(Kind::Float)?.f_matmul(&self.columns)?;

@@ -21,7 +21,7 @@ use tch::{Device, Tensor};
 
 use super::objective::{Objective, Part};
 use crate::Result;
-use crate::input::Examples;
+use crate::input::{Batch, Examples, Pipeline};
 use crate::libtorch::{PerWorker, Workers, equal_parts, ffi};
 use crate::net::{ResNet18, Role, boxes};
 
@@ -61,43 +61,64 @@ impl Groups {
         })
     }
 
-    /// Computes the gradients of `model` for a batch, and updates its running statistics. Returns the loss.
+    /// The examples of each group of `batch`. Whole groups are made by one of `workers`, unless the batch is mixed.
+    pub(super) fn examples(
+        &self,
+        batch: &Batch<'_>,
+        pipeline: &Pipeline,
+        workers: &Workers,
+    ) -> Result<Vec<Examples>> {
+        if self.replicas.is_none() {
+            return Ok(vec![pipeline.apply(batch)?]);
+        }
+        if pipeline.mixes(batch.number) {
+            let all = pipeline.apply(batch)?;
+            return self.ranges.iter().map(|range| all.part(range)).collect();
+        }
+        let parts = self.ranges.iter().map(|range| pipeline.part(batch, range));
+        workers.each(parts.collect::<Result<_>>()?, |_, part| part.apply())
+    }
+
+    /// Computes the gradients of `model` for a batch, of which each group has its `examples`, and updates the running
+    /// statistics. Returns the loss.
     pub(super) fn backward(
         &self,
         model: &ResNet18,
         objective: &Objective,
-        examples: &Examples,
+        examples: Vec<Examples>,
         workers: &Workers,
     ) -> Result<Tensor> {
-        let Some(replicas) = &self.replicas else {
-            let outputs = model.outputs(&examples.images, true)?;
-            let loss = objective.loss(&outputs, examples, Part::WHOLE)?;
+        let (Some(replicas), [_, _, ..]) = (&self.replicas, &examples[..]) else {
+            let outputs = model.outputs(&examples[0].images, true)?;
+            let loss = objective.loss(&outputs, &examples[0], Part::WHOLE)?;
             loss.f_backward()?;
             return Ok(loss.f_detach()?);
         };
-        let parts = self.parts(examples)?;
-        let weights: Vec<_> = parts.iter().map(|(_, part)| part.of_images).collect();
-        let shares = workers.each(parts, |worker, (examples, part)| {
+        let parts = parts(&examples)?;
+        let weights: Vec<_> = parts.iter().map(|part| part.of_images).collect();
+        let tasks = examples.into_iter().zip(parts).collect();
+        let shares = workers.each(tasks, |worker, (examples, part)| {
             share(&replicas.of(worker), objective, &examples, part)
         })?;
         sum(model, workers, shares, &weights)
     }
+}
 
-    /// The examples of each group, and its weights.
-    fn parts(&self, examples: &Examples) -> Result<Vec<(Examples, Part)>> {
-        let images = examples.labels.size()[0] as f64;
-        let boxes = |examples: &Examples| examples.boxes.as_ref().map_or(Ok(0), boxes::count);
-        let all_boxes = boxes(examples)?.max(1) as f64;
-        let part = |range: &Range<i64>| {
-            let own = examples.part(range)?;
-            let part = Part {
-                of_images: (range.end - range.start) as f64 / images,
-                of_boxes: boxes(&own)? as f64 / all_boxes,
-            };
-            Ok((own, part))
-        };
-        self.ranges.iter().map(part).collect()
-    }
+/// The weights of each group, from the examples of all.
+fn parts(examples: &[Examples]) -> Result<Vec<Part>> {
+    let counts = examples.iter().map(|group| {
+        let boxes = group.boxes.as_ref().map_or(Ok(0), boxes::count)?;
+        Ok((group.labels.size()[0], boxes))
+    });
+    let counts = counts.collect::<Result<Vec<_>>>()?;
+    let images: i64 = counts.iter().map(|count| count.0).sum();
+    let boxes: i64 = counts.iter().map(|count| count.1).sum();
+    let fraction = |own: i64, all: i64| own as f64 / all.max(1) as f64;
+    let part = |&(own_images, own_boxes): &(i64, i64)| Part {
+        of_images: fraction(own_images, images),
+        of_boxes: fraction(own_boxes, boxes),
+    };
+    Ok(counts.iter().map(part).collect())
 }
 
 /// The share of the group with `examples`, computed by `replica`.
@@ -203,7 +224,9 @@ mod tests {
         workers: &Workers,
     ) -> (f64, Vec<(String, Tensor)>) {
         let groups = Groups::new(BATCH, count, model, workers).unwrap();
-        let loss = (groups.backward(model, &objective(), examples, workers)).unwrap();
+        let own = groups.ranges.iter().map(|range| examples.part(range));
+        let own = own.collect::<Result<_>>().unwrap();
+        let loss = (groups.backward(model, &objective(), own, workers)).unwrap();
         let named = model.named().iter().map(|named| {
             let tensor = match named.role {
                 Role::Buffer => named.tensor.copy(),

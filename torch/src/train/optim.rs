@@ -242,7 +242,7 @@ impl Optimizer {
     /// A parameter has no gradient.
     pub fn step(&mut self, rate: f64, workers: &Workers) -> Result<()> {
         if self.clip > 0.0 {
-            self.clip_gradients()?;
+            self.clip_gradients(workers)?;
         }
         for group in &mut self.groups {
             group.step(rate * group.lr_factor, workers)?;
@@ -253,12 +253,12 @@ impl Optimizer {
 
     /// Scales all gradients by `min(1, clip / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_` does, but
     /// without waiting for a GPU.
-    fn clip_gradients(&self) -> Result<()> {
+    fn clip_gradients(&self, workers: &Workers) -> Result<()> {
         let params = self.groups.iter().flat_map(|group| &group.params);
         let grads = params.map(|param| Ok(param.f_grad()?));
         let grads = grads.collect::<Result<Vec<_>>>()?;
-        let norms = grads.iter().map(|grad| Ok(grad.f_norm()?));
-        let norm = Tensor::f_stack(&norms.collect::<Result<Vec<_>>>()?, 0)?.f_norm()?;
+        let norms = workers.each(clones(&grads), |_, grad| Ok(grad.f_norm()?))?;
+        let norm = Tensor::f_stack(&norms, 0)?.f_norm()?;
         let scale = norm.f_add_scalar(1e-6)?.f_reciprocal()?;
         let scale = scale.f_mul_scalar(self.clip)?.f_clamp_max(1.0)?;
         for mut grad in grads {

@@ -145,9 +145,9 @@ impl State {
         batch: &Batch<'_>,
         pipeline: &Pipeline,
     ) -> Result<Tensor> {
-        let examples = pipeline.apply(batch)?;
         let (objective, workers) = (&setup.objective, &setup.workers);
-        let loss = (self.groups).backward(&self.model, objective, &examples, workers)?;
+        let examples = self.groups.examples(batch, pipeline, workers)?;
+        let loss = (self.groups).backward(&self.model, objective, examples, workers)?;
         self.optimizer.step(self.at.rate, workers)?;
         if let Some(ema) = &mut self.ema {
             ema.update(self.model.named(), self.at.step)?;
