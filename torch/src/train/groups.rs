@@ -210,10 +210,15 @@ mod tests {
         Objective::new(&Config::layered(None, flags, false).unwrap())
     }
 
-    fn network(freeze: &[Layer]) -> ResNet18 {
-        let mut model = ResNet18::new(SPEC, 1, Device::Cpu).unwrap();
-        model.freeze(freeze).unwrap();
-        model
+    fn network() -> ResNet18 {
+        ResNet18::new(SPEC, 1, Device::Cpu).unwrap()
+    }
+
+    /// Another network with the weights of `model`. Drawn again they would differ: all tests share a generator.
+    fn copy(model: &ResNet18) -> ResNet18 {
+        let mut copy = ResNet18::new(model.spec(), 1, Device::Cpu).unwrap();
+        copy.load(&model.state().unwrap()).unwrap();
+        copy
     }
 
     /// Loss, gradients by name, and running statistics after a step in `count` groups.
@@ -248,11 +253,11 @@ mod tests {
     fn groups_add_up_to_the_mean_loss_of_the_batch() {
         set_threads(2);
         for mixed in [false, true] {
-            let examples = examples(mixed);
-            let (loss, found) = step(&network(&[]), 3, &examples, &Workers::new(2));
+            let (examples, origin) = (examples(mixed), network());
+            let (loss, found) = step(&copy(&origin), 3, &examples, &Workers::new(2));
             let mut want = 0.0;
             let twins: Vec<_> = [0..3, 3..7, 7..11]
-                .map(|range| (network(&[]), range))
+                .map(|range| (copy(&origin), range))
                 .into();
             for (twin, range) in &twins {
                 let own = examples.part(range).unwrap();
@@ -299,11 +304,7 @@ mod tests {
                 }
                 let off = off(found, &want);
                 assert!(off < 1e-4, "{name}: {off:.1e}");
-                assert_eq!(
-                    found.stride(),
-                    network(&[]).named()[at].tensor.stride(),
-                    "{name}"
-                );
+                assert_eq!(found.stride(), origin.named()[at].tensor.stride(), "{name}");
             }
         }
     }
@@ -323,8 +324,9 @@ mod tests {
             boxes: false,
             ..SPEC
         };
+        let origin = ResNet18::new(spec, 1, Device::Cpu).unwrap();
         let [whole, parts] = [1, 4].map(|count| {
-            let mut model = ResNet18::new(spec, 1, Device::Cpu).unwrap();
+            let mut model = copy(&origin);
             model.freeze(&frozen).unwrap();
             step(&model, count, &examples, &Workers::new(2))
         });
@@ -336,12 +338,12 @@ mod tests {
 
     #[test]
     fn any_number_of_workers_computes_the_same_bits() {
-        let examples = examples(false);
+        let (examples, origin) = (examples(false), network());
         let steps = [1, 2, 3].map(|threads| {
             set_threads(threads);
             let workers = Workers::new(3);
             assert_eq!(workers.count(), threads);
-            step(&network(&[]), 3, &examples, &workers)
+            step(&copy(&origin), 3, &examples, &workers)
         });
         for other in &steps[1..] {
             assert_eq!(other.0.to_bits(), steps[0].0.to_bits());
@@ -357,9 +359,9 @@ mod tests {
         assert_eq!(count(256, 0, Device::Cpu), 1);
         assert_eq!(count(256, 64, Device::Cuda(0)), 1);
         let examples = examples(false);
-        let model = network(&[]);
+        let model = network();
+        let twin = copy(&model);
         let (loss, found) = step(&model, 1, &examples, &Workers::calling_thread());
-        let twin = network(&[]);
         let outputs = twin.outputs(&examples.images, true).unwrap();
         let want = (objective().loss(&outputs, &examples, Part::WHOLE)).unwrap();
         want.backward();
