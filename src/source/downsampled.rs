@@ -8,6 +8,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::folder::{Folder, join};
 use super::npz;
 use super::pickled::Pickled;
@@ -79,10 +81,11 @@ pub(super) fn open(
     }
     batches.sort();
     check_numbers(tree, &batches, problems)?;
-    let mut parts = Vec::new();
-    for batch in &batches {
-        parts.push(read(tree, batch, problems)?);
-    }
+    // In parallel, since an archive checks or inflates each.
+    let parts: Vec<_> = (batches.par_iter())
+        .map(|batch| read(tree, batch))
+        .collect();
+    let mut parts = parts.into_iter().collect::<Result<Vec<_>, _>>()?;
     let classes = names.map(|file| classes(tree, &file)).transpose()?;
     let mut notes = Vec::new();
     notes.extend(count_from_0(&mut parts));
@@ -137,7 +140,7 @@ fn check_numbers(
     Ok(())
 }
 
-fn read(tree: &Tree, batch: &Batch, problems: &mut Problems<TreeProblem>) -> Result<Part, Error> {
+fn read(tree: &Tree, batch: &Batch) -> Result<Part, Error> {
     let shown = tree.display_path(&batch.path);
     let failed = |reason: String| Error::Table {
         path: shown.clone().into(),
@@ -150,7 +153,12 @@ fn read(tree: &Tree, batch: &Batch, problems: &mut Problems<TreeProblem>) -> Res
     let (file, range) = tree.extent(&batch.path).map_err(unreadable)?;
     let stamp = (tree.stamp(&batch.path)).map_err(|reason| failed(reason.to_string()))?;
     if batch.path.ends_with(NPZ) {
-        let zip = Zip::within(shown.clone().into(), file, range, stamp, problems)?;
+        let mut problems = Problems::default();
+        let zip = Zip::within(shown.clone().into(), file, range, stamp, &mut problems)?;
+        if !problems.is_empty() {
+            let tree = shown;
+            return Err(Error::Tree { tree, problems });
+        }
         return npz::part(&Arc::new(zip), batch.split, "data.npy", Some("labels.npy"));
     }
     let pickle = Pickled::read(&file, range).map_err(failed)?;

@@ -57,6 +57,8 @@ enum ZipEntryKind {
     Other(CompressionMethod),
 }
 
+/// Bytes of a file of any length that are in memory at one time.
+const BUFFER: usize = 1 << 18;
 /// Length of a local header without its name, in bytes.
 const LOCAL_HEADER: usize = 30;
 const LOCAL_MAGIC: &[u8] = b"PK\x03\x04";
@@ -157,7 +159,8 @@ impl Zip {
                 Some(spool(limited, entry.packed, damaged)?)
             }
             _ => {
-                io::copy(&mut checked, &mut io::sink()).map_err(ReadError::Io)?;
+                let mut whole = BufReader::with_capacity(BUFFER, &mut checked);
+                io::copy(&mut whole, &mut io::sink()).map_err(ReadError::Io)?;
                 None
             }
         };
@@ -182,9 +185,10 @@ impl Zip {
 
     /// A reader of the entry's content, which lies in `data`.
     fn plain(&self, entry: &ZipEntry, data: Range<u64>) -> Result<Box<dyn Read + '_>, ReadError> {
-        let packed = BufReader::with_capacity(1 << 18, View::new(&self.file, data));
+        let packed = View::new(&self.file, data);
         match entry.kind {
             ZipEntryKind::Deflated => {
+                let packed = BufReader::with_capacity(BUFFER, packed);
                 let inflater = decoder(|| DeflateDecoder::new(packed)).map_err(ReadError::Io)?;
                 Ok(Box::new(inflater))
             }
