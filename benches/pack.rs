@@ -11,7 +11,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 use tinyres::pack::{Config, pack};
-use tinyres::source::Source;
+use tinyres::source::{self, Source};
 use turbojpeg::{Decompressor, Image, PixelFormat};
 use turns::{by_turns, time};
 
@@ -36,7 +36,10 @@ fn packing(criterion: &mut Criterion) {
     let items = source.splits.iter().flat_map(|(_, items)| items);
     let mut reader = source.reader();
     let jpegs: Vec<Vec<u8>> = items
-        .map(|item| reader.read(item).expect("an image").to_owned())
+        .map(|item| match reader.read(item).expect("an image") {
+            source::Image::Encoded(bytes) => bytes.to_owned(),
+            source::Image::Raw(_) => panic!("a set of JPEGs"),
+        })
         .collect();
 
     let mut group = criterion.benchmark_group("pack");

@@ -10,19 +10,21 @@ use std::io::BufRead as _;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tinyres::pack::{Decoded, Decoder, ImageError};
+use tinyres::source::Image;
 use tinyres_format::Shape;
 
 /// The planar RGB bytes of the image in `bytes`, and what the decoder says about it.
 fn decode(bytes: &[u8]) -> Result<(Decoded, Vec<u8>), ImageError> {
     let mut decoder = Decoder::new(None);
-    let [width, height] = decoder.size(bytes)?;
+    let image = Image::Encoded(bytes);
+    let [width, height] = decoder.size(image)?;
     let shape = Shape {
         channels: 3,
         height,
         width,
     };
     let mut pixels = vec![0; shape.image_len()];
-    let decoded = decoder.decode(bytes, None, shape, &mut pixels)?;
+    let decoded = decoder.decode(image, None, shape, &mut pixels)?;
     Ok((decoded, pixels))
 }
 

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use common::{failure, tinyres};
@@ -174,6 +175,56 @@ fn npz_as_medmnist_publishes_it() {
     for set in ["medmnist-grey", "medmnist-colour"] {
         assert_equal(&golden(&format!("{set}.npz")), set);
     }
+}
+
+/// `--skip-bad` is for damaged images. Arrays that cannot be decompressed for want of room are whole.
+#[test]
+fn no_room_for_decompressed_pixels_ends_the_pack() {
+    let npy = |shape: &str, values: &[u8]| {
+        let head = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({shape}), }}\n");
+        let len = u16::try_from(head.len()).unwrap().to_le_bytes();
+        [b"\x93NUMPY\x01\0", &len[..], head.as_bytes(), values].concat()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("set.npz");
+    let mut writer = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    for (split, method) in [
+        ("train", zip::CompressionMethod::Stored),
+        ("test", zip::CompressionMethod::Deflated),
+    ] {
+        let stored = zip::CompressionMethod::Stored;
+        for (name, method, array) in [
+            ("images", method, npy("4, 2, 2", &[7; 16])),
+            ("labels", stored, npy("4,", &[0, 1, 0, 1])),
+        ] {
+            let options = zip::write::SimpleFileOptions::default().compression_method(method);
+            let name = format!("{split}_{name}.npy");
+            writer.start_file(name, options).unwrap();
+            writer.write_all(&array).unwrap();
+        }
+    }
+    writer.finish().unwrap();
+    let pack = |folder: &Path| {
+        let mut command = tinyres();
+        command.arg("pack").arg(&path).arg("--skip-bad=90%");
+        command.arg("-o").arg(dir.path().join("out"));
+        command.env("TMPDIR", folder);
+        command
+    };
+    let error = failure(&mut pack(&dir.path().join("none")), 1);
+    assert!(
+        error.contains("set.npz: test_images.npy: row 0: "),
+        "{error}"
+    );
+    assert!(
+        error.contains("cannot write decompressed data there"),
+        "{error}"
+    );
+    assert!(
+        error.contains("set TMPDIR") && !error.contains("are bad"),
+        "{error}"
+    );
+    pack(dir.path()).assert().success();
 }
 
 #[test]

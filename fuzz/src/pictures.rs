@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use tinyres::pack::{Decoder, Resize};
+use tinyres::source::Image;
 use tinyres_format::Shape;
 
 /// Decodes any bytes as an image, and resizes it. True if there was one.
@@ -11,5 +12,6 @@ pub fn pictures(data: &[u8]) -> bool {
     let mut decoder = Decoder::new(Some(Resize { side, squash: true }));
     let shape = Shape::rgb(side.get());
     let mut pixels = vec![0; shape.image_len()];
-    decoder.decode(data, None, shape, &mut pixels).is_ok()
+    let image = Image::Encoded(data);
+    decoder.decode(image, None, shape, &mut pixels).is_ok()
 }

@@ -10,9 +10,9 @@ use super::facts::Facts;
 use super::jpeg::Jpeg;
 use super::limits::{Permit, check_size};
 use super::orientation::Orientation;
-use super::pam::Pam;
 use super::png::Png;
-use super::{ImageError, Resize, bmp, gif, pnm, signature, tiff, webp};
+use super::{ImageError, Resize, bmp, gif, pnm, raw, signature, tiff, webp};
+use crate::source::{Image, Order, RawImage};
 
 /// Facts about a decoded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,19 +50,19 @@ impl Decoder {
         }
     }
 
-    /// Decodes `bytes` to `out`, `u8 [3, height, width]` of the size of `shape`. `bbox` is in inclusive
+    /// Decodes `image` to `out`, `u8 [3, height, width]` of the size of `shape`. `bbox` is in inclusive
     /// pixels of the stored image (before it is turned upright or resized) and must lie inside it.
     ///
     /// # Errors
     /// Why the image cannot be packed; `out` then has no meaning.
     pub fn decode(
         &mut self,
-        bytes: &[u8],
+        image: Image<'_>,
         bbox: Option<[i32; 4]>,
         shape: Shape,
         out: &mut [u8],
     ) -> Result<Decoded, ImageError> {
-        let decoded = caught(|| self.decode_whole(bytes, bbox, shape, out));
+        let decoded = caught(|| self.decode_whole(image, bbox, shape, out));
         if decoded.is_err() {
             *self = Self::new(self.resize); // A decoder that panicked has left who knows what behind.
         }
@@ -71,12 +71,12 @@ impl Decoder {
 
     fn decode_whole(
         &mut self,
-        bytes: &[u8],
+        image: Image<'_>,
         bbox: Option<[i32; 4]>,
         shape: Shape,
         out: &mut [u8],
     ) -> Result<Decoded, ImageError> {
-        let picture = Picture::open(bytes)?;
+        let picture = Picture::open(image)?;
         let size = picture.size();
         check(size, bbox, shape, self.resize)?;
         let permit = Permit::wait(size, self.resize);
@@ -112,10 +112,19 @@ impl Decoder {
                 png.decode(&mut self.samples, &mut self.pixels)?;
                 (&self.pixels[..], facts)
             }
-            Picture::Pam(pam) => {
-                pam.decode(&mut self.pixels)?;
+            Picture::Raw(image) if self.resize.is_none_or(|resize| resize.keeps(size)) => {
+                raw::planes(&image, out);
+                return Ok(Decoded {
+                    size,
+                    grey: image.order == Order::Grey,
+                    bbox,
+                    warning: None,
+                });
+            }
+            Picture::Raw(image) => {
+                raw::rgbx(&image, &mut self.pixels);
                 let facts = Facts {
-                    grey: pam.grey,
+                    grey: image.order == Order::Grey,
                     orientation: Orientation::UPRIGHT,
                     conversion: None,
                 };
@@ -142,12 +151,16 @@ impl Decoder {
         })
     }
 
-    /// Width and height of the image in `bytes`, as stored. Reads only its header.
+    /// Width and height of `image`, as stored. Reads only its header.
     ///
     /// # Errors
     /// The image is of no kind known here, its header is broken, or it is too large.
-    pub fn size(&self, bytes: &[u8]) -> Result<[u32; 2], ImageError> {
-        let size = caught(|| Ok(Picture::open(bytes)?.size()))?;
+    pub fn size(&self, image: Image<'_>) -> Result<[u32; 2], ImageError> {
+        self.checked(caught(|| Ok(Picture::open(image)?.size()))?)
+    }
+
+    /// `size`, the width and height of an image, if such an image can be decoded.
+    pub(super) fn checked(&self, size: [u32; 2]) -> Result<[u32; 2], ImageError> {
         check_size(size, self.resize)?;
         Ok(size)
     }
@@ -191,7 +204,7 @@ impl Canvas {
         }
         let size = orientation.size(size);
         if let Some(resize) = resize
-            && size != [resize.side.get(); 2]
+            && !resize.keeps(size)
         {
             let crop = resize.crop(size);
             bbox = bbox.and_then(|bbox| crop.bbox(bbox));
@@ -208,7 +221,7 @@ impl Canvas {
 enum Picture<'a> {
     Jpeg(Jpeg<'a>),
     Png(Box<Png>),
-    Pam(Pam<'a>),
+    Raw(RawImage<'a>),
     Other {
         bytes: &'a [u8],
         size: [u32; 2],
@@ -217,8 +230,15 @@ enum Picture<'a> {
 }
 
 impl<'a> Picture<'a> {
+    fn open(image: Image<'a>) -> Result<Self, ImageError> {
+        match image {
+            Image::Encoded(bytes) => Self::of_file(bytes),
+            Image::Raw(image) => Ok(Self::Raw(raw::checked(image)?)),
+        }
+    }
+
     /// Tells the format of a file by its first bytes, and reads its header. Its name does not count.
-    fn open(bytes: &'a [u8]) -> Result<Self, ImageError> {
+    fn of_file(bytes: &'a [u8]) -> Result<Self, ImageError> {
         let other = |size: fn(&[u8]) -> Result<[u32; 2], ImageError>, decode| {
             Ok(Self::Other {
                 bytes,
@@ -242,7 +262,6 @@ impl<'a> Picture<'a> {
             | [b'M', b'M', 0, b'*' | b'+', ..]
             | [b'M', b'M', b'*', 0, ..] => other(tiff::size, tiff::decode),
             [b'P', b'1'..=b'6' | b'f', b'\t'..=b'\r' | b' ', ..] => other(pnm::size, pnm::decode),
-            [b'P', b'7', b'\n', ..] => Ok(Self::Pam(Pam::open(bytes)?)),
             _ => Err(ImageError::Kind {
                 found: signature::kind(bytes),
             }),
@@ -254,7 +273,7 @@ impl<'a> Picture<'a> {
         match self {
             Self::Jpeg(jpeg) => jpeg.size(),
             Self::Png(png) => png.size(),
-            Self::Pam(pam) => pam.size,
+            Self::Raw(image) => image.size,
             Self::Other { size, .. } => *size,
         }
     }
@@ -345,6 +364,54 @@ mod tests {
         assert_eq!(caught(|| Ok(1)), Ok(1));
     }
 
+    /// A PNM file of the same pixels is the witness, as they are and resized.
+    #[test]
+    fn raw_pixels_become_those_of_a_file() {
+        let [width, height] = [5, 7];
+        let colours: Vec<[u8; 3]> = (0..width * height)
+            .map(|at: u32| [3, 5, 7].map(|by| u8::try_from(at * by).unwrap()))
+            .collect();
+        let grey: Vec<u8> = colours.iter().map(|&[red, ..]| red).collect();
+        let planes = [0, 1, 2].map(|at| colours.iter().map(move |colour| colour[at]));
+        let planes: Vec<u8> = planes.into_iter().flatten().collect();
+        for (order, values) in [
+            (Order::Grey, &grey[..]),
+            (Order::Planar, &planes),
+            (Order::Interleaved, colours.as_flattened()),
+        ] {
+            let (magic, file) = match order {
+                Order::Grey => ("P5", &grey[..]),
+                _ => ("P6", colours.as_flattened()),
+            };
+            let head = format!("{magic}\n{width} {height}\n255\n");
+            let file = [head.as_bytes(), file].concat();
+            let raw = Image::Raw(RawImage {
+                size: [width, height],
+                order,
+                values,
+            });
+            let side = NonZeroU32::new(4);
+            for resize in [None, side.map(|side| Resize { side, squash: true })] {
+                let shape = match resize {
+                    Some(_) => Shape::rgb(4),
+                    None => Shape {
+                        channels: 3,
+                        height,
+                        width,
+                    },
+                };
+                let [(raw, pixels), (file, expected)] = [raw, Image::Encoded(&file)].map(|image| {
+                    let mut out = vec![0; shape.image_len()];
+                    let decoded =
+                        Decoder::new(resize).decode(image, Some([1, 2, 3, 4]), shape, &mut out);
+                    (decoded.unwrap(), out)
+                });
+                assert_eq!(pixels, expected, "{order:?} {resize:?}");
+                assert_eq!(raw, file, "{order:?} {resize:?}");
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -369,11 +436,11 @@ mod tests {
             let (mut decoder, shape) = (Decoder::new(resize), Shape::rgb(side));
             let mut out = vec![0; shape.image_len()];
             for bytes in [&bytes[..], &bytes[..end.index(bytes.len())]] {
-                let _ = decoder.size(bytes);
-                let _ = decoder.decode(bytes, Some([0, 3, 15, 15]), shape, &mut out);
+                let _ = decoder.size(Image::Encoded(bytes));
+                let _ = decoder.decode(Image::Encoded(bytes), Some([0, 3, 15, 15]), shape, &mut out);
             }
             // State left by a damaged image does not change the next one.
-            let bbox = Some([0, 3, 15, 15]);
+            let (picture, bbox) = (Image::Encoded(picture), Some([0, 3, 15, 15]));
             let again = decoder.decode(picture, bbox, shape, &mut out);
             let mut fresh = vec![0; out.len()];
             prop_assert_eq!(&again, &Decoder::new(resize).decode(picture, bbox, shape, &mut fresh));

@@ -101,12 +101,16 @@ impl<'a> ImageReader<'a> {
 
     /// Width and height of the image, if it is readable.
     fn size(&mut self, item: &Item) -> Result<Option<[u32; 2]>> {
-        match self.reader.read(item) {
-            Ok(encoded) => match self.decoder.size(encoded) {
-                Err(ImageError::Memory) => Err(no_memory(item)),
-                size => Ok(size.ok()),
+        let size = match self.reader.raw_size(item) {
+            Some(size) => self.decoder.checked(size),
+            None => match self.reader.read(item) {
+                Ok(image) => self.decoder.size(image),
+                Err(error) => return image_error(error).map(|_| None),
             },
-            Err(error) => image_error(error).map(|_| None),
+        };
+        match size {
+            Err(ImageError::Memory) => Err(no_memory(item)),
+            size => Ok(size.ok()),
         }
     }
 
@@ -123,7 +127,7 @@ impl<'a> ImageReader<'a> {
         let mut images = Vec::with_capacity(items.len());
         for (item, pixels) in items.iter().zip(pixels.chunks_exact_mut(len)) {
             let decoded = match self.reader.read(item) {
-                Ok(encoded) => self.decoder.decode(encoded, item.bbox, shape, pixels),
+                Ok(image) => self.decoder.decode(image, item.bbox, shape, pixels),
                 Err(error) => Err(image_error(error)?),
             };
             if decoded == Err(ImageError::Memory) {

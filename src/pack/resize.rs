@@ -42,6 +42,11 @@ impl Resize {
         [left, top, left + width, top + height]
     }
 
+    /// True if an image of `size`, width and height, has the size of the result already.
+    pub(super) fn keeps(self, size: [u32; 2]) -> bool {
+        size == [self.side.get(); 2]
+    }
+
     /// The crop of an image of `size`, width and height, neither of them 0.
     pub(super) fn crop(self, size: [u32; 2]) -> Crop {
         let side = self.side.get();

@@ -11,13 +11,11 @@ use super::folder::Folder;
 use super::pickled::Pickled;
 use super::raw::{Layout, Part, Pixels, Raw};
 use super::tree::Tree;
-use super::{Error, Listing, Problems, ReadError, Split, TreeProblem};
+use super::{Error, Listing, Order, Problems, ReadError, Split, TreeProblem};
 
 const LAYOUT: Layout = Layout {
-    height: 32,
-    width: 32,
-    channels: 3,
-    planar: true,
+    size: [32, 32],
+    order: Order::Planar,
 };
 
 /// One of the four published forms.

@@ -1,7 +1,7 @@
 //! Sources of images: a tree in a directory or an archive, read as classes and lists of items.
 //!
-//! Opening reads annotations and file names, never an image; [`ItemReader::read`] returns the bytes
-//! of one image on demand. Users of a source need to know neither its layout nor its storage.
+//! Opening reads annotations and file names, never an image; [`ItemReader::read`] returns one image on demand: the
+//! bytes of its file, or its pixels where the source has them raw. Users of a source need to know neither its layout nor its storage.
 //!
 //! # Layouts
 //!
@@ -115,7 +115,8 @@
 //! - Images are `u8 [N, H, W]`, `[N, H, W, 3]`, `[N, 3, H, W]`, or `[N, 3 * S * S]`, planes of red, green and blue.
 //!   Labels are integers `[N]` or `[N, 1]`; classes are called by their numbers.
 //! - An array may have any length. A stored one is read in place. A compressed one is decompressed to a temporary
-//!   file when its first image is read; its checksum is checked then, as that of a stored one.
+//!   file when its first image is read; its checksum is checked then, as that of a stored one. Other threads do
+//!   that to the next arrays meanwhile.
 //!
 //! ## Downsampled ImageNet
 //!
@@ -125,7 +126,7 @@
 //!
 //! - Labels begin at 1 in the files, and at 0 here. If a label is 0, they are kept.
 //! - Classes are called by their numbers, or as `map_clsloc.txt` of the devkit says, if it is there.
-//! - Batches are numbered without a gap. A batch that a zip deflates goes to a temporary file.
+//! - Batches are numbered without a gap. A batch that a zip deflates goes to a temporary file, several at one time.
 //!
 //! ## WebDataset
 //!
@@ -185,6 +186,7 @@ mod error;
 mod folder;
 mod hold_out;
 mod ilsvrc;
+mod image;
 mod image_folder;
 mod index;
 mod inflate;
@@ -217,6 +219,7 @@ use std::io;
 use std::path::Path;
 
 pub use error::Error;
+pub use image::{Image, Order, RawImage};
 pub use passed_over::PassedOver;
 pub use pictures::{in_folder, read};
 pub use problems::{Problem, Problems};
@@ -359,12 +362,17 @@ pub struct ItemReader<'a> {
 }
 
 impl ItemReader<'_> {
-    /// The encoded bytes of `item`. Bytes from a zip have been checked against their CRC-32.
+    /// The image of `item`. Bytes from a zip have been checked against their CRC-32.
     ///
     /// # Errors
     /// The file cannot be read, or is damaged. The error names it.
-    pub fn read(&mut self, item: &Item) -> Result<&[u8], Error> {
+    pub fn read(&mut self, item: &Item) -> Result<Image<'_>, Error> {
         self.storage.read(item, &mut self.state)
+    }
+
+    /// Width and height of an image that is kept as raw pixels, which are known without reading it.
+    pub(crate) fn raw_size(&self, item: &Item) -> Option<[u32; 2]> {
+        self.storage.raw_size(item)
     }
 
     /// Stamp of the file that held the item read last, from before it was read.

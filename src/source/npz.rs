@@ -5,14 +5,14 @@
 //! Sources: MedMNIST's `dataset.py`, `keras.datasets.mnist`.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::names::words_of;
 use super::npy::{MAX_HEAD, Npy};
 use super::passed_over::Tally;
 use super::raw::{Layout, Part, Pixels, Raw};
 use super::zip::Zip;
-use super::{Contents, Error, Problems, ReadError, Split, TreeProblem};
+use super::{Contents, Error, Order, Problems, ReadError, Split, TreeProblem};
 
 /// The names of the images and labels of a split, in any case. `{}` is a word for the split.
 const PAIRS: [[&str; 2]; 4] = [
@@ -129,10 +129,10 @@ pub(super) fn part(
     let layout = match array.shape[..] {
         [_, columns] => Layout::of_row(columns),
         [_, height, width] | [_, height, width, 1] | [_, 1, height, width] => {
-            Layout::new(height, width, 1, false)
+            Layout::new(height, width, Order::Grey)
         }
-        [_, height, width, 3] => Layout::new(height, width, 3, false),
-        [_, 3, height, width] => Layout::new(height, width, 3, true),
+        [_, height, width, 3] => Layout::new(height, width, Order::Interleaved),
+        [_, 3, height, width] => Layout::new(height, width, Order::Planar),
         _ => None,
     };
     let layout = layout.filter(|_| array.dtype == "|u1").ok_or_else(|| {
@@ -166,12 +166,7 @@ pub(super) fn part(
         split,
         shown: shown(images),
         stamp: zip.stamp,
-        pixels: Pixels::Zipped {
-            zip: Arc::clone(zip),
-            entry,
-            start: array.start,
-            ready: OnceLock::new(),
-        },
+        pixels: Pixels::zipped(Arc::clone(zip), entry, array.start),
         stride: layout.len() as u64,
         layout,
         rows,

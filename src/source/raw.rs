@@ -1,15 +1,17 @@
-//! Images as raw pixels, one after the other in a file, and their labels: CIFAR, `.npz` files. A row is handed
-//! out as a PAM, which the decoder reads as any other encoded image. Files are read by position, so threads share
-//! them without a lock, and no row stays in memory.
+//! Images as raw pixels, one after the other in a file, and their labels: CIFAR, `.npz` files. Files are read by
+//! position, so threads share them without a lock, and no row stays in memory.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::zip::Zip;
-use super::{Class, Item, Listing, Problems, ReadError, Split, Stamp, TreeProblem};
+use super::{
+    Class, Item, Listing, Order, Problems, RawImage, ReadError, Split, Stamp, TreeProblem,
+};
 
 /// Classes that have no names are called by their numbers, which must be less than this.
 const MAX_CLASSES: i64 = 1 << 16;
@@ -40,77 +42,88 @@ pub(super) struct Block {
 /// The place of the pixels of the first row. Offsets are in bytes.
 #[derive(Debug)]
 pub(super) enum Pixels {
-    File {
-        file: File,
-        start: u64,
-    },
-    /// In a file of a zip. Its checksum is checked, and deflated data inflated to a temporary file, before the
-    /// first row is read.
-    Zipped {
-        zip: Arc<Zip>,
-        entry: usize,
-        start: u64,
-        ready: OnceLock<Result<(File, u64), ReadError>>,
-    },
+    File { file: File, start: u64 },
+    Zipped(Zipped),
 }
 
-impl Pixels {
+/// Pixels in a file of a zip. Its checksum is checked, and deflated data inflated to a temporary file, before the
+/// first row is read.
+#[derive(Debug)]
+pub(super) struct Zipped {
+    zip: Arc<Zip>,
+    entry: usize,
+    /// Offset of the first row in the file of the zip.
+    start: u64,
+    /// True once a thread prepares the file.
+    is_begun: AtomicBool,
     /// An open file, and the offset in it of the first row.
-    fn open(&self) -> Result<(&File, u64), ReadError> {
-        match self {
-            Self::File { file, start } => Ok((file, *start)),
-            Self::Zipped {
-                zip,
-                entry,
-                start,
-                ready,
-            } => {
-                let opened = ready.get_or_init(|| {
-                    let extent = zip.extent(*entry);
-                    extent.map(|(file, range)| (file, range.start.saturating_add(*start)))
-                });
-                match opened {
-                    Ok((file, start)) => Ok((file, *start)),
-                    // Of the system, and not of the rows.
-                    Err(ReadError::Io(error)) => Err(ReadError::Io(io::Error::new(
-                        error.kind(),
-                        error.to_string(),
-                    ))),
-                    Err(ReadError::Temporary(error)) => {
-                        Err(ReadError::Io(io::Error::other(error.to_string())))
-                    }
-                    Err(damage) => Err(ReadError::Row {
-                        reason: damage.to_string(),
-                    }),
-                }
+    ready: OnceLock<Result<(File, u64), ReadError>>,
+}
+
+impl Zipped {
+    pub fn is_ready(&self) -> bool {
+        self.ready.get().is_some()
+    }
+
+    /// Returns true to the first thread that asks, which is then to prepare the file.
+    pub fn begin(&self) -> bool {
+        !self.is_begun.swap(true, Ordering::Relaxed)
+    }
+
+    /// Checks and inflates the file, unless that is done. Waits if another thread is at it.
+    fn prepare(&self) -> Result<(&File, u64), ReadError> {
+        let ready = self.ready.get_or_init(|| {
+            let (file, range) = self.zip.extent(self.entry)?;
+            Ok((file, range.start.saturating_add(self.start)))
+        });
+        match ready {
+            Ok((file, start)) => Ok((file, *start)),
+            // Of the system, and not of the rows.
+            Err(ReadError::Io(error)) => Err(ReadError::Io(io::Error::new(
+                error.kind(),
+                error.to_string(),
+            ))),
+            Err(ReadError::Temporary(error)) => {
+                Err(ReadError::Io(io::Error::other(error.to_string())))
             }
+            Err(damage) => Err(ReadError::Row {
+                reason: damage.to_string(),
+            }),
         }
     }
 }
 
-/// How the pixels of one image lie, one byte a channel.
+impl Pixels {
+    /// Those in the file of `zip` with this entry, of which the first row is at `start`.
+    pub fn zipped(zip: Arc<Zip>, entry: usize, start: u64) -> Self {
+        Self::Zipped(Zipped {
+            zip,
+            entry,
+            start,
+            is_begun: AtomicBool::new(false),
+            ready: OnceLock::new(),
+        })
+    }
+}
+
+/// How the pixels of one image lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    pub height: usize,
-    pub width: usize,
-    /// 1 for grey, 3 for red, green and blue.
-    pub channels: usize,
-    /// Each channel as a whole, one after the other.
-    pub planar: bool,
+    /// Width and height in pixels.
+    pub size: [u32; 2],
+    pub order: Order,
 }
 
 impl Layout {
-    pub fn new(height: u64, width: u64, channels: usize, planar: bool) -> Option<Self> {
+    pub fn new(height: u64, width: u64, order: Order) -> Option<Self> {
         let side = |side: u64| {
-            usize::try_from(side)
+            u32::try_from(side)
                 .ok()
                 .filter(|_| (1..=MAX_SIDE).contains(&side))
         };
         Some(Self {
-            height: side(height)?,
-            width: side(width)?,
-            channels,
-            planar,
+            size: [side(width)?, side(height)?],
+            order,
         })
     }
 
@@ -121,14 +134,16 @@ impl Layout {
             (side * side == area).then_some(side)
         };
         if let Some(side) = square(columns) {
-            return Self::new(side, side, 1, false);
+            return Self::new(side, side, Order::Grey);
         }
         let side = square(columns / 3).filter(|_| columns.is_multiple_of(3))?;
-        Self::new(side, side, 3, true)
+        Self::new(side, side, Order::Planar)
     }
 
+    /// Length of an image in bytes.
     pub fn len(self) -> usize {
-        self.height * self.width * self.channels
+        let [width, height] = self.size;
+        width as usize * height as usize * self.order.channels()
     }
 }
 
@@ -146,13 +161,6 @@ pub(super) struct Part {
     pub labels: Option<Vec<i64>>,
     /// The file with the labels, as messages show it.
     pub labels_shown: String,
-}
-
-/// Memory of one thread.
-#[derive(Debug, Default)]
-pub(super) struct RawBuffer {
-    row: Vec<u8>,
-    encoded: Vec<u8>,
 }
 
 impl Raw {
@@ -222,35 +230,46 @@ impl Raw {
         (Self { path, blocks }, (classes, splits))
     }
 
-    /// The image of row `row`, counted over all blocks.
-    pub fn read<'a>(&self, row: usize, buffer: &'a mut RawBuffer) -> Result<&'a [u8], ReadError> {
-        let block = self.block_of(row);
-        let (file, start) = block.pixels.open()?;
-        let at = start + block.stride * (row - block.first) as u64;
-        let Layout {
-            height,
-            width,
-            channels,
-            planar,
-        } = block.layout;
-        let RawBuffer { row, encoded } = buffer;
-        encoded.clear();
-        write!(
-            encoded,
-            "P7\nWIDTH {width}\nHEIGHT {height}\nDEPTH {channels}\nMAXVAL 255\nENDHDR\n"
-        )
-        .map_err(ReadError::Io)?;
-        row.resize(block.layout.len(), 0);
-        file.read_exact_at(row, at).map_err(ReadError::Io)?;
-        if planar && channels == 3 {
-            let (red, rest) = row.split_at(height * width);
-            let (green, blue) = rest.split_at(height * width);
-            let pixels = red.iter().zip(green).zip(blue);
-            encoded.extend(pixels.flat_map(|((&red, &green), &blue)| [red, green, blue]));
-        } else {
-            encoded.extend_from_slice(row);
+    /// The image of row `row`, counted over all blocks, whose values are read to `buffer`.
+    pub fn read<'a>(&self, row: usize, buffer: &'a mut Vec<u8>) -> Result<RawImage<'a>, ReadError> {
+        let at = self.block_at(row);
+        let block = &self.blocks[at];
+        let (file, start) = self.open(at)?;
+        let Layout { size, order } = block.layout;
+        buffer.resize(block.layout.len(), 0);
+        file.read_exact_at(buffer, start + block.stride * (row - block.first) as u64)
+            .map_err(ReadError::Io)?;
+        Ok(RawImage {
+            size,
+            order,
+            values: buffer,
+        })
+    }
+
+    /// The file of block `at`, and the offset in it of the first row. While another thread prepares the block,
+    /// prepares those after it, which are needed next.
+    fn open(&self, at: usize) -> Result<(&File, u64), ReadError> {
+        let block = match &self.blocks[at].pixels {
+            Pixels::File { file, start } => return Ok((file, *start)),
+            Pixels::Zipped(block) => block,
+        };
+        if !block.is_ready() && !block.begin() {
+            for later in &self.blocks[at + 1..] {
+                if let Pixels::Zipped(later) = &later.pixels
+                    && !block.is_ready()
+                    && later.begin()
+                {
+                    // An error is kept for those who read a row of it.
+                    let _ = later.prepare();
+                }
+            }
         }
-        Ok(encoded)
+        block.prepare()
+    }
+
+    /// Width and height of the image of row `row`.
+    pub fn size(&self, row: usize) -> [u32; 2] {
+        self.block_of(row).layout.size
     }
 
     pub fn stamp(&self, row: usize) -> Stamp {
@@ -263,7 +282,11 @@ impl Raw {
     }
 
     fn block_of(&self, row: usize) -> &Block {
-        let at = self.blocks.partition_point(|block| block.first <= row);
-        &self.blocks[at - 1]
+        &self.blocks[self.block_at(row)]
+    }
+
+    /// The index of the block that holds row `row`.
+    fn block_at(&self, row: usize) -> usize {
+        self.blocks.partition_point(|block| block.first <= row) - 1
     }
 }

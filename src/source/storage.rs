@@ -4,10 +4,10 @@ use std::io;
 
 #[cfg(feature = "parquet")]
 use super::parquet::{Parquet, Rows};
-use super::raw::{Raw, RawBuffer};
+use super::raw::Raw;
 use super::tree::{ReadBuffer, Tree};
 use super::webdataset::{ShardBuffer, Shards};
-use super::{Error, Item, Stamp};
+use super::{Error, Image, Item, Stamp};
 
 /// An open source of one kind.
 #[derive(Debug)]
@@ -25,34 +25,45 @@ pub(super) struct ReadState {
     pub(super) buffer: ReadBuffer,
     #[cfg(feature = "parquet")]
     rows: Rows,
-    raw: RawBuffer,
+    /// Values of the last row of raw pixels.
+    row: Vec<u8>,
     shards: ShardBuffer,
     /// Stamp of the file that the last row came from.
     stamp: Option<Stamp>,
 }
 
 impl Storage {
-    pub fn read<'a>(&self, item: &Item, state: &'a mut ReadState) -> Result<&'a [u8], Error> {
+    pub fn read<'a>(&self, item: &Item, state: &'a mut ReadState) -> Result<Image<'a>, Error> {
         let read = match self {
-            Self::Tree(tree) => tree.read_entry(&item.name, item.entry, &mut state.buffer),
+            Self::Tree(tree) => {
+                (tree.read_entry(&item.name, item.entry, &mut state.buffer)).map(Image::Encoded)
+            }
             #[cfg(feature = "parquet")]
             Self::Parquet(parquet) => {
                 state.stamp = Some(parquet.stamp(item.entry));
-                parquet.read(item.entry, &mut state.rows)
+                (parquet.read(item.entry, &mut state.rows)).map(Image::Encoded)
             }
             Self::Raw(raw) => {
                 state.stamp = Some(raw.stamp(item.entry));
-                raw.read(item.entry, &mut state.raw)
+                raw.read(item.entry, &mut state.row).map(Image::Raw)
             }
             Self::Shards(shards) => {
                 state.stamp = Some(shards.stamp(item.entry));
-                shards.read(item.entry, &mut state.shards)
+                (shards.read(item.entry, &mut state.shards)).map(Image::Encoded)
             }
         };
         read.map_err(|reason| Error::Read {
             file: self.display_item(item),
             reason,
         })
+    }
+
+    /// Width and height of an image that is kept as raw pixels, which are known without reading it.
+    pub fn raw_size(&self, item: &Item) -> Option<[u32; 2]> {
+        match self {
+            Self::Raw(raw) => Some(raw.size(item.entry)),
+            _ => None,
+        }
     }
 
     /// Prepares to read `items`. Reads those that are adjacent in an archive at once.

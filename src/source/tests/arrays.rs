@@ -1,5 +1,6 @@
 //! Arrays of images and labels: `.npz` files and the batches of Downsampled ImageNet.
 
+use super::raw::{Pixels, Zipped};
 use super::*;
 
 /// An array as NumPy saves it.
@@ -43,16 +44,21 @@ fn reason(opened: Result<Source, Error>) -> String {
     }
 }
 
-/// The pixels of each train image, behind the header of its PAM.
-fn pixels(source: &Source) -> Vec<Vec<u8>> {
+/// The order of the values of each train image, and the values.
+fn rows(source: &Source) -> Vec<(Order, Vec<u8>)> {
     let mut reader = source.reader();
     let items = source.splits[0].1.iter();
-    let pixels = |item| {
-        let pam = reader.read(item).unwrap();
-        let end = pam.windows(7).position(|it| it == b"ENDHDR\n").unwrap();
-        pam[end + 7..].to_vec()
+    let row = |item| {
+        assert_eq!(reader.raw_size(item), Some([2, 2]));
+        match reader.read(item).unwrap() {
+            Image::Raw(image) => {
+                assert_eq!(image.size, [2, 2]);
+                (image.order, image.values.to_owned())
+            }
+            Image::Encoded(bytes) => panic!("{bytes:?}"),
+        }
     };
-    items.map(pixels).collect()
+    items.map(row).collect()
 }
 
 #[test]
@@ -69,8 +75,8 @@ fn arrays_are_found_by_every_common_pair_of_names() {
             let source = open_archive(&npz(method, &four(images, labels)), ".npz").unwrap();
             let labels: Vec<_> = source.splits[0].1.iter().map(|item| item.label).collect();
             assert_eq!(labels, [0, 1, 1, 0].map(Some), "{images}");
-            let expected: Vec<Vec<u8>> = (0..4).map(|image| vec![image; 4]).collect();
-            assert_eq!(pixels(&source), expected);
+            let expected = [0, 1, 2, 3].map(|image| (Order::Grey, vec![image; 4]));
+            assert_eq!(rows(&source), expected);
         }
     }
 }
@@ -79,20 +85,17 @@ fn arrays_are_found_by_every_common_pair_of_names() {
 fn the_channels_of_an_array_may_be_anywhere() {
     let planar: Vec<u8> = [[1; 4], [2; 4], [3; 4]].concat();
     let interleaved = [1, 2, 3].repeat(4);
-    for (shape, values) in [
-        ("1, 2, 2, 3", &interleaved),
-        ("1, 3, 2, 2", &planar),
-        ("1, 12", &planar),
+    for (shape, order, values) in [
+        ("1, 2, 2, 3", Order::Interleaved, &interleaved),
+        ("1, 3, 2, 2", Order::Planar, &planar),
+        ("1, 12", Order::Planar, &planar),
     ] {
         let arrays = [
             ("images", npy("|u1", shape, values)),
             ("labels", npy("<i8", "1,", &[0; 8])),
         ];
-        assert_eq!(
-            pixels(&stored(&arrays).unwrap()),
-            [&*interleaved],
-            "{shape}"
-        );
+        let expected = [(order, values.clone())];
+        assert_eq!(rows(&stored(&arrays).unwrap()), expected, "{shape}");
     }
 }
 
@@ -152,6 +155,29 @@ fn damaged_pixels_are_an_error_of_the_first_image_read() {
     }
 }
 
+#[test]
+fn a_thread_that_would_wait_for_an_array_prepares_the_next() {
+    let mut arrays = four("x_train", "y_train");
+    arrays.extend(four("x_val", "y_val"));
+    arrays.extend(four("x_test", "y_test"));
+    for is_begun in [false, true] {
+        let source = open_archive(&npz(CompressionMethod::Deflated, &arrays), ".npz").unwrap();
+        let Storage::Raw(raw) = &source.storage else {
+            panic!("{source:?}");
+        };
+        let [first, others @ ..] = [0, 1, 2].map(|at| match &raw.blocks[at].pixels {
+            Pixels::Zipped(pixels) => pixels,
+            other => panic!("{other:?}"),
+        });
+        if is_begun {
+            assert!(first.begin());
+        }
+        assert_eq!(rows(&source).len(), 4);
+        assert!(first.is_ready());
+        assert_eq!(others.map(Zipped::is_ready), [is_begun; 2]);
+    }
+}
+
 /// A hundred images of a megabyte each.
 #[test]
 fn an_array_longer_than_any_file_is_read() {
@@ -168,8 +194,9 @@ fn an_array_longer_than_any_file_is_read() {
     let source = stored(&arrays).unwrap();
     let mut reader = source.reader();
     for (image, item) in source.splits[0].1.iter().enumerate() {
-        let pam = reader.read(item).unwrap();
-        let pixels = &pam[pam.len() - SIDE * SIDE..];
+        let Image::Raw(RawImage { values: pixels, .. }) = reader.read(item).unwrap() else {
+            panic!("{} is encoded", item.name);
+        };
         assert_eq!(usize::from(pixels[image]), image);
         assert_eq!(pixels.iter().filter(|&&it| it > 0).count(), image.min(1));
     }

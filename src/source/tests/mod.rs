@@ -193,6 +193,14 @@ fn assert_good(source: &Source) {
     assert_bytes(source, &Files::good());
 }
 
+/// The bytes of an encoded image.
+fn encoded(image: Image<'_>) -> Vec<u8> {
+    match image {
+        Image::Encoded(bytes) => bytes.to_owned(),
+        Image::Raw(raw) => panic!("{raw:?}"),
+    }
+}
+
 fn assert_bytes(source: &Source, files: &Files) {
     // Each by itself, each after the others, and some after they have been read together.
     let items: Vec<_> = source.splits.iter().flat_map(|(_, items)| items).collect();
@@ -200,7 +208,7 @@ fn assert_bytes(source: &Source, files: &Files) {
     for loaded in [&items[..0], &items, &items[..2], &items[1..]] {
         used.load(loaded);
         for &item in &items {
-            let expected = &files.0[&item.name];
+            let expected = Image::Encoded(&files.0[&item.name]);
             assert_eq!(
                 source.reader().read(item).unwrap(),
                 expected,

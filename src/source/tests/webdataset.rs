@@ -66,7 +66,7 @@ fn files_of_a_key_may_be_anywhere_in_the_tar() {
     assert_eq!(names(&source), ["0", "1"]);
     let mut reader = source.reader();
     let read: Vec<_> = (source.splits[0].1.iter())
-        .map(|item| reader.read(item).unwrap().to_owned())
+        .map(|item| encoded(reader.read(item).unwrap()))
         .collect();
     assert_eq!(read, [b"B", b"A"]);
     let passed_over: Vec<_> = source
@@ -254,7 +254,10 @@ fn a_shard_that_is_cut_changed_or_missing_is_named() {
     let note = "2 shards are missing between others, from number 3 of train-";
     assert_eq!(source.notes, [note]);
     let mut reader = source.reader();
-    assert_eq!(reader.read(&source.splits[0].1[0]).unwrap(), b"first");
+    assert_eq!(
+        reader.read(&source.splits[0].1[0]).unwrap(),
+        Image::Encoded(b"first")
+    );
     let second = dir.path().join("train-000002.tar");
     fs::write(&second, [shard(), vec![0; 512]].concat()).unwrap();
     let error = reader.read(&source.splits[0].1[1]).unwrap_err().to_string();

@@ -11,7 +11,7 @@ use std::thread;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 use tinyres::pack::{Decoder, ImageError, Resize};
-use tinyres::source;
+use tinyres::source::{self, Image};
 use tinyres_format::{Class, Shape};
 
 use crate::input::Normalizer;
@@ -365,7 +365,8 @@ impl PictureDecoder {
             .map_err(|fault| ImageError::Unreadable(fault.to_string()))?;
         let decode = |decoder: &mut Decoder, shape: Shape| {
             let mut pixels = vec![0; shape.image_len()];
-            let decoded = decoder.decode(&self.encoded, None, shape, &mut pixels)?;
+            let decoded =
+                decoder.decode(Image::Encoded(&self.encoded), None, shape, &mut pixels)?;
             Ok((pixels, decoded))
         };
         let shape = Shape::rgb(self.resize.side.get());
