@@ -12,8 +12,9 @@
 #define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
 #endif
 
-// Compiles a function once per instruction set; the dynamic linker picks the widest that the CPU has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// Compiles a function once per instruction set; the dynamic linker picks the widest that the CPU has. It picks before
+// AddressSanitizer is ready, which checks the picking, too: no choice under that.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
 #define FOR_EACH_ISA __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
 #else
 #define FOR_EACH_ISA
