@@ -29,11 +29,13 @@
 
 mod background;
 pub mod cache;
+mod caught;
 pub mod cli;
 mod cmd;
 pub mod event;
 mod faults;
 pub mod inspect;
+mod open_files;
 pub mod pack;
 pub mod pickle;
 pub mod picture;

@@ -7,7 +7,7 @@ use tinyres::cli::Cli;
 use tinyres::{threads, ui};
 
 fn main() -> ExitCode {
-    ui::report_faults();
+    ui::prepare_process();
     let cli = Cli::parse();
     let mut ui = cli.global.ui();
     if cli.computes() {

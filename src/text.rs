@@ -105,6 +105,29 @@ impl fmt::Display for Count {
     }
 }
 
+/// Returns `count` of what `noun` names, with an English plural: `1 image`, `2,000 images`, `3 classes`.
+#[must_use]
+pub fn counted(count: impl TryInto<u64>, noun: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    let ending = match (count, noun.ends_with('s')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{} {noun}{ending}", Count(count))
+}
+
+/// Returns `path` as a word of a shell's command.
+#[must_use]
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 /// A size in decimal units with three significant digits: `676 MB`, `1.35 GB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
@@ -162,9 +185,27 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_words_of_a_shell() {
+        for (path, word) in [
+            ("a/b-1.tar", "a/b-1.tar"),
+            ("my set", "'my set'"),
+            ("it's", r"'it'\''s'"),
+            ("a;b", "'a;b'"),
+        ] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
+
+    #[test]
     fn counts_and_sizes() {
         let counts = [0, 999, 1000, 110_000, 1_234_567].map(|n| Count(n).to_string());
         assert_eq!(counts, ["0", "999", "1,000", "110,000", "1,234,567"]);
+        let nouns = [
+            counted(1_u8, "image"),
+            counted(2000_u16, "class"),
+            counted(0_usize, "shard"),
+        ];
+        assert_eq!(nouns, ["1 image", "2,000 classes", "0 shards"]);
         let sizes = [
             0,
             999,

@@ -154,9 +154,13 @@ pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
     std::process::ExitCode::FAILURE
 }
 
-/// Turns a fault in a mapped shard into an error message that names the shard, and exit code 1. Call
-/// it first in a program's `main`: it covers the maps that are opened after it.
-pub fn report_faults() {
+/// Prepares the process. Call it first in a program's `main`.
+///
+/// Turns a fault in a mapped shard into an error message that names the shard, and exit code 1, for the maps that
+/// are opened after it. Keeps panics that are caught off stderr. Raises the limit of open files.
+pub fn prepare_process() {
+    crate::caught::hide_caught();
+    crate::open_files::raise_limit();
     // A line of progress may be there.
     let clear = if io::stderr().is_terminal() {
         "\r\x1b[K"

@@ -436,10 +436,10 @@ fn what_is_no_shard() {
     let error = |path: &str| failure(&mut set.inspect(&[path]), 1);
     insta::assert_snapshot!(error("set/text.bin"), @"error: set/text.bin: not a tinyres shard: it begins with [6e, 6f, 20, 73, 68, 61, 72, 64], expected [89, 54, 52, 53, 0d, 0a, 1a, 0a]");
     insta::assert_snapshot!(error("set/empty.bin"), @"error: set/empty.bin: not a tinyres shard: it begins with [00, 00, 00, 00, 00, 00, 00, 00], expected [89, 54, 52, 53, 0d, 0a, 1a, 0a]");
-    insta::assert_snapshot!(error("set/cut.bin"), @"error: set/cut.bin: file is 91297 bytes long, expected 91298: it was cut short or added to; copy or pack it again");
-    insta::assert_snapshot!(error("set/page.bin"), @"error: set/page.bin: file is 100 bytes long, expected 4096: it was cut short or added to; copy or pack it again");
-    insta::assert_snapshot!(error("set/later.bin"), @"error: set/later.bin: shard has version 2, but this build reads versions up to 1: upgrade tinyres or pack again");
-    insta::assert_snapshot!(error("set/nothing"), @"error: set/nothing: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again");
+    insta::assert_snapshot!(error("set/cut.bin"), @"error: set/cut.bin: file is 91297 bytes long, expected 91298: it was cut short or added to; copy it again, or pack again with --force");
+    insta::assert_snapshot!(error("set/page.bin"), @"error: set/page.bin: file is 100 bytes long, expected 4096: it was cut short or added to; copy it again, or pack again with --force");
+    insta::assert_snapshot!(error("set/later.bin"), @"error: set/later.bin: shard has version 2, but this build reads versions up to 1: upgrade tinyres, or pack again with --force");
+    insta::assert_snapshot!(error("set/nothing"), @"error: set/nothing: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again, with --force if shards are here");
     insta::assert_snapshot!(error("set/missing.bin"), @"error: set/missing.bin: No such file or directory (os error 2)");
 }
 
@@ -463,7 +463,7 @@ fn a_directory_without_dataset_json() {
     "#);
     insta::assert_snapshot!(section(&report, "problems"), @r#"
     problems
-      set: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again
+      set: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again, with --force if shards are here
     "#);
     assert_eq!(
         error,
@@ -490,8 +490,8 @@ fn shards_of_two_sets() {
     "#);
     insta::assert_snapshot!(section(&report, "problems"), @r#"
     problems
-      set/val-00000.bin: the set's fingerprint is 49e051823619fffccb5133bd00f8c6baab6587c3941edfe5352315812bc0c599, but dataset.json says 67c61cb35c322a8e7597355bd4115c57fa0325b9382e95242aa7d04b31c4b816: the shard is of another set or another pack; pack again
-      set/test-00000.bin: in dataset.json, but not here: copy it again, or pack again
+      set/val-00000.bin: the set's fingerprint is 49e051823619fffccb5133bd00f8c6baab6587c3941edfe5352315812bc0c599, but dataset.json says 67c61cb35c322a8e7597355bd4115c57fa0325b9382e95242aa7d04b31c4b816: the shard is of another set or another pack; pack again with --force
+      set/test-00000.bin: in dataset.json, but not here: copy it again, or pack again with --force
       set/train-00002.bin: not in dataset.json: a leftover of another pack; remove it
     "#);
     let error = failure(
@@ -504,9 +504,9 @@ fn shards_of_two_sets() {
     let (report, _) = set.unsound(&["set"]);
     insta::assert_snapshot!(section(&report, "problems"), @r#"
     problems
-      set: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again
-      set/train-00002.bin: its fingerprint is not that of set/train-00000.bin: they are of two sets; keep one
-      set/val-00000.bin: its fingerprint is not that of set/train-00000.bin: they are of two sets; keep one
+      set: no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again, with --force if shards are here
+      set/train-00002.bin: its fingerprint is not that of set/train-00000.bin: they are of two sets; keep one, or pack again with --force
+      set/val-00000.bin: its fingerprint is not that of set/train-00000.bin: they are of two sets; keep one, or pack again with --force
     "#);
 }
 

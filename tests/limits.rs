@@ -71,6 +71,26 @@ fn too_few_threads_change_nothing_or_are_an_error() {
     }
 }
 
+#[test]
+fn pack_says_if_the_system_gives_fewer_threads() {
+    let fixture = Fixture::small(Operation::Pack);
+    let mut said_so = [0, 0];
+    for threads in 0..12 {
+        fixture.begin(false);
+        let mut command = fixture.command(false);
+        command.env("INJECT_THREADS", threads.to_string());
+        let output = inject::run(&mut command, &fixture.out(), "").output;
+        if output.status.success() {
+            let fewer = stderr(&output).contains("decoded by 1 of 2 threads at times");
+            said_so[usize::from(fewer)] += 1;
+            // None but the first; and more than two to decode, one to write, to sync, to show progress and for the pool.
+            assert!(fewer || threads > 1, "{threads}: {output:?}");
+            assert!(!fewer || threads < 8, "{threads}: {output:?}");
+        }
+    }
+    assert!(said_so.iter().all(|&count| count > 0), "{said_so:?}");
+}
+
 /// Runs `command` with its allocation `number` failing, 0 for none. Also returns how many it made.
 fn without_memory(command: &mut Command, number: usize) -> (Output, usize) {
     let log = tempfile::NamedTempFile::new().unwrap();

@@ -9,7 +9,7 @@ use std::sync::Barrier;
 
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
-use tinyres::ui::report_faults;
+use tinyres::ui::prepare_process;
 use tinyres_format::Map;
 
 const CASE: &str = "TINYRES_TEST_FAULT";
@@ -52,13 +52,13 @@ fn child() {
     };
     match &case[..] {
         "one thread" => {
-            report_faults();
+            prepare_process();
             let maps = [map(&other), map(&path), map(&other)];
             cut().unwrap();
             maps.iter().for_each(touch);
         }
         "many threads" => {
-            report_faults();
+            prepare_process();
             let map = map(&path);
             cut().unwrap();
             let together = Barrier::new(8);
@@ -78,12 +78,12 @@ fn child() {
         }
         "mapped before" => {
             let map = map(&path);
-            report_faults();
+            prepare_process();
             cut().unwrap();
             touch(&map);
         }
         "no map of ours" => {
-            report_faults();
+            prepare_process();
             // The foreign map is likely to get the addresses of these, which are unmapped.
             for _ in 0..3 {
                 drop(map(&path));
@@ -96,21 +96,21 @@ fn child() {
             std::hint::black_box(foreign.iter().fold(0u8, |sum, byte| sum ^ byte));
         }
         "sent" => {
-            report_faults();
+            prepare_process();
             let map = map(&path);
             raise(Signal::SIGBUS).unwrap();
             touch(&map);
         }
         "whole" => {
-            report_faults();
+            prepare_process();
             touch(&map(&path));
         }
         "null" => {
-            report_faults();
+            prepare_process();
             read_null();
         }
         "null without memory" => {
-            report_faults();
+            prepare_process();
             let limit = libc::rlimit {
                 rlim_cur: 1 << 20,
                 rlim_max: 1 << 20,

@@ -104,7 +104,7 @@ fn shards_without_a_manifest_are_replaced_only_by_force() {
     let there = files(&out);
     let error = refusal(&mut fixture.pack("new", &[]));
     assert!(
-        error.contains("train-00000.bin: a shard without a dataset.json"),
+        error.contains("without a dataset.json, the first train-00000.bin"),
         "{error}"
     );
     assert!(error.contains("--force"), "{error}");
@@ -131,7 +131,7 @@ fn shards_without_a_manifest_are_replaced_only_by_force() {
     fs::create_dir(&other).unwrap();
     fs::write(other.join("train-00000.bin"), "another program's").unwrap();
     let error = refusal(tinyres().arg("expand").arg(&out).arg("-o").arg(&other));
-    assert!(error.contains("a shard without a dataset.json"), "{error}");
+    assert!(error.contains("without a dataset.json"), "{error}");
     assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
 }
 

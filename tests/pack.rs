@@ -441,7 +441,7 @@ fn next_to_nothing_left_is_not_a_success() {
     for flags in [&[][..], &["--skip-bad"], &["--skip-bad=79.9%"]] {
         let error = failure(&mut pack(&set, &out, flags), 1);
         assert!(
-            error.contains("8 of the 10 images of train are bad"),
+            error.contains("of 10 images of train, 8 cannot be packed"),
             "{error}"
         );
         assert!(

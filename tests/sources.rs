@@ -267,3 +267,29 @@ fn a_set_may_have_more_shards_than_a_process_may_open_files() {
     let manifest = Manifest::load(&out).unwrap();
     assert_eq!(manifest.splits[0].shards[0].images, 600);
 }
+
+/// Each keeps a temporary file open: the program raises its soft limit.
+#[test]
+fn more_compressed_shards_than_the_soft_limit_of_open_files_are_packed() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = dir.path().join("set");
+    fs::create_dir(&set).unwrap();
+    for shard in 0..60 {
+        let path = set.join(format!("train-{shard:03}.tar.gz"));
+        fs::copy(golden("webdataset-one.tar.gz"), path).unwrap();
+    }
+    let out = dir.path().join("out");
+    let packed = std::process::Command::new("sh")
+        .args(["-c", "ulimit -S -n 40 && exec \"$0\" pack \"$1\" -o \"$2\""])
+        .arg(env!("CARGO_BIN_EXE_tinyres"))
+        .args([&set, &out])
+        .output()
+        .unwrap();
+    assert!(
+        packed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&packed.stderr)
+    );
+    let manifest = Manifest::load(&out).unwrap();
+    assert_eq!(manifest.splits[0].shards[0].images, 360);
+}

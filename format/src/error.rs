@@ -24,7 +24,7 @@ pub enum Error {
     },
     /// The file was written by a newer tinyres: upgrade this one, or pack again.
     #[error(
-        "{what} has version {got}, but this build reads versions up to {max}: upgrade tinyres or pack again"
+        "{what} has version {got}, but this build reads versions up to {max}: upgrade tinyres, or pack again with --force"
     )]
     Version {
         /// The kind of file: a shard or a manifest.
@@ -35,14 +35,16 @@ pub enum Error {
         max: u32,
     },
     /// The shard uses a feature that a reader must know: upgrade tinyres, or pack again.
-    #[error("shard flags {unknown:#x} are unknown to this build: upgrade tinyres or pack again")]
+    #[error(
+        "shard flags {unknown:#x} are unknown to this build: upgrade tinyres, or pack again with --force"
+    )]
     Flags {
         /// The flag bits that this build does not know.
         unknown: u32,
     },
     /// The file was cut, or something was added to it: copy it again or pack again.
     #[error(
-        "file is {got} bytes long, expected {expected}: it was cut short or added to; copy or pack it again"
+        "file is {got} bytes long, expected {expected}: it was cut short or added to; copy it again, or pack again with --force"
     )]
     Length {
         /// The length of the file.
@@ -114,7 +116,7 @@ pub enum Error {
     },
     /// The bytes changed after they were written: copy or pack the shard again.
     #[error(
-        "{part} has checksum {got:08x}, expected {expected:08x}: the bytes changed after they were written; copy or pack the shard again"
+        "{part} has checksum {got:08x}, expected {expected:08x}: the bytes changed after they were written; copy the shard again, or pack again with --force"
     )]
     Checksum {
         /// The part that the checksum covers.
@@ -180,11 +182,11 @@ pub enum Error {
     },
     /// The directory holds no `dataset.json`: the pack was interrupted, or this is not its output.
     #[error(
-        "no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again"
+        "no dataset.json here: the pack is unfinished or this is not a directory of shards; run `tinyres pack` again, with --force if shards are here"
     )]
     Unfinished,
     /// `dataset.json` is not what the format demands.
-    #[error("dataset.json: {reason}; pack again")]
+    #[error("dataset.json: {reason}; pack again with --force")]
     Manifest {
         /// The problem.
         reason: String,
@@ -199,7 +201,7 @@ pub enum Error {
     Busy,
     /// A shard is not the one that `dataset.json` was written for.
     #[error(
-        "{what} is {got}, but dataset.json says {expected}: the shard is of another set or another pack; pack again"
+        "{what} is {got}, but dataset.json says {expected}: the shard is of another set or another pack; pack again with --force"
     )]
     Foreign {
         /// The property that differs.

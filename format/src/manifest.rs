@@ -146,7 +146,7 @@ impl Manifest {
                 what: "the manifest",
                 got: file.len(),
                 max: MAX_LEN,
-                remedy: "pack the set again with more images in each shard",
+                remedy: "pack the set again with --force and more images in each shard",
             }),
             Ok(_) => Self::parse(&std::fs::read(&path)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && dir.is_dir() => {

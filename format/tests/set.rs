@@ -155,7 +155,7 @@ fn an_oversize_manifest_is_too_large_not_cut_short() {
     assert!(
         error.ends_with(
             "dataset.json: the manifest is too large: 67108865 bytes, at most 67108864 bytes are \
-             allowed; pack the set again with more images in each shard"
+             allowed; pack the set again with --force and more images in each shard"
         ),
         "{error}"
     );

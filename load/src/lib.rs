@@ -71,7 +71,7 @@ pub enum Error {
         present: Vec<Split>,
     },
     /// Two shards of a split name different classes.
-    #[error("{}: its classes are not those of the split's first shard: pack the set again", path.display())]
+    #[error("{}: its classes are not those of the split's first shard: pack the set again with --force", path.display())]
     Classes {
         /// The shard whose classes differ.
         path: PathBuf,

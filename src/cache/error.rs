@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tinyres_format::{Refused, Split};
 
 use crate::scratch::OutputError;
+use crate::text::shell_word;
 use crate::{pack, source, transport};
 
 /// A result whose error is [`Error`].
@@ -31,7 +32,7 @@ pub enum Error {
         error: Box<pack::Error>,
     },
     /// The source lacks a split that is needed.
-    #[error("{}: no {split} split, only {}: {}", path.display(), names(present), remedy(path, *split, present))]
+    #[error("{}: no {split} split, only {}: {}", path.display(), names(present), remedy(path, *split, present, *fraction))]
     NoSplit {
         /// The source.
         path: PathBuf,
@@ -39,6 +40,8 @@ pub enum Error {
         split: Split,
         /// The splits that it has.
         present: Vec<Split>,
+        /// A part of train that can be held out as val, if it is known.
+        fraction: Option<f64>,
     },
     /// The source changed while it was packed.
     #[error("{}: changed while it was packed: run this again when nothing writes to it any more", path.display())]
@@ -117,11 +120,14 @@ fn flags(error: &pack::Error) -> String {
     }
 }
 
-fn remedy(path: &Path, split: Split, present: &[Split]) -> String {
+fn remedy(path: &Path, split: Split, present: &[Split], fraction: Option<f64>) -> String {
     match split {
         Split::Val if present.contains(&Split::Train) => format!(
-            "`{}` holds out a tenth of train as val; then name shards in place of {}",
-            pack_command(path, "--val-fraction 0.1 "),
+            "`{}` holds out a part of train as val; then name shards in place of {}",
+            pack_command(
+                path,
+                &format!("--val-fraction {} ", fraction.unwrap_or(0.1))
+            ),
             path.display()
         ),
         _ => "name a source that has one".into(),
@@ -136,14 +142,4 @@ fn names(splits: &[Split]) -> String {
 /// The command that packs `path` to `shards`. `flags` end with a space.
 pub(super) fn pack_command(path: &Path, flags: &str) -> String {
     format!("tinyres pack {} {flags}-o shards", shell_word(path))
-}
-
-/// `path` as a word of a shell's command.
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
-    match text.chars().all(plain) {
-        true => text,
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
 }

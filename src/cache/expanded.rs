@@ -44,7 +44,7 @@ pub(super) fn ready(
     }
     let bytes = Bytes(raw.shards().map(|shard| shard.bytes).sum());
     watch.on(&Event::Notice(format!(
-        "{} ({bytes}, once; `tinyres cache` frees the space)",
+        "{} ({bytes}, once; `tinyres cache --clear` frees the space)",
         shown("expanding it to")
     )));
     // The set there is damaged.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{Locked, Place, Record, Result};
 use crate::scratch::{lock_directory, output_error};
-use crate::text::{Bytes, Count};
+use crate::text::{Bytes, Count, counted};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -179,11 +179,10 @@ impl fmt::Display for CacheReport {
                 Bytes(set.bytes)
             )?;
         }
-        let s = if self.sets.len() == 1 { "" } else { "s" };
-        let count = Count(self.sets.len() as u64);
+        let sets = counted(self.sets.len(), "set");
         match self.removed {
-            true => write!(f, "removed {count} set{s}, {bytes}, from {dir}"),
-            false => write!(f, "{count} set{s}, {bytes}, in {dir}"),
+            true => write!(f, "removed {sets}, {bytes}, from {dir}"),
+            false => write!(f, "{sets}, {bytes}, in {dir}"),
         }
     }
 }

@@ -33,7 +33,8 @@ pub(super) fn ready(
     // The record is written last, when the source is known to have stayed the same.
     let held = || place.whole().filter(|_| place.record().exists());
     let reuse = |set: Manifest, watch: &mut dyn Observer| {
-        check_splits(path, set.splits.iter().map(|split| split.split), needed)?;
+        let splits = set.splits.iter().map(|split| split.split);
+        check_splits(path, splits, needed, None)?;
         Ok(place.found(watch, shown("using the shards packed to")))
     };
     if let Some(set) = held() {
@@ -48,9 +49,10 @@ pub(super) fn ready(
         Some(source) => source,
         None => open(path)?,
     };
-    check_splits(path, source.splits.iter().map(|(split, _)| *split), needed)?;
+    let splits = source.splits.iter().map(|(split, _)| *split);
+    check_splits(path, splits, needed, source.fraction_to_hold_out())?;
     watch.on(&Event::Notice(format!(
-        "{}, once; `{}` packs it to a directory of your own, and `tinyres cache` frees the space",
+        "{}, once; `{}` packs it to a directory of your own, and `tinyres cache --clear` frees the space",
         shown("packing it to"),
         super::error::pack_command(path, "")
     )));
@@ -103,7 +105,13 @@ pub fn find<T>(
     })
 }
 
-fn check_splits(path: &Path, present: impl Iterator<Item = Split>, needed: &[Split]) -> Result<()> {
+/// Checks that the splits `needed` are present. `fraction` of train can be held out as val.
+fn check_splits(
+    path: &Path,
+    present: impl Iterator<Item = Split>,
+    needed: &[Split],
+    fraction: Option<f64>,
+) -> Result<()> {
     let present: Vec<_> = present.collect();
     match needed.iter().find(|split| !present.contains(split)) {
         None => Ok(()),
@@ -111,6 +119,7 @@ fn check_splits(path: &Path, present: impl Iterator<Item = Split>, needed: &[Spl
             path: path.to_owned(),
             split,
             present,
+            fraction,
         }),
     }
 }

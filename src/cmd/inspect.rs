@@ -8,6 +8,7 @@ use tinyres_format::{Split, publish};
 
 use crate::inspect::{Sample, Set};
 use crate::picture::{Panel, Picture};
+use crate::text::counted;
 use crate::ui::Ui;
 
 /// Show what shards hold, and whether they are whole
@@ -108,9 +109,9 @@ impl fmt::Display for Sheet<'_> {
             .map_or("no split", |sample| sample.split.name());
         write!(
             f,
-            "{}: {} images of {split}",
+            "{}: {} of {split}",
             self.file.display(),
-            self.images.len()
+            counted(self.images.len(), "image")
         )
     }
 }

@@ -72,13 +72,13 @@ pub enum SetProblem {
     #[error(transparent)]
     Format(#[from] tinyres_format::Error),
     /// A listed shard is missing.
-    #[error("{}: in dataset.json, but not here: copy it again, or pack again", .0.display())]
+    #[error("{}: in dataset.json, but not here: copy it again, or pack again with --force", .0.display())]
     Missing(PathBuf),
     /// A shard is not listed.
     #[error("{}: not in dataset.json: a leftover of another pack; remove it", .0.display())]
     Unlisted(PathBuf),
     /// A shard belongs to another set than the first shard.
-    #[error("{}: its {what} is not that of {}: they are of two sets; keep one", path.display(), first.display())]
+    #[error("{}: its {what} is not that of {}: they are of two sets; keep one, or pack again with --force", path.display(), first.display())]
     Mixed {
         /// The shard.
         path: PathBuf,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tinyres_format::{Class, Digest, Form, LeI32, Part, Shape, Shard, Split, VERSION};
 
 use super::{Bytes, Member, Set, Verification};
-use crate::text::{Bytes as Size, Count, one_line};
+use crate::text::{Bytes as Size, Count, counted, one_line};
 use crate::transport::ratio;
 
 /// Width of the text, in characters.
@@ -291,18 +291,22 @@ impl fmt::Display for SetReport {
         let (images, listed) = (sum(|split| split.images), sum(|split| split.listed));
         writeln!(f, "{}", self.path.display())?;
         let (shape, classes) = (self.shape, self.classes);
-        write!(f, "  {}", Count(images))?;
+        write!(f, "  ")?;
         if images < listed {
-            write!(f, " of {}", Count(listed))?;
+            write!(f, "{} of ", Count(images))?;
         }
-        write!(f, " images, {shape} u8, {classes} classes, ")?;
+        let (listed, classes) = (
+            counted(listed.max(images), "image"),
+            counted(classes, "class"),
+        );
+        write!(f, "{listed}, {shape} u8, {classes}, ")?;
         match self.place {
             Some(Place {
                 split,
                 shard,
                 shards,
             }) => writeln!(f, "{split} shard {} of {shards}", shard + 1)?,
-            None => writeln!(f, "{} shards", Count(sum(|split| split.shards)))?,
+            None => writeln!(f, "{}", counted(sum(|split| split.shards), "shard"))?,
         }
         writeln!(
             f,

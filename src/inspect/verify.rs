@@ -12,7 +12,7 @@ use tinyres_format::{BLOCK_IMAGES, Error, Split};
 
 use super::Set;
 use crate::event::{Event, Observer};
-use crate::text::{Bytes, Count};
+use crate::text::{Bytes, Count, counted};
 
 /// Result of comparing every block of pixels with its checksum.
 #[derive(Debug, Serialize)]
@@ -124,8 +124,8 @@ impl fmt::Display for Verification {
             return write!(f, "all are as they were written");
         }
         let count = self.damaged.len();
-        let (s, are) = if count == 1 { ("", "is") } else { ("s", "are") };
-        write!(f, "{} block{s} {are} damaged", Count(count as u64))?;
+        let are = if count == 1 { "is" } else { "are" };
+        write!(f, "{} {are} damaged", counted(count, "block"))?;
         self.damaged
             .iter()
             .try_for_each(|damage| write!(f, "\n  {damage}"))

@@ -1,7 +1,5 @@
 //! Decoding of one image to planar RGB, upright and resized. Reads and writes no file.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use fast_image_resize::Resizer;
 use tinyres_format::Shape;
 
@@ -168,12 +166,8 @@ impl Decoder {
 
 /// Calls `decode`. A decoder of others that panics has met an image that it cannot read.
 fn caught<T>(decode: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
-    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| Some(panic.downcast_ref::<String>()?));
-        let text = text.unwrap_or("no reason given");
-        Err(broken(&format!("its decoder failed: {text}")))
-    })
+    crate::caught::caught(decode)
+        .unwrap_or_else(|text| Err(broken(&format!("its decoder failed: {text}"))))
 }
 
 /// Memory for the image between decoding and the shard, used again for each.

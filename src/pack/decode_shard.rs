@@ -225,8 +225,8 @@ impl ShardJob<'_> {
 
 /// Decodes `items` with a thread for each of `readers`, and writes each image at its place in
 /// `writer`. If all images are good, they become the shard's images; otherwise the shard gets none.
-/// Returns a result for each item, in order. Calls `advance` with the number of images done since the
-/// last call.
+/// Returns a result for each item, in order, and the number of threads that decoded. Calls `advance` with the
+/// number of images done since the last call.
 ///
 /// Writing takes a tenth of the time of decoding. If a core is left, another thread does it. If the system
 /// gives fewer threads, those that there are do the work, at the least the calling one.
@@ -236,7 +236,7 @@ pub(super) fn decode_shard(
     writer: &mut Writer,
     items: &[&Item],
     mut advance: impl FnMut(u64),
-) -> Result<Vec<ReadImage>> {
+) -> Result<(Vec<ReadImage>, usize)> {
     let chunk_len = (CHUNK_BYTES / shape.image_len()).clamp(1, CHUNK_IMAGES);
     let job = ShardJob {
         shape,
@@ -253,7 +253,7 @@ pub(super) fn decode_shard(
     let readers = &readers;
     // Carries no message: it disconnects when the last decoding thread drops its end.
     let (working, ended) = mpsc::channel::<()>();
-    let mut chunks = std::thread::scope(|scope| {
+    let (mut chunks, decoding) = std::thread::scope(|scope| {
         let job = &job;
         let (to_writer, decoded) = mpsc::sync_channel(1);
         let writer = move || {
@@ -266,7 +266,7 @@ pub(super) fn decode_shard(
         } else {
             drop(writer); // Disconnects the channel: decoding threads write their own chunks.
         }
-        let (mut decoding, mut chunks) = (false, Vec::new());
+        let (mut decoding, mut chunks) = (0, Vec::new());
         for reader in readers {
             let (working, to_writer) = (working.clone(), to_writer.clone());
             let decode = move || {
@@ -277,13 +277,14 @@ pub(super) fn decode_shard(
             };
             match Builder::new().spawn_scoped(scope, decode.clone()) {
                 Ok(thread) => threads.push(thread),
-                Err(_) if decoding => break,
+                Err(_) if decoding > 0 => break,
                 Err(_) => {
                     chunks.extend(decode()?);
+                    decoding = 1;
                     break;
                 }
             }
-            decoding = true;
+            decoding += 1;
         }
         drop((working, to_writer));
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(TICK) {
@@ -293,7 +294,7 @@ pub(super) fn decode_shard(
             chunks.extend(thread.join().unwrap_or_else(|panic| resume_unwind(panic))?);
         }
         advance(job.images.swap(0, Ordering::Relaxed));
-        Ok::<_, Error>(chunks)
+        Ok::<_, Error>((chunks, decoding))
     })?;
     chunks.sort_unstable_by_key(|chunk| chunk.index);
     let good = chunks.iter().all(|chunk| chunk.written.is_some());
@@ -304,7 +305,7 @@ pub(super) fn decode_shard(
         }
         images.extend(chunk.images);
     }
-    Ok(images)
+    Ok((images, decoding))
 }
 
 fn no_memory(item: &Item) -> Error {

@@ -8,6 +8,7 @@ use super::limits::MAX_PIXELS;
 use super::staging::REPLACED;
 use crate::scratch::OutputError;
 use crate::source::{self, Problems};
+use crate::text::counted;
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -24,7 +25,7 @@ pub enum Error {
     },
     /// Too many images of a split are bad to pack it without them.
     #[error(
-        "nothing was packed: {bad} of the {all} images of {split} are bad, and {bound}% may be left out: {images}\n\
+        "nothing was packed: of {all} images of {split}, {bad} cannot be packed, and {bound}% may be left out: {images}\n\
              mend or remove them, or leave them out with --skip-bad={needed}%"
     )]
     ManyLeftOut {
@@ -72,10 +73,17 @@ pub enum Error {
         holds: String,
     },
     /// The output directory holds shards, but no manifest.
-    #[error("{}: a shard without a dataset.json, so it may be another program's or of a copy under way: remove it, choose another directory, or replace what is there with --force", shard.display())]
+    #[error(
+        "{}: {count} without a dataset.json, the first {}: they may be another program's or of a copy under way: remove them, choose another directory, or replace what is there with --force",
+        output.display(), .first.display(), count = counted(*.count, "shard")
+    )]
     Leftover {
-        /// The first of the shards.
-        shard: PathBuf,
+        /// The directory.
+        output: PathBuf,
+        /// The number of shards.
+        count: usize,
+        /// The name of the first.
+        first: PathBuf,
     },
     /// The finished set could not be published. An older one is there as before.
     #[error("{source}; the finished shards are kept in {}: once that is mended, the same command goes on with them", inner.display())]
@@ -148,11 +156,19 @@ pub enum ImageError {
         /// Width and height that every image of the set must have.
         expected: [u32; 2],
     },
-    /// The image, or the intermediate image of its resize, has more than [`MAX_PIXELS`].
-    #[error("{}x{} pixels: too large, at most {MAX_PIXELS} pixels can be decoded, and the longer side times --size may be no more", got[0], got[1])]
+    /// The image has more than [`MAX_PIXELS`].
+    #[error("{}x{} pixels: too large, at most {MAX_PIXELS} pixels can be decoded", got[0], got[1])]
     TooLarge {
         /// Width and height found.
         got: [u32; 2],
+    },
+    /// The intermediate image of the resize has more than [`MAX_PIXELS`].
+    #[error("{}x{} pixels: too large for a resize to this size; use --size {fits} or less", got[0], got[1])]
+    TooLargeToResize {
+        /// Width and height found.
+        got: [u32; 2],
+        /// The largest size that it can be resized to.
+        fits: u64,
     },
     /// The box ends outside the image.
     #[error("box {got:?} is not inside {}x{} pixels", size[0], size[1])]

@@ -12,6 +12,7 @@ use super::finished::FinishedShard;
 use super::left_out;
 use super::{Error, PackReport, Plan, Result, SplitReport, creator};
 use crate::source::Item;
+use crate::text::counted;
 
 /// Number of images of a shard whose pixels are compared.
 const COMPARED: usize = 16;
@@ -88,7 +89,10 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackRepo
             let metadata = shard.metadata();
             let left_out = metadata.refused.len();
             if left_out > 0 && plan.config.skip_bad.is_none() {
-                return Err(format!("without {left_out} bad images of {split}"));
+                return Err(format!(
+                    "without {} of {split}",
+                    counted(left_out, "bad image")
+                ));
             }
             let written = fs::metadata(&path).map_err(|error| in_file(&path, error.to_string()))?;
             let newer = items.iter().find(|item| {
@@ -111,7 +115,7 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackRepo
     }
     if let Some(bound) = plan.config.skip_bad {
         left_out::check(plan.source, &refused, bound)
-            .map_err(|_| format!("without {} bad images", refused.len()))?;
+            .map_err(|_| format!("without {}", counted(refused.len(), "bad image")))?;
     }
     Ok(PackReport {
         output: plan.config.output.clone(),

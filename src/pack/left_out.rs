@@ -34,6 +34,7 @@ pub(super) fn check(source: &Source, refused: &[Refused], bound: SkipBad) -> Res
         refused.iter().cloned().for_each(|bad| images.push(bad));
         images
     };
+    let mut worst: Option<(f64, Error)> = None;
     for (split, items) in &source.splits {
         let mut left = vec![[0_usize; 2]; source.classes.len()];
         let mut bad = 0;
@@ -61,16 +62,17 @@ pub(super) fn check(source: &Source, refused: &[Refused], bound: SkipBad) -> Res
             });
         }
         let percent = 100.0 * bad as f64 / all as f64;
-        if percent > bound.0 {
-            return Err(Error::ManyLeftOut {
+        if percent > bound.0 && worst.as_ref().is_none_or(|(most, _)| percent > *most) {
+            let error = Error::ManyLeftOut {
                 split: *split,
                 bad,
                 all,
                 bound: bound.0,
                 needed: (10.0 * percent).ceil() / 10.0,
                 images: images(),
-            });
+            };
+            worst = Some((percent, error));
         }
     }
-    Ok(())
+    worst.map_or(Ok(()), |(_, error)| Err(error))
 }

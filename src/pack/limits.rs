@@ -33,8 +33,15 @@ pub(super) fn check_size(size: [u32; 2], resize: Option<Resize>) -> Result<(), I
         let what = format!("an image of {width}x{height} pixels");
         return Err(ImageError::Undecodable(what));
     }
-    if pixels(size).max(intermediate(size, resize)) > MAX_PIXELS {
+    if pixels(size) > MAX_PIXELS {
         return Err(ImageError::TooLarge { got: size });
+    }
+    if intermediate(size, resize) > MAX_PIXELS {
+        let [width, height] = size;
+        return Err(ImageError::TooLargeToResize {
+            got: size,
+            fits: MAX_PIXELS / u64::from(width.max(height)),
+        });
     }
     Ok(())
 }

@@ -140,6 +140,7 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         resume: &resume,
         readers,
         compressor: compressor.as_ref(),
+        fewest_threads: threads,
         refused: Vec::new(),
         warned: Vec::new(),
     };
@@ -155,6 +156,12 @@ pub fn pack(source: &Source, config: &Config, watch: &mut dyn Observer) -> Resul
         watch.on(&Event::End);
         splits.push(entry);
         reports.push(report);
+    }
+    if packer.fewest_threads < threads {
+        watch.on(&Event::Notice(format!(
+            "decoded by {} of {threads} threads at times: the system gave no more; end other programs, or raise the limit of processes (ulimit -u)",
+            packer.fewest_threads
+        )));
     }
     let (refused, warned) = (packer.refused, packer.warned);
     match config.skip_bad {
@@ -237,8 +244,12 @@ impl Plan<'_> {
     fn notes(&self) -> Vec<String> {
         let mut notes = self.source.notes.clone();
         if !self.source.splits.iter().any(|it| it.0 == Split::Val) {
-            let note = "no val split, which training needs: pack again with --val-fraction 0.1 --force to hold out a tenth of train";
-            notes.push(note.to_owned());
+            notes.push(match self.source.fraction_to_hold_out() {
+                Some(fraction) => format!(
+                    "no val split, which training needs: pack again with --val-fraction {fraction} --force to hold out a part of train"
+                ),
+                None => "no val split, which training needs, and too few images to hold some out".to_owned(),
+            });
         }
         notes
     }
@@ -269,6 +280,8 @@ struct Packer<'p, 'a> {
     resume: &'p Resume,
     readers: Vec<ImageReader<'a>>,
     compressor: Option<&'p Compressor>,
+    /// The fewest threads that decoded a shard.
+    fewest_threads: usize,
     /// Bad images of the splits so far.
     refused: Vec<Refused>,
     /// Packed images of the splits so far that have a warning.
@@ -393,7 +406,9 @@ impl Packer<'_, '_> {
                     advance(images);
                 }
             };
-            let images = decode_shard(&mut self.readers, shape, &mut writer, &items, advance)?;
+            let (images, threads) =
+                decode_shard(&mut self.readers, shape, &mut writer, &items, advance)?;
+            self.fewest_threads = self.fewest_threads.min(threads);
             // Those of all items, bad ones included, so from the first time.
             let sources =
                 sources.get_or_insert_with(|| Sources::of(images.iter().map(|image| image.stamp)));

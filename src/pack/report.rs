@@ -9,7 +9,7 @@ use tinyres_format::{Digest, Refused, Shape, Split, SplitEntry, Warned};
 use super::Compression;
 use super::facts::Conversion;
 use crate::source::PassedOver;
-use crate::text::{Bytes, Count, one_line};
+use crate::text::{Bytes, Count, counted, one_line};
 
 /// Result of a pack.
 #[derive(Clone, Debug, Serialize)]
@@ -122,27 +122,25 @@ impl PackReport {
         for text in conversions {
             let mut images = self.warned.iter().filter(|it| it.warning.ends_with(text));
             if let Some(Warned { name, .. }) = images.next() {
-                let count = images.count() as u64 + 1;
-                let s = if count == 1 { "" } else { "s" };
-                let count = Count(count);
+                let images = counted(images.count() + 1, "image");
                 writeln!(
                     f,
-                    "{count} image{s} of {text}; --json names all, the first is {name}"
+                    "{images} of {text}; --json names all, the first is {name}"
                 )?;
             }
         }
         let conversion = |it: &&Warned| conversions.contains(&&*it.warning);
         let mut damaged = self.warned.iter().filter(|it| !conversion(it));
         if let Some(Warned { name, warning }) = damaged.next() {
-            let count = damaged.count() as u64 + 1;
-            let [s, their] = match count {
-                1 => ["", "its file is"],
-                _ => ["s", "their files are"],
+            let count = damaged.count() + 1;
+            let their = match count {
+                1 => "its file is",
+                _ => "their files are",
             };
-            let count = Count(count);
+            let images = counted(count, "image");
             writeln!(
                 f,
-                "{count} image{s} packed although {their} damaged; --json names all, the first is {}: {warning}",
+                "{images} packed although {their} damaged; --json names all, the first is {}: {warning}",
                 one_line(name),
             )?;
         }
@@ -179,8 +177,7 @@ impl fmt::Display for PackReport {
         }
         let kept: usize = self.splits.iter().map(|split| split.kept).sum();
         if kept > 0 {
-            let s = if kept == 1 { "" } else { "s" };
-            writeln!(f, "kept {} shard{s} of a killed pack", Count(kept as u64))?;
+            writeln!(f, "kept {} of a killed pack", counted(kept, "shard"))?;
         }
         self.fmt_warned(f)?;
         if let Some(zstd) = &self.zstd {
@@ -205,10 +202,10 @@ impl fmt::Display for PackReport {
         let bytes = self.splits.iter().map(|split| split.bytes).sum();
         write!(
             f,
-            "{} images of {} and {} classes, {}",
-            Count(self.images()),
+            "{} of {} and {}, {}",
+            counted(self.images(), "image"),
             self.shape,
-            self.classes,
+            counted(self.classes, "class"),
             Bytes(bytes),
         )?;
         if self.unchanged {

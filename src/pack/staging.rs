@@ -40,10 +40,14 @@ impl Staging {
         // In this order: a pack that is publishing now has the inner directory until its manifest is there.
         let shards = shards_in(output).map_err(output_error(output))?;
         let publishing = inner.join(REPLACED).exists();
-        if let Some(shard) = shards.into_iter().next()
+        if let Some(first) = shards.first()
             && !(force || publishing || output.join(MANIFEST).exists())
         {
-            return Err(Error::Leftover { shard });
+            return Err(Error::Leftover {
+                output: output.to_owned(),
+                count: shards.len(),
+                first: first.file_name().unwrap_or_default().into(),
+            });
         }
         let scratch = Scratch::create(inner.clone()).map_err(output_error(&inner))?;
         let Some(inner) = scratch else {

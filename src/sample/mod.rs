@@ -21,7 +21,7 @@ use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 use crate::event::{Event, Observer};
 pub use crate::scratch::OutputError;
 use crate::scratch::output_error;
-use crate::text::{Bytes, Count};
+use crate::text::{Bytes, Count, counted};
 use crate::threads;
 use atomic_dir::AtomicDir;
 pub use class::MAX_CLASSES;
@@ -72,10 +72,10 @@ pub struct SampleReport {
 impl fmt::Display for SampleReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [train, val, test, grey] = [self.train, self.val, self.test, self.grey].map(Count);
-        let (classes, bytes) = (self.classes, Bytes(self.bytes));
+        let (classes, bytes) = (counted(self.classes, "class"), Bytes(self.bytes));
         write!(
             f,
-            "{classes} classes: {train} train, {val} val, {test} test; {grey} grey; {bytes}"
+            "{classes}: {train} train, {val} val, {test} test; {grey} grey; {bytes}"
         )
     }
 }

@@ -12,6 +12,7 @@ use super::pickled::Pickled;
 use super::raw::{Layout, Part, Pixels, Raw};
 use super::tree::Tree;
 use super::{Error, Listing, Order, Problems, ReadError, Split, TreeProblem};
+use crate::text::counted;
 
 const LAYOUT: Layout = Layout {
     size: [32, 32],
@@ -136,7 +137,11 @@ fn read(
     };
     let names: Vec<String> = names.unwrap_or_default();
     if names.len() != form.classes {
-        let reason = format!("names {} classes, expected {}", names.len(), form.classes);
+        let reason = format!(
+            "names {}, expected {}",
+            counted(names.len(), "class"),
+            form.classes
+        );
         return Err(failed(names_file, reason));
     }
     let mut parts = Vec::new();
@@ -183,9 +188,9 @@ fn pickled(file: &File, range: Range<u64>, key: &str) -> Result<Batch, String> {
         .ok_or_else(|| format!("has no list of integers `{key}`"))?;
     if labels.len() as u64 != array.rows {
         return Err(format!(
-            "has {} labels for {} images",
-            labels.len(),
-            array.rows
+            "has {} for {}",
+            counted(labels.len(), "label"),
+            counted(array.rows, "image")
         ));
     }
     Ok(((array.place.start, row), labels))

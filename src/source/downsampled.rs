@@ -17,6 +17,7 @@ use super::raw::{Layout, Part, Pixels, Raw};
 use super::tree::Tree;
 use super::zip::Zip;
 use super::{Class, Contents, Error, Problems, ReadError, Split, TreeProblem};
+use crate::text::counted;
 
 const NPZ: &str = ".npz";
 /// The file that names the classes: a line `WNID LABEL NAME` for each.
@@ -173,8 +174,9 @@ fn read(tree: &Tree, batch: &Batch) -> Result<Part, Error> {
     let labels = (pickle.integers("labels", &file))
         .ok_or_else(|| failed("has no list of integers `labels`".to_owned()))?;
     if labels.len() as u64 != array.rows {
-        let reason = format!("has {} labels for {} images", labels.len(), array.rows);
-        return Err(failed(reason));
+        let labels = counted(labels.len(), "label");
+        let images = counted(array.rows, "image");
+        return Err(failed(format!("has {labels} for {images}")));
     }
     Ok(Part {
         split: batch.split,

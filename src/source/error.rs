@@ -1,11 +1,13 @@
 //! Errors of this module. Every text names the file, what was found, what was expected and a remedy.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::problems::Problems;
 use super::read_error::{ReadError, TemporaryError, remedy};
 use super::tree_problem::TreeProblem;
+use crate::open_files::Remedy;
+use crate::text::{counted, one_line, shell_word};
 
 /// Reason why a source could not be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +43,7 @@ pub enum Error {
         listed: usize,
     },
     /// The tar is cut short, or one of its headers is damaged.
-    #[error("{}: not a whole tar, at byte {offset}: {reason}; copy or download it again", path.display())]
+    #[error("{}: not a whole tar, at byte {offset}: {}; copy or download it again", path.display(), one_line(&reason.to_string()))]
     Tar {
         /// The path given.
         path: PathBuf,
@@ -51,7 +53,7 @@ pub enum Error {
         reason: io::Error,
     },
     /// Compressed by a program that is not read here.
-    #[error("{}: compressed in a form that is not read here; decompress it first: {unpack} {}", path.display(), path.display())]
+    #[error("{}: compressed in a form that is not read here; decompress it first: {unpack} {}", path.display(), shell_word(.path))]
     Compressed {
         /// The path given.
         path: PathBuf,
@@ -91,7 +93,7 @@ pub enum Error {
         searched: &'static str,
     },
     /// Several folders at the same depth have the layout of a data set.
-    #[error("{}: several sets of images, expected one: {}; pack one of them by itself", path.display(), roots.join(", "))]
+    #[error("{}: several sets of images, expected one: {}; pack one of them by itself{}", path.display(), roots.join(", "), unpacked(path))]
     SeveralTrees {
         /// The path given.
         path: PathBuf,
@@ -122,7 +124,8 @@ pub enum Error {
     },
     /// A split would be empty.
     #[error(
-        "--val-fraction {fraction} takes {held} of the {all} train images, and both splits need some; choose another"
+        "--val-fraction {fraction} takes {held} of {}, and both splits need some{}",
+        counted(*.all, "train image"), other_fraction(*.fits)
     )]
     HoldOut {
         /// The requested fraction.
@@ -131,6 +134,8 @@ pub enum Error {
         held: usize,
         /// The number of train images.
         all: usize,
+        /// A fraction that takes some and leaves some.
+        fits: Option<f64>,
     },
     /// The bytes of an item could not be read.
     #[error("{file}: {reason}")]
@@ -143,9 +148,27 @@ pub enum Error {
 }
 
 /// The remedy for a path that cannot be opened.
-fn expected(reason: &io::Error) -> &'static str {
+fn expected(reason: &io::Error) -> String {
     match remedy(reason) {
-        "" => "; expected a directory, a zip or a tar of images",
-        remedy => remedy,
+        "" => {
+            let remedy = Remedy(reason, "expected a directory, a zip or a tar of images");
+            format!("; {remedy}")
+        }
+        remedy => remedy.to_owned(),
+    }
+}
+
+/// How to get at one of several sets in an archive.
+fn unpacked(path: &Path) -> &'static str {
+    match path.is_dir() {
+        true => "",
+        false => ", after unpacking it",
+    }
+}
+
+fn other_fraction(fits: Option<f64>) -> String {
+    match fits {
+        Some(fits) => format!("; --val-fraction {fits} takes some"),
+        None => ": there are too few to hold some out".to_owned(),
     }
 }

@@ -32,11 +32,28 @@ impl Source {
                 fraction,
                 held,
                 all,
+                fits: self.fraction_to_hold_out(),
             });
         }
         let val = train.extract_if(.., |item| is_held(item)).collect();
         self.splits.insert(1, (Split::Val, val));
         Ok(())
+    }
+
+    /// The fraction that a message proposes to hold out: a tenth of the train images, or the next tenth that takes
+    /// some and leaves some. `None` if none does.
+    pub(crate) fn fraction_to_hold_out(&self) -> Option<f64> {
+        let Some((Split::Train, train)) = self.splits.first() else {
+            return None;
+        };
+        let places = train
+            .iter()
+            .map(|item| hash_fraction(&item.name, &self.train));
+        let (first, last) = places.fold((1.0_f64, 0.0_f64), |(first, last), place| {
+            (first.min(place), last.max(place))
+        });
+        let mut tenths = (1..10).map(|tenths| f64::from(tenths) / 10.0);
+        tenths.find(|fraction| first < *fraction && *fraction <= last)
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::hint::black_box;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::caught::caught;
 
 /// Bytes that a decoder takes at most when it is created: the 32 KiB of zlib's window, and its tables.
 const DECODER: usize = 1 << 16;
@@ -13,9 +14,9 @@ const DECODER: usize = 1 << 16;
 /// # Errors
 /// There is no memory for it.
 pub(super) fn decoder<D>(create: impl FnOnce() -> D) -> io::Result<D> {
-    // Tried before, since a panic says more on stderr than a user wants to know.
+    // Tried before, since a panic may itself need memory.
     black_box(Vec::<u8>::new()).try_reserve_exact(black_box(DECODER))?;
-    catch_unwind(AssertUnwindSafe(create)).map_err(|_| io::ErrorKind::OutOfMemory.into())
+    caught(create).map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
 /// Sorts `error`, met when a decoder was read: `Ok` if the compressed bytes are damaged, and `Err` if it is of the system,

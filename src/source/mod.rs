@@ -150,7 +150,7 @@
 //!   files next to the images of class folders do not make them samples.
 //! - An item is called `SPLIT/SHARD/KEY.jpg`, or `SPLIT/KEY.jpg` in a tar alone. A shard that changes after it was
 //!   opened is an error. There may be more shards than a process may open files; but a compressed shard keeps its
-//!   temporary file open.
+//!   temporary file open. The programs raise their limit of open files as far as the system lets them.
 //!
 //! ## A validation split by name
 //!
@@ -229,6 +229,8 @@ use storage::{ReadState, Storage};
 pub use tinyres_format::{Class, Split};
 pub use tree_problem::{Location, TreeProblem};
 
+/// Maximum depth of folders in a class folder. Deeper ones are a link to a folder above, or not a data set.
+const MAX_DEPTH: usize = 8;
 /// Maximum length of a file that is read from a source, text or image, in bytes: 64 MiB.
 pub const MAX_FILE: u64 = 64 << 20;
 

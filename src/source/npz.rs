@@ -13,6 +13,7 @@ use super::passed_over::Tally;
 use super::raw::{Layout, Part, Pixels, Raw};
 use super::zip::Zip;
 use super::{Contents, Error, Order, Problems, ReadError, Split, TreeProblem};
+use crate::text::counted;
 
 /// The names of the images and labels of a split, in any case. `{}` is a word for the split.
 const PAIRS: [[&str; 2]; 4] = [
@@ -151,8 +152,8 @@ pub(super) fn part(
             let values = array.integers(&file, range);
             let values = values.map_err(|reason| failed(labels, reason))?;
             if values.len() as u64 != rows {
-                let reason = format!("{} labels for {rows} images", values.len());
-                return Err(failed(labels, reason));
+                let (found, images) = (counted(values.len(), "label"), counted(rows, "image"));
+                return Err(failed(labels, format!("{found} for {images}")));
             }
             Some(values)
         }

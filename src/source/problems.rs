@@ -4,7 +4,7 @@ use std::fmt;
 
 use tinyres_format::Refused;
 
-use crate::text::Count;
+use crate::text::{Count, counted};
 
 /// Something that goes wrong many times in the same way.
 pub trait Problem: fmt::Display {
@@ -94,8 +94,7 @@ impl<P: Problem> Default for Problems<P> {
 
 impl<P: Problem> fmt::Display for Problems<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.count == 1 { "" } else { "s" };
-        write!(f, "{} problem{plural}", Count(self.count as u64))?;
+        f.write_str(&counted(self.count, "problem"))?;
         let mut shown = 0;
         let mut counted = Vec::new();
         for problem in &self.first {

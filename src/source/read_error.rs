@@ -4,12 +4,13 @@ use std::io;
 use std::path::PathBuf;
 
 use super::MAX_FILE;
+use crate::open_files::Remedy;
 
 /// A temporary file for decompressed bytes that cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{}: cannot write decompressed data there ({reason}); set TMPDIR to a folder on a disk with more room",
-    folder.display()
+    "{}: cannot write decompressed data there ({reason}); {}",
+    folder.display(), Remedy(reason, "set TMPDIR to a folder on a disk with more room")
 )]
 pub struct TemporaryError {
     /// The folder for temporary files.

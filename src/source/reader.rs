@@ -5,10 +5,7 @@ use super::folder::{Folder, join, shown};
 use super::names::{extension, is_picture, split_of};
 use super::passed_over::Tally;
 use super::tree::Tree;
-use super::{Item, Problems, ReadError, TreeProblem};
-
-/// Maximum depth of folders in a class folder. Deeper ones are a link to a folder above, or not a data set.
-const MAX_DEPTH: usize = 8;
+use super::{Item, MAX_DEPTH, Problems, ReadError, TreeProblem};
 
 /// What a layout finds in a tree.
 #[derive(Debug)]

@@ -71,8 +71,9 @@ impl Tree {
         if let Some(compression) = Compression::of(&head) {
             return Tar::open_compressed(path, compression, problems).map(Self::Tar);
         }
-        let has_extension = |extension| path.extension().is_some_and(|it| it == extension);
-        if Tar::is_tar(&head) || has_extension("tar") {
+        // Tars of before POSIX have no mark.
+        let is_named_tar = path.extension().is_some_and(|it| it == "tar");
+        if Tar::is_tar(&head) || (is_named_tar && !head.starts_with(b"PK\x03\x04")) {
             Tar::open(path, problems).map(Self::Tar)
         } else {
             Zip::open(path, problems).map(Self::Zip)

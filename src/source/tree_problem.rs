@@ -4,9 +4,10 @@
 use std::fmt;
 use std::mem::{Discriminant, discriminant};
 
-use super::Split;
 use super::problems::Problem;
 use super::read_error::ReadError;
+use super::{MAX_DEPTH, Split};
+use crate::text::counted;
 
 /// A line of a text file in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +112,7 @@ pub enum TreeProblem {
         folder: String,
     },
     /// An annotation has too few or too many fields.
-    #[error("{at}: found {got} fields, expected {} separated by tabs: {}", expected.len(), expected.join(", "))]
+    #[error("{at}: found {}, expected {} separated by tabs: {}", counted(*got, "field"), expected.len(), expected.join(", "))]
     Fields {
         /// The line.
         at: Location,
@@ -227,7 +228,7 @@ pub enum TreeProblem {
     },
     /// Folders are nested too deeply.
     #[error(
-        "{folder}: too many folders inside each other; is one a link to a folder above it? remove it"
+        "{folder}: too many folders inside each other, expected at most {MAX_DEPTH}; move its images up or remove it"
     )]
     TooDeep {
         /// The folder.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::scratch::OutputError;
+use crate::text::counted;
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -26,8 +27,18 @@ pub enum Error {
         fingerprint: String,
     },
     /// The output directory holds shards, but no manifest.
-    #[error("{}: a shard without a dataset.json, so it may be another program's or of a copy under way: remove it, or choose another directory", .0.display())]
-    Leftover(PathBuf),
+    #[error(
+        "{}: {count} without a dataset.json, the first {}: they may be another program's or of a copy under way: remove them, or choose another directory",
+        output.display(), .first.display(), count = counted(*.count, "shard")
+    )]
+    Leftover {
+        /// The directory.
+        output: PathBuf,
+        /// The number of shards.
+        count: usize,
+        /// The name of the first.
+        first: PathBuf,
+    },
     /// The output file exists.
     #[error("{}: is there already; remove it, or write elsewhere with -o", .0.display())]
     Exists(PathBuf),

@@ -64,10 +64,14 @@ struct LockedOutput {
 /// process left them.
 fn refuse_leftovers(output: &Path) -> Result<()> {
     // In this order: a process that is publishing now has the inner directory until its manifest is there.
-    let first = shards_in(output).unwrap_or_default().into_iter().next();
-    match first {
-        Some(shard) if !(output.join(STAGING).exists() || output.join(MANIFEST).exists()) => {
-            Err(Error::Leftover(shard))
+    let shards = shards_in(output).unwrap_or_default();
+    match shards.first() {
+        Some(first) if !(output.join(STAGING).exists() || output.join(MANIFEST).exists()) => {
+            Err(Error::Leftover {
+                output: output.to_owned(),
+                count: shards.len(),
+                first: first.file_name().unwrap_or_default().into(),
+            })
         }
         _ => Ok(()),
     }
@@ -269,7 +273,7 @@ impl<'a> Expansion<'a> {
     /// the raw shard.
     fn expand_file(&mut self, input: &Path, output: Option<&Path>) -> Result<PathBuf> {
         let output = match output {
-            Some(output) => publish::followed(output),
+            Some(output) => output.to_owned(),
             None => {
                 let name = input.to_str().and_then(|name| name.strip_suffix(SUFFIX));
                 PathBuf::from(name.ok_or_else(|| Error::Nameless(input.to_owned()))?)
@@ -281,11 +285,13 @@ impl<'a> Expansion<'a> {
             Lock::Held | Lock::Unsupported => {}
             Lock::Busy => return Err(Error::Busy(input.to_owned())),
         }
+        // Of what a link leads to, which may be a pipe that has no path.
         match fs::metadata(&output) {
             Ok(there) if there.is_file() || there.is_dir() => return Err(Error::Exists(output)),
             Ok(_) => return Err(Error::NoFile(output)),
             Err(_) => {}
         }
+        let output = publish::followed(&output);
         let dir = match output.parent() {
             Some(dir) if dir != Path::new("") => dir,
             _ => Path::new("."),

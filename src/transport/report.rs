@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::text::Bytes;
+use crate::text::{Bytes, counted};
 
 /// The result of an expansion.
 #[derive(Clone, Debug, Serialize)]
@@ -28,11 +28,10 @@ pub struct ExpandReport {
 impl fmt::Display for ExpandReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(ratio) = self.ratio {
-            let s = if self.shards == 1 { "" } else { "s" };
             write!(
                 f,
-                "{} shard{s}, {} from {}, ratio {ratio:.3}, in {:.2} s: {:.0} MB/s",
-                self.shards,
+                "{}, {} from {}, ratio {ratio:.3}, in {:.2} s: {:.0} MB/s",
+                counted(self.shards, "shard"),
                 Bytes(self.bytes),
                 Bytes(self.compressed),
                 self.seconds,

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tinyres::text::shell_word;
 use tinyres_format::Split;
 
 /// A result whose error is [`Error`].
@@ -140,7 +141,7 @@ pub enum Error {
         dir: PathBuf,
     },
     /// The directory holds no run, or one without weights so far.
-    #[error("{} holds no run with a {missing}: name the directory that `tinyres train` printed", dir.display())]
+    #[error("{} holds no run with a {missing}: name the directory of a run, such as runs/default-1", dir.display())]
     NoRun {
         /// The directory.
         dir: PathBuf,
@@ -159,7 +160,10 @@ pub enum Error {
     #[error("{0}")]
     Picture(String),
     /// The end of a training cannot be saved.
-    #[error("could not save the end of the run: {error}. Fix this, then continue from the last checkpoint with --resume {}", dir.display())]
+    #[error(
+        "could not save the end of the run: {error}. Fix this, then continue from the last checkpoint with --resume {}",
+        shell_word(dir)
+    )]
     Unsaved {
         /// The reason.
         error: Box<Self>,

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     unsafe {
         tinyres_torch::tune_allocator();
     }
-    ui::report_faults();
+    ui::prepare_process();
     let cli = Cli::parse();
     if cli.command.computes() {
         start_again();

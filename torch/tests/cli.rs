@@ -302,6 +302,10 @@ fn a_recipe_with_a_larger_batch_trains_on_a_small_set() {
         err.contains("batches of 64 images instead of 256: the training split has no more"),
         "{err}"
     );
+    assert!(
+        err.contains("training for 1 step on the CPU, 1 thread"),
+        "{err}"
+    );
     let config = std::fs::read_to_string(dir.path().join("runs/default-1/config.toml")).unwrap();
     assert!(config.contains("batch = 64\n"), "{config}");
 }

@@ -180,7 +180,7 @@ impl<'a> Image<'a> {
         let unknown = || {
             broken(&format!(
                 "TIFF of a kind that is not read: compression {compression}, photometric interpretation \
-                 {photometric}, {samples} samples of {depth} bits"
+                 {photometric}, samples a pixel {samples}, bits a sample {depth}"
             ))
         };
         let (sample, color) = kind(photometric, format.unwrap_or(0), depth, samples, &extra)

@@ -14,6 +14,7 @@ use super::names::natural;
 use super::reader::{TreeReader, is_output};
 use super::tree::{ReadBuffer, Tree};
 use super::{Class, Contents, Item, Location, ReadError, Split, TreeProblem};
+use crate::text::counted;
 
 /// The folder that holds `Data` and `Annotations`; it may be the root itself.
 const TOP: &str = "ILSVRC";
@@ -163,7 +164,8 @@ fn classes(reader: &mut TreeReader<'_>, wnids: &[String], named: bool) -> Vec<Cl
     match unused.count() {
         0 => {}
         count => reader.notes.push(format!(
-            "{count} classes of {NAMES} have no folder in train/, and no label"
+            "{} of {NAMES} without a folder in train/, so without a label",
+            counted(count, "class")
         )),
     }
     let class = |id: &String| Class {
@@ -388,22 +390,19 @@ impl Counts {
         let mut notes = Vec::new();
         let mut note = |count: usize, what: &str| {
             if count > 0 {
-                notes.push(format!("{count} images of {split} {what}"));
+                notes.push(format!("{} of {split} {what}", counted(count, "image")));
             }
         };
         note(
             self.several,
-            "have several boxes of their class: each keeps the largest",
+            "with several boxes of the class, of which the largest is kept",
         );
         note(
             self.outside,
-            "have no box of their class inside the image, and are packed without one",
+            "without a box of the class inside the image: packed without one",
         );
         if self.boxes > 0 {
-            note(
-                self.without,
-                "have no annotation, and are packed without a box",
-            );
+            note(self.without, "without an annotation: packed without a box");
         }
         notes
     }

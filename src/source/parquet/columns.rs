@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Table;
 use super::rows::{guarded, page_reader};
+use crate::text::counted;
 
 /// Maximum number of classes without names: a forged label must not fill the memory.
 pub(super) const MAX_UNNAMED: u32 = 1 << 16;
@@ -222,7 +223,10 @@ fn values<T: DataType, V>(
             let (records, ..) = guarded(|| reader.read_records(most, Some(levels), None, values))
                 .map_err(damaged)?;
             if records == 0 {
-                return Err(damaged(format!("{read} rows, expected {rows}")));
+                return Err(damaged(format!(
+                    "{}, expected {rows}",
+                    counted(read, "row")
+                )));
             }
             let mut values = values.iter();
             for row in 0..records {

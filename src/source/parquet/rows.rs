@@ -5,7 +5,6 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ::parquet::column::page::PageReader;
@@ -18,6 +17,7 @@ use ::parquet::file::serialized_reader::SerializedPageReader;
 
 use super::super::{MAX_FILE, ReadError};
 use super::Table;
+use crate::caught::caught;
 
 /// The place of one thread.
 #[derive(Default)]
@@ -126,7 +126,7 @@ pub(super) fn page_reader(
 /// Runs `work` of the crate `parquet`, which panics on some damaged pages: that is an error here. Whatever
 /// `work` has changed must not be used again after an error.
 pub(super) fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    match caught(work) {
         Ok(done) => done.map_err(|reason| reason.to_string()),
         Err(_) => Err("its pages are not as their headers state".to_owned()),
     }

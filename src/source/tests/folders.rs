@@ -173,7 +173,7 @@ fn what_is_wrong_is_named() {
     ]);
     insta::assert_snapshot!(problems, @r"
     6 problems
-      train/deep/1/2/3/4/5/6/7/8/9: too many folders inside each other; is one a link to a folder above it? remove it
+      train/deep/1/2/3/4/5/6/7/8/9: too many folders inside each other, expected at most 8; move its images up or remove it
       train/empty: no image in this class folder; add some or remove the folder
       train/stray.png: lies beside the class folders; move it into one or remove it
       val/mouse: train/ has no class of this name; add it there or remove the folder

@@ -72,7 +72,7 @@ fn every_storage_gives_the_same() {
         [(Some(1), whole), (Some(0), whole)]
     );
     assert_eq!(items(&dir, Split::Test), [(None, None)]);
-    let note = "2 images of train have no annotation, and are packed without a box";
+    let note = "2 images of train without an annotation: packed without a box";
     assert_eq!(dir.notes, [note]);
 }
 
@@ -120,7 +120,7 @@ fn solutions_of_kaggle_stand_in_for_annotations_that_are_not_there() {
     );
     assert_eq!(
         source.notes[1],
-        "1 images of val have several boxes of their class: each keeps the largest"
+        "1 image of val with several boxes of the class, of which the largest is kept"
     );
 }
 
@@ -145,8 +145,7 @@ fn boxes_of_another_class_or_beyond_the_image_are_none() {
         .map(|it| it.1)
         .collect();
     assert_eq!(train, [None, Some([60, 60, 63, 63]), None, None]);
-    let notes =
-        "2 images of train have no box of their class inside the image, and are packed without one";
+    let notes = "2 images of train without a box of the class inside the image: packed without one";
     assert_eq!(source.notes[0], notes);
 }
 
@@ -163,7 +162,7 @@ fn classes_without_a_folder_and_annotations_without_an_image_are_counted() {
     files.set(&format!("{TRAIN}/readme.md"), "");
     let source = files.open_dir().unwrap();
     assert_eq!(source.classes.len(), 2);
-    let note = "1 classes of LOC_synset_mapping.txt have no folder in train/, and no label";
+    let note = "1 class of LOC_synset_mapping.txt without a folder in train/, so without a label";
     assert_eq!(source.notes[0], note);
     let passed_over: Vec<_> = source
         .passed_over

@@ -235,7 +235,7 @@ fn a_list_names_the_classes_and_must_name_all() {
         }
         other => panic!("{other}"),
     };
-    insta::assert_snapshot!(reason(with(shard(), "labels.txt", "dog")), @"labels.txt: lists 1 classes, and there are labels up to 1; complete it, or remove it to call classes by numbers");
+    insta::assert_snapshot!(reason(with(shard(), "labels.txt", "dog")), @"labels.txt: lists 1 class, and there are labels up to 1; complete it, or remove it to call classes by numbers");
     insta::assert_snapshot!(reason(with(named(), "labels.txt", "dog")), @r#"labels.txt: does not list the class "ant"; add it"#);
     insta::assert_snapshot!(reason(with(named(), "labels.json", "1")), @"labels.json: expected a name a line, a JSON list of names, or an object that gives each number from 0 one name");
     let huge = tar(&[("0.jpg", "x"), ("0.cls", "65536")]);
@@ -251,7 +251,7 @@ fn a_shard_that_is_cut_changed_or_missing_is_named() {
         ("train-000005.tar", shard()),
     ]);
     let source = Source::open(dir.path()).unwrap();
-    let note = "2 shards are missing between others, from number 3 of train-";
+    let note = "2 shards missing between others, from number 3 of train-";
     assert_eq!(source.notes, [note]);
     let mut reader = source.reader();
     assert_eq!(

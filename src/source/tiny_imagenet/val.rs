@@ -7,6 +7,7 @@ use super::{AnnotationReader, IMAGES, Labels, VAL_ANNOTATIONS};
 use crate::source::folder::{Folder, join, shown};
 use crate::source::names::{is_picture, natural};
 use crate::source::{Item, Location, TreeProblem};
+use crate::text::counted;
 
 impl AnnotationReader<'_, '_> {
     /// The images of the split at `path`. As downloaded, they are in `images`, and the annotations label them.
@@ -149,8 +150,9 @@ impl AnnotationReader<'_, '_> {
         if list.is_none() {
             self.layout += " without val_annotations.txt, no boxes of val";
         } else if without > 0 {
+            let images = counted(without, "image");
             let note =
-                format!("{without} images of val have no line in val_annotations.txt, and no box");
+                format!("{images} of val without a line in val_annotations.txt, so without a box");
             self.reader.notes.push(note);
         }
         items

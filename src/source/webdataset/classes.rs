@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::labels::{Label, Names};
 use crate::source::{Class, Error, ReadError};
+use crate::text::counted;
 
 /// Classes that have no names are called by their numbers, which must be less than this.
 const MAX_CLASSES: usize = 1 << 16;
@@ -93,8 +94,9 @@ impl ClassList {
         let listed = self.classes.len();
         let classes = if listed > 0 {
             if listed < count {
+                let listed = counted(listed, "class");
                 let reason = format!(
-                    "lists {listed} classes, and there are labels up to {}; complete it, or remove it to call classes by numbers",
+                    "lists {listed}, and there are labels up to {}; complete it, or remove it to call classes by numbers",
                     count - 1
                 );
                 return Err(table(&self.file, &reason));

@@ -29,6 +29,7 @@ use super::reader::holds_images;
 use super::tar::Tar;
 use super::tree::Tree;
 use super::{Contents, Error, Item, Problems, Split, TreeProblem};
+use crate::text::counted;
 
 /// Extensions of shards in a directory.
 const SHARDS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
@@ -223,8 +224,9 @@ fn gaps<'a>(files: impl Iterator<Item = &'a str>) -> Option<String> {
         last = Some((name, number));
     }
     let (name, number) = first?;
+    let missing = counted(missing, "shard");
     Some(format!(
-        "{missing} shards are missing between others, from number {number} of {name}"
+        "{missing} missing between others, from number {number} of {name}"
     ))
 }
 

@@ -15,7 +15,7 @@ use tinyres::event::{Event, Observer};
 use tinyres::pack::Resize;
 use tinyres::picture::{self, Panel};
 use tinyres::source::{self, Problems};
-use tinyres::text::Count;
+use tinyres::text::{Count, counted};
 use tinyres::ui::{Closed, Ui};
 use tinyres_format::{Refused, publish};
 use tinyres_torch::infer::predict::{Drawing, Options, PictureResult, Prediction, Predictor};
@@ -222,11 +222,9 @@ impl Tally {
         if self.bad.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
-        let (bad, count) = (Count(self.bad.count() as u64), Count(self.count as u64));
-        bail!(
-            "{bad} of {count} pictures could not be predicted: {}",
-            self.bad
-        )
+        let bad = Count(self.bad.count() as u64);
+        let pictures = counted(self.count, "picture");
+        bail!("{bad} of {pictures} could not be predicted: {}", self.bad)
     }
 }
 

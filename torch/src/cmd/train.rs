@@ -17,6 +17,7 @@ use serde::Serialize;
 use tch::Device;
 use tinyres::cache;
 use tinyres::event::{Event, Observer};
+use tinyres::text::{counted, shell_word};
 use tinyres::ui::Ui;
 use tinyres_format::{MANIFEST, Split};
 use tinyres_load::Verify;
@@ -257,7 +258,8 @@ fn create(
     let images = splits.train.len();
     if images < config.batch && !batch_is_given {
         ui.on(&Event::Notice(format!(
-            "batches of {images} images instead of {}: the training split has no more",
+            "batches of {} instead of {}: the training split has no more",
+            counted(images, "image"),
             config.batch
         )));
         config.batch = images;
@@ -302,14 +304,14 @@ fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Be
         "{} holds another data set than the run in {} was begun with: name that one, --resume {} SHARDS",
         shards.display(),
         dir.display(),
-        dir.display()
+        shell_word(dir)
     );
     ensure!(
         set.agrees(&own),
         "{} holds other images than the run in {} was begun with, under the same names and labels: put those back, or start another run, with --init {} to begin from its weights",
         shards.display(),
         dir.display(),
-        dir.join("last.safetensors").display()
+        shell_word(&dir.join("last.safetensors"))
     );
     let device = device::open(run.config().device)?;
     let data = check(run.config(), &splits, device)?;
@@ -412,7 +414,7 @@ impl fmt::Display for Summary {
             Self::Stopped { run, step, .. } => write!(
                 f,
                 "stopped after step {step}: continue with `tinyres train --resume {}`",
-                run.display()
+                shell_word(run)
             ),
         }
     }

@@ -83,7 +83,7 @@ impl FromStr for Sizes {
                 Ok(number @ 1..=100) if percent => Side::Percent(number),
                 Ok(_) if percent => return Err(bad(format!("{side} is not from 1% to 100%"))),
                 Ok(pixels) if pixels >= SMALLEST => Side::Pixels(pixels),
-                Ok(_) => return Err(bad(format!("{side} pixels are below {SMALLEST}"))),
+                Ok(_) => return Err(bad(format!("{side} is below {SMALLEST} pixels"))),
                 Err(_) => return Err(bad(format!("{side:?} is not a number of pixels"))),
             };
             let fraction = match fraction.map(str::parse::<f64>) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tch::Device;
+use tinyres::text::counted;
 use tinyres_load::Dataset;
 
 use crate::Result;
@@ -151,8 +152,9 @@ impl fmt::Display for DoctorReport {
         )?;
         writeln!(
             f,
-            "processor  {}, {} threads",
-            self.instructions, self.threads
+            "processor  {}, {}",
+            self.instructions,
+            counted(self.threads, "thread")
         )?;
         match &self.no_gpu {
             None => writeln!(f, "GPUs       {}", self.gpus)?,

@@ -206,9 +206,9 @@ impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{}: {} images, loss {:.4}, top-1 {:.2}%, top-5 {:.2}%",
+            "{}: {}, loss {:.4}, top-1 {:.2}%, top-5 {:.2}%",
             self.split,
-            tinyres::text::Count(self.images as u64),
+            tinyres::text::counted(self.images, "image"),
             self.loss,
             100.0 * self.top1,
             100.0 * self.top5

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 use tinyres::event::{Event, Observer};
+use tinyres::text::counted;
 use tinyres_format::{Class, Digest};
 use toml::Table;
 
@@ -82,7 +83,21 @@ fn describe(weights: Weights, assumed: Assumed, watch: &mut dyn Observer) -> Res
         path: path.clone(),
         what,
     };
-    let remedy = "start a run from it with --init, and use the weights of that run";
+    let first = weights.body.iter().find(|(name, _)| name == FIRST_WEIGHT);
+    let kernel = first.map_or_else(Vec::new, |(_, weight)| weight.size());
+    let stem = match &kernel[..] {
+        [_, _, 7, 7] => Stem::Imagenet,
+        // The networks for CIFAR; tinyres's stem `half` has the same kernel.
+        [_, _, 3, 3] => Stem::Small,
+        _ => {
+            return Err(bad(
+                "has a first convolution that is neither 7x7 nor 3x3".into()
+            ));
+        }
+    };
+    let remedy = format!(
+        "start a run from it with --init and --stem {stem}, and use the weights of that run"
+    );
     let (name, weight, bias) = match weights.classifier {
         Classifier::Linear { name, weight, bias } => (name, weight, bias),
         Classifier::None => return Err(bad(format!("has no classifier: {remedy}"))),
@@ -105,19 +120,7 @@ fn describe(weights: Weights, assumed: Assumed, watch: &mut dyn Observer) -> Res
             "is for images of {side} pixels, expected 1 to {MAX_SIZE}: it is damaged, export it again"
         )));
     }
-    let first = weights.body.iter().find(|(name, _)| name == FIRST_WEIGHT);
-    let kernel = first.map_or_else(Vec::new, |(_, weight)| weight.size());
-    let stem = match (&exported, &kernel[..]) {
-        (Some(exported), _) => exported.stem,
-        (None, [_, _, 7, 7]) => Stem::Imagenet,
-        // The networks for CIFAR; tinyres's stem `half` has the same kernel.
-        (None, [_, _, 3, 3]) => Stem::Small,
-        _ => {
-            return Err(bad(
-                "has a first convolution that is neither 7x7 nor 3x3".into()
-            ));
-        }
-    };
+    let stem = exported.as_ref().map_or(stem, |exported| exported.stem);
     let normalize = match &exported {
         Some(exported) if exported.mean == [0.0; 3] => Normalize::None,
         _ => Normalize::Imagenet,
@@ -131,7 +134,8 @@ fn describe(weights: Weights, assumed: Assumed, watch: &mut dyn Observer) -> Res
         (Some((classes, origin)), None) if classes.len() == outputs => (classes, origin),
         (Some((classes, origin)), None) => {
             return Err(bad(format!(
-                "has a classifier of {outputs} classes, expected {}: its classes are to be {origin}",
+                "has a classifier of {}, expected {}: its classes are to be {origin}",
+                counted(outputs, "class"),
                 classes.len()
             )));
         }
@@ -142,10 +146,12 @@ fn describe(weights: Weights, assumed: Assumed, watch: &mut dyn Observer) -> Res
             "fc" => String::new(),
             name => format!(" (classifier {name})"),
         };
+        let are = if outputs == 1 { "is" } else { "are" };
         let mut notice = format!(
             "{} is of another program: taken as a ResNet18 with stem {stem} for {side}x{side} pixels normalised by \
-             ImageNet's mean and std; its {outputs} classes{classifier} are {origin}",
-            path.display()
+             ImageNet's mean and std; its {}{classifier} {are} {origin}",
+            path.display(),
+            counted(outputs, "class")
         );
         if let Some(unused) = unused {
             notice += &format!("; {unused}");

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantNames};
 use tch::{Cuda, Device, Kind, Tensor};
+use tinyres::text::counted;
 
 use crate::libtorch::ffi;
 use crate::{Error, Result};
@@ -258,10 +259,7 @@ pub(crate) fn gather_threads(device: Device) -> usize {
 pub(crate) fn describe(device: Device) -> String {
     match device {
         Device::Cuda(index) => DeviceChoice::Cuda(index).to_string(),
-        _ => match crate::threads() {
-            1 => "the CPU, 1 thread".to_owned(),
-            threads => format!("the CPU, {threads} threads"),
-        },
+        _ => format!("the CPU, {}", counted(crate::threads(), "thread")),
     }
 }
 

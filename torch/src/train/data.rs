@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tch::Device;
+use tinyres::text::counted;
 use tinyres_format::Digest;
 use tinyres_load::Dataset;
 
@@ -56,7 +57,10 @@ pub fn check(config: &Config, data: &Splits, device: Device) -> Result<Checked> 
     let unfit = |key, got: String, expected: String| Error::Value { key, got, expected };
     let images = data.train.len();
     if images < config.batch {
-        let expected = format!("at most the {images} images of the training split");
+        let expected = format!(
+            "at most the {} of the training split",
+            counted(images, "image")
+        );
         return Err(unfit("batch", config.batch.to_string(), expected));
     }
     if config.boxes.learn && train_targets.mean_box().is_none() {
@@ -66,11 +70,11 @@ pub fn check(config: &Config, data: &Splits, device: Device) -> Result<Checked> 
     let shape = data.train.shape();
     let side = shape.height.min(shape.width);
     if let Some(largest) = config.sizes.largest().filter(|&largest| largest > side) {
-        let expected = format!("at most the {side} pixels of an image");
+        let expected = format!("at most {side}, the side of an image in pixels");
         return Err(unfit("sizes", largest.to_string(), expected));
     }
     if config.augment.shift >= side {
-        let expected = format!("less than the {side} pixels of an image");
+        let expected = format!("less than {side}, the side of an image in pixels");
         return Err(unfit("shift", config.augment.shift.to_string(), expected));
     }
     Ok(Checked {

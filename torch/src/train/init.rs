@@ -8,6 +8,7 @@ use std::path::Path;
 use strum::IntoEnumIterator as _;
 use tch::{Device, Tensor};
 use tinyres::event::{Event, Observer};
+use tinyres::text::counted;
 use tinyres_format::{Class, Digest};
 
 use crate::config::Config;
@@ -167,10 +168,8 @@ impl Init {
         let (weight, bias) = match &self.weights.classifier {
             Classifier::Linear { name, weight, bias } if name == "fc" => (weight, bias),
             Classifier::Linear { name, weight, .. } => {
-                let outputs = weight.size()[0];
-                return Err(format!(
-                    "the file's classifier is {name}, of {outputs} classes"
-                ));
+                let classes = counted(weight.size()[0], "class");
+                return Err(format!("the file's classifier is {name}, of {classes}"));
             }
             Classifier::Other(names) => {
                 return Err(format!("the file has {} in its place", names.join(" and ")));
@@ -179,8 +178,8 @@ impl Init {
         };
         let outputs = weight.size()[0].unsigned_abs();
         if outputs != classes.len() as u64 {
-            let classes = classes.len();
-            return Err(format!("it has {outputs} classes, and the data {classes}"));
+            let (own, classes) = (counted(outputs, "class"), classes.len());
+            return Err(format!("it has {own}, and the data {classes}"));
         }
         let ids = |classes: &[Class]| -> Vec<_> {
             classes.iter().map(|class| class.id.clone()).collect()

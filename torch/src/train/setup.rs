@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use tch::Device;
+use tinyres::text::counted;
 use tinyres_load::{Batches, Rank, shuffled};
 
 use super::data::Checked;
@@ -69,8 +70,8 @@ impl Setup {
     pub(super) fn describe(&self) -> String {
         let length = match (self.config.length.time_budget, self.config.length.max_steps) {
             (Some(budget), _) => humantime::format_duration(budget).to_string(),
-            (None, Some(steps)) => format!("{steps} steps"),
-            (None, None) => format!("{} epochs", self.config.length.epochs),
+            (None, Some(steps)) => counted(steps, "step"),
+            (None, None) => counted(self.config.length.epochs, "epoch"),
         };
         let (device, placement) = (device::describe(self.device), self.train.placement());
         format!("training for {length} on {device}, pixels {placement}")

@@ -57,8 +57,8 @@ impl Localisation {
 
 impl fmt::Display for Localisation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let images = tinyres::text::Count(self.images as u64);
-        let title = format!("boxes of {images} images");
+        let images = tinyres::text::counted(self.images, "image");
+        let title = format!("boxes of {images}");
         write!(f, "{title:24}  mean IoU  IoU >= 0.5  top-1 loc")?;
         let baselines = self
             .baselines
