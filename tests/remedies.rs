@@ -76,7 +76,8 @@ fn what_messages_say_to_do_works() {
 #[test]
 fn every_message_that_says_what_to_do_is_listed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let table = Table::read(&root.join("tests/remedies.toml"));
-    let sources = ["src", "format/src", "load/src"].map(|folder| root.join(folder));
-    check_complete(&[table], &sources.each_ref().map(|folder| folder.as_path()));
+    let tables =
+        ["tests", "torch/tests"].map(|tests| Table::read(&root.join(tests).join("remedies.toml")));
+    let sources = ["src", "format/src", "load/src", "torch/src"].map(|folder| root.join(folder));
+    check_complete(&tables, &sources.each_ref().map(|folder| folder.as_path()));
 }
