@@ -1,15 +1,18 @@
 //! A job that runs while its caller goes on: forcing a file to the disk takes about as long as
-//! making the next one. It runs one job at a time; it is not a thread pool.
+//! making the next one, and a training need not wait for its checkpoints. It runs one job at a time; it is
+//! not a thread pool.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 /// At most one job of a kind, on a thread of its own.
-pub(crate) struct BackgroundJob<'scope, 'env, T> {
+#[derive(Debug)]
+pub struct BackgroundJob<'scope, 'env, T> {
     scope: &'scope Scope<'scope, 'env>,
     running: Option<Running<'scope, T>>,
 }
 
+#[derive(Debug)]
 enum Running<'scope, T> {
     Thread(ScopedJoinHandle<'scope, T>),
     /// No thread could be started, so the caller did it.
@@ -17,7 +20,9 @@ enum Running<'scope, T> {
 }
 
 impl<'scope, 'env, T: Send + 'scope> BackgroundJob<'scope, 'env, T> {
-    pub(crate) fn new(scope: &'scope Scope<'scope, 'env>) -> Self {
+    /// No job yet. Jobs may borrow what `scope` may, and end before it does.
+    #[must_use]
+    pub fn new(scope: &'scope Scope<'scope, 'env>) -> Self {
         Self {
             scope,
             running: None,
@@ -26,7 +31,7 @@ impl<'scope, 'env, T: Send + 'scope> BackgroundJob<'scope, 'env, T> {
 
     /// Starts `job`; carries it out at once if the system gives no thread. Call [`wait`](Self::wait) first:
     /// the result of an earlier job is lost.
-    pub(crate) fn start(&mut self, job: impl FnOnce() -> T + Send + 'scope) {
+    pub fn start(&mut self, job: impl FnOnce() -> T + Send + 'scope) {
         let job = Arc::new(Mutex::new(Some(job)));
         let take = |job: &Mutex<Option<_>>| {
             let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -40,8 +45,19 @@ impl<'scope, 'env, T: Send + 'scope> BackgroundJob<'scope, 'env, T> {
         });
     }
 
+    /// The result of the job started last if it has ended; `None` if it runs, or if its result was taken before.
+    pub fn poll(&mut self) -> Option<T> {
+        match &self.running {
+            Some(Running::Thread(thread)) if !thread.is_finished() => None,
+            _ => self.wait(),
+        }
+    }
+
     /// Waits for the job started last and returns its result; `None` if that was done before.
-    pub(crate) fn wait(&mut self) -> Option<T> {
+    ///
+    /// # Panics
+    /// If the job has.
+    pub fn wait(&mut self) -> Option<T> {
         Some(match self.running.take()? {
             Running::Thread(thread) => thread
                 .join()

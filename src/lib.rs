@@ -23,11 +23,12 @@
 //! | [`sample`] | makes a synthetic set |
 //! | [`pickle`] | reads Python pickles as data, for sources and for weights |
 //! | [`picture`] | draws images, boxes and captions |
+//! | [`background`] | runs a job while its caller goes on |
 //! | [`event`], [`ui`], [`cli`], [`threads`] | what work reports, the terminal, and the command line and threads of the programs |
 //!
 //! The library prints only through [`ui`] and [`cli`], which belong to the programs.
 
-mod background;
+pub mod background;
 pub mod cache;
 mod caught;
 pub mod cli;

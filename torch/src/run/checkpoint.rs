@@ -20,6 +20,7 @@
 //! description and all tensors.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -28,10 +29,11 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
+use tinyres_format::publish::AtomicFile;
 use tinyres_format::{Class, Digest};
 
 use crate::config::Config;
-use crate::libtorch::tensors;
+use crate::libtorch::tensors::HostCopy;
 use crate::net::ResNet18;
 use crate::{Error, Result};
 
@@ -293,25 +295,51 @@ pub fn save(
     network: &ResNet18,
     rest: Vec<(String, Tensor)>,
 ) -> Result<()> {
-    let mut state = network.state()?;
-    state.extend(rest);
-    let file = sealed(&state, about)?;
-    tinyres_format::publish::write(path, &file).map_err(Error::io(path))
+    Snapshot::new(network, rest)?.save(path, about)
 }
 
-/// The file of `state`, its checksum included.
-fn sealed(state: &[(String, Tensor)], about: &About) -> Result<Vec<u8>> {
-    let description = Description {
-        format: FORMAT,
-        crc32: NO_CRC,
-        about,
-    };
-    let description = serde_json::to_string(&description)
-        .map_err(|error| Error::Torch(format!("a description that cannot be written: {error}")))?;
-    let mut file = tensors::encode(state, HashMap::from([(KEY.to_owned(), description)]))?;
-    let crc = format!("{:08x}", crc32fast::hash(&file));
-    file[CRC].copy_from_slice(crc.as_bytes());
-    Ok(file)
+/// The tensors of a file of weights or of a checkpoint, copied to the host's memory: training may go on while they
+/// are written.
+#[derive(Debug)]
+pub(crate) struct Snapshot(HostCopy);
+
+impl Snapshot {
+    /// A copy of `network` and of `rest`, the state of the optimizer and of the average.
+    pub(crate) fn new(network: &ResNet18, rest: Vec<(String, Tensor)>) -> Result<Self> {
+        let mut state = network.state()?;
+        state.extend(rest);
+        Ok(Self(HostCopy::new(&state)?))
+    }
+
+    /// As [`save`].
+    pub(crate) fn save(&self, path: &Path, about: &About) -> Result<()> {
+        let header = self.header(about)?;
+        let write = || {
+            let file = AtomicFile::create(path)?;
+            file.file().write_all(&header)?;
+            file.file().write_all(&self.0.data)?;
+            file.publish()
+        };
+        write().map_err(Error::io(path))
+    }
+
+    /// The file before the data, with the checksum of all of it.
+    fn header(&self, about: &About) -> Result<Vec<u8>> {
+        let description = Description {
+            format: FORMAT,
+            crc32: NO_CRC,
+            about,
+        };
+        let description = serde_json::to_string(&description).map_err(|error| {
+            Error::Torch(format!("a description that cannot be written: {error}"))
+        })?;
+        let mut header = (self.0).header(HashMap::from([(KEY.to_owned(), description)]))?;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&header);
+        crc.update(&self.0.data);
+        header[CRC].copy_from_slice(format!("{:08x}", crc.finalize()).as_bytes());
+        Ok(header)
+    }
 }
 
 /// Compares the bytes of a file of tinyres with their checksum. Files of other programs pass.
@@ -414,7 +442,8 @@ mod tests {
             ("fc.bias".to_owned(), tensor(&[1.0, -2.0, 0.5])),
             ("optimizer/step".to_owned(), Tensor::from_slice(&[7_i64])),
         ];
-        sealed(&state, &about).unwrap()
+        let snapshot = Snapshot(HostCopy::new(&state).unwrap());
+        [snapshot.header(&about).unwrap(), snapshot.0.data].concat()
     }
 
     /// Bytes that files of format 1 have started with since it exists, so that older files stay readable.

@@ -14,15 +14,16 @@
 
 pub mod checkpoint;
 mod dir;
+pub(crate) mod save;
 pub(crate) mod tensorboard;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tch::Tensor;
 use tinyres_format::{Digest, publish};
 
 use crate::config::Config;
@@ -45,7 +46,8 @@ const FINAL: &str = "final.safetensors";
 pub struct Run {
     dir: RunDir,
     record: Record,
-    metrics: File,
+    /// Shared with saves that force it to the disk.
+    metrics: Arc<File>,
     /// Bytes of whole lines in the metrics.
     metrics_len: u64,
 }
@@ -141,7 +143,7 @@ impl Run {
             });
         match begun {
             Ok((record, metrics)) => Ok(Self {
-                metrics,
+                metrics: Arc::new(metrics),
                 metrics_len: 0,
                 dir,
                 record,
@@ -210,7 +212,7 @@ impl Run {
         let metrics = metrics_up_to(&dir.path.join(METRICS), step, epoch)?;
         let run = Self {
             metrics_len: metrics.metadata().map_err(Error::io(&dir.path))?.len(),
-            metrics,
+            metrics: Arc::new(metrics),
             dir,
             record,
         };
@@ -296,7 +298,7 @@ impl Run {
     fn append(&mut self, line: &Value) -> Result<()> {
         // One write, so that a program that follows the file sees whole lines.
         let text = format!("{line}\n");
-        let written = self.metrics.write_all(text.as_bytes());
+        let written = self.metrics.as_ref().write_all(text.as_bytes());
         if written.is_ok() {
             self.metrics_len += text.len() as u64;
         } else {
@@ -305,27 +307,6 @@ impl Run {
             let _ = self.metrics.set_len(self.metrics_len);
         }
         written.map_err(Error::io(&self.dir.path.join(METRICS)))
-    }
-
-    /// Forces the metrics to the disk: before a checkpoint, so that no figures of its past are lost with the power.
-    pub(crate) fn sync_metrics(&self) -> Result<()> {
-        let path = self.dir.path.join(METRICS);
-        self.metrics.sync_data().map_err(Error::io(&path))
-    }
-
-    /// Replaces the last checkpoint by `net` and `rest`, the state of the optimizer and the average.
-    pub(crate) fn save_last(
-        &self,
-        about: &About,
-        net: &ResNet18,
-        rest: Vec<(String, Tensor)>,
-    ) -> Result<()> {
-        checkpoint::save(&self.dir.path.join(LAST), about, net, rest)
-    }
-
-    /// Replaces the best weights by those of `net`.
-    pub(crate) fn save_best(&self, about: &About, net: &ResNet18) -> Result<()> {
-        checkpoint::save(&self.dir.path.join(BEST), about, net, Vec::new())
     }
 
     /// Adds to `error`, met when saving the end of a training, how to continue.

@@ -65,42 +65,25 @@ impl WriteFailures {
     }
 }
 
-/// Fails if one of the losses of the latest steps is not finite. The last one is of step `state.at.step`.
-pub(super) fn expect_finite_losses(
-    run: &mut Run,
-    setup: &Setup,
-    state: &State,
-    losses: &[f64],
-) -> Result<()> {
-    match losses.iter().position(|loss| !loss.is_finite()) {
-        None => Ok(()),
-        Some(at) => {
-            let later = losses.len() - 1 - at;
-            Err(not_finite(
-                run,
-                setup,
-                state,
-                format!("the loss is {}", losses[at]),
-                later,
-            )?)
-        }
-    }
+/// The first of `losses` that is not finite, in words, and how many come after it.
+pub(super) fn bad_loss(losses: &[f64]) -> Option<(String, usize)> {
+    let at = losses.iter().position(|loss| !loss.is_finite())?;
+    Some((format!("the loss is {}", losses[at]), losses.len() - 1 - at))
 }
 
-/// Fails if a weight or a running statistic is not finite.
-pub(super) fn expect_finite_weights(run: &mut Run, setup: &Setup, state: &State) -> Result<()> {
+/// The first weight or running statistic that is not finite, in words.
+pub(super) fn bad_weight(state: &State) -> Result<Option<String>> {
     for named in state.model.named() {
         if named.tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-            let what = format!("{} is no longer finite", named.name);
-            return Err(not_finite(run, setup, state, what, 0)?);
+            return Ok(Some(format!("{} is no longer finite", named.name)));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The error for the step `later` steps before the last one, which is of the same epoch. Names the images
 /// of its batch, also in the metrics.
-fn not_finite(
+pub(super) fn not_finite(
     run: &mut Run,
     setup: &Setup,
     state: &State,

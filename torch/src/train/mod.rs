@@ -17,14 +17,17 @@ mod state;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use tch::Device;
+use tinyres::background::BackgroundJob;
 use tinyres::event::Event;
 
 use crate::Result;
 use crate::infer::evaluate::Score;
 use crate::run::Run;
 use crate::run::checkpoint::Checkpoint;
+use crate::run::save::Saved;
 
 pub use data::{Checked, Splits, check};
 pub use metrics::{Epoch, Step, TrainingObserver};
@@ -65,16 +68,14 @@ pub fn train(
     watch: &mut dyn TrainingObserver,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
-    let mut trainer = Trainer::new(run, from, data, device, watch)?;
-    let mut score = None;
-    let mut over = trainer.is_over();
-    while !over {
-        if stop.load(Ordering::Relaxed) || trainer.epoch(stop)? == EpochEnd::Stopped {
-            return trainer.stop();
-        }
-        (score, over) = trainer.finish_epoch()?;
-    }
-    trainer.finish(score)
+    thread::scope(|scope| {
+        let saving = BackgroundJob::new(scope);
+        let mut trainer = Trainer::new(run, from, data, device, watch, saving)?;
+        let ended = trainer.run(stop);
+        // After an error there may be one of an earlier step.
+        trainer.reporter.finish_save(&mut trainer.state)?;
+        ended
+    })
 }
 
 /// Why the steps of an epoch ended.
@@ -86,19 +87,20 @@ enum EpochEnd {
     Stopped,
 }
 
-struct Trainer<'a> {
+struct Trainer<'a, 'scope, 'env> {
     setup: Setup,
     state: State,
-    reporter: Reporter<'a>,
+    reporter: Reporter<'a, 'scope, 'env>,
 }
 
-impl<'a> Trainer<'a> {
+impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
     fn new(
         run: &'a mut Run,
         from: Option<&Checkpoint>,
         data: Checked,
         device: Device,
         watch: &'a mut dyn TrainingObserver,
+        saving: BackgroundJob<'scope, 'env, Saved>,
     ) -> Result<Self> {
         let setup = Setup::new(run.config(), data, device)?;
         if let Some(from) = from
@@ -114,7 +116,7 @@ impl<'a> Trainer<'a> {
             )));
         }
         let state = State::new(&setup, from, watch)?;
-        let reporter = Reporter::new(run, watch, Losses::new(device)?);
+        let reporter = Reporter::new(run, watch, Losses::new(device)?, saving);
         let mut trainer = Self {
             setup,
             state,
@@ -125,9 +127,21 @@ impl<'a> Trainer<'a> {
         }
         if from.is_none() && trainer.setup.config.init.is_some() {
             // From here on the run does not depend on the file of initial weights.
-            (trainer.reporter).save(&trainer.setup, &mut trainer.state)?;
+            (trainer.reporter).save(&trainer.setup, &mut trainer.state, None)?;
         }
         Ok(trainer)
+    }
+
+    fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+        let mut score = None;
+        let mut over = self.is_over();
+        while !over {
+            if stop.load(Ordering::Relaxed) || self.epoch(stop)? == EpochEnd::Stopped {
+                return self.stop();
+            }
+            (score, over) = self.finish_epoch()?;
+        }
+        self.finish(score)
     }
 
     fn is_over(&mut self) -> bool {
@@ -187,37 +201,37 @@ impl<'a> Trainer<'a> {
         let every = setup.config.eval_every;
         let over = state.is_over(setup);
         let due = over || (state.at.epoch + 1).is_multiple_of(every);
-        let score = state.averaged(|state| {
+        let (score, best) = state.averaged(|state| {
             let score = match due {
                 true => Some(state.evaluate(setup, reporter.watch)?),
                 false => None,
             };
+            // Only now are the best weights so far known.
+            reporter.finish_save(state)?;
             reporter.epoch(setup, state, score)?;
             if due {
                 reporter.preview(setup, state)?;
             }
-            let mut saved = score.filter(|score| state.is_best(score));
-            if saved.is_some() && !reporter.save_best(setup, state)? {
-                // The next epoch that beats the file that is there is saved, also if it is worse than this one.
-                saved = None;
-            }
-            state.finish_epoch(saved);
-            Ok(score)
+            let best = score.filter(|score| state.is_best(score));
+            let best = best.map(|score| reporter.best(setup, state, &score));
+            Ok((score, best.transpose()?))
         })?;
-        reporter.save(setup, state)?;
+        state.finish_epoch();
+        reporter.save(setup, state, best)?;
         Ok((score, over))
     }
 
     /// Saves what a resumed run needs.
-    fn stop(mut self) -> Result<Outcome> {
+    fn stop(&mut self) -> Result<Outcome> {
         self.reporter.save_stopped(&self.setup, &mut self.state)?;
         let step = self.state.at.step;
         Ok(Outcome::Stopped { step })
     }
 
     /// Saves the final weights.
-    fn finish(mut self, score: Option<Score>) -> Result<Outcome> {
+    fn finish(&mut self, score: Option<Score>) -> Result<Outcome> {
         let (setup, reporter) = (&self.setup, &mut self.reporter);
+        reporter.finish_save(&mut self.state)?;
         let weights = (self.state).averaged(|state| reporter.save_final(setup, state))?;
         Ok(Outcome::Complete { weights, score })
     }

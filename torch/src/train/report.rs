@@ -1,11 +1,13 @@
 //! All that leaves a training while it runs: figures, checkpoints, weights and the event file. Reads the losses from
-//! the device, saves nothing that is not finite, and lets a full disk cost the files but not the run.
+//! the device, saves nothing that is not finite, and lets a full disk cost the files but not the run. Checkpoints are
+//! copied, and written by a thread of their own while training goes on.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tch::Tensor;
+use tinyres::background::BackgroundJob;
 use tinyres::event::Event;
 
 use super::guard::{self, RunOutput, WriteFailures};
@@ -16,30 +18,34 @@ use super::setup::Setup;
 use super::state::State;
 use crate::infer::evaluate::Score;
 use crate::run::Run;
-use crate::run::checkpoint::Position;
+use crate::run::checkpoint::{Position, Snapshot};
+use crate::run::save::{Best, Saved};
 use crate::run::tensorboard::EventFile;
 use crate::{Error, Result};
 
 /// Time from one checkpoint to the next within an epoch: a crash costs no more.
 const SAVE_EVERY: Duration = Duration::from_secs(600);
 
-pub(super) struct Reporter<'a> {
+pub(super) struct Reporter<'a, 'scope, 'env> {
     pub run: &'a mut Run,
     pub watch: &'a mut dyn TrainingObserver,
     /// `None` if no event file is wanted, or none could be created.
     events: Option<EventFile>,
     failures: WriteFailures,
     losses: Losses,
+    /// The save that is being written.
+    saving: BackgroundJob<'scope, 'env, Saved>,
     /// When the losses were last read, or a pause in training ended.
     last_sync: Instant,
     last_save: Instant,
 }
 
-impl<'a> Reporter<'a> {
+impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
     pub(super) fn new(
         run: &'a mut Run,
         watch: &'a mut dyn TrainingObserver,
         losses: Losses,
+        saving: BackgroundJob<'scope, 'env, Saved>,
     ) -> Self {
         Self {
             run,
@@ -47,6 +53,7 @@ impl<'a> Reporter<'a> {
             events: None,
             failures: WriteFailures::default(),
             losses,
+            saving,
             last_sync: Instant::now(),
             last_save: Instant::now(),
         }
@@ -109,7 +116,12 @@ impl<'a> Reporter<'a> {
         let Some(&loss) = losses.last() else {
             return Ok(());
         };
-        guard::expect_finite_losses(self.run, setup, state, &losses)?;
+        if let Some((what, later)) = guard::bad_loss(&losses) {
+            return Err(self.not_finite(setup, state, what, later)?);
+        }
+        if let Some(saved) = self.saving.poll() {
+            self.note_saved(state, saved)?;
+        }
         state.at.losses += losses.iter().sum::<f64>();
         let took = self.last_sync.elapsed();
         self.last_sync = Instant::now();
@@ -131,9 +143,30 @@ impl<'a> Reporter<'a> {
     /// Ends the progress of an epoch, after the last of its steps or before.
     pub(super) fn end_steps(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
         self.sync_losses(setup, state)?;
-        guard::expect_finite_weights(self.run, setup, state)?;
+        self.expect_finite_weights(setup, state)?;
         self.watch.on(&Event::End);
         Ok(())
+    }
+
+    /// Fails if a weight or a running statistic is not finite.
+    fn expect_finite_weights(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
+        match guard::bad_weight(state)? {
+            Some(what) => Err(self.not_finite(setup, state, what, 0)?),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`guard::not_finite`].
+    fn not_finite(
+        &mut self,
+        setup: &Setup,
+        state: &mut State,
+        what: String,
+        later: usize,
+    ) -> Result<Error> {
+        // The error names the last checkpoint, which may just be written.
+        self.finish_save(state)?;
+        guard::not_finite(self.run, setup, state, what, later)
     }
 
     /// Reports the figures of the epoch, with its `score` if it was evaluated.
@@ -191,45 +224,71 @@ impl<'a> Reporter<'a> {
     /// Saves a checkpoint if the last one is too long ago.
     pub(super) fn save_if_due(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
         match self.last_save.elapsed() >= SAVE_EVERY {
-            true => self.save(setup, state),
+            true => self.save(setup, state, None),
             false => Ok(()),
         }
     }
 
-    /// Saves a checkpoint. A failure to write it is a warning.
-    pub(super) fn save(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
-        let saved = self.try_save(setup, state);
-        self.tolerate(RunOutput::Checkpoint, saved, state.at.step)
+    /// A copy of the weights, which have scored `score`, the best so far.
+    pub(super) fn best(&self, setup: &Setup, state: &State, score: &Score) -> Result<Best> {
+        Ok(Best {
+            about: state.about_weights(setup, self.run.set()),
+            weights: Snapshot::new(&state.model, Vec::new())?,
+            top1: score.top1,
+        })
+    }
+
+    /// Copies what a resumed run needs, and saves it and `best` while training goes on. A failure to write them is a
+    /// warning, when it is known.
+    pub(super) fn save(
+        &mut self,
+        setup: &Setup,
+        state: &mut State,
+        best: Option<Best>,
+    ) -> Result<()> {
+        // A checkpoint that is not finite must not replace one that is.
+        self.sync_losses(setup, state)?;
+        if state.at.batch > 0 {
+            self.expect_finite_weights(setup, state)?;
+        }
+        self.finish_save(state)?;
+        state.tick();
+        let about = state.about(setup, self.run.set());
+        let copy = Snapshot::new(&state.model, state.training_state())?;
+        let save = self.run.save(about, copy, best);
+        self.saving.start(move || save.write());
+        (self.last_save, self.last_sync) = (Instant::now(), Instant::now());
+        Ok(())
+    }
+
+    /// Waits for the save that is under way, if there is one.
+    pub(super) fn finish_save(&mut self, state: &mut State) -> Result<()> {
+        match self.saving.wait() {
+            Some(saved) => self.note_saved(state, saved),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes note of how a save has ended.
+    fn note_saved(&mut self, state: &mut State, saved: Saved) -> Result<()> {
+        state.at.best = saved.top1;
+        if let Some(best) = saved.best {
+            self.tolerate(RunOutput::Best, best, saved.step)?;
+        }
+        self.tolerate(RunOutput::Figures, saved.metrics, saved.step)?;
+        self.tolerate(RunOutput::Checkpoint, saved.last, saved.step)
     }
 
     /// Saves the checkpoint that a run which stops here goes on from. A failure to write it is an error.
     pub(super) fn save_stopped(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
-        let saved = self.try_save(setup, state);
-        saved.map_err(|error| self.run.unsaved(error))
-    }
-
-    fn try_save(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
-        // A checkpoint that is not finite must not replace one that is.
-        self.sync_losses(setup, state)?;
-        if state.at.batch > 0 {
-            guard::expect_finite_weights(self.run, setup, state)?;
+        self.save(setup, state, None)?;
+        match self.saving.wait() {
+            Some(Saved {
+                last: Err(error), ..
+            }) => Err(self.run.unsaved(error)),
+            Some(saved) => self.note_saved(state, saved),
+            None => Ok(()),
         }
-        let forced = self.run.sync_metrics();
-        self.tolerate(RunOutput::Figures, forced, state.at.step)?;
-        state.tick();
-        let about = state.about(setup, self.run.set());
-        let saved = (self.run).save_last(&about, &state.model, state.training_state());
-        (self.last_save, self.last_sync) = (Instant::now(), Instant::now());
-        saved
-    }
-
-    /// Saves the weights as the best ones so far, and returns true. A failure to write them is a warning.
-    pub(super) fn save_best(&mut self, setup: &Setup, state: &State) -> Result<bool> {
-        let about = state.about_weights(setup, self.run.set());
-        let saved = self.run.save_best(&about, &state.model);
-        let done = saved.is_ok();
-        self.tolerate(RunOutput::Best, saved, state.at.step)?;
-        Ok(done)
     }
 
     /// Saves the weights at the end of the run, and returns their path.

@@ -183,15 +183,15 @@ impl State {
         self.at.best.is_none_or(|best| score.top1 > best)
     }
 
-    /// Moves on to the next epoch. `saved` is the score of weights that were saved as the best ones after this one.
-    pub(super) fn finish_epoch(&mut self, saved: Option<Score>) {
+    /// Moves on to the next epoch.
+    pub(super) fn finish_epoch(&mut self) {
         self.at = Position {
             epoch: self.at.epoch + 1,
             step: self.at.step,
             rate: self.at.rate,
             size: self.at.size,
             elapsed: self.at.elapsed,
-            best: saved.map(|score| score.top1).or(self.at.best),
+            best: self.at.best,
             ..Position::default()
         };
     }
