@@ -66,3 +66,29 @@ impl<'scope, 'env, T: Send + 'scope> BackgroundJob<'scope, 'env, T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn poll_gives_a_result_once_and_only_when_the_job_has_ended() {
+        std::thread::scope(|scope| {
+            let mut job = BackgroundJob::new(scope);
+            assert_eq!(job.poll(), None);
+            let (go, wait) = channel();
+            job.start(move || wait.recv().unwrap());
+            assert_eq!(job.poll(), None);
+            go.send(7).unwrap();
+            let result = loop {
+                match job.poll() {
+                    Some(result) => break result,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert_eq!((result, job.poll(), job.wait()), (7, None, None));
+        });
+    }
+}

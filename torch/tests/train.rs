@@ -279,6 +279,55 @@ fn a_time_budget_sets_the_rate_and_the_end() {
     assert!(matches!(outcome, Outcome::Complete { score: None, .. }));
 }
 
+/// True for each epoch in the metrics that was scored.
+fn scored(run: &Path) -> Vec<bool> {
+    let epochs = metrics(run)
+        .into_iter()
+        .filter(|line| line["kind"] == "epoch");
+    epochs.map(|line| line["top1"].is_number()).collect()
+}
+
+#[test]
+fn a_run_with_a_time_budget_is_scored_by_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = common::splits(dir.path(), 3, 70, 20);
+    let flags = format!("{SHORT}\ntime_budget = '100h'\nmax_steps = 24");
+    // Three epochs take less than an hour.
+    for (every, expected) in [
+        ("'1h'", [false, false, true]),
+        ("'1ns'", [true; 3]),
+        ("2", [false, true, true]),
+    ] {
+        let path = dir.path().join(every.trim_matches('\''));
+        begin(
+            &path,
+            &format!("{flags}\neval_every = {every}"),
+            &data,
+            dir.path(),
+            None,
+        );
+        assert_eq!(scored(&path), expected, "{every}");
+    }
+    // Times of a run are a part of its position. Here the last scoring took an hour.
+    for (elapsed, first) in [(48, false), (49, true)] {
+        let path = dir.path().join(elapsed.to_string());
+        begin(&path, &flags, &data, dir.path(), Some(1));
+        let (mut run, from) = Run::resume(&path).unwrap();
+        let mut from = from.unwrap();
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        from.about.position.elapsed = hours(10 + elapsed);
+        (from.about.position.scored, from.about.position.scoring) = (hours(10), hours(1));
+        let go = AtomicBool::new(false);
+        train(&mut run, Some(&from), &data, &mut Recorder::default(), &go).unwrap();
+        let scored = scored(&path);
+        assert_eq!((scored[0], scored[2]), (first, true), "{elapsed} h");
+        drop(run);
+        let position = Run::resume(&path).unwrap().1.unwrap().about.position;
+        assert!(position.scored > hours(10 + elapsed));
+        assert!(position.scoring < hours(1));
+    }
+}
+
 #[test]
 fn unfit_values_and_losses_that_are_not_finite_are_refused() {
     let dir = tempfile::tempdir().unwrap();

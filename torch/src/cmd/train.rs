@@ -162,7 +162,7 @@ fn flag(knob: &'static Knob) -> Arg {
         Kind::File => flag
             .value_parser(StringValueParser::new().map(Value::String))
             .value_hint(ValueHint::FilePath),
-        Kind::Text(accepts) => {
+        Kind::Text(accepts) | Kind::CountOrText(accepts) => {
             // clap names the flag and its value.
             let expected = |error| match error {
                 Error::Value { expected, .. } => format!("expected {expected}"),

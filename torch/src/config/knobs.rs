@@ -12,7 +12,7 @@ use toml::{Table, Value};
 
 use super::schedule::Decay;
 use super::sizes::Sizes;
-use super::{Algorithm, Normalize, recipes};
+use super::{Algorithm, EvalEvery, Normalize, recipes};
 use crate::libtorch::device::{DeviceChoice, Placement, Precision};
 use crate::net::{Layer, Stem};
 use crate::{Error, Result};
@@ -53,6 +53,8 @@ pub enum Kind {
     File,
     /// Text that the function accepts.
     Text(fn(&str) -> Result<()>),
+    /// An integer from 1, or text: what the function accepts.
+    CountOrText(fn(&str) -> Result<()>),
     /// Text that tinyres writes; there is no flag for it.
     Recorded,
 }
@@ -188,8 +190,10 @@ pub static KNOBS: &[Knob] = &[
     knob("verify", MACHINE, "NAME", "\"lazy\"", Kind::Name(&Verify::NAMES),
         "When pixels are compared with their checksums: never, when first read, or all at the start"),
 
-    knob("eval_every", REPORTS, "N", "1", COUNT,
-        "Epochs from one scoring to the next; the last epoch is always scored"),
+    knob("eval_every", REPORTS, "EPOCHS|TIME", "\"auto\"", Kind::CountOrText(eval_every),
+        "When the validation split is scored: every so many epochs, such as 2, or at the first end of an epoch after \
+         so much time, such as 5m, in a run with a --time-budget. auto is every epoch, and with a --time-budget the \
+         first one, and then as often as it takes at most 2% of the time. The last epoch is always scored"),
     knob("tensorboard", REPORTS, "BOOL", "true", Kind::Bool,
         "Write event files to the run's directory, for `tensorboard --logdir`"),
 ];
@@ -259,7 +263,11 @@ impl Knob {
                 }
             }
             (Kind::Names(names), _) => format!("a list of {}", names.join(", ")),
-            (Kind::Text(accepts), Value::String(text)) => return accepts(text),
+            (Kind::Text(accepts) | Kind::CountOrText(accepts), Value::String(text)) => {
+                return accepts(text);
+            }
+            (Kind::CountOrText(accepts), Value::Integer(n)) => return accepts(&n.to_string()),
+            (Kind::CountOrText(_), _) => "a number or text".to_owned(),
             (Kind::File | Kind::Recorded, Value::String(_)) => return Ok(()),
             (Kind::Text(_) | Kind::File | Kind::Recorded, _) => "text".to_owned(),
         };
@@ -312,6 +320,17 @@ fn duration(text: &str) -> Result<()> {
         Ok(Duration::ZERO) => bad("time_budget", text, "more than no time"),
         Ok(_) => Ok(()),
         Err(_) => bad("time_budget", text, "a time such as 90s, 60m or 1h30m"),
+    }
+}
+
+fn eval_every(text: &str) -> Result<()> {
+    match text.parse::<EvalEvery>() {
+        Ok(_) => Ok(()),
+        Err(_) => bad(
+            "eval_every",
+            text,
+            "auto, a number of epochs from 1, or a time such as 5m",
+        ),
     }
 }
 

@@ -3,6 +3,7 @@
 //! `knobs` is the table of all values, and checks each by itself. [`Config`] holds them typed, in groups, and
 //! checks how they relate. In TOML and in checkpoints all keys are flat. Nothing here opens a device or data.
 
+mod eval_every;
 pub mod knobs;
 pub mod schedule;
 pub mod sizes;
@@ -16,6 +17,8 @@ use strum::{Display, EnumString, IntoEnumIterator as _, VariantNames};
 use tinyres_format::Digest;
 use tinyres_load::Verify;
 use toml::{Table, Value};
+
+pub use eval_every::EvalEvery;
 
 use crate::config::schedule::Schedule;
 use crate::config::sizes::Sizes;
@@ -95,8 +98,8 @@ pub struct Config {
     pub placement: Placement,
     /// When the shards' pixels are compared with their checksums.
     pub verify: Verify,
-    /// Epochs from one scoring to the next; the last epoch is always scored.
-    pub eval_every: u32,
+    /// The epochs after which the validation split is scored.
+    pub eval_every: EvalEvery,
     /// True if event files are written for TensorBoard.
     pub tensorboard: bool,
 }
@@ -342,6 +345,10 @@ impl Config {
             let expected = "below 1 to learn boxes, because mixed images have none";
             return bad("mix_probability", &mix.mix_probability, expected);
         }
+        if matches!(self.eval_every, EvalEvery::Time(_)) && self.length.time_budget.is_none() {
+            let expected = "a number of epochs, or auto, where the run has no time_budget";
+            return bad("eval_every", &self.eval_every, expected);
+        }
         Ok(())
     }
 }
@@ -570,6 +577,9 @@ mod tests {
             ("box_smooth_l1 = -1.0", "box_smooth_l1"),
             ("box_giou = nan", "box_giou"),
             ("eval_every = 0", "eval_every"),
+            ("eval_every = 'soon'", "eval_every"),
+            ("eval_every = true", "eval_every"),
+            ("epochs = 3\neval_every = '5m'", "eval_every"),
             ("threads = 0", "threads"),
             ("threads = 4097", "threads"),
             ("max_steps = 0", "max_steps"),

@@ -168,8 +168,7 @@ pub fn open(choice: DeviceChoice) -> Result<Device> {
     };
     let why = match cuda() {
         CudaState::Ready(count) if wanted < count => {
-            // Shapes do not change from step to step, so measuring the kernels pays.
-            Cuda::cudnn_set_benchmark(true);
+            ffi::measure_cudnn()?;
             ffi::allow_tf32(true)?;
             return Ok(Device::Cuda(wanted));
         }
@@ -245,6 +244,12 @@ pub(crate) fn place(placement: Placement, device: Device, bytes: usize) -> Resul
         }),
         _ => Ok(placement),
     }
+}
+
+/// True if products of small matrices are to be made of stacks of them: a GPU takes as long to start one as to compute
+/// it.
+pub(crate) fn stacks_products(device: Device) -> bool {
+    device.is_cuda()
 }
 
 /// Threads that gather batches. On a CPU they take their time from the network's.

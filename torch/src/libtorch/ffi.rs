@@ -37,6 +37,7 @@ unsafe extern "C" {
     fn tinyres_can_load(name: *const c_char) -> *mut c_char;
     fn tinyres_free_memory(device: i8, out: *mut usize) -> *mut c_char;
     fn tinyres_allow_tf32(allow: bool) -> *mut c_char;
+    fn tinyres_measure_cudnn() -> *mut c_char;
     fn tinyres_autocast_bf16(begin: bool) -> *mut c_char;
     fn tinyres_channels_last(input: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn tinyres_conv2d(
@@ -217,6 +218,13 @@ fn cuda_index(index: usize) -> Result<i8> {
 pub(crate) fn allow_tf32(allow: bool) -> Result<()> {
     // SAFETY: sets two values of libtorch's context.
     check(unsafe { tinyres_allow_tf32(allow) })
+}
+
+/// Lets cuDNN measure its kernels when a shape first occurs, and keep the fastest. Shapes do not change from step to
+/// step, so that pays.
+pub(crate) fn measure_cudnn() -> Result<()> {
+    // SAFETY: sets two values of libtorch's context.
+    check(unsafe { tinyres_measure_cudnn() })
 }
 
 /// Runs `work` under CUDA autocast to bfloat16. Unlike float16, libtorch's default, it needs no loss scaling.

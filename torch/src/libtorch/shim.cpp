@@ -143,6 +143,14 @@ char *tinyres_allow_tf32(bool allow) noexcept {
   });
 }
 
+// All kernels that cuDNN proposes: libtorch's own limit is the first ten.
+char *tinyres_measure_cudnn() noexcept {
+  return guarded([] {
+    at::globalContext().setBenchmarkCuDNN(true);
+    at::globalContext().setBenchmarkLimitCuDNN(0);
+  });
+}
+
 // Begins or ends autocast to bfloat16 on this thread. Uses the functions that take a device: those that tch
 // binds print a deprecation warning at every call.
 char *tinyres_autocast_bf16(bool begin) noexcept {

@@ -107,6 +107,12 @@ pub struct Position {
     pub waited: Duration,
     /// Time that the run took so far, evaluation included.
     pub elapsed: Duration,
+    /// Time of the run at the end of the last scoring of the validation split; 0 if there was none.
+    #[serde(default)]
+    pub scored: Duration,
+    /// Time that it took.
+    #[serde(default)]
+    pub scoring: Duration,
     /// Side of the images of the last step, in pixels.
     pub size: u32,
     /// Best top-1 on the validation split so far, from 0 to 1.
@@ -132,6 +138,8 @@ impl Position {
             ("took", self.took),
             ("waited", self.waited),
             ("elapsed", self.elapsed),
+            ("scored", self.scored),
+            ("scoring", self.scoring),
         ] {
             if time > MAX_TIME {
                 return bad(format!(

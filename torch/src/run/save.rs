@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::checkpoint::{About, Snapshot};
 use super::{BEST, LAST, METRICS, Run};
@@ -35,6 +36,8 @@ pub(crate) struct Best {
 pub(crate) struct Saved {
     /// Steps of the run that the checkpoint has.
     pub step: u64,
+    /// Time that writing it took.
+    pub took: Duration,
     /// The best top-1 of weights that were saved.
     pub top1: Option<f64>,
     /// Of the best weights, if there were some.
@@ -62,6 +65,7 @@ impl Save {
     /// Writes all of it. Each file is on the disk before the next one is begun, the checkpoint last: a crash leaves none
     /// without the best weights that it knows of, or without the figures of its past.
     pub(crate) fn write(mut self) -> Saved {
+        let began = Instant::now();
         let position = &mut self.about.position;
         let best = self.best.map(|best| {
             let saved = best.weights.save(&self.dir.join(BEST), &best.about);
@@ -72,12 +76,106 @@ impl Save {
             saved
         });
         let metrics = self.metrics.sync_data();
+        let last = self.state.save(&self.dir.join(LAST), &self.about);
         Saved {
             step: self.about.position.step,
             top1: self.about.position.best,
             best,
             metrics: metrics.map_err(Error::io(&self.dir.join(METRICS))),
-            last: self.state.save(&self.dir.join(LAST), &self.about),
+            last,
+            took: began.elapsed(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+    use tinyres_format::Digest;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::net::ResNet18;
+    use crate::run::checkpoint::{Checkpoint, Position};
+
+    fn about(config: &Config) -> About {
+        About {
+            version: "0.1.0".to_owned(),
+            classes: Vec::new(),
+            fingerprint: Digest::of(b"data"),
+            shards: None,
+            config: config.clone(),
+            new: Vec::new(),
+            position: Position {
+                size: 64,
+                step: 3,
+                best: Some(0.2),
+                ..Position::default()
+            },
+        }
+    }
+
+    #[test]
+    fn save_holds_the_state_from_when_it_was_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::layered(None, toml::Table::new(), false).unwrap();
+        let run = Run::create(
+            &dir.path().join("run"),
+            config.clone(),
+            dir.path(),
+            Digest::of(b"data"),
+        )
+        .unwrap();
+        let network = ResNet18::new(config.spec(3), 5, Device::Cpu).unwrap();
+        let weight = |state: &[(String, Tensor)]| {
+            let is_first = |(name, _): &&(String, Tensor)| name == "conv1.weight";
+            state.iter().find(is_first).unwrap().1.copy()
+        };
+        let before = weight(&network.state().unwrap());
+        let mut momentum = Tensor::ones([4], (Kind::Float, Device::Cpu));
+        let rest = vec![("optimizer/momentum".to_owned(), momentum.shallow_clone())];
+        let best = || {
+            Some(Best {
+                about: about(&config),
+                weights: Snapshot::new(&network, Vec::new()).unwrap(),
+                top1: 0.5,
+            })
+        };
+        let state = |rest| Snapshot::new(&network, rest).unwrap();
+        let first = run.save(about(&config), state(rest), best());
+        tch::no_grad(|| {
+            for named in network.named() {
+                let _ = named.tensor.shallow_clone().zero_();
+            }
+            let _ = momentum.zero_();
+        });
+        // No file can take the place of a directory.
+        let second = run.save(about(&config), state(Vec::new()), best());
+
+        let saved = first.write();
+        assert!(saved.best.unwrap().is_ok() && saved.metrics.is_ok() && saved.last.is_ok());
+        assert_eq!((saved.step, saved.top1), (3, Some(0.5)));
+        for name in [BEST, LAST] {
+            let read = Checkpoint::load(&run.dir().join(name)).unwrap();
+            assert!(weight(read.weights()) == before, "{name}");
+        }
+        let last = Checkpoint::load(&run.dir().join(LAST)).unwrap();
+        assert_eq!(last.about.position.best, Some(0.5));
+        assert_eq!(
+            last.training_state()[0]
+                .1
+                .sum(Kind::Float)
+                .double_value(&[]),
+            4.0
+        );
+
+        std::fs::remove_file(run.dir().join(BEST)).unwrap();
+        std::fs::create_dir(run.dir().join(BEST)).unwrap();
+        let saved = second.write();
+        assert!(matches!(saved.best, Some(Err(Error::Io { .. }))));
+        assert!(saved.last.is_ok());
+        assert_eq!(saved.top1, Some(0.2));
+        let last = Checkpoint::load(&run.dir().join(LAST)).unwrap();
+        assert_eq!(last.about.position.best, Some(0.2));
     }
 }

@@ -18,6 +18,7 @@ mod state;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use tch::Device;
 use tinyres::background::BackgroundJob;
@@ -198,10 +199,10 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
             state,
             reporter,
         } = self;
-        let every = setup.config.eval_every;
         let over = state.is_over(setup);
-        let due = over || (state.at.epoch + 1).is_multiple_of(every);
+        let due = over || setup.is_scoring_due(&state.at);
         let (score, best) = state.averaged(|state| {
+            let began = Instant::now();
             let score = match due {
                 true => Some(state.evaluate(setup, reporter.watch)?),
                 false => None,
@@ -211,13 +212,16 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
             reporter.epoch(setup, state, score)?;
             if due {
                 reporter.preview(setup, state)?;
+                state.note_scoring(began.elapsed());
             }
             let best = score.filter(|score| state.is_best(score));
             let best = best.map(|score| reporter.best(setup, state, &score));
             Ok((score, best.transpose()?))
         })?;
         state.finish_epoch();
-        reporter.save(setup, state, best)?;
+        if over || best.is_some() || reporter.is_save_due(setup) {
+            reporter.save(setup, state, best)?;
+        }
         Ok((score, over))
     }
 

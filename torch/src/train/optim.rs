@@ -163,10 +163,7 @@ impl Members {
                 )
             }
             Rule::Muon { momentum, kind } => {
-                let mut members = self.params.iter().zip(&mut self.first);
-                members.try_for_each(|(weight, mean)| {
-                    tch::no_grad(|| muon::step(weight, mean, momentum, rate, kind))
-                })
+                muon::steps(&self.params, &mut self.first, momentum, rate, kind)
             }
         }
     }

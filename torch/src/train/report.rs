@@ -14,7 +14,7 @@ use super::guard::{self, RunOutput, WriteFailures};
 use super::losses::Losses;
 use super::metrics::{Epoch, Step, TrainingObserver};
 use super::preview;
-use super::setup::Setup;
+use super::setup::{Setup, is_cheap};
 use super::state::State;
 use crate::infer::evaluate::Score;
 use crate::run::Run;
@@ -38,6 +38,8 @@ pub(super) struct Reporter<'a, 'scope, 'env> {
     /// When the losses were last read, or a pause in training ended.
     last_sync: Instant,
     last_save: Instant,
+    /// Time that the last save took, in this thread and in that of its own.
+    save_took: Duration,
 }
 
 impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
@@ -56,6 +58,7 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
             saving,
             last_sync: Instant::now(),
             last_save: Instant::now(),
+            save_took: Duration::ZERO,
         }
     }
 
@@ -229,6 +232,12 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         }
     }
 
+    /// True if a checkpoint is to be saved at the end of an epoch: always, but in a run with a time budget as often as
+    /// saving costs little. Call [`finish_save`](Self::finish_save) first.
+    pub(super) fn is_save_due(&self, setup: &Setup) -> bool {
+        !setup.is_budgeted() || is_cheap(self.save_took, self.last_save.elapsed())
+    }
+
     /// A copy of the weights, which have scored `score`, the best so far.
     pub(super) fn best(&self, setup: &Setup, state: &State, score: &Score) -> Result<Best> {
         Ok(Best {
@@ -252,12 +261,14 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
             self.expect_finite_weights(setup, state)?;
         }
         self.finish_save(state)?;
+        let began = Instant::now();
         state.tick();
         let about = state.about(setup, self.run.set());
         let copy = Snapshot::new(&state.model, state.training_state())?;
         let save = self.run.save(about, copy, best);
         self.saving.start(move || save.write());
         (self.last_save, self.last_sync) = (Instant::now(), Instant::now());
+        self.save_took = began.elapsed();
         Ok(())
     }
 
@@ -272,6 +283,7 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
     /// Takes note of how a save has ended.
     fn note_saved(&mut self, state: &mut State, saved: Saved) -> Result<()> {
         state.at.best = saved.top1;
+        self.save_took += saved.took;
         if let Some(best) = saved.best {
             self.tolerate(RunOutput::Best, best, saved.step)?;
         }

@@ -1,6 +1,7 @@
 //! What a training is made of and does not change: configuration, device, feeds, loss and schedule.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use tch::Device;
 use tinyres::text::counted;
@@ -10,8 +11,8 @@ use super::data::Checked;
 use super::groups;
 use super::objective::Objective;
 use crate::Result;
-use crate::config::Config;
 use crate::config::schedule::{self, Schedule};
+use crate::config::{Config, EvalEvery};
 use crate::input::{Feed, Pass, Pipeline};
 use crate::libtorch::{Workers, device};
 use crate::run::checkpoint::Position;
@@ -91,6 +92,21 @@ impl Setup {
         at.step >= self.steps || self.progress(at) >= 1.0
     }
 
+    /// True if the validation split is to be scored after the epoch of `at`, which is at its end.
+    pub(super) fn is_scoring_due(&self, at: &Position) -> bool {
+        let since = at.elapsed.saturating_sub(at.scored);
+        match self.config.eval_every {
+            EvalEvery::Epochs(every) => (at.epoch + 1).is_multiple_of(every),
+            EvalEvery::Time(time) => since >= time,
+            EvalEvery::Auto => !self.is_budgeted() || is_cheap(at.scoring, since),
+        }
+    }
+
+    /// True if the run ends with its time: the clock may decide what is done when.
+    pub(super) fn is_budgeted(&self) -> bool {
+        self.config.length.time_budget.is_some()
+    }
+
     /// True if the run can have come to this position.
     pub(super) fn has(&self, at: &Position) -> bool {
         let batches = self.batches_per_epoch();
@@ -129,5 +145,29 @@ impl Setup {
     pub(super) fn evaluation(&self, size: u32) -> Result<Pipeline> {
         let (shape, normalize) = (self.val.data().shape(), self.config.normalize);
         Pipeline::evaluation(shape, size, normalize, self.device)
+    }
+}
+
+/// True if work that took `took` the last time, which ended `since` ago, takes at most 2% of the time if it is done now.
+pub(super) fn is_cheap(took: Duration, since: Duration) -> bool {
+    took.saturating_mul(49) <= since
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_cheap_after_49_times_its_time() {
+        for (took, since, cheap) in [
+            (0, 0, true),
+            (1, 48, false),
+            (1, 49, true),
+            (2, 97, false),
+            (2, 98, true),
+        ] {
+            let [took, since] = [took, since].map(Duration::from_secs);
+            assert_eq!(is_cheap(took, since), cheap, "{took:?}, {since:?}");
+        }
     }
 }

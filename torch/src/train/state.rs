@@ -115,6 +115,8 @@ impl State {
             took: Duration::ZERO,
             waited: Duration::ZERO,
             elapsed: Duration::ZERO,
+            scored: Duration::ZERO,
+            scoring: Duration::ZERO,
             ..about.position
         };
         about
@@ -136,6 +138,12 @@ impl State {
     pub(super) fn is_over(&mut self, setup: &Setup) -> bool {
         self.tick();
         setup.is_over(&self.at)
+    }
+
+    /// Takes note of a scoring that took this time and ends now.
+    pub(super) fn note_scoring(&mut self, took: Duration) {
+        self.tick();
+        (self.at.scored, self.at.scoring) = (self.at.elapsed, took);
     }
 
     /// Takes one step of the optimizer on `batch`. Returns its loss, which is still on the device.
@@ -187,12 +195,11 @@ impl State {
     pub(super) fn finish_epoch(&mut self) {
         self.at = Position {
             epoch: self.at.epoch + 1,
-            step: self.at.step,
-            rate: self.at.rate,
-            size: self.at.size,
-            elapsed: self.at.elapsed,
-            best: self.at.best,
-            ..Position::default()
+            batch: 0,
+            losses: 0.0,
+            took: Duration::ZERO,
+            waited: Duration::ZERO,
+            ..self.at.clone()
         };
     }
 }

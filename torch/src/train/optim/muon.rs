@@ -3,10 +3,12 @@
 //! trained. As in `airbench94_muon.py` of <https://github.com/KellerJordan/cifar10-airbench>, weights are
 //! kept at a fixed norm instead of decayed: a network with batch norm computes the same at any norm.
 
-use tch::{Device, Kind, Tensor};
+mod stacked;
+
+use tch::{Kind, Tensor};
 
 use crate::Result;
-use crate::libtorch::ffi;
+use crate::libtorch::{device, ffi};
 
 /// Coefficients a, b, c of the Newton-Schulz iteration `s -> a s + b s^3 + c s^5` on the singular values. It
 /// lifts small values fast, and ends with all of them between about 0.7 and 1.2.
@@ -14,7 +16,27 @@ const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// Rounds of the iteration.
 const ROUNDS: usize = 3;
 
-/// One step of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g, which may be
+/// One [`step`] of each of `weights`, with its running mean in `means`; on a GPU all of them at once.
+pub(super) fn steps(
+    weights: &[Tensor],
+    means: &mut [Tensor],
+    momentum: f64,
+    rate: f64,
+    kind: Kind,
+) -> Result<()> {
+    let Some(first) = weights.first() else {
+        return Ok(());
+    };
+    tch::no_grad(|| match device::stacks_products(first.device()) {
+        true => stacked::steps(weights, means, momentum, rate, kind),
+        false => {
+            let mut pairs = weights.iter().zip(means);
+            pairs.try_for_each(|(weight, mean)| step(weight, mean, momentum, rate, kind))
+        }
+    })
+}
+
+/// One step on the CPU of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g, which may be
 /// overwritten. Matrix products are computed in `kind`.
 ///
 /// ```text
@@ -25,32 +47,10 @@ const ROUNDS: usize = 3;
 /// Each pass over the millions of weights costs time, which decides two details. `mean` is a running mean
 /// instead of the paper's running sum; they differ by a factor, which `orthogonal` removes. And a filter is
 /// a row of the matrix in memory order `[R, S, C]`: the order of the columns makes no difference.
-pub(super) fn step(
-    weight: &Tensor,
-    mean: &mut Tensor,
-    momentum: f64,
-    rate: f64,
-    kind: Kind,
-) -> Result<()> {
-    let mut grad = weight.f_grad()?;
-    if weight.device() == Device::Cpu {
-        let (ahead, taps) = ffi::muon_ahead(&grad, mean, momentum, kind)?;
-        let step = orthogonal(&ahead, -rate)?.f_contiguous()?;
-        return ffi::muon_apply(&weight.f_detach()?, &step, &taps);
-    }
-    let outputs = weight.size()[0];
-    let by_filter = |tensor: &Tensor| -> Result<Tensor> {
-        Ok(tensor.f_permute([0, 2, 3, 1])?.f_reshape([outputs, -1])?)
-    };
-    let _ = mean.f_lerp_(&grad, 1.0 - momentum)?;
-    let ahead = by_filter(&grad.f_lerp_(mean, momentum)?)?.f_to_kind(kind)?;
-
-    // A view, as weights are channels last.
-    let weight = by_filter(&weight.f_detach()?)?;
-    let norm = weight.f_norm()?.f_reciprocal()?;
-    let norm = norm.f_mul_scalar((outputs as f64).sqrt())?;
-    let _ = orthogonal(&ahead, -rate)?.f_addcmul_out(&weight, &weight, &norm)?;
-    Ok(())
+fn step(weight: &Tensor, mean: &mut Tensor, momentum: f64, rate: f64, kind: Kind) -> Result<()> {
+    let (ahead, taps) = ffi::muon_ahead(&weight.f_grad()?, mean, momentum, kind)?;
+    let step = orthogonal(&ahead, -rate)?.f_contiguous()?;
+    ffi::muon_apply(&weight.f_detach()?, &step, &taps)
 }
 
 /// `matrix` with all singular values made about `length`.
@@ -87,23 +87,18 @@ fn orthogonal(matrix: &Tensor, length: f64) -> Result<Tensor> {
         round = polynomial(&gram)?;
         all = symmetric(&round, &all)?;
     }
-    product(&all, matrix, false)
+    ffi::matmul(&all, matrix, false)
 }
 
 /// `a * b`, which is symmetric.
 fn symmetric(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    product(a, b, true)
-}
-
-fn product(a: &Tensor, b: &Tensor, symmetric: bool) -> Result<Tensor> {
-    match a.device() {
-        Device::Cpu => ffi::matmul(a, b, symmetric),
-        _ => Ok(a.f_mm(b)?),
-    }
+    ffi::matmul(a, b, true)
 }
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     #[test]
