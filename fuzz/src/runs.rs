@@ -125,7 +125,7 @@ fn sealed(about: &str) -> Vec<u8> {
     const CRC: std::ops::Range<usize> = 62..70;
     let description = format!(r#"{{"format":1,"crc32":"00000000","about":{about}}}"#);
     let mut header = json!({"__metadata__": {"tinyres": description}}).to_string();
-    while header.len() % 8 != 0 {
+    while !header.len().is_multiple_of(8) {
         header.push(' ');
     }
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
