@@ -2,6 +2,7 @@
 
 #[path = "../../tests/common/mutate.rs"]
 mod mutate;
+#[cfg(feature = "torch")]
 #[path = "../../fuzz/src/runs.rs"]
 mod runs;
 #[path = "../../fuzz/src/tensors.rs"]
@@ -20,9 +21,13 @@ macro_rules! targets {
 }
 
 targets!(
-    runs::checkpoint 5_000,
-    runs::config 5_000,
-    runs::metrics 1_000,
     tensors::pth 10_000,
     tensors::tensors 10_000
+);
+
+#[cfg(feature = "torch")]
+targets!(
+    runs::checkpoint 5_000,
+    runs::config 5_000,
+    runs::metrics 1_000
 );
