@@ -370,7 +370,7 @@ fn weights_of_another_program_are_evaluated_and_exported() {
     refused(
         &run(dir.path(), &["eval", &thousand, "shards"]),
         1,
-        "has a classifier of 1000 classes, expected 3: its classes are to be of the data",
+        "has a classifier of 1,000 classes, expected 3: its classes are to be of the data",
     );
     refused(
         &run(
