@@ -118,7 +118,7 @@ fn names_of_other_programs_are_understood() {
     let place = |key: &str| PathBuf::from(format!("{}#{key}", golden("namings.pth").display()));
     let why = |classifier: &str| {
         [format!(
-            "fc, since the file's classifier is {classifier}, of 1000 classes"
+            "fc, since the file's classifier is {classifier}, of 1,000 classes"
         )]
     };
     let report = holds_the_golden_tensors(&place("shortcut"), Stem::Small, &FC);
@@ -199,7 +199,7 @@ fn other_number_of_classes_gets_a_new_classifier() {
     assert_eq!(report.new, ["fc.weight", "fc.bias"]);
     assert_eq!(
         report.why,
-        ["fc, since it has 1000 classes, and the data 5"]
+        ["fc, since it has 1,000 classes, and the data 5"]
     );
     for ((name, before), (_, after)) in before.iter().zip(network.state().unwrap()) {
         assert_eq!(*before == after, name.starts_with("fc."), "{name}");
@@ -304,7 +304,7 @@ fn frozen_layers_stay_and_new_layers_have_their_own_rate() {
     );
     assert!(
         said.iter()
-            .any(|text| text.ends_with("; new: fc, since it has 1000 classes, and the data 3")),
+            .any(|text| text.ends_with("; new: fc, since it has 1,000 classes, and the data 3")),
         "{said:?}"
     );
     assert_eq!(weights.about.new, ["fc.weight", "fc.bias"]);
