@@ -13,7 +13,7 @@ use rayon::ThreadPool;
 use tch::Device;
 use tinyres::threads::{pool, startable};
 
-use super::{ffi, set_threads, threads};
+use super::{LOADER, ffi, set_threads, threads};
 use crate::{Error, Result};
 
 /// Threads that compute whole tasks.
@@ -46,8 +46,9 @@ impl Workers {
             threads: all / count,
         };
         let helpers = count * (workers.threads - 1);
-        // OpenMP ends the process if it cannot start a thread.
-        if count == 1 || helpers > 0 && startable(count + helpers) < count + helpers {
+        // OpenMP ends the process if it cannot start a thread, and whoever loads or decodes needs one, too.
+        let needed = count + helpers + LOADER;
+        if count == 1 || startable(needed) < needed {
             return workers;
         }
         workers.pool = pool(count).ok();
