@@ -352,7 +352,7 @@ fn unfit_values_and_losses_that_are_not_finite_are_refused() {
         ("batch = 71", "batch is 71, expected at most the 70 images"),
         (
             "batch = 8\nshift = 32",
-            "shift is 32, expected less than the 32 pixels",
+            "shift is 32, expected less than 32, the side",
         ),
         ("batch = 8\nplacement = 'pinned'", "placement is pinned"),
     ] {
