@@ -155,11 +155,13 @@ fn sum(model: &ResNet18, workers: &Workers, shares: Vec<Share>, weights: &[f64])
     let (mut losses, mut statistics) = (Vec::new(), Vec::new());
     for (share, &weight) in shares.into_iter().zip(weights) {
         for ((_, grads), grad) in grads.iter_mut().zip(share.grads) {
-            grads.push(grad);
+            // A box head has no gradient if no image of the group has a box to learn.
+            grads.extend(grad.defined().then_some(grad));
         }
         losses.push(share.loss);
         statistics.push(share.statistics.f_mul_scalar(weight)?);
     }
+    grads.retain(|(_, grads)| !grads.is_empty());
     grads.sort_by_key(|(param, _)| Reverse(param.numel()));
     workers.each(grads, |_, (param, mut grads)| {
         ffi::sum_gradients(&param, &mut grads)
