@@ -69,7 +69,7 @@ class Bench:
     def training(self, steps):
         """Arguments of a training whose steps are alike from first to last."""
         size = ["--batch", BATCH, "--sizes", 64, "--max-steps", steps]
-        return ["train", "shards", *size, "--precision", "f32", "--device", "cpu"]
+        return ["train", "shards", *size, "--device", "cpu"]
 
     def call(self, program, *args, env=None, before=()):
         """Seconds that the command takes."""
