@@ -50,7 +50,7 @@ mod tests {
             if thread::current().id() == own {
                 PRINTED.fetch_add(1, Ordering::Relaxed);
             } else {
-                // Of another test.
+                // Another test prints it.
                 before(panic);
             }
         }));

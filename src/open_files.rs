@@ -17,7 +17,7 @@ pub(crate) fn raise_limit() {
     }
 }
 
-/// What to do about `error`: for too many open files, to raise their limit, for others `otherwise`.
+/// The remedy of `error`: for too many open files, to raise their limit, for others `otherwise`.
 pub(crate) struct Remedy<'a>(pub &'a io::Error, pub &'static str);
 
 impl fmt::Display for Remedy<'_> {

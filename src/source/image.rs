@@ -14,7 +14,7 @@ pub enum Image<'a> {
 pub struct RawImage<'a> {
     /// Width and height in pixels.
     pub size: [u32; 2],
-    /// What the values are, and how they lie.
+    /// Meaning of the values, and how they lie.
     pub order: Order,
     /// The values: `width * height` times the number of channels.
     pub values: &'a [u8],

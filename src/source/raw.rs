@@ -78,7 +78,7 @@ impl Zipped {
         });
         match ready {
             Ok((file, start)) => Ok((file, *start)),
-            // Of the system, and not of the rows.
+            // The system has it, and not the rows.
             Err(ReadError::Io(error)) => Err(ReadError::Io(io::Error::new(
                 error.kind(),
                 error.to_string(),

@@ -285,7 +285,7 @@ impl<'a> Expansion<'a> {
             Lock::Held | Lock::Unsupported => {}
             Lock::Busy => return Err(Error::Busy(input.to_owned())),
         }
-        // Of what a link leads to, which may be a pipe that has no path.
+        // A link may lead to a pipe, which has no path.
         match fs::metadata(&output) {
             Ok(there) if there.is_file() || there.is_dir() => return Err(Error::Exists(output)),
             Ok(_) => return Err(Error::NoFile(output)),

@@ -169,7 +169,7 @@ fn fixed(says: &str) -> Vec<&str> {
     parts
 }
 
-/// What `message` has in place of the placeholders of `says`: the rest of the line for one at the end. `None` if
+/// The words that `message` has in place of the placeholders of `says`: the rest of the line for one at the end. `None` if
 /// it does not say that.
 fn values<'a>(says: &str, message: &'a str) -> Option<Vec<&'a str>> {
     let parts = fixed(says);

@@ -92,7 +92,7 @@ mod tests {
             let json = serde_json::to_string(&every).unwrap();
             assert_eq!(serde_json::from_str::<EvalEvery>(&json).unwrap(), every);
         }
-        // As older runs have it.
+        // Older runs have it so.
         assert_eq!(
             serde_json::from_str::<EvalEvery>("3").unwrap(),
             EvalEvery::Epochs(3)

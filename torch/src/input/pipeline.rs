@@ -25,7 +25,7 @@ pub struct Examples {
     /// Edges of the boxes, `f32 [B, 4]`, as fractions of the sides, moved with the images; `None` if the feed has no boxes. Zeros in
     /// a mixed batch: two images have no one box to learn.
     pub boxes: Option<Tensor>,
-    /// What a mixed batch is mixed with.
+    /// The labels that a mixed batch is mixed with.
     pub mixed: Option<MixedWith>,
 }
 

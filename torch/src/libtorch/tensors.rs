@@ -114,7 +114,7 @@ fn append(tensor: &Tensor, to: &mut Vec<u8>) -> Result<()> {
             "libtorch runs on little-endian hosts"
         )
     };
-    // Where the tensor lies: a GPU puts elements in order faster.
+    // On the tensor's device: a GPU puts elements in order faster.
     let host = tensor
         .f_detach()?
         .f_contiguous()?

@@ -35,7 +35,7 @@ impl Workers {
         }
     }
 
-    /// As many workers as the calling thread has threads of libtorch, but no more than `most`; with `most` below the
+    /// Makes as many workers as the calling thread has threads of libtorch, but no more than `most`; with `most` below the
     /// threads, each worker has several. Where the system starts no more threads, fewer workers do the same.
     #[must_use]
     pub fn new(most: usize) -> Self {
@@ -66,7 +66,7 @@ impl Workers {
         workers
     }
 
-    /// As many workers as there are threads for what `device` computes.
+    /// Makes as many workers as there are threads for what `device` computes.
     pub(crate) fn on(device: Device) -> Self {
         match device {
             Device::Cpu => Self::new(usize::MAX),
@@ -139,7 +139,7 @@ impl<S> PerWorker<S> {
         Ok(Self(each.collect::<Result<_>>()?))
     }
 
-    /// That of `worker`.
+    /// The value of `worker`.
     pub(crate) fn of(&self, worker: usize) -> MutexGuard<'_, S> {
         self.0[worker]
             .lock()
