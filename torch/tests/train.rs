@@ -166,7 +166,7 @@ fn tensors(run: &Path) -> Vec<u8> {
     rest[usize::try_from(length).unwrap()..].to_vec()
 }
 
-/// As one that was begun before a configuration could say it.
+/// A run as one that was begun before a configuration could say it.
 #[test]
 fn run_that_says_nothing_of_groups_goes_on_with_whole_batches() {
     let dir = tempfile::tempdir().unwrap();

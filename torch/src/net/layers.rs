@@ -112,7 +112,7 @@ impl Block {
     }
 }
 
-/// Where the tensors of a network come from.
+/// Origin of the tensors of a network.
 pub(super) enum Origin<'a> {
     /// torchvision's initial values, on this device.
     Drawn(Device),
@@ -125,7 +125,7 @@ pub(super) enum Origin<'a> {
 pub(super) struct Maker<'a> {
     pub(super) named: Vec<NamedTensor>,
     origin: Origin<'a>,
-    /// That of the normalisations.
+    /// Momentum of the normalisations.
     momentum: f64,
 }
 

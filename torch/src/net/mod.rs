@@ -192,7 +192,7 @@ impl ResNet18 {
         self.views(STATISTICS_MOMENTUM, &|_| false)
     }
 
-    /// As [`share`](Self::share), but the running statistics that training updates are its own: after a pass in
+    /// Shares as [`share`](Self::share) does, but the running statistics that training updates are its own: after a pass in
     /// training they are those of that pass alone, as if its batch were the first and `momentum` 1.
     ///
     /// # Errors
@@ -332,7 +332,7 @@ impl ResNet18 {
         self.spec
     }
 
-    /// Where its tensors are.
+    /// The device of its tensors.
     pub(crate) fn device(&self) -> Device {
         self.fc.0.device()
     }

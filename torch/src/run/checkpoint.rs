@@ -319,7 +319,7 @@ impl Snapshot {
         Ok(Self(HostCopy::new(&state)?))
     }
 
-    /// As [`save`].
+    /// Those of [`save`].
     pub(crate) fn save(&self, path: &Path, about: &About) -> Result<()> {
         let header = self.header(about)?;
         let write = || {

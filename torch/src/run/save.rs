@@ -1,4 +1,4 @@
-//! What a run saves at one of its steps. It is a copy, so another thread may write it while training goes on.
+//! The files that a run saves at one of its steps, from a copy: another thread may write them while training goes on.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -40,11 +40,11 @@ pub(crate) struct Saved {
     pub took: Duration,
     /// The best top-1 of weights that were saved.
     pub top1: Option<f64>,
-    /// Of the best weights, if there were some.
+    /// Outcome of the best weights, if there were some.
     pub best: Option<Result<()>>,
-    /// Of the metrics, which are forced to the disk.
+    /// Outcome of the metrics, which are forced to the disk.
     pub metrics: Result<()>,
-    /// Of the checkpoint.
+    /// Outcome of the checkpoint.
     pub last: Result<()>,
 }
 

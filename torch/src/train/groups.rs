@@ -42,7 +42,7 @@ pub(super) fn count(batch: u32, size: u32, device: Device) -> u32 {
     }
 }
 
-/// What a group contributes to a step.
+/// The part of a step that a group contributes.
 struct Share {
     loss: Tensor,
     /// Those of the parameters that are trained, in the order of [`ResNet18::named`].

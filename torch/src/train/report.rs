@@ -159,7 +159,7 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         }
     }
 
-    /// As [`guard::not_finite`].
+    /// Those of [`guard::not_finite`].
     fn not_finite(
         &mut self,
         setup: &Setup,

@@ -36,8 +36,8 @@ pub(super) fn steps(
     })
 }
 
-/// One step on the CPU of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g, which may be
-/// overwritten. Matrix products are computed in `kind`.
+/// One step on the CPU of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g. Matrix products
+/// are computed in `kind`.
 ///
 /// ```text
 /// mean = momentum * mean + (1 - momentum) * g
@@ -150,6 +150,10 @@ mod tests {
             let pull = channels_first(&grad);
             (&weight * &pull).sum(Kind::Float).backward();
             let mut mean = channels_first(&mean);
+            let (_, taps) = tch::no_grad(|| {
+                ffi::muon_ahead(&weight.grad(), &mut mean.copy(), 0.6, Kind::Float).unwrap()
+            });
+            assert_eq!(Vec::<i64>::try_from(taps).unwrap(), moving);
             tch::no_grad(|| step(&weight, &mut mean, 0.6, 0.5, Kind::Float)).unwrap();
 
             let got = weight.detach().permute([0, 2, 3, 1]);
