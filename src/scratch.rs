@@ -44,6 +44,15 @@ const ATTEMPTS: usize = 100;
 #[derive(Debug)]
 pub(crate) struct DirectoryLock(Option<File>);
 
+impl Drop for DirectoryLock {
+    /// Unlocks, and does not only close: a child that another thread is starting has the open file, too, until it runs.
+    fn drop(&mut self) {
+        if let Some(dir) = &self.0 {
+            let _: io::Result<()> = dir.unlock();
+        }
+    }
+}
+
 /// Creates the directory at `path` with its parents, unless it is there, and locks it. `None` if another
 /// process holds its lock. A symbolic link is refused.
 pub(crate) fn lock_directory(path: &Path) -> io::Result<Option<DirectoryLock>> {

@@ -25,6 +25,7 @@
  *                    of them at the end.
  */
 #define _GNU_SOURCE
+#include <sys/file.h>
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -393,7 +394,10 @@ int posix_fallocate(int fd, off_t offset, off_t len) {
 }
 int posix_fallocate64(int, off_t, off_t) __attribute__((alias("posix_fallocate")));
 
-int flock(int fd, int operation) { return judge_fd("flock", PLAIN, fd) ? -1 : REAL(flock, fd, operation); }
+/* An unlock does not count: the close that follows it releases the lock, too. */
+int flock(int fd, int operation) {
+    return operation != LOCK_UN && judge_fd("flock", PLAIN, fd) ? -1 : REAL(flock, fd, operation);
+}
 
 int renameat2(int dir, const char *name, int to_dir, const char *to_name, unsigned flags) {
     char path[PATH_MAX], to[PATH_MAX];
