@@ -1,0 +1,85 @@
+"""Exceptions of tinyres.
+
+Where Python has an exception for a fault, that one is raised, or a class that derives from it: a missing set is a
+``FileNotFoundError``, a wrong argument a ``ValueError``, a missing image an ``IndexError``.
+"""
+
+import errno
+import os
+
+__all__ = ["ChecksumError", "Error", "FormatError", "InUseError", "NotFoundError", "SourceError"]
+
+
+class Error(Exception):
+    """Base class of the exceptions that tinyres defines."""
+
+
+class FormatError(Error, ValueError):
+    """A shard or ``dataset.json`` is damaged, or of another version or set.
+
+    path: the file, or None.
+    part: the part of the shard that is wrong, for example ``"labels"``, or None.
+    block: number of the block of 16 images that is wrong, or None.
+    images: range of the images of that block in the shard, or None.
+    """
+
+    path: str | None
+    part: str | None
+    block: int | None
+    images: range | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        part: str | None = None,
+        block: int | None = None,
+        images: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.path = None if path is None else os.fspath(path)
+        self.part = part
+        self.block = block
+        self.images = None if images is None else range(*images)
+
+
+class ChecksumError(FormatError):
+    """Bytes of a shard changed after they were written."""
+
+
+class SourceError(Error, ValueError):
+    """A source cannot be packed.
+
+    problems: a message for each thing that is wrong with it.
+    """
+
+    problems: list[str]
+
+    def __init__(self, message: str, *, problems: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.problems = [] if problems is None else problems
+
+
+class NotFoundError(Error, FileNotFoundError):
+    """There is no such set, or no such file of a set."""
+
+    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOENT
+        self.filename = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class InUseError(Error, OSError):
+    """Another process is at work in the directory."""
+
+    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno.EBUSY
+        self.filename = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
