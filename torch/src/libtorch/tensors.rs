@@ -2,6 +2,7 @@
 //! back, and writing them as a safetensors file. `checkpoint` says which tensors a file has.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -31,49 +32,79 @@ pub(crate) fn restore(into: &[(String, Tensor)], state: &[(String, Tensor)]) -> 
 /// Named tensors, `i64` or `f32`, copied to the host's memory in the order of a safetensors file. What later happens
 /// to the tensors does not change the copy.
 #[derive(Debug)]
-pub(crate) struct HostCopy {
-    tensors: Vec<(String, TensorInfo)>,
-    /// The elements of all tensors, as they stand in the file.
-    pub data: Vec<u8>,
+pub(crate) struct HostCopy(Vec<HostTensor>);
+
+#[derive(Debug)]
+struct HostTensor {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// The elements as they stand in the file.
+    bytes: Arc<Vec<u8>>,
 }
 
 impl HostCopy {
     pub(crate) fn new(state: &[(String, Tensor)]) -> Result<Self> {
-        let dtype = |tensor: &Tensor| match tensor.kind() {
-            Kind::Int64 => Dtype::I64,
-            _ => Dtype::F32,
-        };
-        let mut state: Vec<_> = (state.iter())
-            .map(|(name, tensor)| (name, dtype(tensor), tensor))
-            .collect();
-        // The order of `safetensors::serialize`: large elements first, so that all are aligned.
-        state.sort_by(|(a, wide, _), (b, other, _)| other.cmp(wide).then(a.cmp(b)));
-        let mut copy = Self {
-            tensors: Vec::new(),
-            data: Vec::new(),
-        };
-        let sizes = state.iter().map(|(.., tensor)| byte_len(tensor));
-        copy.data.reserve_exact(sizes.sum());
-        for (name, dtype, tensor) in state {
+        let copy = |(name, tensor): &(String, Tensor)| {
             let sides = tensor.size().into_iter();
-            let start = copy.data.len();
-            append(tensor, &mut copy.data)?;
-            let info = TensorInfo {
-                dtype,
+            Ok(HostTensor {
+                name: name.clone(),
+                dtype: match tensor.kind() {
+                    Kind::Int64 => Dtype::I64,
+                    _ => Dtype::F32,
+                },
                 shape: sides
                     .map(|side| usize::try_from(side).unwrap_or(0))
                     .collect(),
-                data_offsets: (start, copy.data.len()),
-            };
-            copy.tensors.push((name.clone(), info));
-        }
-        Ok(copy)
+                bytes: Arc::new(bytes(tensor)?),
+            })
+        };
+        Ok(Self::of(state.iter().map(copy).collect::<Result<_>>()?))
     }
 
-    /// The part of the safetensors file before [`data`](Self::data). `metadata` should have one entry at most: several
-    /// would be written in any order.
+    fn of(mut tensors: Vec<HostTensor>) -> Self {
+        // The order of `safetensors::serialize`: large elements first, so that all are aligned.
+        tensors.sort_by(|a, b| b.dtype.cmp(&a.dtype).then(a.name.cmp(&b.name)));
+        Self(tensors)
+    }
+
+    /// The tensors to which `rename` gives a name, under that name. They stay in the same memory.
+    pub(crate) fn select<'a>(&'a self, rename: impl Fn(&'a str) -> Option<&'a str>) -> Self {
+        let selected = self.0.iter().filter_map(|tensor| {
+            Some(HostTensor {
+                name: rename(&tensor.name)?.to_owned(),
+                dtype: tensor.dtype,
+                shape: tensor.shape.clone(),
+                bytes: Arc::clone(&tensor.bytes),
+            })
+        });
+        Self::of(selected.collect())
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|tensor| tensor.name.as_str())
+    }
+
+    /// The elements of each tensor: in this order, the file after its header.
+    pub(crate) fn data(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(|tensor| tensor.bytes.as_slice())
+    }
+
+    /// The header of the safetensors file. `metadata` should have one entry at most: several would be written in any
+    /// order.
     pub(crate) fn header(&self, metadata: HashMap<String, String>) -> Result<Vec<u8>> {
-        let header = Metadata::new(Some(metadata), self.tensors.clone())?;
+        let mut end = 0;
+        let tensors = self.0.iter().map(|tensor| {
+            let start = end;
+            end += tensor.bytes.len();
+            let info = TensorInfo {
+                dtype: tensor.dtype,
+                shape: tensor.shape.clone(),
+                data_offsets: (start, end),
+            };
+            (tensor.name.clone(), info)
+        });
+        let header = Metadata::new(Some(metadata), tensors.collect())?;
         let mut text = serde_json::to_string(&header).map_err(SafeTensorError::from)?;
         while !text.len().is_multiple_of(8) {
             text.push(' ');
@@ -91,23 +122,12 @@ pub(crate) fn encode(
 ) -> Result<Vec<u8>> {
     let copy = HostCopy::new(state)?;
     let mut file = copy.header(metadata)?;
-    file.extend(copy.data);
+    copy.data().for_each(|data| file.extend(data));
     Ok(file)
 }
 
 /// The elements of `tensor` in row-major order, little-endian.
 pub(crate) fn bytes(tensor: &Tensor) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    append(tensor, &mut bytes)?;
-    Ok(bytes)
-}
-
-fn byte_len(tensor: &Tensor) -> usize {
-    tensor.numel() * tensor.kind().elt_size_in_bytes()
-}
-
-/// Appends the elements of `tensor` to `to`, in row-major order, little-endian.
-fn append(tensor: &Tensor, to: &mut Vec<u8>) -> Result<()> {
     const {
         assert!(
             cfg!(target_endian = "little"),
@@ -119,10 +139,9 @@ fn append(tensor: &Tensor, to: &mut Vec<u8>) -> Result<()> {
         .f_detach()?
         .f_contiguous()?
         .f_to_device(Device::Cpu)?;
-    let start = to.len();
-    to.resize(start + byte_len(&host), 0);
-    host.f_copy_data_u8(&mut to[start..], host.numel())?;
-    Ok(())
+    let mut bytes = vec![0; host.numel() * host.kind().elt_size_in_bytes()];
+    host.f_copy_data_u8(&mut bytes, host.numel())?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

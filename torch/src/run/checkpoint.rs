@@ -19,7 +19,7 @@
 //! The checksum is the CRC-32 of the whole file with zeros for its own digits, so it covers the header, the
 //! description and all tensors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
@@ -41,6 +41,8 @@ use crate::{Error, Result};
 const KEY: &str = "tinyres";
 /// Separator in the names of the tensors of the optimizer and the average; those of a network have none.
 const STATE_SEPARATOR: char = '/';
+/// Prefix of the names of the averages of a network's tensors.
+pub(crate) const AVERAGE: &str = "ema/";
 /// The format of the [`Description`] and of the names of tensors. It changes when an older tinyres would
 /// misread a new file, or a newer one an old file. A digit.
 const FORMAT: u32 = 1;
@@ -319,13 +321,26 @@ impl Snapshot {
         Ok(Self(HostCopy::new(&state)?))
     }
 
+    /// The weights that are evaluated: of a tensor that has an average, the average. They stay in the same memory.
+    pub(crate) fn weights(&self) -> Self {
+        let averages = self.0.names().filter_map(|name| name.strip_prefix(AVERAGE));
+        let averages: HashSet<_> = averages.collect();
+        let is_own = |name: &str| !name.contains(STATE_SEPARATOR) && !averages.contains(name);
+        Self(self.0.select(|name| match name.strip_prefix(AVERAGE) {
+            None => is_own(name).then_some(name),
+            average => average,
+        }))
+    }
+
     /// Those of [`save`].
     pub(crate) fn save(&self, path: &Path, about: &About) -> Result<()> {
         let header = self.header(about)?;
         let write = || {
             let file = AtomicFile::create(path)?;
             file.file().write_all(&header)?;
-            file.file().write_all(&self.0.data)?;
+            for data in self.0.data() {
+                file.file().write_all(data)?;
+            }
             file.publish()
         };
         write().map_err(Error::io(path))
@@ -344,7 +359,7 @@ impl Snapshot {
         let mut header = (self.0).header(HashMap::from([(KEY.to_owned(), description)]))?;
         let mut crc = crc32fast::Hasher::new();
         crc.update(&header);
-        crc.update(&self.0.data);
+        self.0.data().for_each(|data| crc.update(data));
         header[CRC].copy_from_slice(format!("{:08x}", crc.finalize()).as_bytes());
         Ok(header)
     }
@@ -451,7 +466,9 @@ mod tests {
             ("optimizer/step".to_owned(), Tensor::from_slice(&[7_i64])),
         ];
         let snapshot = Snapshot(HostCopy::new(&state).unwrap());
-        [snapshot.header(&about).unwrap(), snapshot.0.data].concat()
+        let header = snapshot.header(&about).unwrap();
+        let data = snapshot.0.data().flatten();
+        header.iter().chain(data).copied().collect()
     }
 
     /// Bytes that files of format 1 have started with since it exists, so that older files stay readable.

@@ -20,13 +20,11 @@ pub(crate) struct Save {
     state: Snapshot,
 }
 
-/// The best weights so far.
+/// The weights of a checkpoint, if they are the best so far.
 #[derive(Debug)]
 pub(crate) struct Best {
     /// Their description.
     pub about: About,
-    /// The weights.
-    pub weights: Snapshot,
     /// Their top-1 on the validation split.
     pub top1: f64,
 }
@@ -49,7 +47,7 @@ pub(crate) struct Saved {
 }
 
 impl Run {
-    /// The save of the checkpoint `state` with the description `about`, and of `best`.
+    /// The save of the checkpoint `state` with the description `about`, and of its weights if they are `best`.
     pub(crate) fn save(&self, about: About, state: Snapshot, best: Option<Best>) -> Save {
         Save {
             dir: self.dir.path.clone(),
@@ -68,7 +66,7 @@ impl Save {
         let began = Instant::now();
         let position = &mut self.about.position;
         let best = self.best.map(|best| {
-            let saved = best.weights.save(&self.dir.join(BEST), &best.about);
+            let saved = (self.state.weights()).save(&self.dir.join(BEST), &best.about);
             if saved.is_ok() {
                 // Otherwise the next weights that beat the file that is there are saved, also if they are worse than these.
                 position.best = Some(best.top1);
@@ -133,11 +131,14 @@ mod tests {
         };
         let before = weight(&network.state().unwrap());
         let mut momentum = Tensor::ones([4], (Kind::Float, Device::Cpu));
-        let rest = vec![("optimizer/momentum".to_owned(), momentum.shallow_clone())];
+        let average = Tensor::full([3], 0.25, (Kind::Float, Device::Cpu));
+        let rest = vec![
+            ("optimizer/momentum".to_owned(), momentum.shallow_clone()),
+            ("ema/fc.bias".to_owned(), average.copy()),
+        ];
         let best = || {
             Some(Best {
                 about: about(&config),
-                weights: Snapshot::new(&network, Vec::new()).unwrap(),
                 top1: 0.5,
             })
         };
@@ -161,13 +162,17 @@ mod tests {
         }
         let last = Checkpoint::load(&run.dir().join(LAST)).unwrap();
         assert_eq!(last.about.position.best, Some(0.5));
-        assert_eq!(
-            last.training_state()[0]
-                .1
-                .sum(Kind::Float)
-                .double_value(&[]),
-            4.0
-        );
+        let tensor = |state: &[(String, Tensor)], name: &str| {
+            let found = state.iter().find(|(other, _)| other == name);
+            found.unwrap().1.copy()
+        };
+        let momentum = tensor(last.training_state(), "optimizer/momentum");
+        assert_eq!(momentum.sum(Kind::Float).double_value(&[]), 4.0);
+        assert!(tensor(last.weights(), "fc.bias") != average);
+        // The best weights are those that were evaluated: of an averaged tensor, the average.
+        let best = Checkpoint::load(&run.dir().join(BEST)).unwrap();
+        assert!(tensor(best.weights(), "fc.bias") == average);
+        assert!(best.training_state().is_empty());
 
         std::fs::remove_file(run.dir().join(BEST)).unwrap();
         std::fs::create_dir(run.dir().join(BEST)).unwrap();

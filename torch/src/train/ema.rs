@@ -6,9 +6,7 @@ use tch::Tensor;
 use crate::Result;
 use crate::libtorch::tensors;
 use crate::net::{NamedTensor, ResNet18};
-
-/// Prefix of the names of the averages in a checkpoint.
-const PREFIX: &str = "ema/";
+use crate::run::checkpoint::AVERAGE;
 
 /// The moving averages of a network's tensors.
 #[derive(Debug)]
@@ -65,7 +63,7 @@ impl Ema {
     /// Names and values of the averages.
     #[must_use]
     pub(crate) fn state(&self) -> Vec<(String, Tensor)> {
-        let names = self.names.iter().map(|name| format!("{PREFIX}{name}"));
+        let names = self.names.iter().map(|name| format!("{AVERAGE}{name}"));
         names
             .zip(self.averages.iter().map(Tensor::shallow_clone))
             .collect()

@@ -28,7 +28,7 @@ use crate::Result;
 use crate::infer::evaluate::Score;
 use crate::run::Run;
 use crate::run::checkpoint::Checkpoint;
-use crate::run::save::Saved;
+use crate::run::save::{Best, Saved};
 
 pub use data::{Checked, Splits, check};
 pub use metrics::{Epoch, Step, TrainingObserver};
@@ -215,8 +215,11 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
                 state.note_scoring(began.elapsed());
             }
             let best = score.filter(|score| state.is_best(score));
-            let best = best.map(|score| reporter.best(setup, state, &score));
-            Ok((score, best.transpose()?))
+            let best = best.map(|score| Best {
+                about: state.about_weights(setup, reporter.run.set()),
+                top1: score.top1,
+            });
+            Ok((score, best))
         })?;
         state.finish_epoch();
         if over || best.is_some() || reporter.is_save_due(setup) {

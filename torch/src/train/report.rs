@@ -238,17 +238,8 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         !setup.is_budgeted() || is_cheap(self.save_took, self.last_save.elapsed())
     }
 
-    /// A copy of the weights, which have scored `score`, the best so far.
-    pub(super) fn best(&self, setup: &Setup, state: &State, score: &Score) -> Result<Best> {
-        Ok(Best {
-            about: state.about_weights(setup, self.run.set()),
-            weights: Snapshot::new(&state.model, Vec::new())?,
-            top1: score.top1,
-        })
-    }
-
-    /// Copies what a resumed run needs, and saves it and `best` while training goes on. A failure to write them is a
-    /// warning, when it is known.
+    /// Copies what a resumed run needs, and saves it while training goes on, and its weights if they are `best`. A
+    /// failure to write them is a warning, when it is known.
     pub(super) fn save(
         &mut self,
         setup: &Setup,
