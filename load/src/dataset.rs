@@ -14,7 +14,7 @@ use tinyres_format::{
 };
 
 use super::normalize::STREAMING_BYTES;
-use super::{Batches, Epoch, Error, Normalization, Rank, Result, shuffled};
+use super::{Batches, Epoch, Error, Normalization, Rank, Result, pool, shuffled};
 
 /// Bytes of pixels that the kernel is asked to read before a batch is checked: enough for 512 images in
 /// random order. From a cold disk it halves the time to such a first batch.
@@ -111,7 +111,8 @@ impl Dataset {
                 Err(error) => Err(error.at(&path)),
             }
         };
-        let opened: Vec<_> = (0..entry.shards.len()).into_par_iter().map(open).collect();
+        let all = (0..entry.shards.len()).into_par_iter().map(open);
+        let opened: Vec<_> = pool::install(|| all.collect());
         let mut set = Self {
             shards: Vec::with_capacity(opened.len()),
             len,
@@ -148,7 +149,7 @@ impl Dataset {
 
     /// Checks every byte of every shard.
     fn verify(&self, manifest: &Manifest, entry: &SplitEntry) -> Result<()> {
-        (self.shards.par_iter().enumerate()).try_for_each(|(index, member)| {
+        let check = |(index, member): (usize, &Member)| {
             let shard = member.open()?;
             (manifest
                 .check(entry, index, &shard)
@@ -160,7 +161,8 @@ impl Dataset {
             }
             member.sections.store(u32::MAX, Ordering::Relaxed);
             Ok(())
-        })?;
+        };
+        pool::install(|| self.shards.par_iter().enumerate().try_for_each(check))?;
         let images = (self.shards.iter()).map(|member| (member, 0..member.len as usize));
         verify_all(&unverified(images))
     }
@@ -234,13 +236,14 @@ impl Dataset {
             parts.push((member, own));
             rest = others;
         }
-        parts.into_par_iter().try_for_each(|(member, own)| {
+        let copy = |(member, own): (&Member, &mut [i64])| {
             member.verify_column(Part::Labels, self.classes.len())?;
             for (to, label) in own.iter_mut().zip(member.shard.labels()) {
                 *to = label.get();
             }
             Ok::<_, Error>(())
-        })?;
+        };
+        pool::install(|| parts.into_par_iter().try_for_each(copy))?;
         Ok(labels)
     }
 
@@ -387,7 +390,8 @@ fn verify_all(blocks: &[(&Member, usize)]) -> Result<()> {
     if blocks.is_empty() {
         return Ok(());
     }
-    let wrong = (blocks.par_iter()).find_map_first(|(member, block)| member.verify(*block).err());
+    let check = |&(member, block): &(&Member, usize)| member.verify(block).err();
+    let wrong = pool::install(|| blocks.par_iter().find_map_first(check));
     wrong.map_or(Ok(()), Err)
 }
 

@@ -31,6 +31,9 @@
 //! - [`Prefetch`] gathers batches ahead with any number of threads, into slots of the caller's
 //!   (pinned memory, say), from any batch of an epoch on.
 //!
+//! All of it works after `fork`, too: the [`pool`] of threads is made again in a child. A `Prefetch` that the
+//! parent has begun says so in the child, and can be dropped there.
+//!
 //! The order follows from (seed, epoch) by the rule of section 7 of the
 //! [specification](tinyres_format::spec). Neither threads nor ranks nor a resume change it.
 
@@ -38,6 +41,7 @@ mod dataset;
 mod epoch;
 mod normalize;
 mod order;
+pub mod pool;
 mod prefetch;
 
 pub use dataset::{Dataset, Verify};
@@ -111,6 +115,16 @@ pub enum Error {
     /// A loader thread could not be started.
     #[error("no thread for the loader: {0}")]
     Thread(#[source] std::io::Error),
+    /// The threads that gather batches are those of the process that started them.
+    #[error(
+        "these batches are gathered by threads of process {started}, and this is process {here}, made from it by fork: start another epoch here"
+    )]
+    Forked {
+        /// The process that started the threads.
+        started: u32,
+        /// This process.
+        here: u32,
+    },
     /// A loader thread panicked: a defect of tinyres.
     #[error(
         "a loader thread panicked while it gathered batch {batch}: this is a defect of tinyres, please report it"

@@ -2,7 +2,9 @@
 //! batches come, is decided by the caller.
 
 use std::collections::BTreeMap;
+use std::mem::{forget, take};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -44,7 +46,8 @@ pub struct Batch<S> {
 ///
 /// Batches come in order, whatever the number of threads. The memory is the caller's: each batch
 /// arrives in one of the slots given at the start, and a slot is used again only after
-/// [`give_back`](Self::give_back). Dropping a `Prefetch` joins its threads and drops their slots.
+/// [`give_back`](Self::give_back). Dropping a `Prefetch` joins its threads and drops their slots. In a process
+/// that `fork` made from the one that started it, there are no threads: dropping leaves the slots as they are.
 #[derive(Debug)]
 pub struct Prefetch<S> {
     next: usize,
@@ -56,6 +59,8 @@ pub struct Prefetch<S> {
     free: Option<Sender<S>>,
     done: Option<Receiver<(usize, Result<Batch<S>>)>>,
     threads: Vec<JoinHandle<()>>,
+    /// The process that started the threads.
+    process: u32,
     waited: Duration,
 }
 
@@ -127,6 +132,7 @@ impl<S: Send + 'static> Prefetch<S> {
             free: Some(free),
             done: Some(done),
             threads: Vec::new(),
+            process: process::id(),
             waited: Duration::ZERO,
         };
         for started in 0..threads.max(1) {
@@ -152,6 +158,9 @@ impl<S: Send + 'static> Prefetch<S> {
     pub fn next_batch(&mut self) -> Option<Result<Batch<S>>> {
         if self.next >= self.end {
             return None;
+        }
+        if let Some(error) = self.forked() {
+            return Some(Err(error));
         }
         if self.slots == 0 {
             return Some(Err(Error::NoSlot));
@@ -179,6 +188,9 @@ impl<S: Send + 'static> Prefetch<S> {
 
     /// Returns the memory of a batch for a later one.
     pub fn give_back(&mut self, slot: S) {
+        if self.forked().is_some() {
+            return;
+        }
         self.slots += 1;
         if let Some(free) = &self.free {
             // After the last batch was taken up nobody receives: the slot is dropped.
@@ -193,8 +205,22 @@ impl<S: Send + 'static> Prefetch<S> {
     }
 }
 
+impl<S> Prefetch<S> {
+    /// An error if this process is not the one that started the threads.
+    fn forked(&self) -> Option<Error> {
+        let (started, here) = (self.process, process::id());
+        (started != here).then_some(Error::Forked { started, here })
+    }
+}
+
 impl<S> Drop for Prefetch<S> {
     fn drop(&mut self) {
+        if self.forked().is_some() {
+            // Threads of the parent held locks of the channels, or were writing to them, when this process was made.
+            forget((self.free.take(), self.done.take()));
+            forget((take(&mut self.threads), take(&mut self.early)));
+            return;
+        }
         // Threads end when both channels are closed.
         self.free = None;
         self.done = None;
