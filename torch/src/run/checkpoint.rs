@@ -448,6 +448,13 @@ mod tests {
     use super::*;
 
     fn small_file() -> Vec<u8> {
+        file_at(Position {
+            size: 64,
+            ..Position::default()
+        })
+    }
+
+    fn file_at(position: Position) -> Vec<u8> {
         let about = About {
             version: "0.1.0".to_owned(),
             classes: Vec::new(),
@@ -455,10 +462,7 @@ mod tests {
             shards: None,
             config: Config::layered(None, toml::Table::new(), false).unwrap(),
             new: Vec::new(),
-            position: Position {
-                size: 64,
-                ..Position::default()
-            },
+            position,
         };
         let tensor = |values: &[f32]| Tensor::from_slice(values);
         let state = [
@@ -482,6 +486,26 @@ mod tests {
         let crc = format!("{:08x}", crc32fast::hash(&zeroed));
         assert_eq!(&file[62..70], crc.as_bytes());
         assert_eq!(CRC, 62..70);
+    }
+
+    #[test]
+    fn positions_of_no_run_are_refused() {
+        let at = |size, days: u64| Position {
+            size,
+            elapsed: Duration::from_secs(days * 24 * 3600),
+            ..Position::default()
+        };
+        let read = |position| about(&file_at(position)).map(|about| about.unwrap().position.size);
+        assert_eq!(read(at(4096, 3650)), Ok(4096));
+        for (position, what) in [
+            (at(0, 1), "size is 0 pixels, expected 1 to 4096"),
+            (at(4097, 1), "size is 4097 pixels, expected 1 to 4096"),
+            (at(u32::MAX, 1), "size is 4294967295 pixels"),
+            (at(64, 3651), "elapsed is 315446400 s"),
+        ] {
+            let error = read(position).unwrap_err();
+            assert!(error.contains(what), "{error}");
+        }
     }
 
     #[test]
