@@ -13,6 +13,7 @@ use tinyres_format::{
     BLOCK_IMAGES, Class, Digest, Manifest, Map, Part, RawShard, Shape, Shard, Split, SplitEntry,
 };
 
+use super::form::{Form, Layout, Mover, Stored, interleave};
 use super::normalize::STREAMING_BYTES;
 use super::{Batches, Epoch, Error, Normalization, Rank, Result, pool, shuffled};
 
@@ -277,32 +278,72 @@ impl Dataset {
     /// # Errors
     /// An image does not exist, `out` has another size, or a block fails its checksum.
     pub fn gather(&self, images: &[u32], out: &mut [u8]) -> Result<()> {
-        self.gather_with(images, out, <[u8]>::copy_from_slice)
+        self.gather_with(images, out, |image, out| out.copy_from_slice(image.pixels))
+    }
+
+    /// Copies the pixels of `images` to `out` in `form`: `u8 [n, C, H, W]` or `u8 [n, H, W, C]`.
+    ///
+    /// # Errors
+    /// As [`gather`](Self::gather); and a shift is not smaller than the images.
+    pub fn gather_in(&self, images: &[u32], form: &Form, out: &mut [u8]) -> Result<()> {
+        let mut mover = Mover::new(form, self.shape)?;
+        self.gather_with(images, out, |image, out| match (form.layout, form.moves) {
+            (Layout::ChannelsFirst, None) => out.copy_from_slice(image.pixels),
+            (Layout::ChannelsFirst, Some(moves)) => {
+                let own = moves.of(image.number);
+                own.apply(self.shape, image.pixels, image.next, out);
+            }
+            (Layout::ChannelsLast, _) => interleave(mover.moved(image), out),
+        })
     }
 
     /// Converts the pixels of `images` to `f32` by `normalization`, channels last, `f32 [n, H, W, C]`.
-    /// A batch of 16 MiB or more is written by non-temporal stores, where an image's place in `out` is
-    /// aligned to 16 bytes.
     ///
     /// # Errors
-    /// An image does not exist, `out` has not as many numbers as the images have bytes, or a block fails
-    /// its checksum.
+    /// As [`gather_f32_in`](Self::gather_f32_in).
     pub fn gather_f32(
         &self,
         images: &[u32],
         normalization: &Normalization,
         out: &mut [f32],
     ) -> Result<()> {
+        let form = Form {
+            layout: Layout::ChannelsLast,
+            moves: None,
+        };
+        self.gather_f32_in(images, &form, normalization, out)
+    }
+
+    /// Converts the pixels of `images` to `f32` by `normalization` in `form`: `f32 [n, C, H, W]` or
+    /// `f32 [n, H, W, C]`. A batch of 16 MiB or more is written by non-temporal stores, where an image's place in
+    /// `out` is aligned to 16 bytes.
+    ///
+    /// # Errors
+    /// An image does not exist, `out` has not as many numbers as the images have bytes, a block fails its
+    /// checksum, or a shift is not smaller than the images.
+    pub fn gather_f32_in(
+        &self,
+        images: &[u32],
+        form: &Form,
+        normalization: &Normalization,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let mut mover = Mover::new(form, self.shape)?;
         let streaming = size_of_val(out) >= STREAMING_BYTES;
-        let take = |out: &mut [f32], pixels: &[u8]| normalization.apply(pixels, out, streaming);
-        self.gather_with(images, out, take)
+        self.gather_with(images, out, |image, out| {
+            let moved = mover.moved(image);
+            match form.layout {
+                Layout::ChannelsFirst => normalization.apply_by_planes(moved, out, streaming),
+                Layout::ChannelsLast => normalization.apply(moved, out, streaming),
+            }
+        })
     }
 
     fn gather_with<T>(
         &self,
         images: &[u32],
         out: &mut [T],
-        take: impl Fn(&mut [T], &[u8]),
+        mut take: impl FnMut(&Stored<'_>, &mut [T]),
     ) -> Result<()> {
         let len = self.shape.image_len();
         let expected = images.len() * len;
@@ -320,8 +361,17 @@ impl Dataset {
             member.read_ahead(*block);
         }
         verify_all(&blocks)?;
-        for ((member, at), out) in places.into_iter().zip(out.chunks_exact_mut(len)) {
-            take(out, member.pixels(at..at + 1));
+        let pixels: Vec<&[u8]> = (places.iter())
+            .map(|&(member, at)| member.pixels(at..at + 1))
+            .collect();
+        for (at, (out, &number)) in out.chunks_exact_mut(len).zip(images).enumerate() {
+            let next = pixels.get(at + 1).unwrap_or(&pixels[at]);
+            let image = Stored {
+                number,
+                pixels: pixels[at],
+                next,
+            };
+            take(&image, out);
         }
         Ok(())
     }

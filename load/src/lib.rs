@@ -26,6 +26,8 @@
 //!
 //! - [`Dataset::gather`] copies any images to memory of the caller's, [`Dataset::gather_f32`] normalises
 //!   them on the way, and [`Dataset::sequential`] gives views of the map in file order.
+//! - [`Dataset::gather_in`] and [`Dataset::gather_f32_in`] take a [`Form`]: channels first or last, and with
+//!   [`FlipShift`] the flips and shifts of `tinyres train`.
 //! - [`shuffled`] is the order of an epoch. [`Batches`] cuts it into batches; with several processes, each
 //!   [`Rank`] gets its slice of every batch.
 //! - [`Prefetch`] gathers batches ahead with any number of threads, into slots of the caller's
@@ -39,6 +41,8 @@
 
 mod dataset;
 mod epoch;
+mod flip_shift;
+mod form;
 mod normalize;
 mod order;
 pub mod pool;
@@ -46,6 +50,8 @@ mod prefetch;
 
 pub use dataset::{Dataset, Verify};
 pub use epoch::Epoch;
+pub use flip_shift::{FlipShift, Move};
+pub use form::{Form, Layout};
 pub use normalize::Normalization;
 pub use order::{Batches, Rank, shuffled};
 pub use prefetch::{Batch, Prefetch, alloc_slot};
@@ -105,6 +111,14 @@ pub enum Error {
         got: usize,
         /// Bytes that the batch has.
         expected: usize,
+    },
+    /// A shift would reflect more of an image than there is.
+    #[error("a shift of {shift} pixels, but the images have a side of {side}: shift by at most {}", side - 1)]
+    Shift {
+        /// The shift.
+        shift: u32,
+        /// The shorter side of the images.
+        side: u32,
     },
     /// A batch was asked for while the caller held every slot.
     #[error("no memory for the next batch: every slot is in use, give one back first")]

@@ -1,4 +1,4 @@
-//! Pixels to normalised `f32`, channels last: a portable loop, and AVX2 where the processor has it. Both
+//! Pixels to normalised `f32`, channels last or first: a portable loop, and AVX2 where the processor has it. Both
 //! give the same bits.
 
 #[cfg(target_arch = "x86_64")]
@@ -49,6 +49,22 @@ impl Normalization {
         self.apply_portably(planes.map(|plane| &plane[done..]), &mut out[3 * done..]);
     }
 
+    /// Converts one image, `u8 [3, H, W]`, to `f32 [3, H, W]`. With `streaming`, by non-temporal stores where a plane
+    /// of `out` is aligned to 16 bytes.
+    pub(super) fn apply_by_planes(&self, planar: &[u8], out: &mut [f32], streaming: bool) {
+        let plane = planar.len() / 3;
+        let planes = planar.chunks_exact(plane).zip(out.chunks_exact_mut(plane));
+        for ((plane, out), by) in planes.zip(self.scale.into_iter().zip(self.offset)) {
+            #[cfg(target_arch = "x86_64")]
+            let done = avx2::apply_plane(by, plane, out, streaming);
+            #[cfg(not(target_arch = "x86_64"))]
+            let done = 0;
+            for (number, &pixel) in out[done..].iter_mut().zip(&plane[done..]) {
+                *number = f32::from(pixel) * by.0 + by.1;
+            }
+        }
+    }
+
     /// The plain loop over pixels. It is faster than lookup tables and than blocks of pixels.
     fn apply_portably(&self, [red, green, blue]: [&[u8]; 3], out: &mut [f32]) {
         let ([r, g, b], [dr, dg, db]) = (self.scale, self.offset);
@@ -82,6 +98,10 @@ mod tests {
             let mut out = vec![0.0; planar.len()];
             how.apply(&planar, &mut out, streaming);
             assert_eq!(out, portable);
+            how.apply_by_planes(&planar, &mut out, streaming);
+            let by_pixels =
+                (0..259).flat_map(|pixel| [0, 1, 2].map(|channel| out[channel * 259 + pixel]));
+            assert!(by_pixels.eq(portable.iter().copied()));
         }
     }
 }

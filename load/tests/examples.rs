@@ -1,5 +1,8 @@
-//! The Rust examples: one writes a set, and the other reads it.
+//! The Rust examples: one writes a set, and the others read it.
 
+#[allow(dead_code, reason = "its main is for users")]
+#[path = "../examples/epoch.rs"]
+mod epoch;
 #[allow(dead_code, reason = "its main is for users")]
 #[path = "../examples/read_batches.rs"]
 mod read_batches;
@@ -24,4 +27,15 @@ fn read_batches_reads_what_write_set_wrote() {
             "blue: 200 images, mean RGB [5, 5, 30]",
         ]
     );
+}
+
+#[test]
+fn epoch_measures_each_form_of_a_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = dir.path().join("set");
+    write_set::write(&set).unwrap();
+    let lines = epoch::measure(&set, 1, 2).unwrap();
+    assert_eq!(lines.len(), 8);
+    let rate = |line: &String| line.ends_with(" images/s");
+    assert!(lines.iter().all(rate), "{lines:?}");
 }

@@ -11,7 +11,8 @@ use tinyres_format::{
     Class, Digest, MANIFEST, Manifest, Part, SetOptions, SetWriter, Shape, Shard, Split,
 };
 use tinyres_load::{
-    Batches, Dataset, Error, Normalization, Prefetch, Rank, Verify, alloc_slot, shuffled,
+    Batches, Dataset, Error, FlipShift, Form, Layout, Normalization, Prefetch, Rank, Verify,
+    alloc_slot, shuffled,
 };
 
 const SHAPE: Shape = Shape::rgb(5);
@@ -408,6 +409,72 @@ fn floats_are_the_pixels_scaled_and_channels_last() {
             expected: 1200
         })
     ));
+}
+
+#[test]
+fn each_form_has_the_pixels_moved_as_the_specification_says() {
+    let (_dir, data) = set(&[70, 33]);
+    let normalization = Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let images = [102, 0, 69, 70, 5, 6, 7, 8];
+    for moves in [None, Some(FlipShift::new(true, 4, 3, 11))] {
+        // SPEC section 7, pixel by pixel, channels first.
+        let mut expected = Vec::new();
+        for image in images {
+            let planar = pixels(image as usize);
+            let own = moves.map(|moves| moves.of(image));
+            for (channel, y, x) in (0..LEN).map(|at| (at / 25, at / 5 % 5, at % 5)) {
+                let from = |at: usize, by: i32| {
+                    let at = i32::try_from(at).unwrap() - by;
+                    usize::try_from(if at < 0 {
+                        -at
+                    } else if at > 4 {
+                        8 - at
+                    } else {
+                        at
+                    })
+                    .unwrap()
+                };
+                let (mut row, mut column) = (y, x);
+                if let Some(own) = own {
+                    (row, column) = (from(y, own.down), from(x, own.right));
+                    column = if own.mirrored { 4 - column } else { column };
+                }
+                expected.push(planar[channel * 25 + row * 5 + column]);
+            }
+        }
+        for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+            let form = Form { layout, moves };
+            let place = |at: usize| match layout {
+                Layout::ChannelsFirst => at,
+                Layout::ChannelsLast => at / LEN * LEN + at % 25 * 3 + at % LEN / 25,
+            };
+            let mut bytes = vec![0; images.len() * LEN];
+            data.gather_in(&images, &form, &mut bytes).unwrap();
+            let mut numbers = vec![0.0; images.len() * LEN];
+            data.gather_f32_in(&images, &form, &normalization, &mut numbers)
+                .unwrap();
+            for (at, &pixel) in expected.iter().enumerate() {
+                assert_eq!(bytes[place(at)], pixel, "{form:?}, {at}");
+                let channel = at % LEN / 25;
+                let number = f32::from(pixel) * normalization.scale[channel];
+                let number = number + normalization.offset[channel];
+                assert_eq!(
+                    numbers[place(at)].to_bits(),
+                    number.to_bits(),
+                    "{form:?}, {at}"
+                );
+            }
+        }
+    }
+    let form = Form {
+        moves: Some(FlipShift::new(false, 5, 0, 0)),
+        ..Form::default()
+    };
+    let error = data
+        .gather_in(&images, &form, &mut [0; 8 * LEN])
+        .unwrap_err();
+    assert!(error.to_string().contains("shift by at most 4"), "{error}");
+    data.gather_in(&[], &Form::default(), &mut []).unwrap();
 }
 
 proptest! {

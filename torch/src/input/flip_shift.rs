@@ -210,6 +210,18 @@ mod tests {
         }
     }
 
+    /// The loader gives these to Python.
+    #[test]
+    fn moves_equal_the_golden_ones() {
+        let golden = include_bytes!("../../../load/tests/golden/moved.bin");
+        let ids: Vec<u32> = (0..40).collect();
+        let (_, tensor) = pixels(40);
+        let moves = FlipShift::new(true, 3, draws(), &ids, SIDES, Device::Cpu);
+        let moved = moves.unwrap().unwrap().apply(&tensor, &(0..40)).unwrap();
+        let moved = Vec::<u8>::try_from(moved.contiguous().view([-1])).unwrap();
+        assert_eq!(moved, golden);
+    }
+
     #[test]
     fn half_are_mirrored_and_all_shifts_occur() {
         let ids: Vec<u32> = (0..2000).collect();

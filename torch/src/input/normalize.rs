@@ -79,12 +79,16 @@ mod tests {
                 [0.229, 0.224, 0.225],
             ),
         ] {
+            let affine = Normalization::new(mean, std);
             let x = Normalizer::new(normalize, Device::Cpu).unwrap();
             let x = x.apply(&tensor).unwrap();
             assert_eq!(x.stride()[1], 1);
             let got = Vec::<f32>::try_from(x.contiguous().view([-1])).unwrap();
             for (at, (&got, &byte)) in got.iter().zip(&bytes).enumerate() {
                 let c = at / (h * w) % 3;
+                // To the bit, as the loader does it.
+                let product = f32::from(byte) * affine.scale[c];
+                assert_eq!(got.to_bits(), (product + affine.offset[c]).to_bits());
                 let expected = (f64::from(byte) / 255.0 - mean[c]) / std[c];
                 assert!(
                     (f64::from(got) - expected).abs() < 1e-6,
