@@ -275,6 +275,19 @@ pub enum Error {
         /// The level asked for.
         got: i32,
     },
+    /// The images of a shard cannot lie in memory next to those of another one.
+    #[error(
+        "its images take {bytes} bytes, not whole pages of {page} bytes, so those of the next shard cannot follow them in one array: gather them, or pack again with --force and --shard-images 8192"
+    )]
+    Apart {
+        /// Bytes of the images.
+        bytes: u64,
+        /// Bytes of a page of memory.
+        page: u64,
+    },
+    /// The file at a path is not the one that was opened there before.
+    #[error("was replaced by another file since it was opened: open the set again")]
+    Replaced,
     /// The operating system refused an operation.
     #[error(transparent)]
     Io(#[from] std::io::Error),

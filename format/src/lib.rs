@@ -71,7 +71,7 @@ pub use error::{Error, Result};
 pub use header::{BLOCK_IMAGES, Header, MAGIC, PAGE, Section, Shape, VERSION};
 pub use le::{Le32, Le64, LeI32, LeI64};
 pub use manifest::{Form, MANIFEST, Manifest, ShardEntry, SplitEntry, TRANSPORT_SUFFIX, shards_in};
-pub use map::{Map, MapGuard, MapHook, set_map_hook};
+pub use map::{Map, MapGuard, MapHook, Piece, Region, set_map_hook};
 pub use metadata::{Class, Digest, Metadata, Refused, Split, Warned};
 pub use part::Part;
 pub use set_writer::{SetOptions, SetWriter};

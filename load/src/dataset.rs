@@ -3,17 +3,17 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use memmap2::Advice;
 use rayon::prelude::*;
 use tinyres_format::{
-    BLOCK_IMAGES, Class, Digest, Manifest, Map, Part, RawShard, Shape, Shard, Split, SplitEntry,
+    BLOCK_IMAGES, Class, Digest, Manifest, Map, Part, Piece, RawShard, Shape, Split,
 };
 
 use super::form::{Form, Layout, Mover, Stored, interleave};
+use super::member::{Member, blocks};
 use super::normalize::STREAMING_BYTES;
 use super::{Batches, Epoch, Error, Normalization, Rank, Result, pool, shuffled};
 
@@ -49,20 +49,6 @@ pub struct Dataset {
     shape: Shape,
     fingerprint: Digest,
     classes: Vec<Class>,
-}
-
-/// A shard of a split.
-#[derive(Debug)]
-struct Member {
-    shard: RawShard<Map>,
-    path: PathBuf,
-    /// Number of the shard's first image in the split.
-    start: u32,
-    len: u32,
-    /// One bit for each section that has passed its check.
-    sections: AtomicU32,
-    /// One bit for each block that has passed its check, or needs none.
-    blocks: Vec<AtomicU64>,
 }
 
 impl Dataset {
@@ -125,37 +111,37 @@ impl Dataset {
         let mut start = 0;
         for (listed, shard) in entry.shards.iter().zip(opened) {
             let shard = shard?;
-            let words = shard.len().div_ceil(BLOCK_IMAGES).div_ceil(64);
-            let mark = if verify == Verify::Off { u64::MAX } else { 0 };
             // Cannot overflow: the manifest's numbers of images add up to `len`, and agree with the shards.
             let images = u32::try_from(shard.len()).map_err(too_many)?;
-            set.shards.push(Member {
-                shard,
-                path: dir.join(&listed.file),
-                start,
-                len: images,
-                sections: AtomicU32::new(0),
-                blocks: (0..words).map(|_| AtomicU64::new(mark)).collect(),
-            });
+            let path = dir.join(&listed.file);
+            set.shards
+                .push(Member::new(shard, path, start, images, verify));
             start += images;
         }
         if let Some(first) = set.shards.first() {
             set.classes = first.open()?.metadata().classes.clone();
         }
         if verify == Verify::Full {
-            set.verify(manifest, entry)?;
+            let check = |(index, member): (usize, &Member)| {
+                let checked = manifest.check(entry, index, &member.open()?);
+                checked.map_err(|error| Error::from(error.at(&member.path)))
+            };
+            pool::install(|| set.shards.par_iter().enumerate().try_for_each(check))?;
+            set.verify_columns()?;
+            set.verify_images(0..len, false)?;
         }
         Ok(set)
     }
 
-    /// Checks every byte of every shard.
-    fn verify(&self, manifest: &Manifest, entry: &SplitEntry) -> Result<()> {
-        let check = |(index, member): (usize, &Member)| {
+    /// Checks everything in the shards that is not a pixel: labels, boxes, names and metadata. Those that have passed
+    /// are checked again.
+    ///
+    /// # Errors
+    /// A section is damaged, or the shards are not of one set.
+    pub fn verify_columns(&self) -> Result<()> {
+        let check = |member: &Member| {
             let shard = member.open()?;
-            (manifest
-                .check(entry, index, &shard)
-                .and_then(|()| shard.verify_columns()))
-            .map_err(|error| error.at(&member.path))?;
+            (shard.verify_columns()).map_err(|error| error.at(&member.path))?;
             if shard.metadata().classes != self.classes {
                 let path = member.path.clone();
                 return Err(Error::Classes { path });
@@ -163,9 +149,37 @@ impl Dataset {
             member.sections.store(u32::MAX, Ordering::Relaxed);
             Ok(())
         };
-        pool::install(|| self.shards.par_iter().enumerate().try_for_each(check))?;
-        let images = (self.shards.iter()).map(|member| (member, 0..member.len as usize));
-        verify_all(&unverified(images))
+        pool::install(|| self.shards.par_iter().try_for_each(check))
+    }
+
+    /// Checks the pixels of the blocks that hold `images`, on all threads: those that have not passed their check (none
+    /// with [`Verify::Off`]), or with `again` all of them. This reads every byte, so a caller that must answer in
+    /// between asks for a part at a time.
+    ///
+    /// # Errors
+    /// A block fails its checksum. If several do, the error is that of the first.
+    pub fn verify_images(&self, images: Range<u32>, again: bool) -> Result<()> {
+        let parts = self.shards.iter().filter_map(|member| {
+            let (first, last) = (
+                images.start.max(member.start),
+                images.end.min(member.start + member.len),
+            );
+            let own = first.saturating_sub(member.start)..last.saturating_sub(member.start);
+            (!own.is_empty()).then_some((member, own.start as usize..own.end as usize))
+        });
+        let blocks = if again {
+            let blocks =
+                parts.flat_map(|(member, images)| blocks(images).map(move |block| (member, block)));
+            blocks.collect()
+        } else {
+            unverified(parts)
+        };
+        verify_all(&blocks)
+    }
+
+    /// The pixels of each shard.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        self.shards.iter().map(Member::piece)
     }
 
     /// Number of images in the split. An image is named by its number below this.
@@ -229,23 +243,44 @@ impl Dataset {
     /// # Errors
     /// A shard's labels are damaged.
     pub fn labels(&self) -> Result<Vec<i64>> {
-        let mut labels = vec![0; self.len as usize];
-        let mut rest = &mut labels[..];
+        self.column(Part::Labels, |shard| shard.labels(), |label| label.get())
+    }
+
+    /// Boxes of all images, `i32 [N, 4]`, as [`bbox`](Self::bbox) gives them, copied by all threads.
+    ///
+    /// # Errors
+    /// A shard's boxes are damaged.
+    pub fn boxes(&self) -> Result<Vec<[i32; 4]>> {
+        self.column(
+            Part::Boxes,
+            |shard| shard.boxes(),
+            |sides| sides.map(|side| side.get()),
+        )
+    }
+
+    fn column<S: Sync, T: Clone + Default + Send>(
+        &self,
+        part: Part,
+        values: impl Fn(&RawShard<Map>) -> &[S] + Sync,
+        native: impl Fn(&S) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        let mut column = vec![T::default(); self.len as usize];
+        let mut rest = &mut column[..];
         let mut parts = Vec::with_capacity(self.shards.len());
         for member in &self.shards {
             let (own, others) = rest.split_at_mut(member.len as usize);
             parts.push((member, own));
             rest = others;
         }
-        let copy = |(member, own): (&Member, &mut [i64])| {
-            member.verify_column(Part::Labels, self.classes.len())?;
-            for (to, label) in own.iter_mut().zip(member.shard.labels()) {
-                *to = label.get();
+        let copy = |(member, own): (&Member, &mut [T])| {
+            member.verify_column(part, self.classes.len())?;
+            for (to, value) in own.iter_mut().zip(values(&member.shard)) {
+                *to = native(value);
             }
             Ok::<_, Error>(())
         };
         pool::install(|| parts.into_par_iter().try_for_each(copy))?;
-        Ok(labels)
+        Ok(column)
     }
 
     /// Box of an image in inclusive pixels (x0, y0, x1, y1), or four times -1.
@@ -443,54 +478,4 @@ fn verify_all(blocks: &[(&Member, usize)]) -> Result<()> {
     let check = |&(member, block): &(&Member, usize)| member.verify(block).err();
     let wrong = pool::install(|| blocks.par_iter().find_map_first(check));
     wrong.map_or(Ok(()), Err)
-}
-
-impl Member {
-    fn pixels(&self, images: Range<usize>) -> &[u8] {
-        let len = self.shard.shape().image_len();
-        &self.shard.images()[images.start * len..images.end * len]
-    }
-
-    /// Opens the shard with its metadata.
-    fn open(&self) -> Result<Shard<&[u8]>> {
-        Ok(Shard::new(self.shard.bytes()).map_err(|error| error.at(&self.path))?)
-    }
-
-    /// Checks a section, unless it has passed before.
-    fn verify_column(&self, part: Part, classes: usize) -> Result<()> {
-        let bit = 1
-            << Part::SECTIONS
-                .iter()
-                .take_while(|&&other| other != part)
-                .count();
-        // Relaxed is enough, here and for blocks: a bit guards no other memory, and checking twice is harmless.
-        if self.sections.load(Ordering::Relaxed) & bit == 0 {
-            (self.shard.verify_section(part, classes)).map_err(|error| error.at(&self.path))?;
-            self.sections.fetch_or(bit, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    /// Blocks of `images` that have not passed their check.
-    fn unverified(&self, images: Range<usize>) -> impl IntoIterator<Item = usize> + use<'_> {
-        (images.start / BLOCK_IMAGES..images.end.div_ceil(BLOCK_IMAGES)).filter(|block| {
-            self.blocks[block / 64].load(Ordering::Relaxed) & (1 << (block % 64)) == 0
-        })
-    }
-
-    /// Asks the kernel to read a block into memory.
-    fn read_ahead(&self, block: usize) {
-        let pixels = self.shard.part(Part::Block(block as u64));
-        let offset = pixels.as_ptr().addr() - self.shard.bytes().as_ptr().addr();
-        // Advice only: a page that is not in memory when it is touched is read then.
-        let _ = (self.shard.inner()).advise_range(Advice::WillNeed, offset, pixels.len());
-    }
-
-    /// Checks the pixels of a block.
-    fn verify(&self, block: usize) -> Result<()> {
-        self.verify_column(Part::BlockCrcs, 0)?;
-        (self.shard.verify_block(block as u64)).map_err(|error| error.at(&self.path))?;
-        self.blocks[block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
-        Ok(())
-    }
 }

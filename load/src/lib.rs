@@ -25,7 +25,8 @@
 //! [`Dataset::epoch`] is the short way. Its parts serve those who want more:
 //!
 //! - [`Dataset::gather`] copies any images to memory of the caller's, [`Dataset::gather_f32`] normalises
-//!   them on the way, and [`Dataset::sequential`] gives views of the map in file order.
+//!   them on the way, [`Dataset::sequential`] gives views of the map in file order, and [`Dataset::images`]
+//!   one view of all of it.
 //! - [`Dataset::gather_in`] and [`Dataset::gather_f32_in`] take a [`Form`]: channels first or last, and with
 //!   [`FlipShift`] the flips and shifts of `tinyres train`.
 //! - [`shuffled`] is the order of an epoch. [`Batches`] cuts it into batches; with several processes, each
@@ -43,6 +44,8 @@ mod dataset;
 mod epoch;
 mod flip_shift;
 mod form;
+mod images;
+mod member;
 mod normalize;
 mod order;
 pub mod pool;
@@ -52,6 +55,7 @@ pub use dataset::{Dataset, Verify};
 pub use epoch::Epoch;
 pub use flip_shift::{FlipShift, Move};
 pub use form::{Form, Layout};
+pub use images::Images;
 pub use normalize::Normalization;
 pub use order::{Batches, Rank, shuffled};
 pub use prefetch::{Batch, Prefetch, alloc_slot};

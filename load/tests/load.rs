@@ -101,6 +101,10 @@ fn many_shards_are_one_list() {
         assert_eq!(data.name(image).unwrap(), format!("train/{image}.JPEG"));
         assert_eq!(data.label(image).unwrap(), i64::from(image % 3));
         assert_eq!(
+            data.boxes().unwrap()[image as usize],
+            data.bbox(image).unwrap()
+        );
+        assert_eq!(
             i64::from(data.bbox(image).unwrap()[2]),
             i64::from(image % 5)
         );
@@ -158,6 +162,55 @@ fn sequential_batches_are_views_of_the_map() {
         );
     }
     assert_eq!(next, 103);
+}
+
+#[test]
+fn images_of_all_shards_are_one_view() {
+    // 4096 images of any shape are whole pages.
+    let (dir, data) = set(&[4096, 0, 4096, 70]);
+    let images = data.images().unwrap();
+    let expected: Vec<u8> = (0..4096 + 4096 + 70).flat_map(pixels).collect();
+    assert!(images[..] == expected);
+    let map = &maps_of(&dir.path().join(Split::Train.shard_name(2)))[0];
+    assert!(
+        !map.contains(&images.as_ptr().addr()),
+        "it is a map of its own"
+    );
+    drop(data);
+    assert!(images[..] == expected);
+
+    let (_dir, odd) = set(&[70, 70]);
+    let error = odd.images().unwrap_err().to_string();
+    assert!(
+        error.contains("train-00000.bin: its images take 5250 bytes"),
+        "{error}"
+    );
+    let (_dir, one) = set(&[70]);
+    assert_eq!(one.images().unwrap().len(), 70 * LEN);
+}
+
+#[test]
+fn damage_is_found_in_its_part_and_again() {
+    let (dir, data) = set(&[200, 100]);
+    let path = dir.path().join("train-00001.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096 + 40 * LEN] ^= 4;
+    data.verify_images(0..300, false).unwrap();
+    data.verify_columns().unwrap();
+    // In place, so that the map sees it.
+    fs::write(&path, bytes).unwrap();
+    data.verify_images(0..300, false).unwrap();
+    let error = data.verify_images(0..300, true).unwrap_err().to_string();
+    assert!(error.contains("train-00001.bin: image block 2"), "{error}");
+    data.verify_images(0..200, true).unwrap();
+    // Blocks 0 and 3 of the second shard.
+    data.verify_images(190..216, true).unwrap();
+    data.verify_images(248..1000, true).unwrap();
+    assert!(data.verify_images(247..248, true).is_err());
+    data.verify_images(300..300, true).unwrap();
+    let off = open(dir.path(), Split::Train, Verify::Off).unwrap();
+    off.verify_images(0..300, false).unwrap();
+    assert!(off.verify_images(0..300, true).is_err());
 }
 
 #[test]
@@ -294,10 +347,11 @@ fn sets_that_are_not_whole_are_refused() {
 #[test]
 fn damaged_columns_are_met_where_they_are_touched() {
     type Touch = fn(&Dataset, u32) -> Result<(), Error>;
-    let touches: [(&str, Touch); 5] = [
+    let touches: [(&str, Touch); 6] = [
         ("labels", |data, image| data.label(image).map(drop)),
         ("labels", |data, _| data.labels().map(drop)),
         ("boxes", |data, image| data.bbox(image).map(drop)),
+        ("boxes", |data, _| data.boxes().map(drop)),
         ("names", |data, image| data.name(image).map(drop)),
         ("block checksums", |data, image| {
             data.gather(&[image], &mut [0; LEN])

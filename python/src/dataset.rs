@@ -1,40 +1,77 @@
-//! One split of a set as a Python object.
+//! One split of a set as a Python object: images, labels, boxes and names as NumPy arrays, and indexing.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pyo3::exceptions::PyValueError;
+use numpy::{PyArray1, PyArray2, PyArray4, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList, PyTuple};
 use tinyres_format::{Manifest, Split};
 use tinyres_load::{Dataset as Loaded, Verify};
 
 use crate::error;
+use crate::images::Images;
+use crate::index::{self, Index};
+use crate::names::Names;
+
+/// Images that are checked or copied before Python may handle a signal: 0.1 to 0.2 s from memory.
+const STEP: u32 = 1 << 15;
 
 /// One split of a set: its images in the order in which they lie in the shards.
+///
+/// ``ds[i]`` is an image, ``u8 [3, H, W]``, and its label, an ``int``. ``ds[2:5]``, ``ds[[7, 3]]`` and ``ds[mask]`` are
+/// images, ``u8 [n, 3, H, W]``, and labels, ``i64 [n]``. These are copies; ``ds.images`` is a view.
+///
+/// path: directory of the set.
+/// split: "train", "val" or "test".
+/// verify: when pixels are checked against their checksums: "lazy" (when first touched), "full" (all of them now),
+///     or "off".
 #[pyclass(frozen, module = "tinyres")]
 pub(crate) struct Dataset {
     data: Arc<Loaded>,
     path: PathBuf,
+    verify: Verify,
+    images: PyOnceLock<Py<PyAny>>,
+    labels: PyOnceLock<Py<PyArray1<i64>>>,
+    boxes: PyOnceLock<Py<PyArray2<i32>>>,
+    targets: PyOnceLock<Py<PyList>>,
 }
 
 #[pymethods]
 impl Dataset {
-    /// Dataset(path, split, verify="lazy")
     #[new]
     #[pyo3(signature = (path, split, verify = "lazy"))]
     fn new(py: Python<'_>, path: PathBuf, split: &str, verify: &str) -> PyResult<Self> {
         let (split, verify) = (split_of(split)?, verify_of(verify)?);
-        let data = py.detach(|| open(&path, split, verify))?;
-        Ok(Self {
-            data: Arc::new(data),
+        // A process that unpickles this may be in another directory.
+        let path = std::path::absolute(path)?;
+        let lazily = if verify == Verify::Full {
+            Verify::Lazy
+        } else {
+            verify
+        };
+        let set = Self {
+            data: Arc::new(py.detach(|| open(&path, split, lazily))?),
             path,
-        })
+            verify,
+            images: PyOnceLock::new(),
+            labels: PyOnceLock::new(),
+            boxes: PyOnceLock::new(),
+            targets: PyOnceLock::new(),
+        };
+        if verify == Verify::Full {
+            set.verify(py)?;
+        }
+        Ok(set)
     }
 
-    /// Directory of the set.
+    /// Directory of the set, absolute: ``str``.
     #[getter]
-    fn path(&self) -> &Path {
-        &self.path
+    fn path(&self) -> &OsStr {
+        self.path.as_os_str()
     }
 
     /// Name of the split: "train", "val" or "test".
@@ -43,8 +80,230 @@ impl Dataset {
         self.data.split().name()
     }
 
+    /// Shape of an image: ``(3, height, width)``.
+    #[getter]
+    fn shape(&self) -> (u32, u32, u32) {
+        let shape = self.data.shape();
+        (shape.channels, shape.height, shape.width)
+    }
+
+    /// Hexadecimal digest that identifies the listing and the settings that the set was packed from. All splits of a
+    /// set have the same.
+    #[getter]
+    fn fingerprint(&self) -> String {
+        self.data.fingerprint().to_string()
+    }
+
+    /// Identifiers of the classes, in the order of the labels: names of folders, such as "n01443537", or what the
+    /// source called the class.
+    #[getter]
+    fn classes(&self) -> Vec<&str> {
+        self.data.classes().iter().map(|class| &*class.id).collect()
+    }
+
+    /// Names of the classes for people, such as "goldfish", in the order of the labels. They may repeat.
+    #[getter]
+    fn class_names(&self) -> Vec<&str> {
+        self.data
+            .classes()
+            .iter()
+            .map(|class| &*class.name)
+            .collect()
+    }
+
+    /// Label of each class, by its identifier.
+    #[getter]
+    fn class_to_idx<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let labels = PyDict::new(py);
+        for (label, class) in self.data.classes().iter().enumerate() {
+            labels.set_item(&class.id, label)?;
+        }
+        Ok(labels)
+    }
+
+    /// All images as one array over all shards, ``u8 [N, 3, H, W]``, read-only. Nothing is copied: it is the page
+    /// cache. The array stays valid when the data set is gone.
+    ///
+    /// All checksums that have not been compared yet are, before it is handed out for the first time; with
+    /// ``verify="off"`` none are.
+    ///
+    /// Raises ``ValueError`` if the images of a shard do not end on a page of memory, so that those of the next one
+    /// cannot follow; ``gather`` reads such a set. Shards of 8,192 images, the default, always do.
+    #[getter]
+    fn images<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let made = self.images.get_or_try_init(py, || {
+            let images = py.detach(|| self.data.images()).map_err(error::load)?;
+            self.verify_images(py, false)?;
+            Ok::<_, PyErr>(Images::array(py, images, &self.data)?.unbind())
+        });
+        Ok(made?.bind(py).clone())
+    }
+
+    /// Labels of all images, ``i64 [N]``, read-only: places in ``classes``, or -1 for none.
+    #[getter]
+    fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let made = self.labels.get_or_try_init(py, || {
+            let labels = py.detach(|| self.data.labels()).map_err(error::load)?;
+            let labels = PyArray1::from_vec(py, labels);
+            freeze(&labels)?;
+            Ok::<_, PyErr>(labels.unbind())
+        });
+        Ok(made?.bind(py).clone())
+    }
+
+    /// Labels of all images as a list of ``int``, as torchvision's data sets have it.
+    #[getter]
+    fn targets<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let made = self.targets.get_or_try_init(py, || {
+            let labels = self.labels(py)?.call_method0("tolist")?;
+            Ok::<_, PyErr>(labels.cast_into::<PyList>()?.unbind())
+        });
+        Ok(made?.bind(py).clone())
+    }
+
+    /// Boxes of all images, ``i32 [N, 4]``, read-only: inclusive pixels (x0, y0, x1, y1), or four times -1 for none.
+    #[getter]
+    fn boxes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<i32>>> {
+        let made = self.boxes.get_or_try_init(py, || {
+            let boxes = py.detach(|| self.data.boxes()).map_err(error::load)?;
+            let count = boxes.len();
+            let boxes = PyArray1::from_vec(py, boxes.into_flattened()).reshape([count, 4])?;
+            freeze(&boxes)?;
+            Ok::<_, PyErr>(boxes.unbind())
+        });
+        Ok(made?.bind(py).clone())
+    }
+
+    /// Names of all images in the source that was packed: a sequence of ``str`` that reads each when it is asked for.
+    #[getter]
+    fn names(&self) -> Names {
+        Names::new(Arc::clone(&self.data))
+    }
+
+    /// Copies images, in the order of ``index``, and checks those that have not been checked yet.
+    ///
+    /// index: numbers of images (a sequence or an array of integers, negative ones from the end), a mask of N bools,
+    ///     or a slice.
+    /// out: array ``u8 [n, 3, H, W]`` for the result, writable and contiguous; None for a new one.
+    ///
+    /// Returns ``out`` or the new array.
+    #[pyo3(signature = (index, out = None))]
+    fn gather<'py>(
+        &self,
+        py: Python<'py>,
+        index: &Bound<'py, PyAny>,
+        out: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray4<u8>>> {
+        match index::of(index, self.data.len())? {
+            Index::Many(images) => self.copy(py, &images, out),
+            Index::One(_) => Err(PyTypeError::new_err(
+                "gather takes a sequence of numbers, a mask or a slice; ds[i] is a single image",
+            )),
+        }
+    }
+
+    /// Checks every byte of the split, pixels that have passed before included.
+    ///
+    /// Raises ``ChecksumError`` or ``FormatError`` for the first part that is wrong.
+    fn verify(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.data.verify_columns())
+            .map_err(error::load)?;
+        self.verify_images(py, true)
+    }
+
+    fn __getitem__<'py>(
+        &self,
+        py: Python<'py>,
+        index: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        match index::of(index, self.data.len())? {
+            Index::One(image) => {
+                let label = self.data.label(image).map_err(error::load)?;
+                let pixels = self.copy(py, &[image], None)?;
+                let shape = self.data.shape();
+                let size = [shape.channels, shape.height, shape.width].map(|side| side as usize);
+                (pixels.reshape(size)?, label).into_pyobject(py)
+            }
+            Index::Many(images) => {
+                let labels = images.iter().map(|&image| self.data.label(image));
+                let labels = labels
+                    .collect::<tinyres_load::Result<Vec<i64>>>()
+                    .map_err(error::load)?;
+                (
+                    self.copy(py, &images, None)?,
+                    PyArray1::from_vec(py, labels),
+                )
+                    .into_pyobject(py)
+            }
+        }
+    }
+
     fn __len__(&self) -> usize {
         self.data.len() as usize
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let path = self.path().into_pyobject(py)?.repr()?;
+        Ok(format!(
+            "Dataset(path={path}, split='{}', images={}, shape={:?}, classes={}, fingerprint='{}')",
+            self.split(),
+            self.data.len(),
+            self.shape(),
+            self.data.classes().len(),
+            self.fingerprint(),
+        ))
+    }
+
+    /// All images, as ``images`` has them.
+    #[pyo3(signature = (dtype = None, copy = None))]
+    fn __array__<'py>(
+        &self,
+        py: Python<'py>,
+        dtype: Option<Bound<'py, PyAny>>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let images = self.images(py)?;
+        if copy != Some(true)
+            && dtype.as_ref().is_none_or(|dtype| {
+                images
+                    .getattr("dtype")
+                    .is_ok_and(|own| own.eq(dtype).unwrap_or(false))
+            })
+        {
+            return Ok(images);
+        }
+        if copy == Some(false) {
+            return Err(PyValueError::new_err(
+                "images of another type are a copy, and copy=False asks for none",
+            ));
+        }
+        let dtype = dtype.map_or_else(|| images.getattr("dtype"), Ok)?;
+        images.call_method1("astype", (dtype,))
+    }
+
+    /// All images, as ``images`` has them, by DLPack. Arguments are those of NumPy's method.
+    #[pyo3(signature = (**arguments))]
+    fn __dlpack__<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.images(py)?.call_method("__dlpack__", (), arguments)
+    }
+
+    fn __dlpack_device__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.images(py)?.call_method0("__dlpack_device__")
+    }
+
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let again = py.import("tinyres._native")?.getattr("reopen")?;
+        let verify = if self.verify == Verify::Off {
+            "off"
+        } else {
+            "lazy"
+        };
+        let arguments = (self.path(), self.split(), verify, self.fingerprint());
+        (again, arguments).into_pyobject(py)
     }
 }
 
@@ -54,6 +313,65 @@ impl Dataset {
     pub(crate) fn data(&self) -> &Arc<Loaded> {
         &self.data
     }
+
+    /// Checks pixels, as [`Loaded::verify_images`] does, and lets Python handle signals now and then.
+    fn verify_images(&self, py: Python<'_>, again: bool) -> PyResult<()> {
+        for first in (0..self.data.len()).step_by(STEP as usize) {
+            let images = first..first.saturating_add(STEP).min(self.data.len());
+            py.detach(|| self.data.verify_images(images, again))
+                .map_err(error::load)?;
+            py.check_signals()?;
+        }
+        Ok(())
+    }
+
+    /// Copies images to `out` or to a new array.
+    fn copy<'py>(
+        &self,
+        py: Python<'py>,
+        images: &[u32],
+        out: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray4<u8>>> {
+        let shape = self.data.shape();
+        let [channels, height, width] =
+            [shape.channels, shape.height, shape.width].map(|side| side as usize);
+        let size = [images.len(), channels, height, width];
+        let out = match out {
+            None => PyArray4::zeros(py, size, false),
+            Some(out) => out
+                .cast_into::<PyArray4<u8>>()
+                .ok()
+                .filter(|out| out.shape() == size && out.is_c_contiguous())
+                .ok_or_else(|| {
+                    PyValueError::new_err(format!("out is not a contiguous array u8 {size:?}"))
+                })?,
+        };
+        let mut memory = out
+            .try_readwrite()
+            .map_err(|error| PyValueError::new_err(format!("out: {error}")))?;
+        let mut rest = memory
+            .as_slice_mut()
+            .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        for images in images.chunks(STEP as usize) {
+            let own;
+            (own, rest) = rest.split_at_mut(images.len() * shape.image_len());
+            py.detach(|| self.data.gather(images, own))
+                .map_err(error::load)?;
+            if !rest.is_empty() {
+                py.check_signals()?;
+            }
+        }
+        drop(memory);
+        Ok(out)
+    }
+}
+
+/// Makes an array read-only, since it is handed out more than once.
+fn freeze(array: &Bound<'_, PyAny>) -> PyResult<()> {
+    let arguments = PyDict::new(array.py());
+    arguments.set_item("write", false)?;
+    array.call_method("setflags", (), Some(&arguments))?;
+    Ok(())
 }
 
 #[expect(
@@ -90,9 +408,26 @@ fn split_of(name: &str) -> PyResult<Split> {
 #[pyfunction]
 pub(crate) fn splits(py: Python<'_>, path: PathBuf) -> PyResult<Vec<&'static str>> {
     let manifest = py.detach(|| Manifest::load(&path)).map_err(error::format)?;
-    Ok(manifest
-        .splits
-        .iter()
-        .map(|entry| entry.split.name())
-        .collect())
+    let splits = manifest.splits.iter();
+    Ok(splits.map(|entry| entry.split.name()).collect())
+}
+
+/// Opens a split that was pickled, if the same set is still there.
+#[pyfunction]
+pub(crate) fn reopen(
+    py: Python<'_>,
+    path: PathBuf,
+    split: &str,
+    verify: &str,
+    fingerprint: &str,
+) -> PyResult<Dataset> {
+    let set = Dataset::new(py, path, split, verify)?;
+    let found = set.fingerprint();
+    if found == fingerprint {
+        return Ok(set);
+    }
+    Err(PyValueError::new_err(format!(
+        "{}: holds a set with fingerprint {found}, but the one that was pickled had {fingerprint}: it was packed again; open it by tinyres.open",
+        set.path.display()
+    )))
 }

@@ -5,6 +5,9 @@
 
 mod dataset;
 mod error;
+mod images;
+mod index;
+mod names;
 
 use pyo3::prelude::*;
 
@@ -14,7 +17,9 @@ mod _native {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::dataset::{Dataset, splits};
+    use super::dataset::{Dataset, reopen, splits};
+    #[pymodule_export]
+    use super::names::Names;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

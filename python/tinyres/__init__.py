@@ -9,10 +9,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, overload
 
-from tinyres._native import Dataset, __version__, splits
+from tinyres._native import Dataset, Names, __version__, splits
 from tinyres.errors import ChecksumError, Error, FormatError, InUseError, NotFoundError, SourceError
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 Verify = Literal["off", "lazy", "full"]
+Sequence.register(Names)
 
 
 class Splits(Mapping[str, Dataset]):

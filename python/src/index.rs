@@ -1,0 +1,110 @@
+//! What Python's brackets may hold, as numbers of images: integers, slices, sequences and arrays of integers or bools.
+
+use numpy::{PyArray1, PyArrayMethods};
+use pyo3::exceptions::{PyIndexError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyInt, PySlice};
+
+/// Numbers of images that exist.
+pub(crate) enum Index {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+/// Reads an index into `len` images as NumPy does along one axis.
+pub(crate) fn of(index: &Bound<'_, PyAny>, len: u32) -> PyResult<Index> {
+    if let Ok(number) = index.cast_exact::<PyInt>() {
+        return one(number, len).map(Index::One);
+    }
+    if let Ok(slice) = index.cast::<PySlice>() {
+        return Ok(Index::Many(range(slice, len)?));
+    }
+    // NumPy's integers, and others that are not `int`; arrays of no dimension are, too.
+    let is_bool = index.is_instance_of::<PyBool>();
+    if !is_bool
+        && let Ok(number) = index
+            .py()
+            .import("operator")?
+            .call_method1("index", (index,))
+    {
+        return one(&number, len).map(Index::One);
+    }
+    many(index, len).map(Index::Many)
+}
+
+fn one(number: &Bound<'_, PyAny>, len: u32) -> PyResult<u32> {
+    // A number that does not fit is not that of an image either.
+    let wanted = number.extract::<i64>().ok();
+    let found = wanted.and_then(|wanted| place(wanted, len));
+    found.ok_or_else(|| missing(&number.to_string(), len))
+}
+
+/// The image that a number means: a negative one counts from the end.
+fn place(number: i64, len: u32) -> Option<u32> {
+    let number = if number < 0 {
+        number + i64::from(len)
+    } else {
+        number
+    };
+    u32::try_from(number).ok().filter(|&number| number < len)
+}
+
+fn missing(number: &str, len: u32) -> PyErr {
+    PyIndexError::new_err(format!(
+        "image {number} asked for, but there are {len}, counted from 0"
+    ))
+}
+
+/// The numbers that a slice takes of `len`.
+pub(crate) fn range(slice: &Bound<'_, PySlice>, len: u32) -> PyResult<Vec<u32>> {
+    let taken = slice.indices(len as isize)?;
+    let numbers = (0..taken.slicelength).map(|at| taken.start + at.cast_signed() * taken.step);
+    // Cannot fail: Python has clipped them to `len`.
+    Ok(numbers
+        .filter_map(|number| u32::try_from(number).ok())
+        .collect())
+}
+
+fn many(index: &Bound<'_, PyAny>, len: u32) -> PyResult<Vec<u32>> {
+    let py = index.py();
+    let numpy = py.import("numpy")?;
+    let array = numpy.call_method1("asarray", (index,))?;
+    let kind: char = array.getattr("dtype")?.getattr("kind")?.extract()?;
+    let shape: Vec<usize> = array.getattr("shape")?.extract()?;
+    let [count] = shape[..] else {
+        return Err(PyIndexError::new_err(format!(
+            "an index has the shape {shape:?}, expected one dimension"
+        )));
+    };
+    match kind {
+        'b' if count == len as usize => {
+            let mask = array.cast_into::<PyArray1<bool>>()?;
+            let mask = mask.try_readonly()?;
+            let chosen = (0..).zip(mask.as_array()).filter(|&(_, &chosen)| chosen);
+            Ok(chosen.map(|(image, _)| image).collect())
+        }
+        'b' => Err(PyIndexError::new_err(format!(
+            "a mask of {count} bools for {len} images"
+        ))),
+        'i' | 'u' => {
+            let wide = array
+                .call_method1("astype", ("int64",))?
+                .cast_into::<PyArray1<i64>>()?;
+            let numbers = wide.try_readonly()?;
+            let places = numbers.as_array();
+            // What does not fit into 63 bits has become negative, and means no image.
+            let found = places.iter().map(|&number| {
+                let found = (kind == 'i' || number >= 0).then(|| place(number, len));
+                found
+                    .flatten()
+                    .ok_or_else(|| missing(&number.to_string(), len))
+            });
+            found.collect()
+        }
+        // NumPy takes an empty list for one of floats.
+        _ if count == 0 => Ok(Vec::new()),
+        _ => Err(PyTypeError::new_err(
+            "an index is an integer, a slice, or a sequence or an array of integers or bools",
+        )),
+    }
+}
