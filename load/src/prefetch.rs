@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::mem::{forget, take};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -186,6 +186,33 @@ impl<S: Send + 'static> Prefetch<S> {
         Some(result)
     }
 
+    /// Waits for the next batch, but no longer than `timeout`. True if [`next_batch`](Self::next_batch) will not wait:
+    /// the batch is there, or an error, or the epoch has ended.
+    pub fn wait(&mut self, timeout: Duration) -> bool {
+        let began = Instant::now();
+        let nothing_comes = self.next >= self.end || self.slots == 0 || self.forked().is_some();
+        let ready = loop {
+            if nothing_comes || self.early.contains_key(&self.next) {
+                break true;
+            }
+            let Some(done) = &self.done else { break true };
+            match done.recv_timeout(timeout.saturating_sub(began.elapsed())) {
+                Ok((index, result)) => self.early.insert(index, result),
+                Err(RecvTimeoutError::Timeout) => break false,
+                Err(RecvTimeoutError::Disconnected) => break true,
+            };
+        };
+        self.waited += began.elapsed();
+        ready
+    }
+
+    /// Slots that the caller does not hold: those that are free, being filled, or filled. If there are few, batches
+    /// are not gathered far ahead. [`give_back`](Self::give_back) also takes slots that are new.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// Returns the memory of a batch for a later one.
     pub fn give_back(&mut self, slot: S) {
         if self.forked().is_some() {
@@ -198,7 +225,7 @@ impl<S: Send + 'static> Prefetch<S> {
         }
     }
 
-    /// Total time that [`next_batch`](Self::next_batch) has waited.
+    /// Total time that [`next_batch`](Self::next_batch) and [`wait`](Self::wait) have waited.
     #[must_use]
     pub fn waited(&self) -> Duration {
         self.waited

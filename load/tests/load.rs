@@ -642,6 +642,33 @@ fn prefetch_ends_when_dropped_and_never_hangs() {
     assert_eq!(Arc::strong_count(&data), 1);
 }
 
+#[test]
+fn wait_gives_up_in_time_and_knows_when_a_batch_is_there() {
+    let (_dir, data) = set(&[100]);
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let fill = move |_: &[u32], _: &mut u8| gate.lock().unwrap().recv().map_err(|_| Error::NoSlot);
+    let mut prefetch = Prefetch::with(fill, batches(&data, 50, 3), 0, [0], 1).unwrap();
+    let soon = std::time::Duration::from_millis(1);
+    let long = std::time::Duration::from_secs(600);
+    assert!(!prefetch.wait(soon));
+    open.send(()).unwrap();
+    assert!(prefetch.wait(long));
+    assert!(prefetch.wait(soon));
+    assert_eq!(prefetch.slots(), 1);
+    assert!(prefetch.next_batch().unwrap().is_ok());
+    assert_eq!(prefetch.slots(), 0);
+    // No slot is left, so waiting is of no use. A new one will do.
+    assert!(prefetch.wait(long));
+    assert!(matches!(prefetch.next_batch(), Some(Err(Error::NoSlot))));
+    prefetch.give_back(0);
+    assert!(!prefetch.wait(soon));
+    open.send(()).unwrap();
+    assert!(prefetch.next_batch().unwrap().is_ok());
+    assert!(prefetch.wait(long));
+    assert!(prefetch.next_batch().is_none());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 

@@ -309,7 +309,6 @@ impl Dataset {
 
 impl Dataset {
     /// The split, for the loader.
-    #[expect(dead_code, reason = "the loader is being written")]
     pub(crate) fn data(&self) -> &Arc<Loaded> {
         &self.data
     }

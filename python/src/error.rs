@@ -14,7 +14,7 @@ use tinyres_load::Error as Load;
 pub(crate) fn load(error: Load) -> PyErr {
     match error {
         Load::Format(error) => format(error),
-        Load::NoSplit { .. } | Load::Slot { .. } | Load::TooMany { .. } => {
+        Load::NoSplit { .. } | Load::Shift { .. } | Load::Slot { .. } | Load::TooMany { .. } => {
             PyValueError::new_err(error.to_string())
         }
         Load::NoImage { .. } => PyIndexError::new_err(error.to_string()),

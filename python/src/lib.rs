@@ -7,6 +7,8 @@ mod dataset;
 mod error;
 mod images;
 mod index;
+mod loader;
+mod memory;
 mod names;
 
 use pyo3::prelude::*;
@@ -18,6 +20,8 @@ mod _native {
 
     #[pymodule_export]
     use super::dataset::{Dataset, reopen, splits};
+    #[pymodule_export]
+    use super::loader::{Batches, Loader, Progress};
     #[pymodule_export]
     use super::names::Names;
 

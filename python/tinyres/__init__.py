@@ -14,6 +14,7 @@ from typing import Literal, overload
 
 from tinyres._native import Dataset, Names, __version__, splits
 from tinyres.errors import ChecksumError, Error, FormatError, InUseError, NotFoundError, SourceError
+from tinyres.loader import Loader
 
 __all__ = [
     "ChecksumError",
@@ -21,6 +22,7 @@ __all__ = [
     "Error",
     "FormatError",
     "InUseError",
+    "Loader",
     "NotFoundError",
     "SourceError",
     "Splits",

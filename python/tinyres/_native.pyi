@@ -1,5 +1,5 @@
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self, SupportsIndex, TypeAlias, final, overload
 
 import numpy as np
@@ -61,3 +61,39 @@ class Names(Sequence[str]):
 
 def splits(path: _Path) -> list[str]: ...
 def reopen(path: _Path, split: str, verify: _Verify, fingerprint: str) -> Dataset: ...
+
+@final
+class Loader:
+    def __new__(
+        cls,
+        dataset: Dataset,
+        batch: int,
+        *,
+        drop_last: bool,
+        rank: int,
+        world_size: int,
+        shuffle: bool,
+        seed: int,
+        normalize: tuple[Sequence[float], Sequence[float]] | None,
+        channels_last: bool,
+        flip: bool,
+        shift: int,
+        threads: int | None,
+        fields: Sequence[str],
+        alloc: Callable[[int], NDArray[np.uint8]] | None,
+    ) -> Loader: ...
+    def begin(self, epoch: int, first: int) -> Batches: ...
+
+@final
+class Batches:
+    @property
+    def progress(self) -> Progress: ...
+    def __iter__(self) -> Batches: ...
+    def __next__(self) -> tuple[NDArray[Any], ...]: ...
+
+@final
+class Progress:
+    @property
+    def batch(self) -> int: ...
+    @property
+    def ended(self) -> bool: ...

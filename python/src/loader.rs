@@ -1,0 +1,393 @@
+//! Batches of an epoch for Python. `tinyres/loader.py` decides which epoch comes and from which batch on; this module
+//! gathers the batches ahead and makes arrays of them.
+
+use std::num::NonZeroUsize;
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use numpy::IntoPyArray;
+use numpy::ndarray::{Array2, Ix4};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use tinyres_load::{
+    Batch, Batches as Cut, Dataset as Loaded, Error, FlipShift, Form, Layout, Normalization,
+    Prefetch, Rank, shuffled,
+};
+
+use crate::dataset::Dataset;
+use crate::error;
+use crate::memory::{Pool, Slot};
+
+/// Threads that gather by default, at most: two copy as fast as most memories let them.
+const THREADS: usize = 4;
+/// How long the interpreter waits for a batch before it looks whether Ctrl-C was pressed.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A part of a batch.
+#[derive(Clone, Copy)]
+enum Field {
+    Image,
+    Label,
+    Box,
+    Index,
+}
+
+/// Settings of the batches of a split.
+#[derive(Clone)]
+struct Settings {
+    data: Arc<Loaded>,
+    /// Images of a batch, over all ranks.
+    batch: NonZeroUsize,
+    drop_last: bool,
+    rank: Rank,
+    shuffle: bool,
+    seed: u64,
+    /// `None` for `u8`.
+    normalization: Option<Normalization>,
+    layout: Layout,
+    flip: bool,
+    shift: u32,
+    threads: usize,
+    fields: Vec<Field>,
+}
+
+/// Batches of a split, an epoch at a time. `tinyres.Loader` has the documentation.
+#[pyclass(frozen, module = "tinyres._native")]
+pub(crate) struct Loader {
+    settings: Settings,
+    pool: Arc<Pool>,
+    /// Gives the memory of each batch, if that of the pool will not do.
+    alloc: Option<Py<PyAny>>,
+}
+
+#[pymethods]
+impl Loader {
+    #[new]
+    #[pyo3(signature = (dataset, batch, *, drop_last, rank, world_size, shuffle, seed, normalize, channels_last, flip, shift,
+        threads, fields, alloc))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn new(
+        dataset: &Dataset,
+        batch: usize,
+        drop_last: bool,
+        rank: usize,
+        world_size: usize,
+        shuffle: bool,
+        seed: u64,
+        normalize: Option<([f64; 3], [f64; 3])>,
+        channels_last: bool,
+        flip: bool,
+        shift: u32,
+        threads: Option<usize>,
+        fields: Vec<String>,
+        alloc: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let nonzero =
+            |n| NonZeroUsize::new(n).ok_or_else(|| PyValueError::new_err("a number is 0"));
+        let count = nonzero(world_size)?;
+        let data = Arc::clone(dataset.data());
+        let shape = data.shape();
+        let side = shape.height.min(shape.width);
+        if shift >= side {
+            return Err(error::load(Error::Shift { shift, side }));
+        }
+        let fields = fields.iter().map(|name| match name.as_str() {
+            "image" => Ok(Field::Image),
+            "label" => Ok(Field::Label),
+            "box" => Ok(Field::Box),
+            "index" => Ok(Field::Index),
+            _ => Err(PyValueError::new_err(format!(
+                "field is {name:?}, expected image, label, box or index"
+            ))),
+        });
+        let cores = || {
+            available_parallelism()
+                .map_or(1, NonZeroUsize::get)
+                .min(THREADS)
+        };
+        let threads = threads.unwrap_or_else(cores).max(1);
+        let batch = batch
+            .checked_mul(world_size)
+            .ok_or_else(|| PyValueError::new_err("a batch is too large"))?;
+        let settings = Settings {
+            batch: nonzero(batch)?,
+            drop_last,
+            rank: Rank { index: rank, count },
+            shuffle,
+            seed,
+            normalization: normalize.map(|(mean, std)| Normalization::new(mean, std)),
+            layout: if channels_last {
+                Layout::ChannelsLast
+            } else {
+                Layout::ChannelsFirst
+            },
+            flip,
+            shift,
+            threads,
+            fields: fields.collect::<PyResult<_>>()?,
+            data,
+        };
+        let largest = settings
+            .cut(Vec::from_iter(0..settings.data.len()))
+            .max_len();
+        let largest = if settings.pixels() { largest } else { 0 };
+        let bytes = largest
+            * shape.image_len()
+            * if settings.normalization.is_some() {
+                4
+            } else {
+                1
+            };
+        Ok(Self {
+            // What an epoch at work and a caller who holds a batch or two need.
+            pool: Pool::new(bytes, settings.ahead() + 2),
+            settings,
+            alloc,
+        })
+    }
+
+    /// Starts epoch number `epoch` at batch `first`.
+    fn begin(&self, py: Python<'_>, epoch: u64, first: usize) -> PyResult<Batches> {
+        let settings = self.settings.clone();
+        let (len, seed) = (settings.data.len(), settings.seed);
+        let order = py.detach(|| {
+            if settings.shuffle {
+                shuffled(len, seed, epoch)
+            } else {
+                (0..len).collect()
+            }
+        });
+        let moves = FlipShift::new(settings.flip, settings.shift, seed, epoch);
+        let form = Form {
+            layout: settings.layout,
+            moves: (settings.flip || settings.shift > 0).then_some(moves),
+        };
+        let (data, normalization) = (Arc::clone(&settings.data), settings.normalization);
+        let wanted = settings.pixels();
+        let fill = move |images: &[u32], slot: &mut Slot| {
+            if !wanted {
+                return Ok(());
+            }
+            let bytes = images.len() * data.shape().image_len();
+            match &normalization {
+                None => data.gather_in(images, &form, &mut slot.as_mut()[..bytes]),
+                Some(normalization) => {
+                    let numbers: &mut [f32] = bytemuck::cast_slice_mut(slot.as_mut());
+                    data.gather_f32_in(images, &form, normalization, &mut numbers[..bytes])
+                }
+            }
+        };
+        let slots = (0..settings.ahead()).map(|_| self.slot(py));
+        let slots = slots.collect::<PyResult<Vec<_>>>()?;
+        let cut = Arc::new(settings.cut(order));
+        let prefetch =
+            Prefetch::with(fill, cut, first, slots, settings.threads).map_err(error::load)?;
+        Ok(Batches {
+            loader: Self {
+                settings,
+                pool: Arc::clone(&self.pool),
+                alloc: self.alloc.as_ref().map(|alloc| alloc.clone_ref(py)),
+            },
+            moves: form.moves,
+            prefetch: Mutex::new(Some(prefetch)),
+            place: Arc::new(Place {
+                next: AtomicUsize::new(first),
+                ended: AtomicBool::new(false),
+            }),
+            process: process::id(),
+        })
+    }
+}
+
+impl Settings {
+    fn cut(&self, order: Vec<u32>) -> Cut {
+        Cut::new(order, self.batch, self.drop_last, self.rank)
+    }
+
+    /// True if the pixels are wanted.
+    fn pixels(&self) -> bool {
+        self.fields
+            .iter()
+            .any(|field| matches!(field, Field::Image))
+    }
+
+    /// Shape of the pixels of so many images.
+    fn shape(&self, images: usize) -> Ix4 {
+        let shape = self.data.shape();
+        let [c, h, w] = [shape.channels, shape.height, shape.width].map(|side| side as usize);
+        match self.layout {
+            Layout::ChannelsFirst => Ix4(images, c, h, w),
+            Layout::ChannelsLast => Ix4(images, h, w, c),
+        }
+    }
+
+    /// Batches that are gathered before the caller asks for them: one for each thread at work, and two that are ready.
+    fn ahead(&self) -> usize {
+        self.threads + 2
+    }
+}
+
+impl Loader {
+    fn slot(&self, py: Python<'_>) -> PyResult<Slot> {
+        match &self.alloc {
+            Some(alloc) => self.pool.lend(py, alloc),
+            None => self.pool.take(),
+        }
+    }
+}
+
+/// Where an epoch is.
+struct Place {
+    /// Number of the next batch.
+    next: AtomicUsize,
+    ended: AtomicBool,
+}
+
+/// Where an epoch is; does not keep its threads.
+#[pyclass(frozen, module = "tinyres._native")]
+pub(crate) struct Progress(Arc<Place>);
+
+#[pymethods]
+impl Progress {
+    /// Number of the next batch.
+    #[getter]
+    fn batch(&self) -> usize {
+        self.0.next.load(Ordering::Relaxed)
+    }
+
+    /// True once the epoch has said that no batch is left, or has failed.
+    #[getter]
+    fn ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// Iterator over the batches of an epoch.
+#[pyclass(frozen, module = "tinyres._native")]
+pub(crate) struct Batches {
+    loader: Loader,
+    moves: Option<FlipShift>,
+    /// `None` once the epoch has ended. Waited for without the interpreter's lock.
+    prefetch: Mutex<Option<Prefetch<Slot>>>,
+    place: Arc<Place>,
+    /// The process that the threads belong to.
+    process: u32,
+}
+
+#[pymethods]
+impl Batches {
+    /// Where the epoch is.
+    #[getter]
+    fn progress(&self) -> Progress {
+        Progress(Arc::clone(&self.place))
+    }
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        // Before the lock, which a thread of the parent may have held when this process was made.
+        if process::id() != self.process {
+            return Err(PyRuntimeError::new_err(
+                "this epoch was begun in another process, which made this one by fork: begin one here, by iter(loader)",
+            ));
+        }
+        // Each batch takes a slot with it.
+        let mut fresh = self.loader.slot(py)?;
+        loop {
+            match py.detach(|| self.poll(fresh)) {
+                Poll::Batch(batch) => return self.arrays(py, batch).map(Some),
+                Poll::End => return Ok(None),
+                Poll::Failed(failed) => return Err(error::load(failed)),
+                Poll::NotYet(slot) => fresh = slot,
+            }
+            py.check_signals()?;
+        }
+    }
+}
+
+/// Outcome of waiting for a batch for a while.
+enum Poll {
+    Batch(Batch<Slot>),
+    End,
+    Failed(Error),
+    /// With the slot that was not needed.
+    NotYet(Slot),
+}
+
+impl Batches {
+    /// Waits for the next batch for a while, and replaces its slot by `fresh`.
+    fn poll(&self, fresh: Slot) -> Poll {
+        let mut prefetch = self.prefetch.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = &mut *prefetch else {
+            return Poll::End;
+        };
+        if !running.wait(PATIENCE) {
+            return Poll::NotYet(fresh);
+        }
+        match running.next_batch() {
+            Some(Ok(batch)) => {
+                running.give_back(fresh);
+                self.place.next.store(batch.index + 1, Ordering::Relaxed);
+                Poll::Batch(batch)
+            }
+            Some(Err(failed)) => {
+                *prefetch = None;
+                Poll::Failed(failed)
+            }
+            None => {
+                *prefetch = None;
+                self.place.ended.store(true, Ordering::Relaxed);
+                Poll::End
+            }
+        }
+    }
+
+    /// The fields of a batch as arrays.
+    fn arrays<'py>(&self, py: Python<'py>, batch: Batch<Slot>) -> PyResult<Bound<'py, PyTuple>> {
+        let Batch { images, slot, .. } = batch;
+        let settings = &self.loader.settings;
+        let data = &settings.data;
+        let mut slot = Some(slot);
+        let mut fields = Vec::with_capacity(settings.fields.len());
+        for field in &settings.fields {
+            fields.push(match field {
+                Field::Image => {
+                    let slot = slot
+                        .take()
+                        .ok_or_else(|| PyValueError::new_err("two fields are image"))?;
+                    let shape = settings.shape(images.len());
+                    match settings.normalization {
+                        None => slot.into_array::<u8, _>(py, shape)?.into_any(),
+                        Some(_) => slot.into_array::<f32, _>(py, shape)?.into_any(),
+                    }
+                }
+                Field::Label => {
+                    let labels = images.iter().map(|&image| data.label(image));
+                    let labels = labels.collect::<Result<Vec<_>, _>>().map_err(error::load)?;
+                    labels.into_pyarray(py).into_any()
+                }
+                Field::Box => {
+                    let moved = |&image: &u32| {
+                        let bbox = data.bbox(image)?;
+                        let own = self.moves.map(|moves| moves.of(image));
+                        Ok(own.map_or(bbox, |own| own.bbox(bbox, data.shape())))
+                    };
+                    let boxes = images.iter().map(moved).collect::<Result<Vec<_>, _>>();
+                    let boxes = boxes.map_err(error::load)?;
+                    Array2::from(boxes).into_pyarray(py).into_any()
+                }
+                Field::Index => {
+                    let images = images.iter().copied().map(i64::from);
+                    images.collect::<Vec<_>>().into_pyarray(py).into_any()
+                }
+            });
+        }
+        PyTuple::new(py, fields)
+    }
+}
