@@ -177,6 +177,25 @@ impl Dataset {
         verify_all(&blocks)
     }
 
+    /// The images of a block of the shard at `path`, as an error names them, by their numbers in the split. `None` if
+    /// there is no such block.
+    #[must_use]
+    pub fn images_of(&self, path: &Path, block: u64) -> Option<Range<u32>> {
+        let member = self.shards.iter().find(|member| member.path == path)?;
+        let images = u32::try_from(BLOCK_IMAGES).ok()?;
+        let first = u32::try_from(block).ok()?.checked_mul(images)?;
+        let last = first.saturating_add(images).min(member.len);
+        (first < last).then(|| member.start + first..member.start + last)
+    }
+
+    /// Addresses at which the shards are mapped, for a program that handles faults in them.
+    pub fn addresses(&self) -> impl Iterator<Item = Range<usize>> {
+        self.shards.iter().map(|member| {
+            let range = member.shard.bytes().as_ptr_range();
+            range.start.addr()..range.end.addr()
+        })
+    }
+
     /// The pixels of each shard.
     pub(super) fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         self.shards.iter().map(Member::piece)

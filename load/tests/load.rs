@@ -203,6 +203,10 @@ fn damage_is_found_in_its_part_and_again() {
     let error = data.verify_images(0..300, true).unwrap_err().to_string();
     assert!(error.contains("train-00001.bin: image block 2"), "{error}");
     data.verify_images(0..200, true).unwrap();
+    assert_eq!(data.images_of(&path, 2), Some(232..248));
+    assert_eq!(data.images_of(&path, 6), Some(296..300));
+    assert_eq!(data.images_of(&path, 7), None);
+    assert_eq!(data.images_of(dir.path(), 0), None);
     // Blocks 0 and 3 of the second shard.
     data.verify_images(190..216, true).unwrap();
     data.verify_images(248..1000, true).unwrap();

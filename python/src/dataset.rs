@@ -1,6 +1,7 @@
 //! One split of a set as a Python object: images, labels, boxes and names as NumPy arrays, and indexing.
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use tinyres_format::{Manifest, Split};
 use tinyres_load::{Dataset as Loaded, Verify};
 
 use crate::error;
+use crate::faults;
 use crate::images::Images;
 use crate::index::{self, Index};
 use crate::names::Names;
@@ -34,7 +36,8 @@ pub(crate) struct Dataset {
     data: Arc<Loaded>,
     path: PathBuf,
     verify: Verify,
-    images: PyOnceLock<Py<PyAny>>,
+    /// The array, and where it lies.
+    images: PyOnceLock<(Py<PyAny>, Range<usize>)>,
     labels: PyOnceLock<Py<PyArray1<i64>>>,
     boxes: PyOnceLock<Py<PyArray2<i32>>>,
     targets: PyOnceLock<Py<PyList>>,
@@ -46,6 +49,7 @@ impl Dataset {
     #[pyo3(signature = (path, split, verify = "lazy"))]
     fn new(py: Python<'_>, path: PathBuf, split: &str, verify: &str) -> PyResult<Self> {
         let (split, verify) = (split_of(split)?, verify_of(verify)?);
+        faults::install();
         // A process that unpickles this may be in another directory.
         let path = std::path::absolute(path)?;
         let lazily = if verify == Verify::Full {
@@ -131,19 +135,24 @@ impl Dataset {
     /// cannot follow; ``gather`` reads such a set. Shards of 8,192 images, the default, always do.
     #[getter]
     fn images<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let made = self.images.get_or_try_init(py, || {
-            let images = py.detach(|| self.data.images()).map_err(error::load)?;
+        let (images, addresses) = self.images.get_or_try_init(py, || {
+            let images = py
+                .detach(|| faults::as_views(|| self.data.images()))
+                .map_err(error::load)?;
             self.verify_images(py, false)?;
-            Ok::<_, PyErr>(Images::array(py, images, &self.data)?.unbind())
-        });
-        Ok(made?.bind(py).clone())
+            let range = images.as_ptr_range();
+            let addresses = range.start.addr()..range.end.addr();
+            Ok::<_, PyErr>((Images::array(py, images, &self.data)?.unbind(), addresses))
+        })?;
+        faults::check([addresses.clone()].into_iter())?;
+        Ok(images.bind(py).clone())
     }
 
     /// Labels of all images, ``i64 [N]``, read-only: places in ``classes``, or -1 for none.
     #[getter]
     fn labels<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<i64>>> {
         let made = self.labels.get_or_try_init(py, || {
-            let labels = py.detach(|| self.data.labels()).map_err(error::load)?;
+            let labels = faults::settle(&self.data, py.detach(|| self.data.labels()))?;
             let labels = PyArray1::from_vec(py, labels);
             freeze(&labels)?;
             Ok::<_, PyErr>(labels.unbind())
@@ -165,7 +174,7 @@ impl Dataset {
     #[getter]
     fn boxes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray2<i32>>> {
         let made = self.boxes.get_or_try_init(py, || {
-            let boxes = py.detach(|| self.data.boxes()).map_err(error::load)?;
+            let boxes = faults::settle(&self.data, py.detach(|| self.data.boxes()))?;
             let count = boxes.len();
             let boxes = PyArray1::from_vec(py, boxes.into_flattened()).reshape([count, 4])?;
             freeze(&boxes)?;
@@ -206,8 +215,7 @@ impl Dataset {
     ///
     /// Raises ``ChecksumError`` or ``FormatError`` for the first part that is wrong.
     fn verify(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.data.verify_columns())
-            .map_err(error::load)?;
+        faults::settle(&self.data, py.detach(|| self.data.verify_columns()))?;
         self.verify_images(py, true)
     }
 
@@ -218,7 +226,7 @@ impl Dataset {
     ) -> PyResult<Bound<'py, PyTuple>> {
         match index::of(index, self.data.len())? {
             Index::One(image) => {
-                let label = self.data.label(image).map_err(error::load)?;
+                let label = faults::settle(&self.data, self.data.label(image))?;
                 let pixels = self.copy(py, &[image], None)?;
                 let shape = self.data.shape();
                 let size = [shape.channels, shape.height, shape.width].map(|side| side as usize);
@@ -226,9 +234,7 @@ impl Dataset {
             }
             Index::Many(images) => {
                 let labels = images.iter().map(|&image| self.data.label(image));
-                let labels = labels
-                    .collect::<tinyres_load::Result<Vec<i64>>>()
-                    .map_err(error::load)?;
+                let labels = faults::settle(&self.data, labels.collect::<Result<Vec<i64>, _>>())?;
                 (
                     self.copy(py, &images, None)?,
                     PyArray1::from_vec(py, labels),
@@ -317,8 +323,8 @@ impl Dataset {
     fn verify_images(&self, py: Python<'_>, again: bool) -> PyResult<()> {
         for first in (0..self.data.len()).step_by(STEP as usize) {
             let images = first..first.saturating_add(STEP).min(self.data.len());
-            py.detach(|| self.data.verify_images(images, again))
-                .map_err(error::load)?;
+            let checked = py.detach(|| self.data.verify_images(images, again));
+            faults::settle(&self.data, checked)?;
             py.check_signals()?;
         }
         Ok(())
@@ -354,8 +360,7 @@ impl Dataset {
         for images in images.chunks(STEP as usize) {
             let own;
             (own, rest) = rest.split_at_mut(images.len() * shape.image_len());
-            py.detach(|| self.data.gather(images, own))
-                .map_err(error::load)?;
+            faults::settle(&self.data, py.detach(|| self.data.gather(images, own)))?;
             if !rest.is_empty() {
                 py.check_signals()?;
             }

@@ -5,6 +5,7 @@
 
 mod dataset;
 mod error;
+mod faults;
 mod images;
 mod index;
 mod loader;

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString};
 use tinyres_load::Dataset;
 
-use crate::error;
+use crate::faults;
 use crate::index::{self, Index};
 
 /// Names of the images of a split in the source that was packed. ``names[i]`` is a ``str``; a slice, a sequence of
@@ -21,6 +21,10 @@ impl Names {
     pub(crate) fn new(data: Arc<Dataset>) -> Self {
         Self { data }
     }
+
+    fn name(&self, image: u32) -> PyResult<&str> {
+        faults::settle(&self.data, self.data.name(image))
+    }
 }
 
 #[pymethods]
@@ -31,7 +35,7 @@ impl Names {
 
     fn __getitem__<'py>(&self, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = index.py();
-        let name = |image| self.data.name(image).map_err(error::load);
+        let name = |image| self.name(image);
         match index::of(index, self.data.len())? {
             Index::One(image) => Ok(PyString::new(py, name(image)?).into_any()),
             Index::Many(images) => {
@@ -44,7 +48,7 @@ impl Names {
     /// Number of the first image of this name. Raises ``ValueError`` if there is none.
     fn index(&self, name: &str) -> PyResult<u32> {
         for image in 0..self.data.len() {
-            if self.data.name(image).map_err(error::load)? == name {
+            if self.name(image)? == name {
                 return Ok(image);
             }
         }
@@ -57,7 +61,7 @@ impl Names {
     fn count(&self, name: &str) -> PyResult<u32> {
         let mut count = 0;
         for image in 0..self.data.len() {
-            count += u32::from(self.data.name(image).map_err(error::load)? == name);
+            count += u32::from(self.name(image)? == name);
         }
         Ok(count)
     }

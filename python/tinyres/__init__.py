@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, overload
 
 from tinyres._native import Dataset, Names, __version__, splits
-from tinyres.errors import ChecksumError, Error, FormatError, InUseError, NotFoundError, SourceError
+from tinyres.errors import ChecksumError, Error, FormatError, InUseError, NotFoundError, ReadError, SourceError
 from tinyres.loader import Loader
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "InUseError",
     "Loader",
     "NotFoundError",
+    "ReadError",
     "SourceError",
     "Splits",
     "__version__",

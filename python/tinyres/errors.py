@@ -7,7 +7,7 @@ Where Python has an exception for a fault, that one is raised, or a class that d
 import errno
 import os
 
-__all__ = ["ChecksumError", "Error", "FormatError", "InUseError", "NotFoundError", "SourceError"]
+__all__ = ["ChecksumError", "Error", "FormatError", "InUseError", "NotFoundError", "ReadError", "SourceError"]
 
 
 class Error(Exception):
@@ -18,12 +18,14 @@ class FormatError(Error, ValueError):
     """A shard or ``dataset.json`` is damaged, or of another version or set.
 
     path: the file, or None.
+    shard: its name if it is a shard, for example ``"train-00003.bin"``, or None.
     part: the part of the shard that is wrong, for example ``"labels"``, or None.
-    block: number of the block of 16 images that is wrong, or None.
-    images: range of the images of that block in the shard, or None.
+    block: number of the block of 16 images that is wrong, counted in the shard, or None.
+    images: numbers of the images of that block in the split, or None.
     """
 
     path: str | None
+    shard: str | None
     part: str | None
     block: int | None
     images: range | None
@@ -39,6 +41,8 @@ class FormatError(Error, ValueError):
     ) -> None:
         super().__init__(message)
         self.path = None if path is None else os.fspath(path)
+        name = None if path is None else os.path.basename(path)
+        self.shard = name if name is not None and name.endswith((".bin", ".bin.zst")) else None
         self.part = part
         self.block = block
         self.images = None if images is None else range(*images)
@@ -79,6 +83,21 @@ class InUseError(Error, OSError):
     def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
         super().__init__(message)
         self.errno = errno.EBUSY
+        self.filename = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ReadError(Error, OSError):
+    """A shard can no longer be read: the file was cut while in use, or the disk failed.
+
+    What was read from it may be zeros. Open the set again when the file is whole again.
+    """
+
+    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno.EIO
         self.filename = path
 
     def __str__(self) -> str:
