@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 /// Native part of tinyres. Import `tinyres` instead.
 #[pymodule(gil_used = false)]
 mod _native {
+    use numpy::{PyArray1, PyArrayMethods as _};
     use pyo3::prelude::*;
 
     #[pymodule_export]
@@ -28,6 +29,11 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // The crate numpy looks up NumPy's functions at their first use, and panics if Ctrl-C or a broken NumPy is in
+        // its way. Here they are found first by an import that raises.
+        let py = module.py();
+        py.import("numpy")?;
+        drop(PyArray1::<u8>::zeros(py, 0, false).try_readonly()?);
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

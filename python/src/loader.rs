@@ -20,6 +20,7 @@ use tinyres_load::{
 
 use crate::dataset::Dataset;
 use crate::error;
+use crate::faults;
 use crate::memory::{Pool, Slot};
 
 /// Threads that gather by default, at most: two copy as fast as most memories let them.
@@ -301,9 +302,14 @@ impl Batches {
         let mut fresh = self.loader.slot(py)?;
         loop {
             match py.detach(|| self.poll(fresh)) {
-                Poll::Batch(batch) => return self.arrays(py, batch).map(Some),
+                Poll::Batch(batch) => {
+                    faults::settle(&self.loader.settings.data, Ok(()))?;
+                    return self.arrays(py, batch).map(Some);
+                }
                 Poll::End => return Ok(None),
-                Poll::Failed(failed) => return Err(error::load(failed)),
+                Poll::Failed(failed) => {
+                    return faults::settle(&self.loader.settings.data, Err(failed));
+                }
                 Poll::NotYet(slot) => fresh = slot,
             }
             py.check_signals()?;
@@ -369,7 +375,7 @@ impl Batches {
                 }
                 Field::Label => {
                     let labels = images.iter().map(|&image| data.label(image));
-                    let labels = labels.collect::<Result<Vec<_>, _>>().map_err(error::load)?;
+                    let labels = faults::settle(data, labels.collect::<Result<Vec<_>, _>>())?;
                     labels.into_pyarray(py).into_any()
                 }
                 Field::Box => {
@@ -379,7 +385,7 @@ impl Batches {
                         Ok(own.map_or(bbox, |own| own.bbox(bbox, data.shape())))
                     };
                     let boxes = images.iter().map(moved).collect::<Result<Vec<_>, _>>();
-                    let boxes = boxes.map_err(error::load)?;
+                    let boxes = faults::settle(data, boxes)?;
                     Array2::from(boxes).into_pyarray(py).into_any()
                 }
                 Field::Index => {

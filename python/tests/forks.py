@@ -23,9 +23,8 @@ def read(ds, expected):
     assert total == expected, (total, expected)
     assert int(ds.images.sum(dtype=np.int64)) == expected
     assert ds[5][1] == ds.labels[5] == ds.targets[5]
-    if hasattr(tinyres, "Loader"):
-        batches = tinyres.Loader(ds, 32, drop_last=False)
-        assert sum(int(batch.image.sum(dtype=np.int64)) for batch in batches) == expected
+    batches = tinyres.Loader(ds, 32, drop_last=False)
+    assert sum(int(image.sum(dtype=np.int64)) for image, _ in batches) == expected
 
 
 def busy(path, stop):

@@ -141,6 +141,22 @@ def test_cut_shard_under_a_view_raises_too(own):
         ds.images
 
 
+def test_cut_shard_under_a_loader_raises_too(own):
+    loader = tinyres.Loader(tinyres.open(own, "train"), 4, drop_last=False, shuffle=False)
+    batches = iter(loader)
+    next(batches)
+    os.truncate(own / "train-00002.bin", 8192)
+    with pytest.raises(tinyres.ReadError, match="train-00002"):
+        list(batches)
+
+
+def test_damage_under_a_loader_names_its_images(own):
+    flip(own / "train-00001.bin", 4096 + 40 * LEN)
+    with pytest.raises(tinyres.ChecksumError) as caught:
+        list(tinyres.Loader(tinyres.open(own, "train"), 4))
+    assert caught.value.images == range(128 + 32, 128 + 48)
+
+
 def run(code, *arguments):
     code = "import faulthandler, os, signal, sys\nimport tinyres\n" + textwrap.dedent(code)
     return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120)

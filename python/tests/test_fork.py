@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import tinyres
-
 # No parent takes a tenth of this, even on a busy machine.
 PATIENCE = 300
 
@@ -36,8 +34,6 @@ def group(leader):
 @pytest.mark.parametrize("state", ["unused", "used", "loader", "busy"])
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_children_end_and_read_right(method, state, shards):
-    if state == "loader" and not hasattr(tinyres, "Loader"):
-        pytest.skip("there is no Loader")
     count = int(os.environ.get("TINYRES_FORKS", "4" if method == "fork" else "1"))
     command = [sys.executable, Path(__file__).with_name("forks.py"), shards, method, state, str(-(-count // 2))]
     parent = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
