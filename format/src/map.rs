@@ -6,13 +6,13 @@
 use std::any::Any;
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
+use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use crate::{Error, Result};
 
@@ -88,10 +88,10 @@ unsafe fn map(file: &File) -> io::Result<Mmap> {
 ///
 /// A fault in it is like one in a [`Map`], and the hook is told of each part.
 #[derive(Debug)]
-pub struct Region {
+pub struct Region<M = Mmap> {
     // As in `Map`.
     _guards: Vec<MapGuard>,
-    bytes: Mmap,
+    bytes: M,
 }
 
 /// A part of a mapped file, for a [`Region`].
@@ -116,6 +116,34 @@ impl Region {
     /// Nobody may write to or truncate the files while the region lives.
     #[expect(unsafe_code, reason = "only the caller can keep others off the files")]
     pub unsafe fn open(pieces: &[Piece<'_>]) -> Result<Self> {
+        // SAFETY: the caller keeps others off the files.
+        let Region { _guards, bytes } = unsafe { Region::lay(pieces, false)? };
+        let bytes = bytes.make_read_only()?;
+        Ok(Self { _guards, bytes })
+    }
+}
+
+impl Region<MmapMut> {
+    /// Maps the pieces like [`Region::open`], but so that they can be written to: the kernel copies a page that is, and
+    /// neither the file nor any other map of it changes.
+    ///
+    /// # Errors
+    /// As [`Region::open`].
+    ///
+    /// # Safety
+    /// As [`Region::open`].
+    #[expect(unsafe_code, reason = "only the caller can keep others off the files")]
+    pub unsafe fn open_private(pieces: &[Piece<'_>]) -> Result<Self> {
+        // SAFETY: the caller keeps others off the files.
+        unsafe { Self::lay(pieces, true) }
+    }
+
+    /// Maps the pieces, writable only if `private`.
+    ///
+    /// # Safety
+    /// Nobody may write to or truncate the files while the region lives. Unless `private`, nobody may write to it.
+    #[expect(unsafe_code, reason = "only the caller can keep others off the files")]
+    unsafe fn lay(pieces: &[Piece<'_>], private: bool) -> Result<Self> {
         let len = pieces.iter().map(|piece| piece.range.len()).sum();
         let page = page();
         // Takes the addresses, which no other thread can be given from then on. They come back to the system together
@@ -135,7 +163,7 @@ impl Region {
             }
             // SAFETY: `at` is a whole number of pages, since those before it are; with `bytes` it stays inside `room`,
             // of which no reference exists. The caller keeps others off the file.
-            unsafe { place(piece, room.as_ptr().wrapping_add(at)) }
+            unsafe { place(piece, room.as_ptr().wrapping_add(at), private) }
                 .map_err(|error| error.at(piece.path))?;
             let addresses = start + at..start + end;
             guards.extend(HOOK.get().map(|hook| hook(addresses, piece.path)));
@@ -143,7 +171,7 @@ impl Region {
         }
         Ok(Self {
             _guards: guards,
-            bytes: room.make_read_only()?,
+            bytes: room,
         })
     }
 }
@@ -154,17 +182,17 @@ impl Region {
 /// `address` is that of a page. The pages of the piece from there on belong to the caller, who has no reference to them.
 /// The file does not change.
 #[expect(unsafe_code, reason = "a map at an address that the caller has")]
-unsafe fn place(piece: &Piece<'_>, address: *const u8) -> Result<()> {
+unsafe fn place(piece: &Piece<'_>, address: *const u8, private: bool) -> Result<()> {
     let file = File::open(piece.path)?;
     let offset = libc::off_t::try_from(piece.range.start);
     let (true, Ok(offset)) = (identity(&file)? == piece.map.file, offset) else {
         return Err(Error::Replaced);
     };
-    let attempt = |sharing: libc::c_int| {
+    let attempt = |access: libc::c_int, sharing: libc::c_int| {
         // SAFETY: the kernel replaces whole pages from `address` on, which the caller says are its own. It checks the
         // offset and the descriptor, which is open.
         let placed = unsafe {
-            let (access, flags) = (libc::PROT_READ, sharing | libc::MAP_FIXED);
+            let flags = sharing | libc::MAP_FIXED;
             libc::mmap(
                 address.cast_mut().cast(),
                 piece.range.len(),
@@ -180,9 +208,18 @@ unsafe fn place(piece: &Piece<'_>, address: *const u8) -> Result<()> {
             Ok(())
         }
     };
+    if private {
+        return Ok(attempt(
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE,
+        )?);
+    }
+    let shared = attempt(libc::PROT_READ, libc::MAP_SHARED);
     // As in `map`: not every file system allows a shared map.
-    match attempt(libc::MAP_SHARED) {
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(attempt(libc::MAP_PRIVATE)?),
+    match shared {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+            Ok(attempt(libc::PROT_READ, libc::MAP_PRIVATE)?)
+        }
         done => Ok(done?),
     }
 }
@@ -195,11 +232,17 @@ fn page() -> usize {
     usize::try_from(page).unwrap_or(crate::PAGE)
 }
 
-impl Deref for Region {
+impl<M: Deref<Target = [u8]>> Deref for Region<M> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+impl DerefMut for Region<MmapMut> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 }
 

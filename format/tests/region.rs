@@ -34,6 +34,28 @@ fn region(pieces: &[Piece<'_>]) -> Result<Region, Error> {
 }
 
 #[test]
+#[expect(unsafe_code, reason = "a test's own files, which nobody else touches")]
+fn private_region_is_written_to_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(dir.path(), "a", 5 * PAGE);
+    let (map, whole) = (map(&path), fs::read(&path).unwrap());
+    let pieces = [
+        piece(&map, &path, 3 * PAGE..5 * PAGE),
+        piece(&map, &path, PAGE..2 * PAGE),
+    ];
+    let shared = region(&pieces).unwrap();
+    // SAFETY: as above.
+    let mut private = unsafe { Region::open_private(&pieces) }.unwrap();
+    let expected = [&whole[3 * PAGE..], &whole[PAGE..2 * PAGE]].concat();
+    assert_eq!(private[..], expected);
+    private[2 * PAGE + 1] ^= 1;
+    assert_ne!(private[..], expected);
+    assert_eq!(shared[..], expected);
+    assert_eq!(map[..], whole);
+    assert_eq!(fs::read(&path).unwrap(), whole);
+}
+
+#[test]
 fn pieces_lie_side_by_side() {
     let dir = tempfile::tempdir().unwrap();
     let paths = [

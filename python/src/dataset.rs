@@ -142,10 +142,22 @@ impl Dataset {
             self.verify_images(py, false)?;
             let range = images.as_ptr_range();
             let addresses = range.start.addr()..range.end.addr();
-            Ok::<_, PyErr>((Images::array(py, images, &self.data)?.unbind(), addresses))
+            let images = Images::array(py, &self.data, range.start, false, Box::new(images))?;
+            Ok::<_, PyErr>((images.unbind(), addresses))
         })?;
         faults::check([addresses.clone()].into_iter())?;
         Ok(images.bind(py).clone())
+    }
+
+    /// All images, as in ``images``, but writable: what is written stays in this process, and in this array. Only the
+    /// pages that are written to are copied. Each call makes a map of its own.
+    fn private_images<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let mut images = py
+            .detach(|| faults::as_views(|| self.data.private_images()))
+            .map_err(error::load)?;
+        self.verify_images(py, false)?;
+        let start = images.as_mut_ptr();
+        Images::array(py, &self.data, start, true, Box::new(images))
     }
 
     /// Labels of all images, ``i64 [N]``, read-only: places in ``classes``, or -1 for none.

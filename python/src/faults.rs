@@ -222,10 +222,12 @@ fn blank(address: usize, end: usize) -> bool {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
     let place = std::ptr::with_exposed_provenance_mut(first);
     #[expect(unsafe_code, reason = "malloc must not be called in a signal handler")]
-    // SAFETY: the pages belong to a live map of ours that is only read, and this fault shows that some of them cannot
-    // be. Whoever reads others of them in the meantime reads zeros from then on, and learns it from `settle`.
+    // SAFETY: the pages belong to a live map of ours, and this fault shows that some of them cannot be read. Whoever
+    // reads others of them in the meantime reads zeros from then on, and learns it from `settle`. They can be written
+    // to, as a private map can.
     unsafe {
-        libc::mmap(place, end - first, libc::PROT_READ, flags, -1, 0) != libc::MAP_FAILED
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        libc::mmap(place, end - first, access, flags, -1, 0) != libc::MAP_FAILED
     }
 }
 

@@ -1,32 +1,43 @@
 //! The memory behind `Dataset.images`.
 
-use std::sync::Arc;
+use std::any::Any;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use tinyres_load::{Dataset, Images as Mapped};
+use tinyres_load::Dataset;
 
 /// All images of a split in memory. NumPy makes an array of it by the array interface, and keeps it alive for as long
 /// as there is a view.
 #[pyclass(frozen, module = "tinyres._native")]
 pub(crate) struct Images {
-    mapped: Mapped,
+    /// Where the images begin.
+    start: usize,
+    writable: bool,
+    /// Keeps the map.
+    _mapped: Box<dyn Any + Send + Sync>,
     /// Images, channels, rows, columns.
     shape: [usize; 4],
 }
 
 impl Images {
-    /// An array `u8 [N, C, H, W]`, read-only.
+    /// An array `u8 [N, C, H, W]` of the images that lie from `start` on in memory that `mapped` keeps.
     pub(crate) fn array<'py>(
         py: Python<'py>,
-        mapped: Mapped,
-        data: &Arc<Dataset>,
+        data: &Dataset,
+        start: *const u8,
+        writable: bool,
+        mapped: Box<dyn Any + Send + Sync>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let shape = data.shape();
         let shape = [data.len(), shape.channels, shape.height, shape.width];
-        let shape = shape.map(|side| side as usize);
-        let images = Bound::new(py, Self { mapped, shape })?;
-        py.import("numpy")?.getattr("asarray")?.call1((images,))
+        let images = Self {
+            start: start.addr(),
+            writable,
+            _mapped: mapped,
+            shape: shape.map(|side| side as usize),
+        };
+        let numpy = py.import("numpy")?;
+        numpy.getattr("asarray")?.call1((Bound::new(py, images)?,))
     }
 }
 
@@ -39,8 +50,7 @@ impl Images {
         interface.set_item("version", 3)?;
         interface.set_item("shape", (images, channels, height, width))?;
         interface.set_item("typestr", "|u1")?;
-        // True: it must not be written to.
-        interface.set_item("data", (self.mapped.as_ptr().addr(), true))?;
+        interface.set_item("data", (self.start, !self.writable))?;
         Ok(interface)
     }
 }

@@ -335,6 +335,7 @@ def test_arguments_out_of_range_are_value_errors(ds, shards):
         (dict(normalize=3, dtype="float32"), "normalize"),
         (dict(normalize=([0, 0, 0], [1, 1, 1])), 'for dtype="float32"'),
         (dict(fields=()), "at least one"),
+        (dict(fields="image"), "a sequence"),
         (dict(fields=("image", "image")), "each once"),
         (dict(fields=("images",)), "expected image, label, box or index"),
     ]:

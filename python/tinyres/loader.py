@@ -150,9 +150,9 @@ class Loader:
                 f"split is a {type(split).__name__}, expected one split of a set: "
                 'tinyres.open(path, "train"), or tinyres.open(path)["train"]'
             )
-        fields = (fields,) if isinstance(fields, str) else tuple(fields)
-        if not fields or len(set(fields)) != len(fields):
-            raise ValueError(f"fields are {fields}, expected at least one, each once")
+        chosen = tuple(fields)
+        if isinstance(fields, str) or not chosen or len(set(chosen)) != len(chosen):
+            raise ValueError(f"fields are {fields!r}, expected a sequence of at least one, each once")
         if layout not in ("NCHW", "NHWC"):
             raise ValueError(f'layout is {layout!r}, expected "NCHW" or "NHWC"')
         kind = np.dtype(dtype)
@@ -166,7 +166,7 @@ class Loader:
         self.world_size = _integer("world_size", world_size, 1)
         self.rank = _integer("rank", rank, 0, self.world_size)
         self.dtype = kind
-        self.fields = fields
+        self.fields: tuple[Field, ...] = chosen
         self._next = _integer("epoch", epoch, 0, 2**64)
         self._first = 0
         self._running: tuple[int, _native.Progress] | None = None
@@ -183,7 +183,7 @@ class Loader:
             flip=bool(flip),
             shift=_integer("shift", shift, 0, 2**32),
             threads=None if threads is None else _integer("threads", threads, 1),
-            fields=list(fields),
+            fields=chosen,
             alloc=alloc,
         )
 
