@@ -1,12 +1,16 @@
 //! One split of a set as a Python object: images, labels, boxes and names as NumPy arrays, and indexing.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use numpy::{PyArray1, PyArray2, PyArray4, PyArrayMethods, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use numpy::ndarray::Dimension;
+use numpy::{
+    PyArray, PyArray1, PyArray2, PyArray3, PyArray4, PyArrayMethods, PyUntypedArrayMethods,
+};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -19,8 +23,8 @@ use crate::images::Images;
 use crate::index::{self, Index};
 use crate::names::Names;
 
-/// Images that are checked or copied before Python may handle a signal: 0.1 to 0.2 s from memory.
-const STEP: u32 = 1 << 15;
+/// Images that are checked or copied before Python may handle a signal: 10 to 20 ms from memory.
+const STEP: u32 = 1 << 12;
 
 /// One split of a set: its images in the order in which they lie in the shards.
 ///
@@ -215,12 +219,23 @@ impl Dataset {
         index: &Bound<'py, PyAny>,
         out: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyArray4<u8>>> {
-        match index::of(index, self.data.len())? {
-            Index::Many(images) => self.copy(py, &images, out),
-            Index::One(_) => Err(PyTypeError::new_err(
+        let Index::Many(images) = index::of(index, self.data.len())? else {
+            return Err(PyTypeError::new_err(
                 "gather takes a sequence of numbers, a mask or a slice; ds[i] is a single image",
-            )),
-        }
+            ));
+        };
+        let Some(out) = out else {
+            return self.copy(py, &images);
+        };
+        let [channels, height, width] = self.size();
+        let size = [images.len(), channels, height, width];
+        let out = out.cast_into::<PyArray4<u8>>().ok();
+        let out = out.filter(|out| out.shape() == size && out.is_c_contiguous());
+        let out = out.ok_or_else(|| {
+            PyValueError::new_err(format!("out: expected a contiguous array u8 {size:?}"))
+        })?;
+        self.fill(&out, &images)?;
+        Ok(out)
     }
 
     /// Checks every byte of the split, pixels that have passed before included.
@@ -239,19 +254,14 @@ impl Dataset {
         match index::of(index, self.data.len())? {
             Index::One(image) => {
                 let label = faults::settle(&self.data, self.data.label(image))?;
-                let pixels = self.copy(py, &[image], None)?;
-                let shape = self.data.shape();
-                let size = [shape.channels, shape.height, shape.width].map(|side| side as usize);
-                (pixels.reshape(size)?, label).into_pyobject(py)
+                let pixels = PyArray3::zeros(py, self.size(), false);
+                self.fill(&pixels, &[image])?;
+                (pixels, label).into_pyobject(py)
             }
             Index::Many(images) => {
                 let labels = images.iter().map(|&image| self.data.label(image));
                 let labels = faults::settle(&self.data, labels.collect::<Result<Vec<i64>, _>>())?;
-                (
-                    self.copy(py, &images, None)?,
-                    PyArray1::from_vec(py, labels),
-                )
-                    .into_pyobject(py)
+                (self.copy(py, &images)?, PyArray1::from_vec(py, labels)).into_pyobject(py)
             }
         }
     }
@@ -342,43 +352,35 @@ impl Dataset {
         Ok(())
     }
 
-    /// Copies images to `out` or to a new array.
-    fn copy<'py>(
-        &self,
-        py: Python<'py>,
-        images: &[u32],
-        out: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyArray4<u8>>> {
+    /// The shape of an image as NumPy counts.
+    fn size(&self) -> [usize; 3] {
         let shape = self.data.shape();
-        let [channels, height, width] =
-            [shape.channels, shape.height, shape.width].map(|side| side as usize);
-        let size = [images.len(), channels, height, width];
-        let out = match out {
-            None => PyArray4::zeros(py, size, false),
-            Some(out) => out
-                .cast_into::<PyArray4<u8>>()
-                .ok()
-                .filter(|out| out.shape() == size && out.is_c_contiguous())
-                .ok_or_else(|| {
-                    PyValueError::new_err(format!("out is not a contiguous array u8 {size:?}"))
-                })?,
-        };
-        let mut memory = out
-            .try_readwrite()
-            .map_err(|error| PyValueError::new_err(format!("out: {error}")))?;
-        let mut rest = memory
-            .as_slice_mut()
-            .map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        [shape.channels, shape.height, shape.width].map(|side| side as usize)
+    }
+
+    /// Copies images to a new array.
+    fn copy<'py>(&self, py: Python<'py>, images: &[u32]) -> PyResult<Bound<'py, PyArray4<u8>>> {
+        let [channels, height, width] = self.size();
+        let out = PyArray4::zeros(py, [images.len(), channels, height, width], false);
+        self.fill(&out, images)?;
+        Ok(out)
+    }
+
+    /// Copies images to an array of their size.
+    fn fill<D: Dimension>(&self, out: &Bound<'_, PyArray<u8, D>>, images: &[u32]) -> PyResult<()> {
+        let wrong = |error: &dyn fmt::Display| PyValueError::new_err(format!("out: {error}"));
+        let mut memory = out.try_readwrite().map_err(|error| wrong(&error))?;
+        let mut rest = memory.as_slice_mut().map_err(|error| wrong(&error))?;
         for images in images.chunks(STEP as usize) {
             let own;
-            (own, rest) = rest.split_at_mut(images.len() * shape.image_len());
-            faults::settle(&self.data, py.detach(|| self.data.gather(images, own)))?;
+            (own, rest) = rest.split_at_mut(images.len() * self.data.shape().image_len());
+            let copied = out.py().detach(|| self.data.gather(images, own));
+            faults::settle(&self.data, copied)?;
             if !rest.is_empty() {
-                py.check_signals()?;
+                out.py().check_signals()?;
             }
         }
-        drop(memory);
-        Ok(out)
+        Ok(())
     }
 }
 

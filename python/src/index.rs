@@ -1,9 +1,10 @@
 //! What Python's brackets may hold, as numbers of images: integers, slices, sequences and arrays of integers or bools.
 
-use numpy::{PyArray1, PyArrayMethods};
+use numpy::{PyArray1, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt, PySlice};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyList, PySlice};
 
 /// Numbers of images that exist.
 pub(crate) enum Index {
@@ -13,30 +14,27 @@ pub(crate) enum Index {
 
 /// Reads an index into `len` images as NumPy does along one axis.
 pub(crate) fn of(index: &Bound<'_, PyAny>, len: u32) -> PyResult<Index> {
-    if let Ok(number) = index.cast_exact::<PyInt>() {
-        return one(number, len).map(Index::One);
-    }
     if let Ok(slice) = index.cast::<PySlice>() {
         return Ok(Index::Many(range(slice, len)?));
     }
+    let single = !index.is_instance_of::<PyBool>()
+        && !index.is_instance_of::<PyList>()
+        && index
+            .cast::<PyUntypedArray>()
+            .map_or(true, |array| array.ndim() == 0);
     // NumPy's integers, and others that are not `int`; arrays of no dimension are, too.
-    let is_bool = index.is_instance_of::<PyBool>();
-    if !is_bool
-        && let Ok(number) = index
-            .py()
-            .import("operator")?
-            .call_method1("index", (index,))
-    {
-        return one(&number, len).map(Index::One);
+    if single {
+        match index.extract::<i64>() {
+            Ok(number) => {
+                let found = place(number, len).ok_or_else(|| missing(&number.to_string(), len));
+                return found.map(Index::One);
+            }
+            Err(error) if error.is_instance_of::<PyTypeError>(index.py()) => {}
+            // A number that does not fit is not that of an image either.
+            Err(_) => return Err(missing(&index.to_string(), len)),
+        }
     }
     many(index, len).map(Index::Many)
-}
-
-fn one(number: &Bound<'_, PyAny>, len: u32) -> PyResult<u32> {
-    // A number that does not fit is not that of an image either.
-    let wanted = number.extract::<i64>().ok();
-    let found = wanted.and_then(|wanted| place(wanted, len));
-    found.ok_or_else(|| missing(&number.to_string(), len))
 }
 
 /// The image that a number means: a negative one counts from the end.
@@ -66,9 +64,13 @@ pub(crate) fn range(slice: &Bound<'_, PySlice>, len: u32) -> PyResult<Vec<u32>> 
 }
 
 fn many(index: &Bound<'_, PyAny>, len: u32) -> PyResult<Vec<u32>> {
-    let py = index.py();
-    let numpy = py.import("numpy")?;
-    let array = numpy.call_method1("asarray", (index,))?;
+    if let Ok(numbers) = index.cast::<PyArray1<i64>>() {
+        return signed(numbers, len);
+    }
+    static AS_ARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let array = AS_ARRAY
+        .import(index.py(), "numpy", "asarray")?
+        .call1((index,))?;
     let kind: char = array.getattr("dtype")?.getattr("kind")?.extract()?;
     let shape: Vec<usize> = array.getattr("shape")?.extract()?;
     let [count] = shape[..] else {
@@ -87,19 +89,17 @@ fn many(index: &Bound<'_, PyAny>, len: u32) -> PyResult<Vec<u32>> {
             "a mask of {count} bools for {len} images"
         ))),
         'i' | 'u' => {
-            let wide = array
-                .call_method1("astype", ("int64",))?
-                .cast_into::<PyArray1<i64>>()?;
-            let numbers = wide.try_readonly()?;
-            let places = numbers.as_array();
+            let wide = array.call_method1("astype", ("int64",))?;
+            let wide = wide.cast_into::<PyArray1<i64>>()?;
             // What does not fit into 63 bits has become negative, and means no image.
-            let found = places.iter().map(|&number| {
-                let found = (kind == 'i' || number >= 0).then(|| place(number, len));
-                found
-                    .flatten()
-                    .ok_or_else(|| missing(&number.to_string(), len))
-            });
-            found.collect()
+            match (kind == 'u')
+                .then(|| negative(&wide))
+                .transpose()?
+                .flatten()
+            {
+                Some(number) => Err(missing(&number.cast_unsigned().to_string(), len)),
+                None => signed(&wide, len),
+            }
         }
         // NumPy takes an empty list for one of floats.
         _ if count == 0 => Ok(Vec::new()),
@@ -107,4 +107,23 @@ fn many(index: &Bound<'_, PyAny>, len: u32) -> PyResult<Vec<u32>> {
             "an index is an integer, a slice, or a sequence or an array of integers or bools",
         )),
     }
+}
+
+fn signed(numbers: &Bound<'_, PyArray1<i64>>, len: u32) -> PyResult<Vec<u32>> {
+    let numbers = numbers.try_readonly()?;
+    let found = numbers
+        .as_array()
+        .into_iter()
+        .map(|&number| place(number, len).ok_or_else(|| missing(&number.to_string(), len)));
+    found.collect()
+}
+
+/// The first negative number.
+fn negative(numbers: &Bound<'_, PyArray1<i64>>) -> PyResult<Option<i64>> {
+    let numbers = numbers.try_readonly()?;
+    Ok(numbers
+        .as_array()
+        .into_iter()
+        .copied()
+        .find(|&number| number < 0))
 }
