@@ -312,6 +312,15 @@ impl Dataset {
         Ok(member.shard.boxes()[at].map(|side| side.get()))
     }
 
+    /// Path of the shard that an image lies in, and the image's number there.
+    ///
+    /// # Errors
+    /// There is no such image.
+    pub fn place(&self, image: u32) -> Result<(&Path, u32)> {
+        let (member, _) = self.locate(image)?;
+        Ok((&member.path, image - member.start))
+    }
+
     /// Name of an image in the source that was packed.
     ///
     /// # Errors

@@ -70,7 +70,9 @@ fn train_then_eval() {
     let eval = ["eval", "runs/default-1", "shards"];
     let out = stdout(&run(dir.path(), &eval));
     assert!(out.starts_with("val: 30 images, loss "), "{out}");
-    assert_eq!(out.lines().count(), 6, "{out}");
+    assert_eq!(out.lines().count(), 7, "{out}");
+    let saved = "predictions for each image: runs/default-1/eval/val.parquet\n";
+    assert!(out.ends_with(saved), "{out}");
     let out = stdout(&run(
         dir.path(),
         &[&eval[..], &["--json", "--split", "train"]].concat(),
@@ -157,9 +159,10 @@ fn compressed_shards_are_expanded_once() {
     assert_eq!(of_packed, of_raw);
     // The run remembers what it was given, not the cache.
     let says = |needle: &str| {
-        let mut files = std::fs::read_dir(dir.path().join("runs/default-1")).unwrap();
+        let files = std::fs::read_dir(dir.path().join("runs/default-1")).unwrap();
+        let mut files = files.map(|file| file.unwrap().path());
         files.any(|file| {
-            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            let bytes = std::fs::read(file).unwrap_or_default(); // `eval` is a directory.
             bytes
                 .windows(needle.len())
                 .any(|part| part == needle.as_bytes())

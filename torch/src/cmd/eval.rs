@@ -9,8 +9,10 @@ use tinyres::event::{Event, Observer as _};
 use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_load::Verify;
-use tinyres_torch::infer::evaluate::evaluate;
+use tinyres_torch::Error;
+use tinyres_torch::infer::evaluate::{Wanted, outputs, score};
 use tinyres_torch::infer::foreign::{AnyWeights, Assumed};
+use tinyres_torch::infer::predictions::{self, Origin};
 use tinyres_torch::infer::tta::Tta;
 use tinyres_torch::input::{Feed, Pipeline, Targets};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Placement, Precision};
@@ -24,6 +26,9 @@ use tinyres_torch::run::Run;
 /// split, and the two constant boxes with the best scores on this split. Labels are matched by class id;
 /// weights trained on other classes are refused. A ResNet18 of another program is taken as one for pixels of
 /// the shards' size, normalised by ImageNet's mean and std, and for the classes of the shards in their order.
+///
+/// The predictions for each image go to SPLIT.parquet, which pandas, polars and DuckDB read: name, label, the five
+/// likeliest classes, loss, margin and boxes. Logits and features are in .npy files next to it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -48,6 +53,13 @@ pub struct Args {
     /// Average predictions over views of an image; flip adds its mirror image
     #[arg(long, default_value = "none", value_parser = super::name_of::<Tta>())]
     tta: Tta,
+    /// Write the predictions for each image to this directory [default: `eval` in the directory of the run, if the
+    /// shards are those of the run]
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// Write the outputs of the last pooled layer next to the predictions, as f16 [N, 512]
+    #[arg(long)]
+    features: bool,
     /// Threads that compute [default: one for each core, or what a CPU quota allows]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -63,7 +75,8 @@ Examples:
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     tinyres_torch::start_threads(args.threads)?;
-    let weights = AnyWeights::read(&Run::weights(&args.weights)?)?;
+    let file = Run::weights(&args.weights)?;
+    let weights = AnyWeights::read(&file)?;
     let shards = super::ready(&args.shards, &[args.split], ui)?;
     let data = Arc::new(super::open(&shards, args.split, Verify::Lazy)?);
     let shape = data.shape();
@@ -91,9 +104,34 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let (size, normalize) = (about.position.size, about.config.normalize);
     let pipeline = Pipeline::evaluation(data.shape(), size, normalize, device)?;
     let feed = Feed::new(data, targets, device, Placement::Auto)?;
-    let mut evaluation = evaluate(&model, &feed, &pipeline, args.tta, args.batch, ui)?;
+    let is_own = about.fingerprint == feed.data().fingerprint();
+    let own = Run::predictions(&args.weights).filter(|_| is_own);
+    let to = args.save.clone().or(own);
+    anyhow::ensure!(
+        to.is_some() || !args.features,
+        "--features needs a directory to write to: name one with --save DIR"
+    );
+    let wanted = Wanted {
+        tta: args.tta,
+        features: args.features,
+    };
+    let outputs = outputs(&model, &feed, &pipeline, wanted, args.batch, ui)?;
+    let mut evaluation = score(&feed, &outputs)?;
     if let (Some(boxes), Some(mean)) = (&mut evaluation.boxes, mean_box) {
         boxes.compare(mean);
+    }
+    if let Some(dir) = to {
+        let precision = model.precision();
+        let saved = Origin::new(feed.data(), &file, size, precision, args.tta)
+            .and_then(|origin| predictions::save(&dir, feed.data(), &outputs, &origin));
+        match saved {
+            Ok(path) => evaluation.predictions = Some(path),
+            // Nobody asked for them, and the run may be another user's.
+            Err(error @ Error::Io { .. }) if args.save.is_none() => {
+                ui.warn(&format!("the predictions are not saved: {error}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     ui.result(&evaluation)?;
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -9,10 +10,9 @@ use tinyres::event::{Event, Observer};
 
 use crate::infer::box_score::{BoxScore, Localisation};
 use crate::infer::tta::Tta;
-use crate::input::{Examples, Feed, Pipeline};
+use crate::input::{Feed, Pipeline};
 use crate::libtorch::{PerWorker, Workers, equal_parts};
-use crate::net::ResNet18;
-use crate::net::boxes;
+use crate::net::{Outputs, ResNet18, boxes};
 use crate::{Error, Result};
 
 /// Images of a batch that one thread of a CPU computes at a time, at most: the same for any number of threads, and so are
@@ -51,6 +51,9 @@ pub struct Evaluation {
     pub boxes: Option<Localisation>,
     /// Top-1 for each class, in label order.
     pub classes: Vec<ClassScore>,
+    /// The file of predictions, if one was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predictions: Option<PathBuf>,
 }
 
 /// The top-1 score on the images of one class.
@@ -100,27 +103,47 @@ impl Evaluation {
     }
 }
 
-/// Scores `model` on all images of `feed`, in batches of `batch`. `pipeline` resizes and normalises them,
-/// and `tta` says which views of an image are averaged. On a CPU, each thread takes parts of a batch.
+/// What a network gives for each image of a split, in the split's order, on the network's device.
+#[derive(Debug)]
+pub struct SplitOutputs {
+    /// Logits, `f32 [N, C]`.
+    pub logits: Tensor,
+    /// Edges of the predicted boxes, `f32 [N, 4]`, if the network predicts any.
+    pub boxes: Option<Tensor>,
+    /// What the classifier is given, `f32 [N, 512]`, if it was asked for.
+    pub features: Option<Tensor>,
+}
+
+/// The network's outputs that [`outputs`] gathers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Views of an image that are averaged.
+    pub tta: Tta,
+    /// True to gather the features, too.
+    pub features: bool,
+}
+
+/// Runs `model` on all images of `feed`, in batches of `batch`. `pipeline` resizes and normalises them. On a CPU, each
+/// thread takes parts of a batch.
 ///
 /// # Errors
 /// [`Error::Load`] if the data cannot be read or is damaged.
-pub fn evaluate(
+pub fn outputs(
     model: &ResNet18,
     feed: &Feed,
     pipeline: &Pipeline,
-    tta: Tta,
+    wanted: Wanted,
     batch: NonZeroUsize,
     watch: &mut dyn Observer,
-) -> Result<Evaluation> {
+) -> Result<SplitOutputs> {
     let data = feed.data();
     watch.on(&Event::Begin {
         task: format!("evaluating {}", data.split()),
         unit: "img",
         total: data.len() as u64,
     });
-    // Rows stay on the device until the end, so that no batch waits for it.
-    let mut rows = Vec::new();
+    // They stay on the device until the end, so that no batch waits for it.
+    let mut parts_done = Vec::new();
     let mut done = 0;
     let workers = Workers::on(model.device());
     let networks = PerWorker::new(&workers, || model.share())?;
@@ -132,21 +155,66 @@ pub fn evaluate(
         };
         let parts = equal_parts(images, parts);
         let parts = parts.iter().map(|part| pipeline.part(&batch, part));
-        rows.extend(workers.each(parts.collect::<Result<_>>()?, |worker, part| {
-            tch::no_grad(|| outcomes(&networks.of(worker), tta, &part.apply()?))
+        parts_done.extend(workers.each(parts.collect::<Result<_>>()?, |worker, part| {
+            let images = part.apply()?.images;
+            tch::no_grad(|| wanted.tta.outputs(&networks.of(worker), &images))
         })?);
         done += images.unsigned_abs();
         watch.on(&Event::Advance { done });
         Ok(())
     })?;
-    let all = Tensor::f_cat(&rows, 0)?.f_to_kind(Kind::Double)?;
     watch.on(&Event::End);
+    let all = |part: &dyn Fn(&Outputs) -> Option<Tensor>| -> Result<Option<Tensor>> {
+        let parts: Option<Vec<_>> = parts_done.iter().map(part).collect();
+        Ok(parts.map(|parts| Tensor::f_cat(&parts, 0)).transpose()?)
+    };
+    let logits = all(&|part| Some(part.logits.shallow_clone()))?;
+    let boxes = all(&|part| part.boxes.as_ref().map(Tensor::shallow_clone))?;
+    let features = |part: &Outputs| wanted.features.then(|| part.features.shallow_clone());
+    Ok(SplitOutputs {
+        logits: logits.ok_or_else(|| Error::Torch("a split without images".to_owned()))?,
+        boxes: boxes.map(|centres| boxes::to_edges(&centres)).transpose()?,
+        features: all(&features)?,
+    })
+}
+
+/// Scores `model` on all images of `feed`. The arguments and errors are those of [`outputs`].
+///
+/// # Errors
+/// Those of [`outputs`].
+pub fn evaluate(
+    model: &ResNet18,
+    feed: &Feed,
+    pipeline: &Pipeline,
+    tta: Tta,
+    batch: NonZeroUsize,
+    watch: &mut dyn Observer,
+) -> Result<Evaluation> {
+    let wanted = Wanted {
+        tta,
+        ..Wanted::default()
+    };
+    score(feed, &outputs(model, feed, pipeline, wanted, batch, watch)?)
+}
+
+/// The scores of `outputs`, which are for the images of `feed`.
+///
+/// # Errors
+/// libtorch is out of memory.
+pub fn score(feed: &Feed, outputs: &SplitOutputs) -> Result<Evaluation> {
+    let (data, targets) = (feed.data(), feed.targets());
+    let device = outputs.logits.device();
+    let labels = Tensor::f_from_slice(&targets.labels)?.f_to_device(device)?;
+    let all = class_outcomes(&outputs.logits, &labels)?.f_to_kind(Kind::Double)?;
     let mean = |column| all.f_select(1, column)?.f_mean(None)?.f_double_value(&[]);
-    let column = |column| Ok::<_, Error>(Vec::<f64>::try_from(all.f_select(1, column)?)?);
-    let right: Vec<_> = column(1)?.into_iter().map(|right| right > 0.5).collect();
-    let targets = feed.targets();
-    let boxes = match (all.size()[1], &targets.boxes) {
-        (4, Some(truth)) => Localisation::new(truth, &right, &column(3)?),
+    let right = Vec::<f64>::try_from(all.f_select(1, 1)?)?;
+    let right: Vec<_> = right.into_iter().map(|right| right > 0.5).collect();
+    let boxes = match (&outputs.boxes, &targets.boxes) {
+        (Some(predicted), Some(truth)) => {
+            let edges = Tensor::f_from_slice(truth.as_flattened())?.f_view([-1, 4])?;
+            let iou = boxes::iou(predicted, &edges.f_to_device(device)?)?;
+            Localisation::new(truth, &right, &Vec::try_from(iou.f_to_kind(Kind::Double)?)?)
+        }
         _ => None,
     };
     let mut classes: Vec<_> = data
@@ -176,19 +244,8 @@ pub fn evaluate(
         top5: mean(2)?,
         boxes,
         classes,
+        predictions: None,
     })
-}
-
-/// A row for each image, `f32 [B, 3 or 4]`: those of [`class_outcomes`], and the IoU of the predicted box if the network
-/// predicts any and there are some to predict.
-fn outcomes(network: &ResNet18, tta: Tta, examples: &Examples) -> Result<Tensor> {
-    let outputs = tta.outputs(network, &examples.images)?;
-    let row = class_outcomes(&outputs.logits, &examples.labels)?;
-    let (Some(predicted), Some(truth)) = (&outputs.boxes, &examples.boxes) else {
-        return Ok(row);
-    };
-    let iou = boxes::iou(&boxes::to_edges(predicted)?, truth)?;
-    Ok(Tensor::f_cat(&[row, iou.f_unsqueeze(1)?], 1)?)
 }
 
 /// Loss, top-1 (0 or 1) and top-5 (0 or 1) of each image, `f32 [B, 3]`, from logits `[B, C]` and labels `[B]`.
@@ -229,7 +286,10 @@ impl fmt::Display for Evaluation {
             let name: String = class.name.chars().take(40).collect();
             write!(f, "{name}")?;
         }
-        Ok(())
+        match &self.predictions {
+            Some(path) => write!(f, "\npredictions for each image: {}", path.display()),
+            None => Ok(()),
+        }
     }
 }
 

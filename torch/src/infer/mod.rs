@@ -6,4 +6,5 @@ pub mod evaluate;
 pub mod export;
 pub mod foreign;
 pub mod predict;
+pub mod predictions;
 pub mod tta;

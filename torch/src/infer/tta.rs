@@ -19,7 +19,7 @@ pub enum Tta {
 }
 
 impl Tta {
-    /// The mean over the views of `network`'s logits and boxes for `images`, which are as for
+    /// The mean over the views of `network`'s logits, boxes and features for `images`, which are as for
     /// [`ResNet18::forward`]. Boxes are those of the unmirrored image.
     ///
     /// # Errors
@@ -48,6 +48,7 @@ impl Tta {
                 Ok(Outputs {
                     logits: mean(&plain.logits, &mirrored.logits)?,
                     boxes,
+                    features: mean(&plain.features, &mirrored.features)?,
                 })
             }
         }

@@ -147,6 +147,8 @@ pub struct Outputs {
     /// Boxes, `f32 [B, 4]`: centre x, centre y, width, height, as fractions of the image's sides. `None`
     /// without a box head.
     pub boxes: Option<Tensor>,
+    /// What the classifier is given, the mean of the last feature map, `f32 [B, 512]`.
+    pub features: Tensor,
 }
 
 /// ResNet18.
@@ -249,6 +251,11 @@ impl ResNet18 {
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
+    }
+
+    /// What a forward pass computes in.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// True for a running statistic that a pass in training updates.
@@ -356,19 +363,19 @@ impl ResNet18 {
     /// # Errors
     /// The same as those of [`forward`](Self::forward).
     pub fn outputs(&self, images: &Tensor, train: bool) -> Result<Outputs> {
-        let Outputs { logits, boxes } = device::mixed(self.precision, images, |images| {
-            let features = self.features(images, train)?;
+        let outputs = device::mixed(self.precision, images, |images| {
+            let map = self.features(images, train)?;
+            let (logits, features) = self.classify(&map)?;
             let boxes = self.box_head.as_ref();
             Ok(Outputs {
-                logits: self.classify(&features)?,
-                boxes: boxes
-                    .map(|head| head.forward(&features, train))
-                    .transpose()?,
+                logits,
+                boxes: boxes.map(|head| head.forward(&map, train)).transpose()?,
+                features,
             })
         })?;
         Ok(Outputs {
-            logits: logits.f_to_kind(Kind::Float)?,
-            boxes,
+            logits: outputs.logits.f_to_kind(Kind::Float)?,
+            ..outputs
         })
     }
 
@@ -395,12 +402,13 @@ impl ResNet18 {
         Ok(x)
     }
 
-    fn classify(&self, features: &Tensor) -> Result<Tensor> {
+    /// Logits, and the mean of `map`, the last feature map.
+    fn classify(&self, map: &Tensor) -> Result<(Tensor, Tensor)> {
         let (weight, bias) = &self.fc;
-        let pooled = features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
+        let pooled = map.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?;
         // On a CPU the maps may be bfloat16. This product is small enough for f32.
         let pooled = pooled.f_to_kind(weight.kind())?;
-        Ok(pooled.f_linear(weight, Some(bias))?)
+        Ok((pooled.f_linear(weight, Some(bias))?, pooled))
     }
 
     /// Names and tensors of `torchvision.models.resnet18().state_dict()`, and those of the box head.

@@ -7,6 +7,7 @@
 //! | `last.safetensors` | the last checkpoint: weights and all that a resume needs |
 //! | `best.safetensors` | the weights with the best top-1 on the validation split |
 //! | `final.safetensors` | the weights at the end |
+//! | `eval/` | their predictions for each validation image, and those of `tinyres eval` |
 //! | `events.out.tfevents.*` | the metrics for TensorBoard, a file for each start |
 //!
 //! Each file of weights is replaced as a whole. This room writes what it is given; when to save, and what
@@ -40,6 +41,8 @@ const LAST: &str = "last.safetensors";
 const BEST: &str = "best.safetensors";
 /// The weights at the end of the run.
 const FINAL: &str = "final.safetensors";
+/// The directory of predictions.
+const PREDICTIONS: &str = "eval";
 
 /// A run's directory, opened to train.
 #[derive(Debug)]
@@ -244,6 +247,11 @@ impl Run {
                 dir: path.to_path_buf(),
                 missing: LAST,
             })
+    }
+
+    /// The directory of the predictions of the run at `path`; `None` for a file of weights.
+    pub fn predictions(path: &Path) -> Option<PathBuf> {
+        path.is_dir().then(|| path.join(PREDICTIONS))
     }
 
     /// The run's directory.

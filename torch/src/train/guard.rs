@@ -17,6 +17,7 @@ pub(super) enum RunOutput {
     Best,
     Figures,
     Events,
+    Predictions,
 }
 
 impl RunOutput {
@@ -26,6 +27,7 @@ impl RunOutput {
             Self::Checkpoint => "the checkpoint before is kept",
             Self::Best => "the best weights before are kept",
             Self::Events => "what TensorBoard shows has gaps",
+            Self::Predictions => "without the predictions",
             Self::Figures => "figures are missing from here on",
         }
     }

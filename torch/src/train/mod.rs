@@ -25,7 +25,7 @@ use tinyres::background::BackgroundJob;
 use tinyres::event::Event;
 
 use crate::Result;
-use crate::infer::evaluate::Score;
+use crate::infer::evaluate::{Score, SplitOutputs};
 use crate::run::Run;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::save::{Best, Saved};
@@ -134,15 +134,15 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
     }
 
     fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
-        let mut score = None;
+        let mut scored = None;
         let mut over = self.is_over();
         while !over {
             if stop.load(Ordering::Relaxed) || self.epoch(stop)? == EpochEnd::Stopped {
                 return self.stop();
             }
-            (score, over) = self.finish_epoch()?;
+            (scored, over) = self.finish_epoch()?;
         }
-        self.finish(score)
+        self.finish(scored)
     }
 
     fn is_over(&mut self) -> bool {
@@ -191,9 +191,9 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
     }
 
     /// Evaluates the network if that is due, reports the epoch, saves, and moves on to the next one. Returns
-    /// the scores, and whether the run is over: decided once, since time may end it, so that the last epoch
-    /// of a run is always evaluated.
-    fn finish_epoch(&mut self) -> Result<(Option<Score>, bool)> {
+    /// the scores with the outputs, and whether the run is over: decided once, since time may end it, so that the
+    /// last epoch of a run is always evaluated.
+    fn finish_epoch(&mut self) -> Result<(Option<(Score, SplitOutputs)>, bool)> {
         let Self {
             setup,
             state,
@@ -201,12 +201,13 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
         } = self;
         let over = state.is_over(setup);
         let due = over || setup.is_scoring_due(&state.at);
-        let (score, best) = state.averaged(|state| {
+        let (scored, best) = state.averaged(|state| {
             let began = Instant::now();
-            let score = match due {
+            let scored = match due {
                 true => Some(state.evaluate(setup, reporter.watch)?),
                 false => None,
             };
+            let score = scored.as_ref().map(|(score, _)| *score);
             // Only now are the best weights so far known.
             reporter.finish_save(state)?;
             reporter.epoch(setup, state, score)?;
@@ -219,13 +220,13 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
                 about: state.about_weights(setup, reporter.run.set()),
                 top1: score.top1,
             });
-            Ok((score, best))
+            Ok((scored, best))
         })?;
         state.finish_epoch();
         if over || best.is_some() || reporter.is_save_due(setup) {
             reporter.save(setup, state, best)?;
         }
-        Ok((score, over))
+        Ok((scored, over))
     }
 
     /// Saves what a resumed run needs.
@@ -235,11 +236,15 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
         Ok(Outcome::Stopped { step })
     }
 
-    /// Saves the final weights.
-    fn finish(&mut self, score: Option<Score>) -> Result<Outcome> {
+    /// Saves the final weights, and their predictions if they were evaluated.
+    fn finish(&mut self, scored: Option<(Score, SplitOutputs)>) -> Result<Outcome> {
         let (setup, reporter) = (&self.setup, &mut self.reporter);
         reporter.finish_save(&mut self.state)?;
         let weights = (self.state).averaged(|state| reporter.save_final(setup, state))?;
+        if let Some((_, outputs)) = &scored {
+            reporter.save_predictions(setup, &self.state, &weights, outputs)?;
+        }
+        let score = scored.map(|(score, _)| score);
         Ok(Outcome::Complete { weights, score })
     }
 }

@@ -2,7 +2,7 @@
 //! the device, saves nothing that is not finite, and lets a full disk cost the files but not the run. Checkpoints are
 //! copied, and written by a thread of their own while training goes on.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -16,7 +16,9 @@ use super::metrics::{Epoch, Step, TrainingObserver};
 use super::preview;
 use super::setup::{Setup, is_cheap};
 use super::state::State;
-use crate::infer::evaluate::Score;
+use crate::infer::evaluate::{Score, SplitOutputs};
+use crate::infer::predictions::{self, Origin};
+use crate::infer::tta::Tta;
 use crate::run::Run;
 use crate::run::checkpoint::{Position, Snapshot};
 use crate::run::save::{Best, Saved};
@@ -299,6 +301,23 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         let about = state.about_weights(setup, self.run.set());
         let saved = self.run.save_final(&about, &state.model);
         saved.map_err(|error| self.run.unsaved(error))
+    }
+
+    /// Saves `outputs` of `weights`, the final ones, for the validation split.
+    pub(super) fn save_predictions(
+        &mut self,
+        setup: &Setup,
+        state: &State,
+        weights: &Path,
+        outputs: &SplitOutputs,
+    ) -> Result<()> {
+        let Some(dir) = Run::predictions(self.run.dir()) else {
+            return Ok(());
+        };
+        let (data, precision) = (setup.val.data(), state.model.precision());
+        let origin = Origin::new(data, weights, state.at.size, precision, Tta::None);
+        let saved = origin.and_then(|origin| predictions::save(&dir, data, outputs, &origin));
+        self.tolerate(RunOutput::Predictions, saved.map(drop), state.at.step)
     }
 
     fn tolerate(&mut self, output: RunOutput, written: Result<()>, step: u64) -> Result<()> {

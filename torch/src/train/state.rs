@@ -12,8 +12,7 @@ use super::init;
 use super::optim::Optimizer;
 use super::setup::Setup;
 use crate::Result;
-use crate::infer::evaluate::{Score, evaluate};
-use crate::infer::tta::Tta;
+use crate::infer::evaluate::{Score, SplitOutputs, Wanted, outputs, score};
 use crate::input::{Batch, Pipeline};
 use crate::net::ResNet18;
 use crate::run::SetId;
@@ -178,12 +177,16 @@ impl State {
         done
     }
 
-    /// Scores the network on the validation split.
-    pub(super) fn evaluate(&self, setup: &Setup, watch: &mut dyn Observer) -> Result<Score> {
+    /// Scores the network on the validation split. Returns its outputs, too.
+    pub(super) fn evaluate(
+        &self,
+        setup: &Setup,
+        watch: &mut dyn Observer,
+    ) -> Result<(Score, SplitOutputs)> {
         let pipeline = setup.evaluation(self.at.size)?;
-        let (model, batch) = (&self.model, setup.batch);
-        let evaluation = evaluate(model, &setup.val, &pipeline, Tta::None, batch, watch)?;
-        Ok(evaluation.score())
+        let (model, val) = (&self.model, &setup.val);
+        let outputs = outputs(model, val, &pipeline, Wanted::default(), setup.batch, watch)?;
+        Ok((score(val, &outputs)?.score(), outputs))
     }
 
     /// True if `score` is better than that of the best weights that were saved.
