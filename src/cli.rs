@@ -49,6 +49,8 @@ enum Command {
     Expand(cmd::expand::Args),
     Sample(cmd::sample::Args),
     Cache(cmd::cache::Args),
+    Runs(cmd::runs::Args),
+    Compare(cmd::compare::Args),
     /// Train ResNet18 from shards
     Train(Passed),
     /// Score trained weights on a split
@@ -105,6 +107,8 @@ impl Cli {
             Command::Inspect(args) => cmd::inspect::run(args, ui),
             Command::Sample(args) => cmd::sample::run(args, ui),
             Command::Cache(args) => cmd::cache::run(args, ui),
+            Command::Runs(args) => cmd::runs::run(&args, ui),
+            Command::Compare(args) => cmd::compare::run(&args, ui),
             Command::Train(_)
             | Command::Eval(_)
             | Command::Predict(_)

@@ -20,6 +20,7 @@
 //! | [`inspect`] | reports on shards, shows single images, checks every byte |
 //! | [`transport`] | turns compressed shards back into raw ones |
 //! | [`cache`] | keeps the raw shards of sources and compressed sets that training is given |
+//! | [`runs`] | lists and compares the runs of `tinyres train` |
 //! | [`sample`] | makes a synthetic set |
 //! | [`pickle`] | reads Python pickles as data, for sources and for weights |
 //! | [`picture`] | draws images, boxes and captions |
@@ -40,6 +41,7 @@ mod open_files;
 pub mod pack;
 pub mod pickle;
 pub mod picture;
+pub mod runs;
 pub mod sample;
 mod scratch;
 pub mod source;

@@ -1,11 +1,13 @@
 //! One file for each command: what was typed, and how its result is shown.
 
 pub mod cache;
+pub mod compare;
 pub mod completions;
 pub mod expand;
 pub mod inspect;
 pub mod man;
 pub mod pack;
+pub mod runs;
 pub mod sample;
 pub mod torch;
 

@@ -102,6 +102,19 @@ fn train_then_eval() {
         |run: &str| std::fs::read(dir.path().join(run).join("final.safetensors")).unwrap();
     assert!(weights("runs/default-1") == weights("runs/default-2"));
 
+    let runs = tinyres::runs::list(&[dir.path().join("runs")])
+        .unwrap()
+        .runs;
+    assert_eq!(runs.len(), 2);
+    for run in &runs {
+        assert!(run.complete && run.dir.starts_with(dir.path().join("runs")));
+        assert_eq!((run.epochs, run.steps, run.size), (1, 4, Some(32)));
+        let top1 = run.last.unwrap().top1;
+        assert_eq!((run.best, last["top1"].as_f64()), (run.last, Some(top1)));
+    }
+    let dirs: Vec<_> = runs.into_iter().map(|run| run.dir).collect();
+    assert!(tinyres::runs::compare(&dirs).unwrap().differs.is_empty());
+
     refused(
         &run(
             dir.path(),
