@@ -84,7 +84,7 @@ fn runs_are_listed_with_the_figures_of_their_epochs() {
         unreadable[0]
             .as_str()
             .unwrap()
-            .starts_with("runs/broken/config.toml: is damaged")
+            .starts_with("runs/broken/config.toml, line 2: ")
     );
 
     let out = tinyres().current_dir(&dir).arg("runs").output().unwrap();
@@ -110,11 +110,11 @@ fn runs_are_listed_with_the_figures_of_their_epochs() {
         ]
     );
     assert!(
-        text.contains("1 run cannot be read:\n  runs/broken/config.toml"),
+        text.contains("1 run cannot be read:\n  runs/broken/config.toml, line 2: "),
         "{text}"
     );
     let line = text.lines().find(|line| line.contains("er/begun")).unwrap();
-    assert!(line.ends_with("-     0 s  at step 1"), "{text}");
+    assert!(line.ends_with("0 s  at step 1"), "{text}");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! thread of the parent may have held it when the child was made.
 
 use std::process;
+use std::sync::mpsc::channel;
+use std::thread;
 
 use once_cell::race::OnceBox;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -58,13 +60,25 @@ fn pool() -> Option<&'static ThreadPool> {
     }
 }
 
-/// Starts a pool, of fewer threads if the system allows no more.
+/// Starts a pool, of fewer threads if the system allows no more. It leaves one for the rest of the process, since to load
+/// takes at least one.
 fn start() -> Option<ThreadPool> {
+    let (end, ended) = channel::<()>();
+    // It waits until the other end is dropped.
+    let left = thread::Builder::new().spawn(move || ended.recv()).ok()?;
+    let pool = largest();
+    drop(end);
+    let _ = left.join();
+    pool
+}
+
+/// The largest pool that the system allows.
+fn largest() -> Option<ThreadPool> {
     let named = || ThreadPoolBuilder::new().thread_name(|_| "verify".to_owned());
     if let Ok(pool) = named().build() {
         return Some(pool);
     }
-    let mut count = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut count = thread::available_parallelism().map_or(1, usize::from);
     loop {
         match named().num_threads(count).build() {
             Ok(pool) => return Some(pool),

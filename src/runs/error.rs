@@ -13,10 +13,12 @@ pub enum Error {
         dir: PathBuf,
     },
     /// The configuration of a run is damaged.
-    #[error("{}: is damaged: {what}", path.display())]
+    #[error("{}, line {line}: {what}", path.display())]
     Config {
         /// Its `config.toml`.
         path: PathBuf,
+        /// The line of the fault, from 1.
+        line: usize,
         /// The fault.
         what: String,
     },

@@ -239,8 +239,16 @@ fn config(dir: &Path) -> Result<toml::Value> {
         }
         text => text.map_err(Error::io(&path))?,
     };
-    toml::from_str(&text).map_err(|error| Error::Config {
-        path,
-        what: error.to_string(),
+    toml::from_str(&text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        Error::Config {
+            path,
+            line: 1 + text
+                .bytes()
+                .take(start)
+                .filter(|byte| *byte == b'\n')
+                .count(),
+            what: error.message().to_owned(),
+        }
     })
 }
