@@ -110,11 +110,10 @@ impl Loader {
                 .map_or(1, NonZeroUsize::get)
                 .min(THREADS)
         };
-        let threads = threads.unwrap_or_else(cores).max(1);
         let batch = batch
             .checked_mul(world_size)
             .ok_or_else(|| PyValueError::new_err("a batch is too large"))?;
-        let settings = Settings {
+        let mut settings = Settings {
             batch: nonzero(batch)?,
             drop_last,
             rank: Rank { index: rank, count },
@@ -128,14 +127,13 @@ impl Loader {
             },
             flip,
             shift,
-            threads,
+            threads: threads.unwrap_or_else(cores),
             fields: fields.collect::<PyResult<_>>()?,
             data,
         };
-        let largest = settings
-            .cut(Vec::from_iter(0..settings.data.len()))
-            .max_len();
-        let largest = if settings.pixels() { largest } else { 0 };
+        let cut = settings.cut((0..settings.data.len()).collect());
+        settings.threads = settings.threads.clamp(1, cut.len().max(1));
+        let largest = if settings.pixels() { cut.max_len() } else { 0 };
         let bytes = largest
             * shape.image_len()
             * if settings.normalization.is_some() {

@@ -1,11 +1,13 @@
 """`tinyres.Loader` against a NumPy twin of SPEC section 7 (tools/witness/section7.py), and how it lives: batches that
 are held, epochs broken off, states, ranks, threads, processes, Ctrl-C."""
 
+import copy
 import gc
 import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -198,6 +200,17 @@ def test_epochs_follow_each_other_and_set_epoch_chooses(ds, split):
     same([next(iter(loader))], [first(8)])
 
 
+def test_pickles_and_copies_go_on_where_the_loader_is(ds, split):
+    loader = tinyres.Loader(ds, 64, seed=4, flip=True, shift=3, fields=ALL)
+    running = iter(loader)
+    next(running)
+    for again in (pickle.loads(pickle.dumps(loader)), copy.deepcopy(loader)):
+        assert again.state_dict() == loader.state_dict()
+        same(again, list(twin(split, 64, 4, 0, flip=True, shift=3))[1:])
+        same(again, twin(split, 64, 4, 1, flip=True, shift=3))
+    assert loader.state_dict()["batch"] == 1
+
+
 def test_held_batches_stay_as_they_are(ds, split):
     loader = tinyres.Loader(ds, 16, seed=1, fields=ALL)
     held = [batch for _ in range(3) for batch in loader]
@@ -319,7 +332,7 @@ def test_damaged_images_end_the_epoch_with_their_place(tmp_path):
 
 def test_arguments_out_of_range_are_value_errors(ds, shards):
     for wrong, message in [
-        (dict(batch_size=0), "batch_size is 0, expected at least 1"),
+        (dict(batch_size=0), "batch_size is 0, expected from 1 to"),
         (dict(seed=-1), "seed is -1"),
         (dict(seed=2**64), "seed"),
         (dict(epoch=-1), "epoch"),
@@ -343,8 +356,20 @@ def test_arguments_out_of_range_are_value_errors(ds, shards):
             tinyres.Loader(ds, **({"batch_size": 8} | wrong))
     with pytest.raises(TypeError, match="one split of a set"):
         tinyres.Loader(tinyres.open(shards), 8)
-    with pytest.raises(TypeError):
-        tinyres.Loader(ds, 2.5)
+    for wrong in (dict(batch_size=2.5), dict(flip=0.5)):
+        with pytest.raises(TypeError):
+            tinyres.Loader(ds, **({"batch_size": 8} | wrong))
+
+
+def test_extremes_give_what_there_is(ds, split, tmp_path):
+    assert len(list(tinyres.Loader(ds, 100, threads=2**31 - 1))) == 3
+    same(tinyres.Loader(ds, 1, fields=ALL, threads=7), twin(split, 1, 0, 0))
+    assert list(tinyres.Loader(ds, 2**31 - 1, world_size=2**31 - 1)) == []
+    nothing = spec.write_set(tmp_path / "set", {"train": tuple(part[:0] for part in split), "val": split})
+    empty = tinyres.open(nothing, "train")
+    for drop_last in (True, False):
+        loader = tinyres.Loader(empty, 8, drop_last=drop_last, fields=ALL)
+        assert (len(loader), list(loader)) == (0, [])
 
 
 def test_ctrl_c_ends_an_epoch_and_the_loader_lives_on(tmp_path):

@@ -55,6 +55,8 @@ class Loader:
     **Batches** stay as they are while they, or views of them, are held. Their memory is used again when they have died;
     a caller who holds them all gets new memory for each. They are writable, and nobody else sees what is written.
 
+    **Copies and pickles** of a loader go on where it is.
+
     **Threads and processes.** An epoch may be iterated by several threads: each batch goes to one of them. A loader that
     a forked process inherits works there; an epoch that was begun before the fork does not.
 
@@ -155,37 +157,48 @@ class Loader:
             raise ValueError(f"fields are {fields!r}, expected a sequence of at least one, each once")
         if layout not in ("NCHW", "NHWC"):
             raise ValueError(f'layout is {layout!r}, expected "NCHW" or "NHWC"')
+        if not isinstance(flip, (bool, np.bool_)):
+            raise TypeError(f"flip is {flip!r}, expected True, which mirrors half of the images, or False")
         kind = np.dtype(dtype)
         if kind not in (np.dtype(np.uint8), np.dtype(np.float32)):
             raise ValueError(f'dtype is {dtype!r}, expected "uint8" or "float32"')
         self.dataset = split
-        self.batch_size = _integer("batch_size", batch_size, 1)
+        self.batch_size = _integer("batch_size", batch_size, 1, 2**31)
         self.seed = _integer("seed", seed, 0, 2**64)
         self.shuffle = bool(shuffle)
         self.drop_last = bool(drop_last)
-        self.world_size = _integer("world_size", world_size, 1)
+        self.world_size = _integer("world_size", world_size, 1, 2**31)
         self.rank = _integer("rank", rank, 0, self.world_size)
         self.dtype = kind
         self.fields: tuple[Field, ...] = chosen
         self._next = _integer("epoch", epoch, 0, 2**64)
         self._first = 0
         self._running: tuple[int, _native.Progress] | None = None
-        self._native = _native.Loader(
-            split,
-            self.batch_size,
-            drop_last=self.drop_last,
-            rank=self.rank,
-            world_size=self.world_size,
-            shuffle=self.shuffle,
-            seed=self.seed,
-            normalize=_statistics(normalize, kind),
-            channels_last=layout == "NHWC",
-            flip=bool(flip),
-            shift=_integer("shift", shift, 0, 2**32),
-            threads=None if threads is None else _integer("threads", threads, 1),
-            fields=chosen,
-            alloc=alloc,
-        )
+        self._options: dict[str, Any] = {
+            "drop_last": self.drop_last,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "normalize": _statistics(normalize, kind),
+            "channels_last": layout == "NHWC",
+            "flip": bool(flip),
+            "shift": _integer("shift", shift, 0, 2**32),
+            "threads": None if threads is None else _integer("threads", threads, 1, 2**31),
+            "fields": chosen,
+            "alloc": alloc,
+        }
+        self._native = _native.Loader(split, self.batch_size, **self._options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        epoch, batch = self._place()
+        state = self.__dict__ | {"_next": epoch, "_first": batch, "_running": None}
+        del state["_native"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._native = _native.Loader(self.dataset, self.batch_size, **self._options)
 
     @property
     def epoch(self) -> int:
@@ -211,7 +224,7 @@ class Loader:
         return batches
 
     def state_dict(self) -> LoaderState:
-        """Where the loader is: the epoch and the number of the next batch.
+        """Where the loader is: the epoch that was begun last, and the number of its next batch.
 
         Batches that were gathered ahead, but not handed out, do not count. Once an iterator has raised
         ``StopIteration``, that is batch 0 of the next epoch.

@@ -55,8 +55,8 @@ class Loader(tinyres.Loader):
 
     Parameters, where they differ from `tinyres.Loader`:
         memory_format: ``torch.contiguous_format``, or ``torch.channels_last``, which convolutions prefer.
-        device: where the tensors of a batch are to be; None for the CPU's memory. They are uploaded from pinned memory
-            without waiting, so the upload runs while the CPU prepares what comes next.
+        device: where the tensors of a batch are to be; None for the CPU's memory. To a CUDA device they are uploaded from
+            pinned memory without waiting, so the upload runs while the CPU prepares what comes next.
         pin_memory: gather into pinned memory, for code that uploads by itself. If ``device`` is a GPU, that is so in any
             case. Without CUDA, memory is not pinned.
         rank, world_size: None for those of ``torch.distributed`` if it is initialised, else for one process.
@@ -127,7 +127,7 @@ class Loader(tinyres.Loader):
                 one = torch.from_numpy(array)
                 if self.pin_memory:
                     one = one.pin_memory()
-            tensors.append(one if self.device is None else one.to(self.device, non_blocking=True))
+            tensors.append(one if self.device is None else one.to(self.device, non_blocking=self.pin_memory))
         return tuple(tensors)
 
 

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Batches from Python against the native loader, by turns: rates of each form of a batch and their ratio.
+
+    cargo build --release -p tinyres-load --example epoch
+    python/develop VENV --release
+    VENV/bin/python benches/python.py target/release/examples/epoch shards [ROUNDS]
+
+Prints medians over the rounds, the time from a process's start to its first batch beyond the time of importing NumPy,
+and how long `import tinyres` takes beyond it.
+"""
+
+import itertools
+import re
+import statistics
+import subprocess
+import sys
+import time
+
+import tinyres
+
+BATCH, THREADS = 512, 2
+
+START = """
+import time, sys
+began = time.perf_counter()
+import numpy
+numpy_there = time.perf_counter()
+import tinyres
+imported = time.perf_counter()
+for batch in tinyres.Loader(tinyres.open(sys.argv[1], "train"), 512):
+    break
+print(imported - numpy_there, time.perf_counter() - numpy_there)
+"""
+
+
+def native(example, shards):
+    """Images a second of each form: (dtype, layout, moved) to a number."""
+    lines = subprocess.run([example, shards, "1", str(THREADS)], check=True, capture_output=True, text=True).stdout
+    rates = {}
+    for dtype, layout, moved, rate in re.findall(r"(u8|f32), Channels(First|Last)(, flip and shift)?: (\d+)", lines):
+        rates[dtype, layout, bool(moved)] = float(rate)
+    return rates
+
+
+def python(split):
+    """The same by `tinyres.Loader`, in epochs that it has not been given before."""
+    rates = {}
+    for dtype, layout, moved in itertools.product(("u8", "f32"), ("First", "Last"), (False, True)):
+        loader = tinyres.Loader(
+            split,
+            BATCH,
+            dtype={"u8": "uint8", "f32": "float32"}[dtype],
+            layout={"First": "NCHW", "Last": "NHWC"}[layout],
+            flip=moved,
+            shift=4 * moved,
+            threads=THREADS,
+        )
+        began = time.perf_counter()
+        images = sum(len(batch[0]) for batch in loader)
+        rates[dtype, layout, moved] = images / (time.perf_counter() - began)
+    return rates
+
+
+def main():
+    example, shards = sys.argv[1:3]
+    rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 9
+    split = tinyres.open(shards, "train")
+    split.verify()
+    pairs, starts = [], []
+    for _ in range(rounds):
+        pairs.append((native(example, shards), python(split)))
+        line = subprocess.run([sys.executable, "-c", START, shards], check=True, capture_output=True, text=True).stdout
+        starts.append([float(seconds) * 1000 for seconds in line.split()])
+    median = {}
+    for form in pairs[0][0]:
+        own = [round_[1][form] for round_ in pairs]
+        median[form] = statistics.median(own)
+        ratio = statistics.median(ours[form] / theirs[form] for theirs, ours in pairs)
+        there = statistics.median(round_[0][form] for round_ in pairs)
+        dtype, layout, moved = form
+        name = f"{dtype}, channels {layout.lower()}" + (", flip and shift" if moved else "")
+        print(f"{name}: Python {median[form]:,.0f} images/s, native {there:,.0f}, ratio {ratio:.2f}")
+    for dtype, layout in itertools.product(("u8", "f32"), ("First", "Last")):
+        ratio = statistics.median(ours[dtype, layout, True] / ours[dtype, layout, False] for _, ours in pairs)
+        print(f"{dtype}, channels {layout.lower()}: flip and shift {ratio:.2f} of none")
+    imported, first = (statistics.median(times) for times in zip(*starts))
+    print(f"beyond NumPy: import {imported:.0f} ms, first batch {first:.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
