@@ -141,6 +141,18 @@ def test_cut_shard_under_a_view_raises_too(own):
         ds.images
 
 
+def test_cut_shard_under_a_private_map_raises_too(own):
+    images = tinyres.open(own, "train").private_images()
+    images[5] = 7
+    os.truncate(own / "train-00001.bin", 8192)
+    with pytest.raises(tinyres.ReadError):
+        images[250] += 1
+        for _ in range(1000):
+            pass
+    images[250] = 9
+    assert (images[5] == 7).all() and (images[250] == 9).all()
+
+
 def test_cut_shard_under_a_loader_raises_too(own):
     loader = tinyres.Loader(tinyres.open(own, "train"), 4, drop_last=False, shuffle=False)
     batches = iter(loader)

@@ -184,7 +184,11 @@ def test_array_protocols_give_the_images(ds, split):
     fresh = np.array(ds)
     assert fresh.flags.writeable and np.array_equal(fresh, split[0])
     assert ds.__dlpack_device__() == (1, 0)
-    assert np.shares_memory(np.from_dlpack(ds), ds.images)
+    if np.lib.NumpyVersion(np.__version__) >= "2.1.0":
+        assert np.shares_memory(np.from_dlpack(ds), ds.images)
+    else:  # could not say that an array is read-only
+        with pytest.raises(BufferError):
+            np.from_dlpack(ds)
 
 
 def test_pickle_opens_the_same_set(ds, shards, tmp_path):
