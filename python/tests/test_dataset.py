@@ -69,6 +69,9 @@ def test_shards_that_end_within_a_page_have_no_images(tmp_path):
     with pytest.raises(ValueError, match="train-00000.bin: .*gather"):
         ds.images
     assert np.array_equal(ds.gather(range(50)), split[0])
+    # As the message says.
+    again = spec.write_set(tmp_path / "odd", {"train": split}, shard_images=8192)
+    assert np.array_equal(tinyres.open(again, "train").images, split[0])
     # In a single one they may.
     ds = tinyres.open(spec.write_set(tmp_path / "one", {"train": split}, shard_images=50), "train")
     assert np.array_equal(ds.images, split[0])
@@ -262,3 +265,33 @@ def test_import_brings_numpy_and_little_else():
     roots = {name.split(".")[0] for name in done.stdout.split()}
     assert not roots & {"torch", "jax", "tqdm", "datasets", "pandas"}
     assert len(done.stdout.split()) < 30, done.stdout
+
+
+def test_no_argument_makes_it_panic(ds, shards):
+    """A panic of Rust would be a BaseException, which nothing here catches."""
+    odd = [None, 0, -1, 2**40, -(2**63), 2**64, 1.5, float("nan"), "", "train\0", b"x", "\udcff", [], [[]], [None], {}, set(),
+           object(), slice(2**70), slice(None, None, 0), slice("a"), np.array([]), np.array(["a"]), np.array(1.0),
+           np.zeros((2, 2), bool), np.full(3, 2**62), np.array([1, None]), np.datetime64("now"), range(10**6), ..., ds]
+    calls = [ds.__getitem__, ds.gather, ds.names.__getitem__, ds.names.index, ds.names.count, ds.__array__, tinyres.open,
+             lambda x: ds.gather([0], out=x), lambda x: ds.gather([0], x), lambda x: ds.__array__(x, copy=False),
+             lambda x: tinyres.open(shards, x), lambda x: tinyres.open(shards, "train", verify=x),
+             lambda x: tinyres.Dataset(x, x, x), lambda x: tinyres.open(shards)[x], lambda x: ds.__dlpack__(stream=x)]
+    raised = 0
+    for call in calls:
+        for argument in odd:
+            try:
+                call(argument)
+            except Exception:
+                raised += 1
+    assert raised > len(calls) * len(odd) // 2
+
+
+def test_split_without_images(tmp_path):
+    empty = tuple(part[:0] for part in spec.drawn(1))
+    ds = tinyres.open(spec.write_set(tmp_path / "set", {"train": empty}), "train")
+    assert len(ds) == 0 and list(ds) == [] and list(ds.names) == [] and ds.targets == []
+    assert ds.images.shape == (0, 3, 8, 8) and ds.labels.shape == (0,) and ds.boxes.shape == (0, 4)
+    assert ds[[]][0].shape == ds[:][0].shape == ds.gather([]).shape == (0, 3, 8, 8)
+    with pytest.raises(IndexError):
+        ds[0]
+    ds.verify()
