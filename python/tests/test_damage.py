@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
@@ -139,6 +140,46 @@ def test_cut_shard_under_a_view_raises_too(own):
             pass
     with pytest.raises(tinyres.ReadError):
         ds.images
+
+
+def test_cut_shard_is_an_error_in_every_thread(own):
+    ds = tinyres.open(own, "train", verify="off")
+    os.truncate(own / "train-00001.bin", 8192)
+    raised = []
+
+    def use(seed):
+        draw = np.random.default_rng(seed)
+        for _ in range(20):
+            try:
+                ds.gather(draw.integers(140, 256, 50))
+            except tinyres.ReadError:
+                raised.append(seed)
+
+    threads = [threading.Thread(target=use, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(raised) == 6 * 20
+
+
+def test_set_opened_again_and_again_after_a_cut(own):
+    path = own / "train-00001.bin"
+    whole = path.read_bytes()
+    for _ in range(30):
+        ds = tinyres.open(own, "train", verify="off")
+        images = ds.images
+        path.write_bytes(whole)  # in place: the old maps see it
+        assert ds.gather([250]).any() and images[250].any()
+        os.truncate(path, 8192)
+        with pytest.raises(tinyres.ReadError):
+            ds.gather([250])
+        path.unlink()
+        path.write_bytes(whole)
+    other = tinyres.open(own, "train")
+    assert other.gather(range(300)).any()
+    with pytest.raises(tinyres.ReadError):
+        ds.gather([0])
 
 
 def test_cut_shard_under_a_private_map_raises_too(own):
