@@ -47,6 +47,7 @@ enum Command {
     Pack(cmd::pack::Args),
     Inspect(cmd::inspect::Args),
     Expand(cmd::expand::Args),
+    Unpack(cmd::unpack::Args),
     Sample(cmd::sample::Args),
     Cache(cmd::cache::Args),
     Runs(cmd::runs::Args),
@@ -92,7 +93,7 @@ impl Cli {
     pub fn computes(&self) -> bool {
         matches!(
             self.command,
-            Command::Pack(_) | Command::Expand(_) | Command::Inspect(_)
+            Command::Pack(_) | Command::Expand(_) | Command::Inspect(_) | Command::Unpack(_)
         )
     }
 
@@ -104,6 +105,7 @@ impl Cli {
         match self.command {
             Command::Pack(args) => cmd::pack::run(args, ui),
             Command::Expand(args) => cmd::expand::run(args, ui),
+            Command::Unpack(args) => cmd::unpack::run(args, ui),
             Command::Inspect(args) => cmd::inspect::run(args, ui),
             Command::Sample(args) => cmd::sample::run(args, ui),
             Command::Cache(args) => cmd::cache::run(args, ui),

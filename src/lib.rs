@@ -19,6 +19,7 @@
 //! | [`pack`] | decodes the images of a source and writes them as a set of shards, [`pack::pack`] |
 //! | [`inspect`] | reports on shards, shows single images, checks every byte |
 //! | [`transport`] | turns compressed shards back into raw ones |
+//! | [`unpack`] | turns shards into PNG files and CSV |
 //! | [`cache`] | keeps the raw shards of sources and compressed sets that training is given |
 //! | [`runs`] | lists and compares the runs of `tinyres train` |
 //! | [`sample`] | makes a synthetic set |
@@ -29,6 +30,7 @@
 //!
 //! The library prints only through [`ui`] and [`cli`], which belong to the programs.
 
+mod atomic_dir;
 pub mod background;
 pub mod cache;
 mod caught;
@@ -49,3 +51,4 @@ pub mod text;
 pub mod threads;
 pub mod transport;
 pub mod ui;
+pub mod unpack;

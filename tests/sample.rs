@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tinyres::event::{Event, Observer};
-use tinyres::sample::{self, Config, Error, MAX_CLASSES, SampleReport};
+use tinyres::sample::{self, AtomicDirError, Config, Error, MAX_CLASSES, SampleReport};
 
 const SMALL: Config = Config {
     classes: 12,
@@ -206,11 +206,14 @@ fn nothing_is_overwritten() {
     fs::write(dir.join("wnids.txt"), "mine").unwrap();
     let error = write(&dir, &SMALL).unwrap_err();
     assert!(
-        matches!(&error, Error::Exists(path) if *path == dir),
+        matches!(&error, Error::Directory(AtomicDirError::Exists(path)) if *path == dir),
         "{error}"
     );
     let error = write(&dir.join("wnids.txt"), &SMALL).unwrap_err();
-    assert!(matches!(error, Error::Exists(_)), "{error}");
+    assert!(
+        matches!(error, Error::Directory(AtomicDirError::Exists(_))),
+        "{error}"
+    );
     assert_eq!(fs::read_to_string(dir.join("wnids.txt")).unwrap(), "mine");
     assert_eq!(
         fs::read_dir(dir.parent().unwrap()).unwrap().count(),
@@ -230,7 +233,10 @@ fn leftovers_of_a_killed_run_are_replaced() {
     let running = fs::File::open(&leftover).unwrap();
     running.lock().unwrap();
     let error = write(&dir, &SMALL).unwrap_err();
-    assert!(matches!(error, Error::Busy(_)), "{error}");
+    assert!(
+        matches!(error, Error::Directory(AtomicDirError::Busy(_))),
+        "{error}"
+    );
     drop(running);
 
     write(&dir, &SMALL).unwrap();

@@ -217,7 +217,7 @@ fn no_room_for_decompressed_pixels_ends_the_pack() {
         "{error}"
     );
     assert!(
-        error.contains("cannot write decompressed data there"),
+        error.contains("cannot write temporary data there"),
         "{error}"
     );
     assert!(

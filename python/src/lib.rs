@@ -3,14 +3,19 @@
 //! Rust stays thin here: the loader and the packer are crates of their own, and what belongs to a framework is
 //! written in Python. Work that takes long runs without the interpreter's lock.
 
+mod borrowed;
 mod dataset;
 mod error;
 mod faults;
+mod feed;
 mod images;
 mod index;
 mod loader;
 mod memory;
 mod names;
+mod pack;
+mod unpack;
+mod watched;
 
 use pyo3::prelude::*;
 
@@ -23,9 +28,15 @@ mod _native {
     #[pymodule_export]
     use super::dataset::{Dataset, reopen, splits};
     #[pymodule_export]
+    use super::feed::Feed;
+    #[pymodule_export]
     use super::loader::{Batches, Loader, Progress};
     #[pymodule_export]
     use super::names::Names;
+    #[pymodule_export]
+    use super::pack::pack_path;
+    #[pymodule_export]
+    use super::unpack::unpack_path;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

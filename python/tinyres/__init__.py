@@ -13,22 +13,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, overload
 
 from tinyres._native import Dataset, Names, __version__, splits
-from tinyres.errors import ChecksumError, Error, FormatError, InUseError, NotFoundError, ReadError, SourceError
+from tinyres._packing import Writer, pack, unpack
+from tinyres._run import Metrics, Run, load_run
+from tinyres.errors import (
+    ChecksumError,
+    Error,
+    ExistsError,
+    FormatError,
+    InUseError,
+    NotFoundError,
+    ReadError,
+    SourceError,
+)
 from tinyres.loader import Loader
 
 __all__ = [
     "ChecksumError",
     "Dataset",
     "Error",
+    "ExistsError",
     "FormatError",
     "InUseError",
     "Loader",
+    "Metrics",
     "NotFoundError",
     "ReadError",
+    "Run",
     "SourceError",
     "Splits",
+    "Writer",
     "__version__",
+    "load_run",
     "open",
+    "pack",
+    "unpack",
 ]
 
 Verify = Literal["off", "lazy", "full"]

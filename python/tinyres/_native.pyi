@@ -5,7 +5,26 @@ from typing import Any, Literal, Self, SupportsIndex, TypeAlias, final, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Batches", "Dataset", "Loader", "Names", "Progress", "__version__", "reopen", "splits"]
+from tinyres._packing import Options
+
+__all__ = [
+    "Batches",
+    "Dataset",
+    "Feed",
+    "Loader",
+    "Names",
+    "Progress",
+    "__version__",
+    "pack_path",
+    "reopen",
+    "splits",
+    "unpack",
+]
+
+_U8: TypeAlias = NDArray[np.uint8]
+_Box: TypeAlias = tuple[int, int, int, int]
+_Tell: TypeAlias = Callable[[int, int | None, str], object]
+
 __version__: str
 
 _Path: TypeAlias = str | os.PathLike[str]
@@ -100,3 +119,50 @@ class Progress:
     def batch(self) -> int: ...
     @property
     def ended(self) -> bool: ...
+
+@final
+class Feed:
+    def __new__(
+        cls, output: _Path, options: Options, classes: Sequence[tuple[str | None, str]] | None = None
+    ) -> Feed: ...
+    def count(self, split: str) -> int: ...
+    def encoded(
+        self, split: str, data: bytes, label: int | str | None = None, bbox: _Box | None = None, name: str | None = None
+    ) -> None: ...
+    def pixels(
+        self, split: str, pixels: _U8, label: int | str | None = None, bbox: _Box | None = None, name: str | None = None
+    ) -> None: ...
+    def file(
+        self,
+        split: str,
+        path: _Path,
+        label: int | str | None = None,
+        bbox: _Box | None = None,
+        name: str | None = None,
+    ) -> None: ...
+    def all_pixels(
+        self,
+        split: str,
+        pixels: _U8,
+        labels: Sequence[int | str | None] | None = None,
+        boxes: NDArray[np.int32] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None: ...
+    def all_encoded(
+        self,
+        split: str,
+        data: _U8,
+        offsets: NDArray[np.int64],
+        labels: Sequence[int | str | None] | None = None,
+        boxes: NDArray[np.int32] | None = None,
+        names: Sequence[str] | None = None,
+        copies: bool = False,
+    ) -> None: ...
+    def pack(self, progress: _Tell | None = None) -> str: ...
+
+def unpack(
+    shards: _Path, output: _Path, progress: _Tell | None = None
+) -> str: ...
+def pack_path(
+    source: _Path, output: _Path, options: Options, progress: _Tell | None = None
+) -> str: ...

@@ -6,8 +6,18 @@ Where Python has an exception for a fault, that one is raised, or a class that d
 
 import errno
 import os
+import re
 
-__all__ = ["ChecksumError", "Error", "FormatError", "InUseError", "NotFoundError", "ReadError", "SourceError"]
+__all__ = [
+    "ChecksumError",
+    "Error",
+    "ExistsError",
+    "FormatError",
+    "InUseError",
+    "NotFoundError",
+    "ReadError",
+    "SourceError",
+]
 
 
 class Error(Exception):
@@ -77,6 +87,18 @@ class NotFoundError(Error, FileNotFoundError):
         return str(self.args[0])
 
 
+class ExistsError(Error, FileExistsError):
+    """Another set is in the directory."""
+
+    def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message)
+        self.errno = errno.EEXIST
+        self.filename = path
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class InUseError(Error, OSError):
     """Another process is at work in the directory."""
 
@@ -102,3 +124,20 @@ class ReadError(Error, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+# Flags that messages of the packer name, and the arguments of `pack` that do the same.
+_FLAGS = (
+    (r"--skip-bad=([\d.]+)%", lambda found: f"skip_bad={float(found[1]) / 100:g}"),
+    (r"--skip-bad\b", "skip_bad=True"),
+    (r"--(val-fraction|size|threads|shard-images)[ =]([\d.]+)\b", lambda found: f"{found[1].replace('-', '_')}={found[2]}"),
+    (r"--(val-fraction|size|threads|shard-images)\b", lambda found: f"{found[1].replace('-', '_')}="),
+    (r"--(force|squash)\b", r"\1=True"),
+)
+
+
+def _in_python(message: str) -> str:
+    """A message of the packer, with arguments of Python in place of flags."""
+    for flag, argument in _FLAGS:
+        message = re.sub(flag, argument, message)
+    return message

@@ -175,8 +175,9 @@ impl State {
                 let source = open(path)?;
                 hash.update(pack::listing(&source).to_string());
                 let items: Vec<_> = source.splits.iter().flat_map(|(_, items)| items).collect();
-                let stamps: std::io::Result<Vec<_>> =
-                    items.par_iter().map(|item| source.stamp(item)).collect();
+                let stamps: std::io::Result<Vec<_>> = (items.par_iter())
+                    .filter_map(|item| source.stamp(item).transpose())
+                    .collect();
                 let stamps = stamps.map_err(unreadable)?;
                 (Some(source), stamps)
             }

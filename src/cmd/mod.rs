@@ -10,6 +10,7 @@ pub mod pack;
 pub mod runs;
 pub mod sample;
 pub mod torch;
+pub mod unpack;
 
 /// Maps and opens the shard at `path`: where the commands of `tinyres` take the risk of a map.
 fn map(

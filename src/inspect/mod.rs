@@ -97,7 +97,7 @@ impl serde::Serialize for SetProblem {
 
 /// Bytes of a shard.
 #[derive(Debug)]
-enum Bytes<B> {
+pub(crate) enum Bytes<B> {
     Raw(B),
     /// A compressed shard. Its pixels are expanded block by block, on request.
     Zstd(Zstd<File>),
@@ -131,9 +131,9 @@ pub struct Set<B> {
 
 /// A shard of a set.
 #[derive(Debug)]
-struct Member<B> {
+pub(crate) struct Member<B> {
     path: PathBuf,
-    shard: Shard<Bytes<B>>,
+    pub(crate) shard: Shard<Bytes<B>>,
     split: Split,
     /// Number of the shard's first image in the split; 0 if the shard was opened alone.
     start: u64,
@@ -299,19 +299,31 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
         });
     }
 
+    /// The faults of the set.
+    pub(crate) fn problems(&self) -> &[SetProblem] {
+        &self.problems
+    }
+
+    /// The splits, in the order of the set.
+    pub(crate) fn splits(&self) -> impl Iterator<Item = Split> {
+        self.splits.iter().map(|(split, _)| *split)
+    }
+
     /// Number of images in the split, including those in shards that could not be opened.
     fn len(&self, split: Split) -> u64 {
         let known = self.splits.iter().find(|(known, _)| *known == split);
         known.map_or(0, |(_, images)| *images)
     }
 
-    fn of(&self, split: Split) -> impl Iterator<Item = &Member<B>> {
+    /// The shards of `split`, in order.
+    pub(crate) fn of(&self, split: Split) -> impl Iterator<Item = &Member<B>> {
         self.members
             .iter()
             .filter(move |member| member.split == split)
     }
 
-    fn class_list(&self) -> &[Class] {
+    /// The classes, in label order.
+    pub(crate) fn class_list(&self) -> &[Class] {
         self.members
             .first()
             .map_or(&[], |member| &member.shard.metadata().classes)
@@ -319,8 +331,13 @@ impl<B: AsRef<[u8]> + Sync + Send> Set<B> {
 }
 
 impl<B: AsRef<[u8]>> Member<B> {
+    /// The file of the shard.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Pixels of a block, after comparing them with their checksum.
-    fn block<'a>(
+    pub(crate) fn block<'a>(
         &'a self,
         block: u64,
         expander: &'a mut Expander,

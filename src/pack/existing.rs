@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use rayon::prelude::*;
 use tinyres_format::{Form, MANIFEST, Manifest, Shape};
 
 use super::decode_shard::ImageReader;
 use super::finished::FinishedShard;
 use super::left_out;
-use super::{Error, PackReport, Plan, Result, SplitReport, creator};
+use super::{Error, PackReport, Plan, Result, SplitReport, creator, threads};
 use crate::source::Item;
 use crate::text::counted;
 
@@ -28,7 +29,8 @@ const COMPARED: usize = 16;
 /// - no image, or the archive of the images, was changed after its shard was written, by the
 ///   file's change time.
 ///
-/// - the pixels of [`COMPARED`] images of each shard, evenly spaced, are those of the source.
+/// - the pixels of [`COMPARED`] images of each shard, evenly spaced, are those of the source; those of all images,
+///   if some of them are in no file.
 ///
 /// The last two are for each other: a change time says nothing of another copy of the source. One that differs in
 /// a few images only, all older than the set, is taken for the one that the set was packed from.
@@ -65,7 +67,9 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackRepo
         let (there, here) = (shown(manifest.transport), shown(form));
         return Err(format!("{there} shards, expected {here} ones"));
     }
-    let mut reader = ImageReader::new(plan.source, plan.config.resize);
+    let mut readers: Vec<_> = (0..threads(plan.config.threads))
+        .map(|_| ImageReader::new(plan.source, plan.config.resize))
+        .collect();
     let (mut refused, mut warned) = (Vec::new(), Vec::new());
     let mut splits = Vec::new();
     if manifest.splits.len() != plan.source.splits.len() {
@@ -95,14 +99,15 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackRepo
                 ));
             }
             let written = fs::metadata(&path).map_err(|error| in_file(&path, error.to_string()))?;
-            let newer = items.iter().find(|item| {
-                let stamp = plan.source.stamp(item);
-                stamp.map_or(true, |stamp| stamp.is_newer_than(&written))
-            });
-            if let Some(item) = newer {
-                return Err(format!("{} was changed after it was packed", item.name));
+            let mut compared = COMPARED;
+            for item in items {
+                match plan.source.stamp(item) {
+                    Ok(Some(stamp)) if !stamp.is_newer_than(&written) => {}
+                    Ok(None) => compared = items.len(),
+                    _ => return Err(format!("{} was changed after it was packed", item.name)),
+                }
             }
-            if let Some(item) = other_pixels(&mut reader, plan.shape, &shard, items)? {
+            if let Some(item) = other_pixels(&mut readers, plan.shape, &shard, items, compared)? {
                 return Err(format!("{} has other pixels there", item.name));
             }
             let warnings = metadata.warned.len();
@@ -134,28 +139,38 @@ fn compare(plan: &Plan<'_>, manifest: &Manifest) -> std::result::Result<PackRepo
     })
 }
 
-/// The first of [`COMPARED`] images of `items` whose pixels are not those in their shard, if there is one.
+/// The first of `compared` images of `items` whose pixels are not those in their shard, if there is one.
 fn other_pixels<'a>(
-    reader: &mut ImageReader<'_>,
+    readers: &mut [ImageReader<'_>],
     shape: Shape,
     shard: &FinishedShard,
     items: &'a [Item],
+    compared: usize,
 ) -> std::result::Result<Option<&'a Item>, String> {
     let refused = shard.metadata().refused.iter();
     let refused: HashSet<&str> = refused.map(|image| image.name.as_str()).collect();
     let packed = items.iter().filter(|item| !refused.contains(&*item.name));
     let packed: Vec<&Item> = packed.collect();
-    let count = packed.len().min(COMPARED);
-    let mut pixels = Vec::new();
-    for at in (0..count).map(|number| number * packed.len() / count) {
-        let images = reader.decode(shape, &packed[at..=at], &mut pixels);
-        let images = images.map_err(|error| error.to_string())?;
-        let there = shard.image(at).map_err(|error| error.to_string())?;
-        if images[0].decoded.is_err() || there.is_none_or(|there| there != pixels) {
-            return Ok(Some(packed[at]));
+    let count = packed.len().min(compared);
+    let places: Vec<usize> = (0..count).map(|at| at * packed.len() / count).collect();
+    let first_other = |reader: &mut ImageReader<'_>, places: &[usize]| {
+        let mut pixels = Vec::new();
+        for &at in places {
+            let images = reader.decode(shape, &packed[at..=at], &mut pixels);
+            let images = images.map_err(|error| error.to_string())?;
+            let there = shard.image(at).map_err(|error| error.to_string())?;
+            if images[0].decoded.is_err() || there.is_none_or(|there| there != pixels) {
+                return Ok(Some(packed[at]));
+            }
         }
-    }
-    Ok(None)
+        Ok(None)
+    };
+    let each = places.len().div_ceil(readers.len()).max(COMPARED);
+    let found: Vec<_> = (places.par_chunks(each).zip(readers.par_iter_mut()))
+        .map(|(places, reader)| first_other(reader, places))
+        .collect();
+    let found: std::result::Result<Vec<_>, String> = found.into_iter().collect();
+    Ok(found?.into_iter().flatten().next())
 }
 
 /// Names the file, unless the error does.

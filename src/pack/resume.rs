@@ -72,7 +72,10 @@ impl Resume {
     ) -> Option<FinishedShard> {
         let name = self.name(file);
         let record = fs::read_to_string(self.inner.join(name.clone() + RECORD)).ok()?;
-        let stamps: Vec<_> = (items.par_iter().map(|item| source.stamp(item).ok())).collect();
+        let stamps: Vec<_> = (items
+            .par_iter()
+            .map(|item| source.stamp(item).ok().flatten()))
+        .collect();
         let sources = Sources::of(stamps).0?;
         let shard = FinishedShard::open(&self.inner.join(name), self.zstd.is_some()).ok()?;
         let metadata = shard.metadata();

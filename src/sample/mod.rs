@@ -4,26 +4,26 @@
 //! Every picture is a function of the seed, its split, its class and its number in the class. The bytes
 //! do not depend on the number of threads. Writes JPEGs and annotations only: it does not pack them.
 
-mod atomic_dir;
 mod class;
 mod random;
 mod scene;
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use tinyres_format::{Draws, Split, Stream};
 use turbojpeg::{Compressor, Image, PixelFormat, Subsamp};
 
+use crate::atomic_dir::AtomicDir;
+pub use crate::atomic_dir::AtomicDirError;
 use crate::event::{Event, Observer};
 pub use crate::scratch::OutputError;
 use crate::scratch::output_error;
 use crate::text::{Bytes, Count, counted};
 use crate::threads;
-use atomic_dir::AtomicDir;
 pub use class::MAX_CLASSES;
 use class::SampleClass;
 use scene::{Bounds, Scene};
@@ -90,12 +90,9 @@ pub enum Error {
         /// The requested number.
         got: u32,
     },
-    /// The output exists. Nothing is ever overwritten.
-    #[error("{}: exists and is not an empty directory: name another, or remove it first", .0.display())]
-    Exists(PathBuf),
-    /// Another process writes to the same directory.
-    #[error("{}: another tinyres is writing here: wait for it, or name another directory", .0.display())]
-    Busy(PathBuf),
+    /// The directory cannot be made.
+    #[error(transparent)]
+    Directory(#[from] AtomicDirError),
     /// The output could not be written.
     #[error(transparent)]
     Output(#[from] OutputError),

@@ -132,27 +132,32 @@ impl Dir {
 
     /// Replaces `bytes` with the content of `file`. Returns its stamp from before it was read.
     pub fn read(&self, file: &str, bytes: &mut Vec<u8>) -> Result<Stamp, ReadError> {
-        let read_error = |error| {
-            if is_absent(&error) {
-                ReadError::Missing
-            } else {
-                ReadError::Io(error)
-            }
-        };
-        bytes.clear();
-        let file = File::open(self.path(file)).map_err(read_error)?;
-        let metadata = file.metadata().map_err(read_error)?;
-        // A file of known length needs no read that only finds its end. Pipes have length 0.
-        let limit = match metadata.len() {
-            0 => MAX_FILE + 1,
-            len => len.min(MAX_FILE + 1),
-        };
-        let size = file.take(limit).read_to_end(bytes).map_err(read_error)? as u64;
-        if size > MAX_FILE {
-            Err(ReadError::TooLarge { size })
+        read(&self.path(file), bytes)
+    }
+}
+
+/// Replaces `bytes` with the content of the file at `path`. Returns its stamp from before it was read.
+pub(super) fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<Stamp, ReadError> {
+    let read_error = |error| {
+        if is_absent(&error) {
+            ReadError::Missing
         } else {
-            Ok(Stamp::of(&metadata))
+            ReadError::Io(error)
         }
+    };
+    bytes.clear();
+    let file = File::open(path).map_err(read_error)?;
+    let metadata = file.metadata().map_err(read_error)?;
+    // A file of known length needs no read that only finds its end. Pipes have length 0.
+    let limit = match metadata.len() {
+        0 => MAX_FILE + 1,
+        len => len.min(MAX_FILE + 1),
+    };
+    let size = file.take(limit).read_to_end(bytes).map_err(read_error)? as u64;
+    if size > MAX_FILE {
+        Err(ReadError::TooLarge { size })
+    } else {
+        Ok(Stamp::of(&metadata))
     }
 }
 

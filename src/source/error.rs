@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Split;
 use super::problems::Problems;
 use super::read_error::{ReadError, TemporaryError, remedy};
 use super::tree_problem::TreeProblem;
@@ -122,6 +123,22 @@ pub enum Error {
         /// The path of the tree.
         tree: String,
     },
+    /// An image that a program handed over breaks a rule.
+    #[error("{split} image {image}: {reason}")]
+    Fed {
+        /// The split.
+        split: Split,
+        /// The number of the image in it, from 0.
+        image: usize,
+        /// What was found and expected, and what to do.
+        reason: String,
+    },
+    /// No image was handed over.
+    #[error("no image was handed over, expected at least one")]
+    NothingFed,
+    /// Another thread ended the work.
+    #[error("stopped before all images were read")]
+    Stopped,
     /// A split would be empty.
     #[error(
         "--val-fraction {fraction} takes {held} of {}, and both splits need some{}",

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::csv_files::{ClassList, add_boxes};
 use super::folder::{Folder, join, shown};
 use super::names::{Clarity, is_picture, natural, split_of};
 use super::reader::{TreeReader, holds_images, inner, is_output, split_folders};
@@ -62,7 +63,9 @@ pub(super) fn read(reader: &mut TreeReader<'_>) -> Contents {
         return Contents::default();
     };
     let listed = reader.list(&train);
-    let (classes, items) = train_classes(reader, &train, listed, false);
+    let (known, mut items) = train_classes(reader, &train, listed, false);
+    let list = ClassList::read(reader, &root, known.clone());
+    list.relabel(&known, &mut items);
     let mut splits = vec![(Split::Train, items)];
     if let Some(val) = val {
         let folder = reader.list(&val);
@@ -70,14 +73,19 @@ pub(super) fn read(reader: &mut TreeReader<'_>) -> Contents {
             let folder = shown(&val);
             reader.problems.push(TreeProblem::NoClasses { folder });
         }
-        splits.push((Split::Val, labelled(reader, &val, folder, &classes)));
+        let mut items = labelled(reader, &val, folder, &list.folders);
+        add_boxes(reader, &val, &mut items);
+        splits.push((Split::Val, items));
     }
     if let Some(test) = test {
-        splits.push((Split::Test, test_items(reader, &test, &classes)));
+        let mut items = test_items(reader, &test, &list.folders);
+        add_boxes(reader, &test, &mut items);
+        splits.push((Split::Test, items));
     }
+    add_boxes(reader, &train, &mut splits[0].1);
     splits.retain(|(_, items)| !items.is_empty());
     Contents {
-        classes,
+        classes: list.classes,
         splits,
         train,
         layout: "class folders".to_owned(),

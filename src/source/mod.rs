@@ -75,6 +75,8 @@
 //!   and lies next to class folders is a class.
 //! - All images in a class folder are of its class, in folders inside it too (up to eight levels),
 //!   sorted by folder and then by name; unlabelled ones come in natural order.
+//! - `classes.csv` in the root and `metadata.csv` in the folder of a split, as `tinyres unpack` writes them, give the
+//!   order and names of the classes, and the boxes.
 //! - A class folder without an image, one that `train` lacks, and an image next to class folders are
 //!   errors. An empty folder in another split, or among class folders without a `train`, is passed over.
 //!
@@ -152,6 +154,16 @@
 //!   opened is an error. There may be more shards than a process may open files; but a compressed shard keeps its
 //!   temporary file open. The programs raise their limit of open files as far as the system lets them.
 //!
+//! ## Images of a program
+//!
+//! [`Feed`] takes encoded bytes, raw pixels and paths of files from a program, with labels, boxes and names, and
+//! becomes a source of them.
+//!
+//! - The order is that in which they came. An item is called `SPLIT/NUMBER` unless it got a name.
+//! - Labels are numbers or names. Names become classes in the order of their bytes, unless the program lists the
+//!   classes. Train and val need a label for each image.
+//! - Bytes are copied to a file without a name in `TMPDIR` (or `/var/tmp`), or stay where they are if they are lent.
+//!
 //! ## A validation split by name
 //!
 //! [`Source::hold_out`] takes a fraction of `train` for `val`. An image is taken if
@@ -180,9 +192,11 @@
 //!   one name, names that lead outside, encrypted entries and sparse ones.
 
 mod cifar;
+pub(crate) mod csv_files;
 mod dir;
 mod downsampled;
 mod error;
+mod feed;
 mod folder;
 mod hold_out;
 mod ilsvrc;
@@ -217,8 +231,11 @@ mod zip;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use error::Error;
+pub use feed::{Annotations, FedImage, Feed, Form, Label, Lent};
 pub use image::{Image, Order, RawImage};
 pub use passed_over::PassedOver;
 pub use pictures::{in_folder, read};
@@ -271,6 +288,8 @@ pub struct Source {
     /// The path of the train split's folder in the tree.
     train: String,
     storage: Storage,
+    /// Once true, no image is read any more.
+    stop: Arc<AtomicBool>,
 }
 
 /// Classes and images as a layout finds them.
@@ -318,6 +337,10 @@ impl Source {
                 problems,
             });
         }
+        Ok(Self::new(storage, contents))
+    }
+
+    fn new(storage: Storage, contents: Contents) -> Self {
         let Contents {
             classes,
             splits,
@@ -326,7 +349,7 @@ impl Source {
             notes,
             passed_over,
         } = contents;
-        Ok(Self {
+        Self {
             classes,
             splits,
             layout,
@@ -334,7 +357,15 @@ impl Source {
             passed_over,
             train,
             storage,
-        })
+            stop: Arc::default(),
+        }
+    }
+
+    /// A flag that another thread sets to end the work: no image is read after that, and reading fails with
+    /// [`Error::Stopped`].
+    #[must_use]
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
     }
 
     /// A reader of the items of this source. Takes no lock: any number of threads may read at the same
@@ -343,15 +374,17 @@ impl Source {
     pub fn reader(&self) -> ItemReader<'_> {
         ItemReader {
             storage: &self.storage,
+            stop: &self.stop,
             state: ReadState::default(),
         }
     }
 
-    /// Stamp of the file that holds `item`: the image as it is now, or its archive as it was opened.
+    /// Stamp of the file that holds `item`: the image as it is now, or its archive as it was opened. `None` if a
+    /// program handed over its bytes.
     ///
     /// # Errors
     /// The operating system cannot read it.
-    pub fn stamp(&self, item: &Item) -> io::Result<Stamp> {
+    pub fn stamp(&self, item: &Item) -> io::Result<Option<Stamp>> {
         self.storage.stamp(item)
     }
 }
@@ -360,6 +393,7 @@ impl Source {
 #[derive(Debug)]
 pub struct ItemReader<'a> {
     storage: &'a Storage,
+    stop: &'a AtomicBool,
     state: ReadState,
 }
 
@@ -367,8 +401,12 @@ impl ItemReader<'_> {
     /// The image of `item`. Bytes from a zip have been checked against their CRC-32.
     ///
     /// # Errors
-    /// The file cannot be read, or is damaged. The error names it.
+    /// The file cannot be read, or is damaged. The error names it. [`Error::Stopped`] after the
+    /// [flag](Source::stop_flag) was set.
     pub fn read(&mut self, item: &Item) -> Result<Image<'_>, Error> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         self.storage.read(item, &mut self.state)
     }
 
@@ -392,7 +430,8 @@ impl ItemReader<'_> {
 type Listing = (Vec<Class>, Vec<(Split, Vec<Item>)>);
 
 /// Classes that are called by `names`. One whose name is there already gets its label, too.
-fn distinct(names: Vec<String>) -> Vec<Class> {
+#[must_use]
+pub fn distinct(names: Vec<String>) -> Vec<Class> {
     let mut seen = HashSet::new();
     let class = |(label, name): (usize, String)| {
         let id = match seen.insert(name.clone()) {

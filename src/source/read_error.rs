@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use super::MAX_FILE;
 use crate::open_files::Remedy;
 
-/// A temporary file for decompressed bytes that cannot be written.
+/// A temporary file, for bytes that were decompressed or handed over, that cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{}: cannot write decompressed data there ({reason}); {}",
+    "{}: cannot write temporary data there ({reason}); {}",
     folder.display(), Remedy(reason, "set TMPDIR to a folder on a disk with more room")
 )]
 pub struct TemporaryError {

@@ -99,7 +99,8 @@ pub(super) fn spool<E: From<TemporaryError>>(
     }
 }
 
-fn folder() -> PathBuf {
+/// The folder for temporary files of any length.
+pub(super) fn folder() -> PathBuf {
     let large = PathBuf::from("/var/tmp");
     match env::var_os("TMPDIR") {
         None if large.is_dir() => large,

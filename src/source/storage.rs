@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::feed::{Fed, FedBuffer};
 #[cfg(feature = "parquet")]
 use super::parquet::{Parquet, Rows};
 use super::raw::Raw;
@@ -17,6 +18,7 @@ pub(super) enum Storage {
     Parquet(Parquet),
     Raw(Raw),
     Shards(Shards),
+    Fed(Fed),
 }
 
 /// State of one thread that reads items, one after the other.
@@ -28,12 +30,13 @@ pub(super) struct ReadState {
     /// Values of the last row of raw pixels.
     row: Vec<u8>,
     shards: ShardBuffer,
+    fed: FedBuffer,
     /// Stamp of the file that the last row came from.
     stamp: Option<Stamp>,
 }
 
 impl Storage {
-    pub fn read<'a>(&self, item: &Item, state: &'a mut ReadState) -> Result<Image<'a>, Error> {
+    pub fn read<'a>(&'a self, item: &Item, state: &'a mut ReadState) -> Result<Image<'a>, Error> {
         let read = match self {
             Self::Tree(tree) => {
                 (tree.read_entry(&item.name, item.entry, &mut state.buffer)).map(Image::Encoded)
@@ -51,6 +54,7 @@ impl Storage {
                 state.stamp = Some(shards.stamp(item.entry));
                 (shards.read(item.entry, &mut state.shards)).map(Image::Encoded)
             }
+            Self::Fed(fed) => fed.read(item.entry, &mut state.fed),
         };
         read.map_err(|reason| Error::Read {
             file: self.display_item(item),
@@ -62,6 +66,7 @@ impl Storage {
     pub fn raw_size(&self, item: &Item) -> Option<[u32; 2]> {
         match self {
             Self::Raw(raw) => Some(raw.size(item.entry)),
+            Self::Fed(fed) => fed.raw_size(item.entry),
             _ => None,
         }
     }
@@ -76,6 +81,7 @@ impl Storage {
             Self::Shards(shards) => {
                 shards.load(items.iter().map(|item| item.entry), &mut state.shards);
             }
+            Self::Fed(fed) => fed.load(items.iter().map(|item| item.entry), &mut state.fed),
         }
     }
 
@@ -86,17 +92,19 @@ impl Storage {
             #[cfg(feature = "parquet")]
             Self::Parquet(_) => state.stamp,
             Self::Raw(_) | Self::Shards(_) => state.stamp,
+            Self::Fed(_) => state.fed.stamp,
         }
     }
 
-    /// Stamp of the file that holds `item`.
-    pub fn stamp(&self, item: &Item) -> io::Result<Stamp> {
+    /// Stamp of the file that holds `item`; `None` if it is in no file.
+    pub fn stamp(&self, item: &Item) -> io::Result<Option<Stamp>> {
         match self {
-            Self::Tree(tree) => tree.stamp(&item.name),
+            Self::Tree(tree) => tree.stamp(&item.name).map(Some),
             #[cfg(feature = "parquet")]
-            Self::Parquet(parquet) => Ok(parquet.stamp(item.entry)),
-            Self::Raw(raw) => Ok(raw.stamp(item.entry)),
-            Self::Shards(shards) => Ok(shards.stamp(item.entry)),
+            Self::Parquet(parquet) => Ok(Some(parquet.stamp(item.entry))),
+            Self::Raw(raw) => Ok(Some(raw.stamp(item.entry))),
+            Self::Shards(shards) => Ok(Some(shards.stamp(item.entry))),
+            Self::Fed(fed) => fed.stamp(item.entry),
         }
     }
 
@@ -108,6 +116,7 @@ impl Storage {
             Self::Parquet(parquet) => parquet.path.display().to_string(),
             Self::Raw(raw) => raw.path.display().to_string(),
             Self::Shards(shards) => shards.path.display().to_string(),
+            Self::Fed(_) => "the images handed over".to_owned(),
         }
     }
 
@@ -118,6 +127,10 @@ impl Storage {
             Self::Parquet(parquet) => parquet.display_row(item.entry),
             Self::Raw(raw) => raw.display_row(item.entry),
             Self::Shards(shards) => shards.display(item),
+            Self::Fed(fed) => match fed.path(item.entry) {
+                Some(path) => path.display().to_string(),
+                None => item.name.clone(),
+            },
         }
     }
 }

@@ -262,6 +262,14 @@ pub enum TreeProblem {
         /// The value found and the one expected.
         reason: String,
     },
+    /// A CSV file of classes or images that `tinyres unpack` wrote was changed.
+    #[error("{file}: {reason}; mend it, or remove the file to pack without it")]
+    List {
+        /// The file.
+        file: String,
+        /// The value found and the one expected.
+        reason: String,
+    },
     /// An image of ILSVRC is neither in a class folder nor annotated.
     #[error(
         "{image}: no label: no XML file in Annotations/CLS-LOC/val, no line in LOC_val_solution.csv; restore one of them or remove the image"

@@ -1,5 +1,6 @@
 mod arrays;
 mod compressed;
+mod feed;
 mod folders;
 mod ilsvrc;
 mod layouts;

@@ -9,20 +9,37 @@ use nix::errno::Errno;
 use nix::unistd::syncfs;
 use tinyres_format::publish;
 
-use super::{Error, Result};
-use crate::scratch::{Scratch, output_error};
+use crate::scratch::{OutputError, Scratch, output_error};
+
+/// Result with [`AtomicDirError`].
+type Result<T> = std::result::Result<T, AtomicDirError>;
+
+/// Why a directory cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AtomicDirError {
+    /// The output exists. Nothing is ever overwritten.
+    #[error("{}: exists and is not an empty directory: name another, or remove it first", .0.display())]
+    Exists(PathBuf),
+    /// Another process writes to the same directory.
+    #[error("{}: another tinyres is writing here: wait for it, or name another directory", .0.display())]
+    Busy(PathBuf),
+    /// The output could not be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
 
 /// A directory under a temporary name next to its destination. If it is dropped before it is published,
 /// nothing remains. A killed process leaves it, and the next process that writes the same directory
 /// replaces it.
-pub(super) struct AtomicDir {
+pub(crate) struct AtomicDir {
     temporary: Scratch,
     destination: PathBuf,
 }
 
 impl AtomicDir {
     /// Begins a directory that will appear at `destination`, which must be missing or empty.
-    pub(super) fn create(destination: &Path) -> Result<Self> {
+    pub(crate) fn create(destination: &Path) -> Result<Self> {
         // Also gives `.` a name and a parent.
         let destination = std::path::absolute(destination).map_err(output_error(destination))?;
         let no_name =
@@ -33,9 +50,9 @@ impl AtomicDir {
         match fs::read_dir(&destination).map(|mut entries| entries.next().is_none()) {
             Ok(true) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Ok(false) => return Err(Error::Exists(destination)),
+            Ok(false) => return Err(AtomicDirError::Exists(destination)),
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
-                return Err(Error::Exists(destination));
+                return Err(AtomicDirError::Exists(destination));
             }
             Err(e) => return Err(output_error(&destination)(e).into()),
         }
@@ -52,17 +69,17 @@ impl AtomicDir {
                     destination,
                 })
             }
-            None => Err(Error::Busy(destination)),
+            None => Err(AtomicDirError::Busy(destination)),
         }
     }
 
     /// The temporary path to write to.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.temporary.path()
     }
 
     /// Makes the directory appear at its destination, once all that is in it is on the disk.
-    pub(super) fn publish(self) -> Result<()> {
+    pub(crate) fn publish(self) -> Result<()> {
         let temporary = self.temporary.path();
         // One call for the whole file system: to sync thousands of small files one by one takes longer.
         match fs::File::open(temporary).map(syncfs) {
@@ -72,7 +89,7 @@ impl AtomicDir {
             Err(error) => return Err(output_error(temporary)(error).into()),
         }
         fs::rename(temporary, &self.destination).map_err(|e| match e.kind() {
-            io::ErrorKind::DirectoryNotEmpty => Error::Exists(self.destination.clone()),
+            io::ErrorKind::DirectoryNotEmpty => AtomicDirError::Exists(self.destination.clone()),
             _ => output_error(&self.destination)(e).into(),
         })?;
         publish::sync_parent(&self.destination).map_err(output_error(&self.destination))?;
