@@ -123,6 +123,27 @@ def test_index_means_what_it_means_to_numpy(ds, split, index):
     assert np.array_equal(ds.images, images)
 
 
+def test_random_indices_mean_what_they_mean_to_numpy(ds, split):
+    images, labels, _, names = split
+    draw = np.random.default_rng(2)
+
+    def bound():
+        return None if draw.random() < 0.2 else int(draw.integers(-400, 400))
+
+    for _ in range(300):
+        count = int(draw.integers(0, 20))
+        index = [
+            slice(bound(), bound(), int(draw.integers(1, 9)) * int(draw.choice([-1, 1]))),
+            draw.integers(-300, 300, count).astype(draw.choice([np.int16, np.int32, np.int64, ">i4"])),
+            draw.integers(0, 300, 2 * count).astype(draw.choice([np.uint16, np.uint64]))[::2],
+            draw.random(300) < 0.05,
+        ][draw.integers(4)]
+        got, label = ds[index]
+        assert np.array_equal(got, images[index]), index
+        assert np.array_equal(label, labels[index]), index
+        assert ds.names[index] == np.array(names, object)[index].tolist(), index
+
+
 @pytest.mark.parametrize("index", [300, -301, 2**70, [0, 300], np.array([2**63], np.uint64), [True] * 299, [[1, 2]]])
 def test_missing_image_is_an_index_error(ds, index):
     for container in (ds, ds.names):

@@ -95,11 +95,15 @@ def open(
     """Opens a set of shards, or one split of it.
 
     The shards are mapped, not read. Nobody may write to or cut them while they are in use; `tinyres pack` never
-    does, since it renames finished files into place.
+    does, since it renames finished files into place. A shard that is cut nevertheless, or a disk that fails, raises
+    ``ReadError``: at the call that meets it, or for a view of ``images`` soon after, in the main thread.
 
     path: directory of the set.
     split: "train", "val" or "test"; None for all of them.
     verify: when pixels are checked against their checksums: "lazy" (when first touched), "full" (all of them now),
-        or "off".
+        or "off". Labels, boxes and names are always checked when they are first used.
+
+    Raises ``NotFoundError`` (a ``FileNotFoundError``) if there is no set, ``FormatError`` if it is damaged, and
+    ``ValueError`` if it has no such split.
     """
     return Splits(path, verify) if split is None else Dataset(path, split, verify)
