@@ -69,6 +69,8 @@ def test_image_folder_reads_it(shards, tmp_path):
     assert label == 0 and np.array_equal(np.asarray(image), pixels["train"][1])
 
 
+# `datasets` leaves the CSV files open.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_imagefolder_of_hugging_face_reads_it(shards, tmp_path):
     datasets = pytest.importorskip("datasets")
     path, pixels = shards
