@@ -7,16 +7,19 @@ mod inject;
 #[path = "common/packing.rs"]
 mod packing;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use common::{Tree, files, jpeg};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use packing::{Fixture, Found, Operation, tinyres};
+use tinyres_format::{Draws, Stream};
 use turbojpeg::PixelFormat;
 
 fn stderr(output: &Output) -> String {
@@ -197,21 +200,35 @@ fn failed_allocations_are_no_damage() {
     }
 }
 
-/// A decoder of zlib or zstd that gets no memory panics, or says that the data is corrupt.
-#[test]
-fn failed_allocations_leave_out_no_image_of_an_archive() {
-    let dir = tempfile::tempdir().unwrap();
-    let (out, tar) = (dir.path().join("out"), dir.path().join("set.tar"));
-    let [zip, gzip, zstd] = ["zip", "tar.gz", "tar.zst"].map(|it| tar.with_extension(it));
-    Tree::small().write_zip(&zip, "");
-    Tree::small().write_tar(&tar, "");
+/// The same images as a tree, a zip, a tar, and the tar compressed, in `dir`.
+fn archives(dir: &Path) -> [PathBuf; 5] {
+    let tree = Tree::small();
+    let [folder, zip, tar, gzip, zstd] =
+        ["tree", "set.zip", "set.tar", "set.tar.gz", "set.tar.zst"].map(|name| dir.join(name));
+    tree.write_dir(&folder);
+    tree.write_zip(&zip, "");
+    tree.write_tar(&tar, "");
     let bytes = fs::read(&tar).unwrap();
     let mut encoder = GzEncoder::new(File::create(&gzip).unwrap(), Compression::fast());
     encoder.write_all(&bytes).unwrap();
     encoder.finish().unwrap();
     fs::write(&zstd, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/sources");
-    let golden = ["keras.npz", "downsampled-npz.zip"].map(|name| golden.join(name));
+    [folder, zip, tar, gzip, zstd]
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/sources")
+        .join(name)
+}
+
+/// A decoder of zlib or zstd that gets no memory panics, or says that the data is corrupt.
+#[test]
+fn failed_allocations_leave_out_no_image_of_an_archive() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let [_, zip, _, gzip, zstd] = archives(dir.path());
+    let golden = ["keras.npz", "downsampled-npz.zip"].map(golden);
     for source in [zip, gzip, zstd].into_iter().chain(golden) {
         println!("{}", source.display());
         let pack = |number| {
@@ -278,6 +295,132 @@ fn no_room_for_inflated_arrays_leaves_out_no_image() {
     assert!(pack(dir.path()).status.success());
 }
 
+/// The program with an address space of so many KiB.
+fn limited(kib: u64) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -v {kib} && exec \"$@\""), "sh"]);
+    command.arg(assert_cmd::cargo::cargo_bin("tinyres"));
+    command.env("RUST_BACKTRACE", "0");
+    command
+}
+
+/// Runs a command under limits of its address space, from what the program needs to start up to `most` KiB more. It must do
+/// all its work, or say why not. `is_right` looks at what it left. Returns how many limits were enough.
+fn under_limits(args: &[&OsStr], most: u64, mut is_right: impl FnMut(&Output) -> bool) -> usize {
+    static LEAST: OnceLock<u64> = OnceLock::new();
+    let starts = |kib: &u64| {
+        let mut command = limited(*kib);
+        command.arg("--version").output().unwrap().status.success()
+    };
+    let least = LEAST.get_or_init(|| (10_000..).step_by(500).find(starts).unwrap());
+    let count = std::env::var("TINYRES_MEMORY_LIMITS").map_or(12, |count| count.parse().unwrap());
+    let draws = Draws::new(2, Stream::Sample, 0);
+    let mut enough = 0;
+    for index in 0..count {
+        let kib = least + 500 + draws.below(index, most);
+        let output = limited(kib).args(args).output().unwrap();
+        let said = stderr(&output);
+        let what = format!("{kib} KiB, {args:?}: {:?} {said}", output.status);
+        match output.status.code() {
+            Some(0) => enough += 1,
+            Some(1) => {
+                let last = said.lines().last().unwrap_or_default();
+                assert!(last.starts_with("error: "), "{what}");
+                assert!(said.contains("memory") || said.contains("thread"), "{what}");
+                assert!(
+                    !said.contains("--skip-bad") && !said.contains("damaged"),
+                    "{what}"
+                );
+            }
+            _ => panic!("{what}"),
+        }
+        assert!(is_right(&output), "{what}");
+    }
+    println!("{enough} of {count} limits were enough for {args:?}");
+    enough
+}
+
+#[test]
+fn too_little_address_space_leaves_the_same_set_or_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let others = [
+        "keras.npz",
+        "downsampled-npz.zip",
+        "cifar-10-python.tar.gz",
+        "cifar-100-binary.tar.gz",
+        "ilsvrc.zip",
+        "parquet",
+        "webdataset",
+    ];
+    let mut enough = 0;
+    for source in archives(dir.path()).into_iter().chain(others.map(golden)) {
+        let args = [
+            "pack".as_ref(),
+            source.as_os_str(),
+            "-o".as_ref(),
+            out.as_os_str(),
+            "--skip-bad".as_ref(),
+        ];
+        assert!(tinyres().args(args).output().unwrap().status.success());
+        let whole = files(&out);
+        fs::remove_dir_all(&out).unwrap();
+        enough += under_limits(&args, 12_000, |output| {
+            let right = match output.status.success() {
+                true => files(&out) == whole,
+                false => !out.join("dataset.json").exists(),
+            };
+            let _ = fs::remove_dir_all(&out);
+            right
+        });
+    }
+    assert!(enough > 0);
+}
+
+/// A set without its compressed shards, or an error: also where only these are left to be removed.
+#[test]
+fn too_little_address_space_leaves_no_compressed_shard_of_an_expanded_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let [tree, ..] = archives(dir.path());
+    let [raw, packed] = [("raw", "--skip-bad"), ("packed", "--zstd")].map(|(to, flag)| {
+        let out = dir.path().join(to);
+        let mut pack = tinyres();
+        pack.arg("pack").arg(&tree).arg("-o").arg(&out).arg(flag);
+        assert!(
+            pack.args(["--size", "256"])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        );
+        files(&out)
+    });
+    let whole_and_leftover = packed.clone().into_iter().chain(raw.clone()).collect();
+    let here = dir.path().join("here");
+    for (before, most) in [(packed, 60_000), (whole_and_leftover, 8_000)] {
+        let begin = || {
+            let _ = fs::remove_dir_all(&here);
+            fs::create_dir(&here).unwrap();
+            for (name, bytes) in &before {
+                fs::write(here.join(name), bytes).unwrap();
+            }
+        };
+        begin();
+        let enough = under_limits(&["expand".as_ref(), here.as_os_str()], most, |output| {
+            let left = files(&here);
+            begin();
+            let whole = raw
+                .iter()
+                .all(|(name, bytes)| left.get(name) == Some(bytes));
+            match output.status.success() {
+                true => left == raw,
+                false => left == before || whole,
+            }
+        });
+        assert!(enough > 0);
+    }
+}
+
 /// Packs large pictures under less and less memory.
 #[test]
 fn too_little_address_space_is_an_error_and_costs_no_image() {
@@ -292,11 +435,8 @@ fn too_little_address_space_is_an_error_and_costs_no_image() {
     }
     tree.write_dir(&source);
     let (mut packed, mut refused) = (0, 0);
-    for kilobytes in (40_000..200_000).step_by(8_000) {
-        let limited = format!("ulimit -v {kilobytes}; exec \"$@\"");
-        let mut pack = Command::new("bash");
-        pack.args(["-c", &limited, "bash"])
-            .arg(assert_cmd::cargo::cargo_bin("tinyres"));
+    for kib in (40_000..200_000).step_by(8_000) {
+        let mut pack = limited(kib);
         pack.arg("pack").arg(&source).arg("-o").arg(&out);
         pack.args([
             "--size",
@@ -313,15 +453,15 @@ fn too_little_address_space_is_an_error_and_costs_no_image() {
             Some(0) => {
                 packed += 1;
                 let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-                assert_eq!(report["refused"], serde_json::json!([]), "{kilobytes}");
+                assert_eq!(report["refused"], serde_json::json!([]), "{kib}");
                 assert_eq!(report["splits"][0]["images"], 3);
             }
             Some(1) => {
                 refused += 1;
-                assert!(said.contains("memory"), "{kilobytes}: {said}");
+                assert!(said.contains("memory"), "{kib}: {said}");
                 assert!(output.stdout.is_empty());
             }
-            code => panic!("{kilobytes} kB: {code:?} {said}"),
+            code => panic!("{kib} KiB: {code:?} {said}"),
         }
     }
     println!("{packed} limits sufficed, {refused} did not");

@@ -317,11 +317,27 @@ impl<'a> Expansion<'a> {
 fn remove_transport(dir: &Path, raw: &Manifest) -> Result<()> {
     for listed in raw.shards() {
         let path = dir.join(listed.transport_file());
-        if path.exists() && super::open(&path).is_ok_and(|shard| shard.digest() == listed.digest) {
-            fs::remove_file(&path).map_err(output_error(&path))?;
+        if !path.is_file() {
+            continue;
+        }
+        match super::open(&path) {
+            Ok(shard) if shard.digest() == listed.digest => {
+                fs::remove_file(&path).map_err(output_error(&path))?;
+            }
+            Err(error) if is_unread(&error) => return Err(error.into()),
+            Ok(_) | Err(_) => {}
         }
     }
     Ok(())
+}
+
+/// True if the file could not be read, or not in the memory there is: what it holds is unknown.
+fn is_unread(error: &tinyres_format::Error) -> bool {
+    use tinyres_format::Error;
+    match error {
+        Error::At { source, .. } => is_unread(source),
+        error => matches!(error, Error::Io(_) | Error::Memory),
+    }
 }
 
 /// Returns whether both paths, which must exist, name the same directory.
