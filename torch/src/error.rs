@@ -229,7 +229,12 @@ impl Error {
         let said = text[..end.unwrap_or(text.len())].trim_end();
         // By the CPU's allocator, C++ itself, and CUDA.
         let no_memory = ["can't allocate memory", "std::bad_alloc", "out of memory"];
-        match no_memory.iter().any(|what| said.contains(what)) {
+        // All that oneDNN says: what it can compute and what not, it has said before, of a descriptor.
+        let onednn = [
+            "could not create a primitive",
+            "could not create a memory object",
+        ];
+        match no_memory.iter().any(|what| said.contains(what)) || onednn.contains(&said) {
             // The CPU's allocator says first which check of its source failed.
             true => Self::NoMemory(said.rsplit("err == 0. ").next().unwrap_or(said).to_owned()),
             false => Self::Torch(said.to_owned()),
@@ -273,6 +278,32 @@ impl From<tch::TchError> for Error {
         match error {
             tch::TchError::Torch(text) => Self::torch(&text),
             other => Self::torch(&other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_is_told_from_other_failures_of_libtorch() {
+        let alloc = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you \
+            tried to allocate 64 bytes. Error code 12 (Cannot allocate memory)\nframe #0: c10::ThrowEnforceNotMet";
+        for text in [alloc, "std::bad_alloc", "could not create a primitive"] {
+            let error = Error::torch(text);
+            assert!(matches!(error, Error::NoMemory(_)), "{error:?}");
+            let told = error.to_string();
+            assert!(
+                told.contains("--batch") && !told.contains("frame #"),
+                "{told}"
+            );
+        }
+        for text in [
+            "could not create a primitive descriptor for the matmul primitive. Run workload with",
+            "mat1 and mat2 shapes cannot be multiplied",
+        ] {
+            assert!(matches!(Error::torch(text), Error::Torch(_)));
         }
     }
 }
