@@ -21,9 +21,10 @@ pub fn list(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Runs the seeds of `target` in the directory `fuzz`, then `runs` mutations of them. The input that it panics or hangs on
-/// is kept in a file. Seeds called `whole` must be taken.
+/// Runs the seeds of `target` in the directory `fuzz`, then `runs` mutations of them, or as many as `TINYRES_FUZZ_RUNS`
+/// says. The input that it panics or hangs on is kept in a file. Seeds called `whole` must be taken.
 pub fn run(fuzz: &Path, name: &str, target: fn(&[u8]) -> bool, runs: u64) {
+    let runs = std::env::var("TINYRES_FUZZ_RUNS").map_or(runs, |count| count.parse().unwrap());
     let files = list(&fuzz.join("seeds").join(name));
     let seeds: Vec<_> = files.iter().map(|file| fs::read(file).unwrap()).collect();
     let whole: Vec<_> = files
