@@ -143,6 +143,20 @@ def test_each_kind_of_image_gives_the_same_pixels(tmp_path):
     assert [split["split"] for split in writer.report["splits"]] == ["train", "val", "test"]
 
 
+def test_pillow_images_are_turned_upright_as_encoded_ones_are(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    exif = image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    file = io.BytesIO()
+    image.fromarray(pictures(1)[0]).save(file, "PNG", exif=exif)
+    with tinyres.Writer(tmp_path / "out") as writer:
+        writer.add(file.getvalue(), 0)
+        writer.add(image.open(file), 0)
+    got = packed(tmp_path / "out")[0]
+    assert np.array_equal(got[0], got[1])
+    assert np.array_equal(got[0], planar(np.rot90(pictures(1), -1, (1, 2)))[0])
+
+
 def test_labels_that_are_names_become_sorted_classes(tmp_path):
     rows = [(image, name) for image, name in zip(pictures(4), ["dog", "ant", "dog", "cat"])]
     tinyres.pack(iter(rows), tmp_path / "out")
@@ -249,7 +263,8 @@ def test_torchvision_cifar_gives_the_bytes_of_the_native_packer(tmp_path):
     assert bytes_of(tmp_path / "fed") == bytes_of(tmp_path / "native")
 
 
-def test_parquet_of_hugging_face_gives_the_bytes_of_the_native_packer(tree, tmp_path):
+def test_parquet_of_hugging_face_gives_the_bytes_of_the_native_packer(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyres._feeding.BATCH", 5)
     datasets = pytest.importorskip("datasets")
     root, pixels = tree
     images = [{"bytes": png(image), "path": f"{at}.png"} for at, image in enumerate(pixels["train"])]
@@ -264,7 +279,8 @@ def test_parquet_of_hugging_face_gives_the_bytes_of_the_native_packer(tree, tmp_
 
 
 @pytest.mark.parametrize("change", ["shuffled", "filtered", "sliced", "streamed", "transformed", "files"])
-def test_changed_hugging_face_sets_keep_their_order(tree, tmp_path, change):
+def test_changed_hugging_face_sets_keep_their_order(tree, tmp_path, change, monkeypatch):
+    monkeypatch.setattr("tinyres._feeding.BATCH", 5)
     datasets = pytest.importorskip("datasets")
     root, pixels = tree
     files = sorted((root / "train").rglob("*.png"))
@@ -485,3 +501,48 @@ def test_pixels_that_were_packed_outlive_the_arrays(tmp_path):
     assert packed(tmp_path / "out")[0][:, 0, 0, 0].tolist() == list(range(50))
     tinyres.pack((np.stack([np.full((SIDE, SIDE), at, np.uint8) for at in range(50)]), [0] * 50), tmp_path / "lent")
     assert packed(tmp_path / "lent")[0][:, 0, 0, 0].tolist() == list(range(50))
+
+
+def test_packing_works_in_a_child_of_fork(tmp_path):
+    images = (pictures(40), [0] * 40)
+    tinyres.pack(images, tmp_path / "out")
+    child = os.fork()
+    if child == 0:
+        try:
+            same = tinyres.pack(images, tmp_path / "out")["unchanged"]
+            tinyres.pack(images, tmp_path / "child")
+            os._exit(0 if same else 1)
+        finally:
+            os._exit(2)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the child hangs")
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    assert bytes_of(tmp_path / "child") == bytes_of(tmp_path / "out")
+
+
+LARGE = """
+import resource, sys
+import numpy as np, tinyres
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+with tinyres.Writer(sys.argv[1] + "/small", size=8, threads=1) as w:
+    w.add(np.zeros((600, 600, 3), np.uint8), 0)
+before = peak()
+with tinyres.Writer(sys.argv[1] + "/out", size=8, threads=1) as w:
+    for at in range(300):
+        w.add(np.full((600, 600, 3), at % 256, np.uint8), 0)
+print(peak() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    ran = subprocess.run([sys.executable, "-c", LARGE, tmp_path], capture_output=True, text=True, check=True)
+    # 309 MiB of pixels were handed over.
+    assert int(ran.stdout) < 60
