@@ -3,7 +3,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `SPLIT.parquet` | a row for each image, in the split's order: see [`columns`] |
+//! | `SPLIT.parquet` | a row for each image, in the split's order: columns in `columns.rs` |
 //! | `SPLIT.logits.npy` | logits, `f32 [N, C]` |
 //! | `SPLIT.features.npy` | outputs of the last pooled layer, `f16 [N, 512]`, if they were asked for |
 //!
