@@ -1,5 +1,5 @@
 //! Compiles the C++ shim against libtorch's headers, and sets the run path, so that the binaries load the
-//! libtorch that they were built with.
+//! libtorch that they were built with, or that in the directory that TINYRES_RPATH names.
 
 use std::{env, path::Path};
 
@@ -58,5 +58,7 @@ fn main() {
             "src/libtorch/script.cpp",
         ])
         .compile("tinyres_shim");
-    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    println!("cargo:rerun-if-env-changed=TINYRES_RPATH");
+    let rpath = env::var("TINYRES_RPATH").unwrap_or(lib);
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{rpath}");
 }

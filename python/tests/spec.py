@@ -79,3 +79,12 @@ def drawn(count, size=8, classes=3, seed=0):
     sides = np.sort(draw.integers(0, size, (count, 2, 2)), axis=1).reshape(count, 4).astype(np.int32)
     boxes = np.where(draw.random((count, 1)) < 0.2, np.int32(-1), sides)
     return images, labels, boxes, [f"train/é{image}.png" for image in range(count)]
+
+
+def tinted(count, classes=3, size=32, seed=0):
+    """A split whose classes differ in their colour: (images, labels, boxes, names)."""
+    draw = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = draw.integers(0, 200, (count, 3, size, size), np.uint8)
+    images[np.arange(count), labels] += 50
+    return images, labels, np.full((count, 4), -1, np.int32), [f"{index}.png" for index in range(count)]

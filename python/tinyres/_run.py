@@ -136,7 +136,8 @@ class Run:
             model.conv1 = torch.nn.Conv2d(3, 64, 3, stride, padding=1, bias=False)
             model.maxpool = torch.nn.Identity()
         model.load_state_dict(state)
-        return model.eval()
+        model.eval()
+        return model
 
     def _about(self) -> dict[str, Any]:
         """What the newest file of weights says of the network."""

@@ -44,7 +44,7 @@ impl Missing {
     pub fn error(&self) -> anyhow::Error {
         anyhow!(
             "this command needs {PROGRAM}, which is neither at {} nor in PATH: \
-             build it with `tools/setup && cargo build --release`",
+             install it with `pip install 'tinyres[train]'`, or build it with `tools/setup && cargo build --release`",
             self.0.display()
         )
     }

@@ -1,0 +1,97 @@
+"""The wheels: what they bring, what they require, and that training works from them. tools/wheel runs these tests."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import tinyres
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+WORKSPACE = tomllib.loads((ROOT / "Cargo.toml").read_text())
+VERSION = WORKSPACE["workspace"]["package"]["version"]
+
+
+def installed(distribution):
+    try:
+        return metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        pytest.skip(f"tools/wheel has not built {distribution}")
+
+
+def run(*command, **environment):
+    return subprocess.run(list(map(str, command)), env=os.environ | environment, text=True, capture_output=True)
+
+
+def test_wheel_has_package_program_and_types_and_needs_numpy_alone():
+    wheel = installed("tinyres")
+    assert wheel.version == tinyres.__version__ == VERSION
+    assert [need for need in wheel.requires if "extra" not in need] == ["numpy>=1.26"]
+    files = {str(file) for file in wheel.files}
+    assert {"tinyres/py.typed", "tinyres/_native.pyi"} <= files
+    assert {name.split("/")[-1] for name in files if "license" in name} >= {"LICENSE-MIT", "LICENSE-APACHE"}
+    # Of this directory nothing else, whatever lies in it.
+    assert {Path(name).parts[0] for name in files if not name.startswith("..")} == {
+        "tinyres",
+        f"tinyres-{VERSION}.dist-info",
+    }
+    result = run(BIN / "tinyres", "--version")
+    assert result.stdout.split() == ["tinyres", VERSION], result
+
+
+def test_extra_train_is_the_program_of_this_version_with_the_torch_that_it_was_linked_with():
+    needs = installed("tinyres").requires
+    assert [re.sub("[\"' ]", "", need) for need in needs if "extra" in need] == [
+        f"tinyres-torch=={VERSION};extra==train"
+    ]
+    program = installed("tinyres-torch")
+    pinned = (ROOT / "tools/libtorch/cpu.txt").read_text()
+    release = re.search(r"^torch==(\d+\.\d+)\.", pinned, re.M).group(1)
+    assert sorted(program.requires) == [f"tinyres=={VERSION}", f"torch=={release}.*"]
+    assert program.version == VERSION
+
+
+def test_training_works_with_the_libtorch_of_the_torch_package(tmp_path):
+    installed("tinyres-torch")
+    pytest.importorskip("torch")
+    for command in (
+        ["sample", tmp_path / "tree", "--classes", 2, "--train-per-class", 8, "--val-per-class", 4, "--test", 0],
+        ["pack", tmp_path / "tree", "-o", tmp_path / "shards"],
+        ["train", tmp_path / "shards", "-o", tmp_path / "run", "--max-steps", 1, "--batch", 8, "--sizes", 32],
+    ):
+        result = run(BIN / "tinyres", *command)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "final.safetensors").exists()
+
+
+def test_program_takes_libtorch_from_the_package_even_if_the_environment_names_another(tmp_path):
+    """A file that is no library, in LD_LIBRARY_PATH: it would be loaded if it came first."""
+    installed("tinyres-torch")
+    pytest.importorskip("torch")
+    (tmp_path / "libtorch_cpu.so").write_text("not a library")
+    result = run(BIN / "tinyres-torch", "--version", LD_LIBRARY_PATH=tmp_path)
+    assert result.stdout.split() == ["tinyres", VERSION], result
+
+
+@pytest.mark.parametrize("found", [None, "2.12.1"])
+def test_missing_or_other_torch_is_named_with_the_command_that_installs_it(tmp_path, found):
+    installed("tinyres-torch")
+    if found:
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch/__init__.py").write_text("raise SystemError('torch was imported')")
+        info = tmp_path / f"torch-{found}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {found}\n")
+    else:
+        # The environment without the libraries of the tests.
+        (tmp_path / "torch.py").write_text("")
+    result = run(BIN / "tinyres", "doctor", PYTHONPATH=tmp_path)
+    assert result.returncode == 1
+    assert f"{sys.executable} -m pip install 'torch==" in result.stderr
+    assert (found or "no package torch") in result.stderr
