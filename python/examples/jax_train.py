@@ -29,7 +29,9 @@ def logits(params, images):
     """f32 [n, classes] of images f32 [n, H, W, 3]."""
     *kernels, head = params
     for kernel in kernels:
-        images = jax.lax.conv_general_dilated(images, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        images = jax.lax.conv_general_dilated(
+            images, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         images = jax.nn.relu(images)
     return images.mean((1, 2)) @ head
 

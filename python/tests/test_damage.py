@@ -212,7 +212,9 @@ def test_damage_under_a_loader_names_its_images(own):
 
 def run(code, *arguments):
     code = "import faulthandler, os, signal, sys\nimport tinyres\n" + textwrap.dedent(code)
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("before", [True, False])

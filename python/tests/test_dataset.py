@@ -111,8 +111,11 @@ def test_index_means_what_it_means_to_numpy(ds, split, index):
     image, label = ds[index]
     assert np.array_equal(image, images[plain]) and image.dtype == np.uint8
     assert np.array_equal(label, labels[plain])
-    assert ds.names[index] == (names[int(index)] if np.ndim(plain) == 0 and not isinstance(index, slice) else
-                               np.array(names, object)[plain].tolist())
+    assert ds.names[index] == (
+        names[int(index)]
+        if np.ndim(plain) == 0 and not isinstance(index, slice)
+        else np.array(names, object)[plain].tolist()
+    )
     if isinstance(label, int):
         assert image.shape == (3, 8, 8)
     else:
@@ -290,13 +293,56 @@ def test_import_brings_numpy_and_little_else():
 
 def test_no_argument_makes_it_panic(ds, shards):
     """A panic of Rust would be a BaseException, which nothing here catches."""
-    odd = [None, 0, -1, 2**40, -(2**63), 2**64, 1.5, float("nan"), "", "train\0", b"x", "\udcff", [], [[]], [None], {}, set(),
-           object(), slice(2**70), slice(None, None, 0), slice("a"), np.array([]), np.array(["a"]), np.array(1.0),
-           np.zeros((2, 2), bool), np.full(3, 2**62), np.array([1, None]), np.datetime64("now"), range(10**6), ..., ds]
-    calls = [ds.__getitem__, ds.gather, ds.names.__getitem__, ds.names.index, ds.names.count, ds.__array__, tinyres.open,
-             lambda x: ds.gather([0], out=x), lambda x: ds.gather([0], x), lambda x: ds.__array__(x, copy=False),
-             lambda x: tinyres.open(shards, x), lambda x: tinyres.open(shards, "train", verify=x),
-             lambda x: tinyres.Dataset(x, x, x), lambda x: tinyres.open(shards)[x], lambda x: ds.__dlpack__(stream=x)]
+    odd = [
+        None,
+        0,
+        -1,
+        2**40,
+        -(2**63),
+        2**64,
+        1.5,
+        float("nan"),
+        "",
+        "train\0",
+        b"x",
+        "\udcff",
+        [],
+        [[]],
+        [None],
+        {},
+        set(),
+        object(),
+        slice(2**70),
+        slice(None, None, 0),
+        slice("a"),
+        np.array([]),
+        np.array(["a"]),
+        np.array(1.0),
+        np.zeros((2, 2), bool),
+        np.full(3, 2**62),
+        np.array([1, None]),
+        np.datetime64("now"),
+        range(10**6),
+        ...,
+        ds,
+    ]
+    calls = [
+        ds.__getitem__,
+        ds.gather,
+        ds.names.__getitem__,
+        ds.names.index,
+        ds.names.count,
+        ds.__array__,
+        tinyres.open,
+        lambda x: ds.gather([0], out=x),
+        lambda x: ds.gather([0], x),
+        lambda x: ds.__array__(x, copy=False),
+        lambda x: tinyres.open(shards, x),
+        lambda x: tinyres.open(shards, "train", verify=x),
+        lambda x: tinyres.Dataset(x, x, x),
+        lambda x: tinyres.open(shards)[x],
+        lambda x: ds.__dlpack__(stream=x),
+    ]
     raised = 0
     for call in calls:
         for argument in odd:

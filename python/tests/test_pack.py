@@ -273,7 +273,9 @@ def test_parquet_of_hugging_face_gives_the_bytes_of_the_native_packer(tree, tmp_
     (tmp_path / "hub").mkdir()
     data.to_parquet(tmp_path / "hub/train-00000-of-00001.parquet")
     tinyres.pack(tmp_path / "hub", tmp_path / "native")
-    read = datasets.Dataset.from_parquet(str(tmp_path / "hub/train-00000-of-00001.parquet"), cache_dir=str(tmp_path / "cache"))
+    read = datasets.Dataset.from_parquet(
+        str(tmp_path / "hub/train-00000-of-00001.parquet"), cache_dir=str(tmp_path / "cache")
+    )
     tinyres.pack(read, tmp_path / "fed")
     assert bytes_of(tmp_path / "fed") == bytes_of(tmp_path / "native")
 
@@ -302,7 +304,10 @@ def test_changed_hugging_face_sets_keep_their_order(tree, tmp_path, change, monk
     elif change == "streamed":
         data = data.to_iterable_dataset()
     elif change == "transformed":
-        turn = lambda rows: {"image": [np.asarray(image)[::-1] for image in rows["image"]], "label": rows["label"]}
+
+        def turn(rows):
+            return {"image": [np.asarray(image)[::-1] for image in rows["image"]], "label": rows["label"]}
+
         data = data.with_transform(turn)
     tinyres.pack(data, tmp_path / "out")
     expected = pixels["train"][order]
@@ -317,7 +322,11 @@ def test_sizes_are_resized_as_the_native_packer_does(tree, tmp_path):
     tinyres.pack(root, tmp_path / "native", size=8)
     tinyres.pack({split: folder(root / split) for split in pixels}, tmp_path / "fed", size=8)
     assert bytes_of(tmp_path / "fed") == bytes_of(tmp_path / "native")
-    tinyres.pack({split: (images, [at * 3 // len(images) for at in range(len(images))]) for split, images in pixels.items()}, tmp_path / "raw", size=8)
+    tinyres.pack(
+        {split: (images, [at * 3 // len(images) for at in range(len(images))]) for split, images in pixels.items()},
+        tmp_path / "raw",
+        size=8,
+    )
     assert np.array_equal(packed(tmp_path / "raw")[0], packed(tmp_path / "native")[0])
 
 
@@ -399,7 +408,11 @@ def test_exception_of_the_progress_publishes_nothing(tmp_path):
 
 def test_progress_counts_all_images(tmp_path):
     seen = []
-    tinyres.pack({"train": (pictures(20), [0] * 20), "val": (pictures(5, 1), [0] * 5)}, tmp_path / "out", progress=lambda *now: seen.append(now))
+    tinyres.pack(
+        {"train": (pictures(20), [0] * 20), "val": (pictures(5, 1), [0] * 5)},
+        tmp_path / "out",
+        progress=lambda *now: seen.append(now),
+    )
     assert seen[-1] == (25, 25, "img") and seen == sorted(seen)
     pytest.importorskip("tqdm")
     tinyres.pack(((image, 0) for image in pictures(200)), tmp_path / "bar", progress=True)
@@ -457,7 +470,11 @@ def test_other_threads_run_while_packing(tmp_path):
         ([(np.zeros((4, 4, 3), np.uint8), 0.5)], TypeError, "train image 0: label 0.5"),
         ([(np.zeros((4, 4, 3), np.uint8), 0, (3, 0, 1, 2))], tinyres.SourceError, r"train image 0: box \[3, 0, 1, 2\]"),
         ([(np.zeros((4, 4, 3), np.uint8), 0, (0, 0, 4, 4))], tinyres.SourceError, r"train/0: box \[0, 0, 4, 4\]"),
-        ([(np.zeros((4, 4, 3), np.uint8), 0, None, "a")] * 2, tinyres.SourceError, "train image 1: another image is called"),
+        (
+            [(np.zeros((4, 4, 3), np.uint8), 0, None, "a")] * 2,
+            tinyres.SourceError,
+            "train image 1: another image is called",
+        ),
         ([("nothing.png", 0)], FileNotFoundError, "nothing.png"),
         ([(object(), 0)], TypeError, "train image 0: an image of type object"),
         ([], tinyres.SourceError, "no image"),

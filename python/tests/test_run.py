@@ -77,7 +77,9 @@ def test_weights_are_those_that_safetensors_reads(tmp_path):
     expected = load_file(tmp_path / "run/best.safetensors")
     weights = run.weights("best")
     assert weights.keys() == expected.keys()
-    assert all(torch.equal(weights[name], value) and weights[name].dtype == value.dtype for name, value in expected.items())
+    assert all(
+        torch.equal(weights[name], value) and weights[name].dtype == value.dtype for name, value in expected.items()
+    )
     arrays = run.arrays("best")
     assert arrays["conv1.weight"].dtype == np.float32 and arrays["conv1.weight"].shape == (64, 3, 7, 7)
     with pytest.raises(FileNotFoundError, match="ask for 'best' or 'last'"):

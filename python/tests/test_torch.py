@@ -21,7 +21,10 @@ from torchvision import transforms, tv_tensors  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
 # What torch itself warns of when it starts workers.
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore:.*pin_memory")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*pin_memory"),
+]
 
 ALL = ("image", "label", "box", "index")
 
@@ -75,7 +78,9 @@ def test_pinned_batches_lie_in_memory_of_torch(ds, monkeypatch):
     for dtype in ("uint8", "float32"):
         for memory_format in (torch.contiguous_format, torch.channels_last):
             options = dict(seed=1, dtype=dtype, fields=ALL, flip=True)
-            loader = tinyres.torch.Loader(ds, 64, pin_memory=True, drop_last=False, memory_format=memory_format, **options)
+            loader = tinyres.torch.Loader(
+                ds, 64, pin_memory=True, drop_last=False, memory_format=memory_format, **options
+            )
             plain = tinyres.Loader(ds, 64, drop_last=False, **options)
             held = list(loader)
             starts = {images.untyped_storage().data_ptr() for images, *_ in held}
@@ -178,7 +183,12 @@ def test_dataset_replaces_image_folder_by_one_line(folders):
 
 def test_transforms_v2_take_the_tensors(ds, split):
     transform = v2.Compose(
-        [v2.ToImage(), v2.RandomHorizontalFlip(p=1), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
+        [
+            v2.ToImage(),
+            v2.RandomHorizontalFlip(p=1),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.5] * 3),
+        ]
     )
     data = tinyres.torch.Dataset(ds, transform=transform)
     images, labels = default_collate([data[at] for at in (3, 299, -1)])

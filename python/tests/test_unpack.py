@@ -33,14 +33,26 @@ def test_files_hold_the_pixels_and_the_tables_the_rest(shards, tmp_path):
     image = pytest.importorskip("PIL.Image")
     path, pixels = shards
     report = tinyres.unpack(path, tmp_path / "images")
-    assert [(one["split"], one["images"], one["boxes"]) for one in report["splits"]] == [("train", 30, 24), ("val", 6, 0), ("test", 5, 0)]
+    assert [(one["split"], one["images"], one["boxes"]) for one in report["splits"]] == [
+        ("train", 30, 24),
+        ("val", 6, 0),
+        ("test", 5, 0),
+    ]
     for split, images in pixels.items():
         table = rows(tmp_path / "images" / split / "metadata.csv")
         read = [np.asarray(image.open(tmp_path / "images" / split / row["file_name"])) for row in table]
         assert np.array_equal(np.stack(read), images)
         assert [row["name"] for row in table] == [f"{split}/{at}" for at in range(len(images))]
     table = rows(tmp_path / "images/train/metadata.csv")
-    assert table[6] == {"file_name": "n02/06.png", "label": "0", "name": "train/6", "x0": "2", "y0": "1", "x1": "9", "y1": "15"}
+    assert table[6] == {
+        "file_name": "n02/06.png",
+        "label": "0",
+        "name": "train/6",
+        "x0": "2",
+        "y0": "1",
+        "x1": "9",
+        "y1": "15",
+    }
     assert table[5]["x0"] == rows(tmp_path / "images/val/metadata.csv")[0]["y1"] == "-1"
     classes = rows(tmp_path / "images/classes.csv")
     assert [(row["id"], row["name"]) for row in classes] == CLASSES
@@ -75,7 +87,9 @@ def test_imagefolder_of_hugging_face_reads_it(shards, tmp_path):
     datasets = pytest.importorskip("datasets")
     path, pixels = shards
     tinyres.unpack(path, tmp_path / "images")
-    data = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "images"), split="train", cache_dir=str(tmp_path / "cache"))
+    data = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "images"), split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert len(data) == 30
     by_name = {row["name"]: row for row in data}
     row = by_name["train/6"]
@@ -84,7 +98,20 @@ def test_imagefolder_of_hugging_face_reads_it(shards, tmp_path):
 
 
 def test_classes_of_any_name_get_folders_and_come_back(tmp_path):
-    classes = ["a/b", "..", "", "Ant", "ant", ".hidden", "class-1", "tab\tnew\nline", "x" * 300, "ü", "unlabelled", "train"]
+    classes = [
+        "a/b",
+        "..",
+        "",
+        "Ant",
+        "ant",
+        ".hidden",
+        "class-1",
+        "tab\tnew\nline",
+        "x" * 300,
+        "ü",
+        "unlabelled",
+        "train",
+    ]
     images, labels = pictures(len(classes)), list(range(len(classes)))
     tinyres.pack((images, labels), tmp_path / "shards", classes=classes)
     tinyres.unpack(tmp_path / "shards", tmp_path / "images")

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 Verify = Literal["off", "lazy", "full"]
-Sequence.register(Names)
+Sequence.register(Names)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Splits(Mapping[str, Dataset]):
@@ -58,7 +58,7 @@ class Splits(Mapping[str, Dataset]):
 
     def __init__(self, path: str | os.PathLike[str], verify: Verify = "lazy") -> None:
         self._path = path
-        self._verify = verify
+        self._verify: Verify = verify
         self._splits: dict[str, Dataset | None] = dict.fromkeys(splits(path))
 
     def __getitem__(self, name: str) -> Dataset:
@@ -89,9 +89,7 @@ class Splits(Mapping[str, Dataset]):
 def open(path: str | os.PathLike[str], split: None = None, *, verify: Verify = "lazy") -> Splits: ...
 @overload
 def open(path: str | os.PathLike[str], split: str, *, verify: Verify = "lazy") -> Dataset: ...
-def open(
-    path: str | os.PathLike[str], split: str | None = None, *, verify: Verify = "lazy"
-) -> Splits | Dataset:
+def open(path: str | os.PathLike[str], split: str | None = None, *, verify: Verify = "lazy") -> Splits | Dataset:
     """Opens a set of shards, or one split of it.
 
     The shards are mapped, not read. Nobody may write to or cut them while they are in use; `tinyres pack` never

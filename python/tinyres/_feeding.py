@@ -81,7 +81,10 @@ def adapt(images: Any, columns: Mapping[str, str]) -> Source:
         return Source(getattr(base, "classes", None), arrays(data, labels))
     if isinstance(images, Mapping):
         key = "images" if "images" in images else "image"
-        parts = [images.get(name, images.get(one)) for name, one in (("labels", "label"), ("boxes", "box"), ("names", "name"))]
+        parts = [
+            images.get(name, images.get(one))
+            for name, one in (("labels", "label"), ("boxes", "box"), ("names", "name"))
+        ]
         return Source(None, arrays(images[key], *parts))
     if is_images(images):
         return Source(None, arrays(images, None))
@@ -371,15 +374,21 @@ def arrow(dataset: Any, image: str, label: str | None) -> Callable[[Feed, str, T
             first = 0
             for chunk in table.column(image).chunks:
                 encoded, paths = chunk.flatten()
-                files = [None if path is None else path.replace("\\", "/").rsplit("/", 1)[-1] for path in paths.to_pylist()]
-                called = [f"{split}/{row + at}/{file}" if file else f"{split}/{row + at}" for at, file in enumerate(files)]
+                files = [
+                    None if path is None else path.replace("\\", "/").rsplit("/", 1)[-1] for path in paths.to_pylist()
+                ]
+                called = [
+                    f"{split}/{row + at}/{file}" if file else f"{split}/{row + at}" for at, file in enumerate(files)
+                ]
                 of_chunk = None if labels is None else labels[first : first + len(chunk)]
                 if encoded.null_count == 0 and len(chunk) > 0:
                     to.all_encoded(split, *lent(encoded), of_chunk, None, called, copies)
                 else:
                     pairs = zip(encoded.to_pylist(), paths.to_pylist())
                     items = ({"bytes": data, "path": path} for data, path in pairs)
-                    add_all(to, split, zip(items, of_chunk or repeat(None), repeat(None), called), None, lambda *_: None)
+                    add_all(
+                        to, split, zip(items, of_chunk or repeat(None), repeat(None), called), None, lambda *_: None
+                    )
                 row += len(chunk)
                 first += len(chunk)
             tell(row, len(dataset))

@@ -185,7 +185,7 @@ def telling(progress: bool | Progress | None) -> Iterator[Progress | None]:
         if bar is None or bar.unit != f" {unit}":
             if bar is not None:
                 bar.close()
-            bar = tqdm(total=total, unit=f" {unit}")
+            bar = tqdm(total=total, unit=f" {unit}")  # pyright: ignore[reportPossiblyUnboundVariable]
         bar.total = total
         bar.update(done - bar.n)
 

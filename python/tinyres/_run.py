@@ -128,13 +128,13 @@ class Run:
         from torchvision.models import resnet18
 
         state = {name: value for name, value in self.weights(which).items() if not name.startswith(BOX_HEAD)}
-        model = resnet18(num_classes=state["fc.weight"].shape[0])
+        model: torch.nn.Module = resnet18(num_classes=state["fc.weight"].shape[0])
         stem = self.config["stem"]
         if stem != "imagenet":
             # For small images: a 3x3 convolution in place of the 7x7 one, and no pooling.
             stride = {"half": 2, "small": 1}[stem]
             model.conv1 = torch.nn.Conv2d(3, 64, 3, stride, padding=1, bias=False)
-            model.maxpool = torch.nn.Identity()
+            model.maxpool = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
         model.load_state_dict(state)
         model.eval()
         return model
@@ -160,7 +160,8 @@ class Run:
         if not path.exists():
             there = [name for name in ("final", "best", "last") if self._path(name).exists()]
             raise NotFoundError(
-                f"{path}: not there; " + (f"ask for {' or '.join(map(repr, there))}" if there else "the run has no weights yet"),
+                f"{path}: not there; "
+                + (f"ask for {' or '.join(map(repr, there))}" if there else "the run has no weights yet"),
                 path=path,
             )
         with open(path, "rb") as file:
@@ -175,7 +176,9 @@ class Run:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise FormatError(f"{path}: not a file of tensors: {error}", path=path) from None
             if max(ends, default=0) != size - 8 - length:
-                raise FormatError(f"{path}: {size} bytes, expected {max(ends, default=0) + 8 + length}; copy it again", path=path)
+                raise FormatError(
+                    f"{path}: {size} bytes, expected {max(ends, default=0) + 8 + length}; copy it again", path=path
+                )
             return header, b"" if header_only else file.read(), path
 
 

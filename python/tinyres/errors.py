@@ -130,7 +130,10 @@ class ReadError(Error, OSError):
 _FLAGS = (
     (r"--skip-bad=([\d.]+)%", lambda found: f"skip_bad={float(found[1]) / 100:g}"),
     (r"--skip-bad\b", "skip_bad=True"),
-    (r"--(val-fraction|size|threads|shard-images)[ =]([\d.]+)\b", lambda found: f"{found[1].replace('-', '_')}={found[2]}"),
+    (
+        r"--(val-fraction|size|threads|shard-images)[ =]([\d.]+)\b",
+        lambda found: f"{found[1].replace('-', '_')}={found[2]}",
+    ),
     (r"--(val-fraction|size|threads|shard-images)\b", lambda found: f"{found[1].replace('-', '_')}="),
     (r"--(force|squash)\b", r"\1=True"),
 )

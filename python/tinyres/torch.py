@@ -84,7 +84,9 @@ class Loader(tinyres.Loader):
         pin_memory: bool = False,
     ) -> None:
         if memory_format not in (torch.contiguous_format, torch.channels_last):
-            raise ValueError(f"memory_format is {memory_format}, expected torch.contiguous_format or torch.channels_last")
+            raise ValueError(
+                f"memory_format is {memory_format}, expected torch.contiguous_format or torch.channels_last"
+            )
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if rank is None:
             rank = torch.distributed.get_rank() if together else 0
@@ -290,14 +292,14 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, Any]]):
         else:
             image = torch.from_numpy(pixels)
         if self.boxes:
-            from torchvision import tv_tensors  # type: ignore[import-untyped]
+            from torchvision import tv_tensors
 
             if self.image == "tensor":
                 image = tv_tensors.Image(image)
             x0, y0, x1, y1 = self.split.boxes[index].tolist()
             edges = [] if x0 < 0 else [[x0, y0, x1 + 1, y1 + 1]]
             target = {
-                "boxes": tv_tensors.BoundingBoxes(
+                "boxes": tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue]
                     torch.tensor(edges, dtype=torch.float32).reshape(-1, 4),
                     format=tv_tensors.BoundingBoxFormat.XYXY,
                     canvas_size=self.split.shape[1:],
@@ -311,7 +313,9 @@ class Dataset(torch.utils.data.Dataset[tuple[Any, Any]]):
                 image = self.transform(image)
         except TypeError as error:
             if self.image == "tensor":
-                error.add_note('The image is a uint8 tensor [3, H, W]. For a transform of PIL images, pass image="pil".')
+                error.add_note(
+                    'The image is a uint8 tensor [3, H, W]. For a transform of PIL images, pass image="pil".'
+                )
             raise
         if self.target_transform is not None:
             target = self.target_transform(target)
