@@ -89,7 +89,7 @@ unsafe fn map(file: &File) -> io::Result<Mmap> {
 /// A fault in it is like one in a [`Map`], and the hook is told of each part.
 #[derive(Debug)]
 pub struct Region<M = Mmap> {
-    // As in `Map`.
+    // The order of the fields of `Map`, for the same reason.
     _guards: Vec<MapGuard>,
     bytes: M,
 }
@@ -99,7 +99,7 @@ pub struct Region<M = Mmap> {
 pub struct Piece<'a> {
     /// A map of the file.
     pub map: &'a Map,
-    /// Where the file was when it was mapped.
+    /// Path of the file when it was mapped.
     pub path: &'a Path,
     /// The bytes of the file.
     pub range: Range<usize>,
@@ -128,10 +128,10 @@ impl Region<MmapMut> {
     /// neither the file nor any other map of it changes.
     ///
     /// # Errors
-    /// As [`Region::open`].
+    /// Those of [`Region::open`].
     ///
     /// # Safety
-    /// As [`Region::open`].
+    /// The rule is that of [`Region::open`].
     #[expect(unsafe_code, reason = "only the caller can keep others off the files")]
     pub unsafe fn open_private(pieces: &[Piece<'_>]) -> Result<Self> {
         // SAFETY: the caller keeps others off the files.
@@ -215,7 +215,7 @@ unsafe fn place(piece: &Piece<'_>, address: *const u8, private: bool) -> Result<
         )?);
     }
     let shared = attempt(libc::PROT_READ, libc::MAP_SHARED);
-    // As in `map`: not every file system allows a shared map.
+    // Not every file system allows a shared map, as `map` says.
     match shared {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
             Ok(attempt(libc::PROT_READ, libc::MAP_PRIVATE)?)

@@ -13,7 +13,7 @@ use tinyres_format::{
 };
 
 use super::form::{Form, Layout, Mover, Stored, interleave};
-use super::member::{Member, blocks};
+use super::member::{Member, blocks, unverified, verify_all};
 use super::normalize::STREAMING_BYTES;
 use super::{Batches, Epoch, Error, Normalization, Rank, Result, pool, shuffled};
 
@@ -347,7 +347,7 @@ impl Dataset {
     /// Copies the pixels of `images` to `out` in `form`: `u8 [n, C, H, W]` or `u8 [n, H, W, C]`.
     ///
     /// # Errors
-    /// As [`gather`](Self::gather); and a shift is not smaller than the images.
+    /// Those of [`gather`](Self::gather); or a shift is not smaller than the images.
     pub fn gather_in(&self, images: &[u32], form: &Form, out: &mut [u8]) -> Result<()> {
         let mut mover = Mover::new(form, self.shape)?;
         self.gather_with(images, out, |image, out| match (form.layout, form.moves) {
@@ -363,7 +363,7 @@ impl Dataset {
     /// Converts the pixels of `images` to `f32` by `normalization`, channels last, `f32 [n, H, W, C]`.
     ///
     /// # Errors
-    /// As [`gather_f32_in`](Self::gather_f32_in).
+    /// Those of [`gather_f32_in`](Self::gather_f32_in).
     pub fn gather_f32(
         &self,
         images: &[u32],
@@ -481,29 +481,4 @@ impl Dataset {
         let len = self.len;
         Error::NoImage { image, len }
     }
-}
-
-/// Blocks of the given images that have not passed their check, each once, in file order.
-fn unverified<'a>(
-    images: impl IntoIterator<Item = (&'a Member, Range<usize>)>,
-) -> Vec<(&'a Member, usize)> {
-    let mut blocks: Vec<(&Member, usize)> = (images.into_iter())
-        .flat_map(|(member, images)| {
-            let blocks = member.unverified(images);
-            blocks.into_iter().map(move |block| (member, block))
-        })
-        .collect();
-    blocks.sort_unstable_by_key(|(member, block)| (member.start, *block));
-    blocks.dedup_by_key(|(member, block)| (member.start, *block));
-    blocks
-}
-
-/// Checks blocks on all threads. If several are damaged, the error is that of the first.
-fn verify_all(blocks: &[(&Member, usize)]) -> Result<()> {
-    if blocks.is_empty() {
-        return Ok(());
-    }
-    let check = |&(member, block): &(&Member, usize)| member.verify(block).err();
-    let wrong = pool::install(|| blocks.par_iter().find_map_first(check));
-    wrong.map_or(Ok(()), Err)
 }

@@ -144,7 +144,7 @@ fn fetch(memory: &[u8]) {
 fn shift<const MIRRORED: bool>(row: &[u8], right: i32, out: &mut [u8]) {
     let by = right.unsigned_abs() as usize;
     let kept = row.len() - by;
-    // What stays of the row, which a shift to the left takes from the other end of it.
+    // The part of the row that stays; a shift to the left takes it from the other end.
     let at_end = (right < 0) != MIRRORED;
     let from = if at_end { &row[by..] } else { &row[..kept] };
     let to = if right < 0 {

@@ -43,7 +43,7 @@ impl Dataset {
     /// this map alone, and never in the files.
     ///
     /// # Errors
-    /// As [`images`](Self::images).
+    /// Those of [`images`](Self::images).
     #[expect(unsafe_code, reason = "maps the shards, as `open` does")]
     pub fn private_images(self: &Arc<Self>) -> Result<Images<MmapMut>> {
         let pieces: Vec<Piece<'_>> = self.pieces().collect();

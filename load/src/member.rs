@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::Advice;
+use rayon::prelude::*;
 use tinyres_format::{BLOCK_IMAGES, Map, Part, Piece, RawShard, Shard};
 
-use super::{Result, Verify};
+use super::{Result, Verify, pool};
 
 /// A shard of a split.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Member {
         }
     }
 
-    /// Where the shard's pixels lie in its file.
+    /// Place of the shard's pixels in its file.
     pub(super) fn piece(&self) -> Piece<'_> {
         let images = self.shard.images();
         let start = images.as_ptr().addr() - self.shard.bytes().as_ptr().addr();
@@ -110,4 +111,29 @@ impl Member {
 /// Blocks that hold the given images of a shard.
 pub(super) fn blocks(images: Range<usize>) -> Range<usize> {
     images.start / BLOCK_IMAGES..images.end.div_ceil(BLOCK_IMAGES)
+}
+
+/// Blocks of the given images that have not passed their check, each once, in file order.
+pub(super) fn unverified<'a>(
+    images: impl IntoIterator<Item = (&'a Member, Range<usize>)>,
+) -> Vec<(&'a Member, usize)> {
+    let mut blocks: Vec<(&Member, usize)> = (images.into_iter())
+        .flat_map(|(member, images)| {
+            let blocks = member.unverified(images);
+            blocks.into_iter().map(move |block| (member, block))
+        })
+        .collect();
+    blocks.sort_unstable_by_key(|(member, block)| (member.start, *block));
+    blocks.dedup_by_key(|(member, block)| (member.start, *block));
+    blocks
+}
+
+/// Checks blocks on all threads. If several are damaged, the error is that of the first.
+pub(super) fn verify_all(blocks: &[(&Member, usize)]) -> Result<()> {
+    if blocks.is_empty() {
+        return Ok(());
+    }
+    let check = |&(member, block): &(&Member, usize)| member.verify(block).err();
+    let wrong = pool::install(|| blocks.par_iter().find_map_first(check));
+    wrong.map_or(Ok(()), Err)
 }

@@ -10,7 +10,7 @@ use tinyres_load::Dataset;
 /// as there is a view.
 #[pyclass(frozen, module = "tinyres._native")]
 pub(crate) struct Images {
-    /// Where the images begin.
+    /// Address of the first image.
     start: usize,
     writable: bool,
     /// Keeps the map.

@@ -1,4 +1,4 @@
-//! What Python's brackets may hold, as numbers of images: integers, slices, sequences and arrays of integers or bools.
+//! Numbers of images in Python's brackets: integers, slices, sequences and arrays of integers or bools.
 
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyIndexError, PyTypeError};
