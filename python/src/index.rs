@@ -91,7 +91,7 @@ fn many(index: &Bound<'_, PyAny>, len: u32) -> PyResult<Vec<u32>> {
         'i' | 'u' => {
             let wide = array.call_method1("astype", ("int64",))?;
             let wide = wide.cast_into::<PyArray1<i64>>()?;
-            // What does not fit into 63 bits has become negative, and means no image.
+            // A number of more than 63 bits has become negative, and means no image.
             match (kind == 'u')
                 .then(|| negative(&wide))
                 .transpose()?

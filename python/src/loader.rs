@@ -142,7 +142,7 @@ impl Loader {
                 1
             };
         Ok(Self {
-            // What an epoch at work and a caller who holds a batch or two need.
+            // Enough for an epoch at work and a caller who holds a batch or two.
             pool: Pool::new(bytes, settings.ahead() + 2),
             settings,
             alloc,
@@ -239,14 +239,14 @@ impl Loader {
     }
 }
 
-/// Where an epoch is.
+/// The position of an epoch.
 struct Place {
     /// Number of the next batch.
     next: AtomicUsize,
     ended: AtomicBool,
 }
 
-/// Where an epoch is; does not keep its threads.
+/// The position of an epoch. It does not keep its threads.
 #[pyclass(frozen, module = "tinyres._native")]
 pub(crate) struct Progress(Arc<Place>);
 
@@ -279,7 +279,7 @@ pub(crate) struct Batches {
 
 #[pymethods]
 impl Batches {
-    /// Where the epoch is.
+    /// The position of the epoch.
     #[getter]
     fn progress(&self) -> Progress {
         Progress(Arc::clone(&self.place))

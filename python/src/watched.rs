@@ -78,7 +78,7 @@ struct Watched {
     before: AtomicU64,
     done: AtomicU64,
     reported: AtomicU64,
-    /// What a person should know, and whether it is a warning.
+    /// A message for people, and whether it is a warning.
     said: Mutex<Vec<(bool, String)>>,
 }
 

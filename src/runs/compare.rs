@@ -1,4 +1,4 @@
-//! What tells runs apart: the values of their configurations that differ, and their results.
+//! Runs next to each other: the values of their configurations that differ, and their results.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -44,7 +44,7 @@ pub(super) struct ClassList {
 }
 
 impl ClassList {
-    /// That of the file in the root, which lists `root`. Without one, the classes are called by their folders.
+    /// Reads the list in the root folder, whose content is `root`. Without one, the classes are called by their folders.
     pub fn read(reader: &mut TreeReader<'_>, root: &Folder, folders: Vec<Class>) -> Self {
         let by_folder = |folders: Vec<Class>| Self {
             classes: folders.clone(),

@@ -106,7 +106,7 @@ pub enum Error {
     Table {
         /// The path of the file.
         path: PathBuf,
-        /// What was found and expected, and what to do.
+        /// The fault: found, expected, and a remedy.
         reason: String,
     },
     /// The tree breaks the rules of its layout.
@@ -130,7 +130,7 @@ pub enum Error {
         split: Split,
         /// The number of the image in it, from 0.
         image: usize,
-        /// What was found and expected, and what to do.
+        /// The fault: found, expected, and a remedy.
         reason: String,
     },
     /// No image was handed over.

@@ -103,14 +103,14 @@ impl Evaluation {
     }
 }
 
-/// What a network gives for each image of a split, in the split's order, on the network's device.
+/// The outputs of a network for each image of a split, in the split's order, on the network's device.
 #[derive(Debug)]
 pub struct SplitOutputs {
     /// Logits, `f32 [N, C]`.
     pub logits: Tensor,
     /// Edges of the predicted boxes, `f32 [N, 4]`, if the network predicts any.
     pub boxes: Option<Tensor>,
-    /// What the classifier is given, `f32 [N, 512]`, if it was asked for.
+    /// The inputs of the classifier, `f32 [N, 512]`, if they were asked for.
     pub features: Option<Tensor>,
 }
 

@@ -66,7 +66,7 @@ fn text(text: &str) -> ByteArray {
     ByteArray::from(text)
 }
 
-/// Where each image lies.
+/// The place and the name of each image.
 fn places(data: &Dataset) -> Result<Vec<Column>> {
     let (mut shards, mut numbers, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for image in 0..data.len() {
