@@ -13,7 +13,7 @@ thread_local! {
 ///
 /// # Errors
 /// The text of its panic.
-pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     let outer = CATCHING.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(outer);
@@ -25,7 +25,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// Keeps panics that [`caught`] makes errors of from being printed. For programs: the panic hook is the process's.
-pub(crate) fn hide_caught() {
+pub fn hide_caught() {
     let print = take_hook();
     set_hook(Box::new(move |panic| {
         if !CATCHING.get() {

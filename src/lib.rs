@@ -24,8 +24,9 @@
 //! | [`runs`] | lists and compares the runs of `tinyres train` |
 //! | [`sample`] | makes a synthetic set |
 //! | [`pickle`] | reads Python pickles as data, for sources and for weights |
+//! | [`npy`] | reads the headers of NumPy's arrays, for sources and for results |
 //! | [`picture`] | draws images, boxes and captions |
-//! | [`background`] | runs a job while its caller goes on |
+//! | [`background`], [`caught`] | run a job while its caller goes on, and calls that may panic |
 //! | [`event`], [`ui`], [`cli`], [`threads`] | what work reports, the terminal, and the command line and threads of the programs |
 //!
 //! The library prints only through [`ui`] and [`cli`], which belong to the programs.
@@ -33,12 +34,13 @@
 mod atomic_dir;
 pub mod background;
 pub mod cache;
-mod caught;
+pub mod caught;
 pub mod cli;
 mod cmd;
 pub mod event;
 mod faults;
 pub mod inspect;
+pub mod npy;
 mod open_files;
 pub mod pack;
 pub mod pickle;

@@ -3,6 +3,7 @@
 
 mod compare;
 mod error;
+mod metrics;
 mod table;
 
 use std::collections::HashSet;
@@ -11,10 +12,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use compare::{Comparison, compare};
 pub use error::{Error, Result};
+pub use metrics::{EpochFigures, Metrics, StepFigures};
 
 const CONFIG: &str = "config.toml";
 const METRICS: &str = "metrics.jsonl";
@@ -78,33 +80,6 @@ pub struct Scores {
     /// Mean overlap of the predicted boxes with the images', if the network predicts any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean_iou: Option<f64>,
-}
-
-/// A line of the metrics for an epoch, as far as it is read here.
-#[derive(Debug, Deserialize)]
-struct Epoch {
-    epoch: u64,
-    step: u64,
-    size: u64,
-    train_loss: f64,
-    images_per_second: f64,
-    took: f64,
-    val_loss: Option<f64>,
-    top1: Option<f64>,
-    top5: Option<f64>,
-    mean_iou: Option<f64>,
-}
-
-impl Epoch {
-    fn scores(&self) -> Option<Scores> {
-        Some(Scores {
-            step: self.step,
-            top1: self.top1?,
-            top5: self.top5?,
-            loss: self.val_loss?,
-            mean_iou: self.mean_iou,
-        })
-    }
 }
 
 /// Finds the runs in `dirs` and in the folders below them.
@@ -173,11 +148,7 @@ impl RunSummary {
             let value = table.and_then(|table| table.get(key)?.as_str());
             value.unwrap_or_default().to_owned()
         };
-        let metrics = dir.join(METRICS);
-        let lines = match fs::read(&metrics) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            lines => lines.map_err(Error::io(&metrics))?,
-        };
+        let metrics = Metrics::read(dir)?;
         let mut run = Self {
             dir: dir.to_owned(),
             complete: dir.join(FINAL).exists(),
@@ -191,29 +162,29 @@ impl RunSummary {
             train_loss: None,
             last: None,
             best: None,
-            changed: fs::metadata(&metrics).and_then(|file| file.modified()).ok(),
+            changed: fs::metadata(dir.join(METRICS))
+                .and_then(|file| file.modified())
+                .ok(),
         };
+        if let Some(last) = metrics.steps.last() {
+            run.steps = last.step;
+        }
         let mut images = 0.0;
-        for line in lines.split(|&byte| byte == b'\n') {
-            // Other kinds of lines lack fields of an epoch.
-            if let Ok(epoch) = serde_json::from_slice::<Epoch>(line) {
-                images += epoch.images_per_second * epoch.took;
-                run.add(&epoch);
-            } else if let Ok(step) = serde_json::from_slice::<Step>(line) {
-                run.steps = run.steps.max(step.step);
-            }
+        for epoch in &metrics.epochs {
+            images += epoch.images_per_second * epoch.took;
+            run.add(epoch);
         }
         run.images_per_second = (run.seconds > 0.0).then(|| images / run.seconds);
         Ok(run)
     }
 
-    fn add(&mut self, epoch: &Epoch) {
+    fn add(&mut self, epoch: &EpochFigures) {
         self.epochs = epoch.epoch + 1;
-        self.steps = epoch.step;
+        self.steps = self.steps.max(epoch.step);
         self.seconds += epoch.took;
         self.size = Some(epoch.size);
         self.train_loss = Some(epoch.train_loss);
-        if let Some(scores) = epoch.scores() {
+        if let Some(scores) = epoch.scores {
             self.last = Some(scores);
             if self.best.is_none_or(|best| scores.top1 > best.top1) {
                 self.best = Some(scores);
@@ -222,14 +193,11 @@ impl RunSummary {
     }
 }
 
-/// A line of the metrics for a report of steps.
-#[derive(Debug, Deserialize)]
-struct Step {
-    step: u64,
-}
-
-/// The configuration of the run in `dir`.
-fn config(dir: &Path) -> Result<toml::Value> {
+/// The configuration of the run in `dir`: what decided it, and its origin as the table `run`.
+///
+/// # Errors
+/// [`Error::NoRun`] if `dir` holds none; [`Error::Config`] if its `config.toml` is damaged.
+pub fn config(dir: &Path) -> Result<toml::Value> {
     let path = dir.join(CONFIG);
     let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {

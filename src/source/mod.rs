@@ -205,7 +205,6 @@ mod image_folder;
 mod index;
 mod inflate;
 mod names;
-mod npy;
 mod npz;
 mod open;
 #[cfg(feature = "parquet")]

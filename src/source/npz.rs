@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::names::words_of;
-use super::npy::{MAX_HEAD, Npy};
 use super::passed_over::Tally;
 use super::raw::{Layout, Part, Pixels, Raw};
 use super::zip::Zip;
 use super::{Contents, Error, Order, Problems, ReadError, Split, TreeProblem};
+use crate::npy::{MAX_HEAD, Npy};
 use crate::text::counted;
 
 /// The names of the images and labels of a split, in any case. `{}` is a word for the split.

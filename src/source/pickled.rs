@@ -5,7 +5,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::npy;
+use crate::npy;
 use crate::pickle::{Call, Pickle, Value};
 
 /// A pickled dictionary.

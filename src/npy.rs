@@ -7,13 +7,14 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// More bytes than the header of any array of images or labels has.
-pub(super) const MAX_HEAD: u64 = 1 << 16;
+pub const MAX_HEAD: u64 = 1 << 16;
 
 /// An array in C order, by its header.
 #[derive(Debug)]
-pub(super) struct Npy {
+pub struct Npy {
     /// Such as `|u1` for bytes.
     pub dtype: String,
+    /// Its sides.
     pub shape: Vec<u64>,
     /// Offset of the first value in the file.
     pub start: u64,
@@ -21,6 +22,9 @@ pub(super) struct Npy {
 
 impl Npy {
     /// Parses the header that begins `head`, of a file of `len` bytes, and checks that the values fill the rest.
+    ///
+    /// # Errors
+    /// The fault, in words that follow the name of the file.
     pub fn parse(head: &[u8], len: u64) -> Result<Self, String> {
         let &[
             b'\x93',
@@ -85,6 +89,9 @@ impl Npy {
 
     /// The values of `[N]` or `[N, 1]` integers of a file whose content is `range` of `file`. One that is too
     /// large for an `i64` becomes the largest.
+    ///
+    /// # Errors
+    /// The fault, in words that follow the name of the file.
     pub fn integers(&self, file: &File, range: Range<u64>) -> Result<Vec<i64>, String> {
         let failed = || {
             format!(
@@ -105,7 +112,8 @@ impl Npy {
 }
 
 /// The values in `bytes`, if `dtype` is one of integers. One that is too large for an `i64` becomes the largest.
-pub(super) fn integers(dtype: &str, bytes: &[u8]) -> Option<Vec<i64>> {
+#[must_use]
+pub fn integers(dtype: &str, bytes: &[u8]) -> Option<Vec<i64>> {
     let (signed, width) = match dtype {
         "|u1" => (false, 1),
         "|i1" => (true, 1),
