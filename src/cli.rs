@@ -1,7 +1,8 @@
-//! The command line of the programs `tinyres` and `tinyres-torch`: not an interface for other programs.
+//! The command line of the programs `tinyres`, `tinyres-view` and `tinyres-torch`: not an interface for other programs.
 //!
-//! `tinyres` parses [`Cli`] and runs it. `tinyres-torch` has the commands that need libtorch; it takes the rest
-//! of the tree from here, so that completions and man pages cover both.
+//! `tinyres` parses [`Cli`] and runs it. `tinyres-view` carries out commands whose flags are here. `tinyres-torch` has
+//! the commands that need libtorch, with their flags; it takes the rest of the tree from here, so that completions and
+//! man pages cover all.
 
 use std::ffi::OsString;
 
@@ -10,6 +11,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::cmd;
 pub use crate::cmd::completions::Args as Completions;
 pub use crate::cmd::man::Args as Man;
+use crate::cmd::program;
+pub use crate::cmd::view::Args as View;
 use crate::ui::{Output, Ui};
 
 /// Pack labelled images into memory-mapped tensor shards, and train ResNet18 from them
@@ -40,6 +43,7 @@ Examples:
   tinyres pack tiny-imagenet-200.zip -o shards   JPEGs to shards, no unpacking
   tinyres inspect shards --verify                what they hold, and whether they are whole
   tinyres train shards                           ResNet18 from them
+  tinyres view shards --run runs/default-1       look at both in a browser
   tinyres sample set && tinyres pack set         no data at hand? a synthetic set";
 
 #[derive(Subcommand)]
@@ -52,6 +56,7 @@ enum Command {
     Cache(cmd::cache::Args),
     Runs(cmd::runs::Args),
     Compare(cmd::compare::Args),
+    View(View),
     /// Train ResNet18 from shards
     Train(Passed),
     /// Score trained weights on a split
@@ -111,17 +116,18 @@ impl Cli {
             Command::Cache(args) => cmd::cache::run(args, ui),
             Command::Runs(args) => cmd::runs::run(&args, ui),
             Command::Compare(args) => cmd::compare::run(&args, ui),
+            Command::View(_) => Err(program::VIEW.exec()?.error()),
             Command::Train(_)
             | Command::Eval(_)
             | Command::Predict(_)
             | Command::Export(_)
-            | Command::Doctor(_) => Err(cmd::torch::exec()?.error()),
+            | Command::Doctor(_) => Err(program::TORCH.exec()?.error()),
             Command::Completions(args) => {
-                cmd::torch::exec()?.warn(ui);
+                program::TORCH.exec()?.warn(ui);
                 args.run(Self::command(), ui)
             }
             Command::Man(args) => {
-                cmd::torch::exec()?.warn(ui);
+                program::TORCH.exec()?.warn(ui);
                 args.run(Self::command(), ui)
             }
         }

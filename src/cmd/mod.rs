@@ -7,10 +7,11 @@ pub mod expand;
 pub mod inspect;
 pub mod man;
 pub mod pack;
+pub mod program;
 pub mod runs;
 pub mod sample;
-pub mod torch;
 pub mod unpack;
+pub mod view;
 
 /// Maps and opens the shard at `path`: where the commands of `tinyres` take the risk of a map.
 fn map(

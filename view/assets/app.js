@@ -1,0 +1,83 @@
+// The page: header, tabs, and the page that the address names.
+import { html, render, useState } from './vendor/preact.js';
+import { json, usePromise } from './data.js';
+import { GridPage } from './gridpage.js';
+import { RunsPage } from './runs.js';
+import { go, link, useAddress } from './state.js';
+
+/** Pages: title, component, and the least number of runs for which it is offered. */
+const PAGES = {
+  grid: ['Pictures', GridPage, 0],
+  runs: ['Runs', RunsPage, 1],
+};
+
+function Theme() {
+  const root = document.documentElement;
+  const isDark = () => (root.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
+  const [dark, set] = useState(isDark);
+  const change = () => {
+    root.dataset.theme = dark ? 'light' : 'dark';
+    try {
+      localStorage.setItem('theme', root.dataset.theme);
+    } catch {
+      // Then it is not remembered.
+    }
+    set(isDark());
+    // Components that draw, or have colours of their own, do so again.
+    dispatchEvent(new Event('theme'));
+  };
+  return html`<button class="icon" onClick=${change} aria-label=${dark ? 'Use light colours' : 'Use dark colours'}
+    title=${dark ? 'Light' : 'Dark'}>${dark ? '☀' : '☾'}</button>`;
+}
+
+function Choice({ label, value, options, onchange }) {
+  return html`<label class="choice"><span>${label}</span>
+    <select value=${value} onChange=${(event) => onchange(event.target.value)}>
+      ${options.map(([value, text]) => html`<option value=${value}>${text}</option>`)}
+    </select></label>`;
+}
+
+function Header({ set, state, split, run }) {
+  const tabs = Object.entries(PAGES).filter(([, [, , runs]]) => set.runs.length >= runs);
+  return html`
+    <header>
+      <a class="brand" href=${link({}, { page: 'grid' })}><img src="/icon.svg" alt="" width="20" height="20" />tinyres</a>
+      <nav aria-label="Pages">
+        ${tabs.map(
+          ([page, [title]]) =>
+            html`<a href=${link({}, { page, split: state.split, run: state.run })}
+              aria-current=${page === state.page ? 'page' : undefined}>${title}</a>`,
+        )}
+      </nav>
+      <div class="choices">
+        <${Choice} label="Split" value=${split} onchange=${(split) => go({ split, image: null })}
+          options=${set.splits.map(({ name, images }) => [name, `${name} · ${images.toLocaleString('en')}`])} />
+        ${set.runs.length > 0 &&
+        html`<${Choice} label="Run" value=${run} onchange=${(run) => go({ run })}
+          options=${set.runs.map(({ name }, at) => [at, name])} />`}
+        <${Theme} />
+      </div>
+    </header>`;
+}
+
+function App() {
+  const state = useAddress();
+  const { value: set, error } = usePromise(() => json('/api/set'), []);
+  if (error) return html`<main class="message" role="alert"><h1>tinyres view</h1><p>${error}</p></main>`;
+  if (!set) return html`<main class="message"><p>Loading …</p></main>`;
+  const names = set.splits.filter(({ images }) => images > 0).map(({ name }) => name);
+  const preferred = ['val', 'train', 'test'].find((name) => names.includes(name)) ?? names[0];
+  const split = names.includes(state.split) ? state.split : preferred;
+  const run = set.runs[state.run] ? Number(state.run) : 0;
+  const [title, Page] = PAGES[state.page] ?? PAGES.grid;
+  document.title = `${title} · ${set.dir.split('/').at(-1)} · tinyres`;
+  return html`
+    <${Header} set=${set} state=${state} split=${split} run=${run} />
+    <${Page} set=${set} state=${state} split=${split} run=${run} />`;
+}
+
+// The token has done its work, and should not be seen over a shoulder.
+if (new URLSearchParams(location.search).has('token')) {
+  history.replaceState(null, '', location.pathname + location.hash);
+}
+render(html`<${App} />`, document.getElementById('app'));

@@ -1,0 +1,3 @@
+//! One file for each command: how its work is begun, and what it prints.
+
+pub mod view;

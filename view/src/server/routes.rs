@@ -1,0 +1,194 @@
+//! The answers below `/api/`.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream::{self, Stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::Site;
+use crate::error::{Error, Result};
+use crate::follow::{Follower, News};
+use crate::table::Table;
+
+/// Time between two looks at the figures of a run.
+const POLL: Duration = Duration::from_millis(500);
+
+/// Pictures that are shown as like another one.
+const NEIGHBOURS: usize = 12;
+
+type Shared = State<Arc<Site>>;
+
+/// Carries out `work`, which reads files, on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::Broken(error.to_string())))
+}
+
+fn binary(bytes: Vec<u8>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
+    (kind, bytes).into_response()
+}
+
+/// The set, its splits and classes, and the runs.
+pub async fn set(State(site): Shared) -> Result<Json<Value>> {
+    blocking(move || {
+        let manifest = &site.manifest;
+        let splits = manifest.splits.iter();
+        let splits: Vec<_> = (splits.clone())
+            .map(|entry| json!({ "name": entry.split, "images": entry.images }))
+            .collect();
+        // All shards name the same classes.
+        let smallest = (manifest.splits.iter())
+            .filter(|entry| entry.images > 0)
+            .min_by_key(|entry| entry.images);
+        let classes = match smallest {
+            Some(entry) => site.split(&entry.split.to_string())?.classes.clone(),
+            None => Vec::new(),
+        };
+        let runs: Vec<Value> = site.runs.iter().map(|run| run.summary()).collect();
+        Ok(Json(json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "dir": tinyres::text::escaped(site.dir.as_os_str().as_encoded_bytes()),
+            "fingerprint": manifest.fingerprint,
+            "shape": manifest.shape,
+            "splits": splits,
+            "classes": classes,
+            "runs": runs,
+        })))
+    })
+    .await
+}
+
+/// Labels, boxes and names of a split.
+pub async fn columns(State(site): Shared, Path(split): Path<String>) -> Result<Response> {
+    blocking(move || {
+        let split = site.split(&split)?;
+        let mut table = Table::new(split.labels.len());
+        table.numbers("label", 1, &split.labels);
+        table.numbers("box", 4, split.boxes.as_flattened());
+        table.texts(["name.ends", "name"], &split.name_ends, &split.names);
+        Ok(binary(table.encode()))
+    })
+    .await
+}
+
+/// Which images of a split are grey. Reads every pixel.
+pub async fn grey(State(site): Shared, Path(split): Path<String>) -> Result<Response> {
+    blocking(move || {
+        let split = site.split(&split)?;
+        let mut table = Table::new(split.labels.len());
+        table.numbers("grey", 1, &split.grey()?);
+        Ok(binary(table.encode()))
+    })
+    .await
+}
+
+/// Images by number: from `first` on `count` of them, or `ids`, separated by commas.
+#[derive(Deserialize)]
+pub struct Wanted {
+    first: Option<u32>,
+    count: Option<u32>,
+    ids: Option<String>,
+}
+
+impl Wanted {
+    fn images(&self) -> Result<Vec<u32>> {
+        let bad = |what: &str| Err(Error::Bad(what.to_owned()));
+        match (self.first, self.count, &self.ids) {
+            (Some(first), Some(count @ ..=65_536), None) => match first.checked_add(count) {
+                Some(end) => Ok((first..end).collect()),
+                None => bad("there are no images of such numbers"),
+            },
+            (None, None, Some(ids)) => {
+                let ids: std::result::Result<Vec<u32>, _> =
+                    ids.split(',').map(str::parse).collect();
+                ids.or_else(|_| bad("ids are numbers of images, separated by commas"))
+            }
+            _ => bad("ask for first and count, at most 65536, or for ids"),
+        }
+    }
+}
+
+/// Pixels of images, `u8 [n, 3, H, W]`.
+pub async fn pixels(
+    State(site): Shared,
+    Path(split): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response> {
+    blocking(move || {
+        let images = wanted.images()?;
+        Ok(binary(site.split(&split)?.pixels(&images)?))
+    })
+    .await
+}
+
+/// The summary of a run as it is now.
+pub async fn run(State(site): Shared, Path(run): Path<usize>) -> Result<Json<Value>> {
+    blocking(move || Ok(Json(site.run(run)?.summary()))).await
+}
+
+/// The figures of all runs, as events: those that are there, then new ones as they are written. One stream for all, since
+/// a browser keeps few connections to a server.
+pub async fn metrics(
+    State(site): Shared,
+) -> Sse<impl Stream<Item = std::result::Result<Event, Infallible>>> {
+    let runs = site.runs.iter().map(|run| Follower::new(run.metrics()));
+    let start = (runs.collect::<Vec<_>>(), VecDeque::new());
+    let events = stream::unfold(start, |(mut runs, mut news)| async move {
+        loop {
+            if let Some((run, news_of_run)) = news.pop_front() {
+                let data = json!({ "run": run, "news": news_of_run });
+                let event = Event::default().json_data(data).ok()?;
+                return Some((Ok(event), (runs, news)));
+            }
+            (runs, news) = spawn_blocking(move || {
+                let polled = runs.iter_mut().enumerate();
+                let news: VecDeque<(usize, News)> = polled
+                    .filter_map(|(at, run)| Some((at, run.poll()?)))
+                    .collect();
+                (runs, news)
+            })
+            .await
+            .ok()?;
+            if news.is_empty() {
+                sleep(POLL).await;
+            }
+        }
+    });
+    Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+/// What a run predicts for the images of a split, as columns.
+pub async fn predictions(
+    State(site): Shared,
+    Path((run, split)): Path<(usize, String)>,
+) -> Result<Response> {
+    blocking(move || Ok(binary(site.predicted(run, &split)?.columns()))).await
+}
+
+/// Images with features like those of an image.
+pub async fn neighbours(
+    State(site): Shared,
+    Path((run, split, image)): Path<(usize, String, usize)>,
+) -> Result<Json<Value>> {
+    blocking(move || {
+        let alike = site.predicted(run, &split)?.neighbours(image, NEIGHBOURS)?;
+        let alike = (alike.into_iter())
+            .map(|(image, similarity)| json!({ "image": image, "similarity": similarity }));
+        Ok(Json(json!({ "neighbours": alike.collect::<Vec<_>>() })))
+    })
+    .await
+}
