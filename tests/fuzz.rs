@@ -53,6 +53,7 @@ targets!(
     batches 5_000,
     webdataset 5_000,
     ilsvrc 5_000,
+    csv 5_000,
     order 5_000,
     pictures 3_000
 );

@@ -133,3 +133,37 @@ fn damage_or_a_directory_in_use_leaves_nothing_behind() {
     left.sort();
     assert_eq!(left, ["full", "set", "shards"]);
 }
+
+#[test]
+fn a_folder_or_an_image_that_is_listed_twice_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    Tree::small().write_dir(&dir.path().join("set"));
+    run(dir.path(), &["pack", "set", "-o", "shards"]);
+    run(dir.path(), &["unpack", "shards", "images"]);
+    let add = |file: &str, line: &dyn Fn(&str) -> String| {
+        let path = dir.path().join("images").join(file);
+        let mut text = fs::read_to_string(&path).unwrap();
+        text += &line(text.lines().last().unwrap());
+        fs::write(path, text + "\n").unwrap();
+    };
+    add("classes.csv", &|last| {
+        let (label, rest) = last.split_once(',').unwrap();
+        format!("{},{rest}", label.parse::<u32>().unwrap() + 1)
+    });
+    add("train/metadata.csv", &str::to_owned);
+    let mut again = tinyres();
+    again
+        .current_dir(dir.path())
+        .args(["pack", "images", "-o", "again"]);
+    let error = failure(&mut again, 1);
+    for start in [
+        "classes.csv: lists the class folder ",
+        "train/metadata.csv: lists ",
+    ] {
+        let line = error.lines().find(|line| line.contains(start));
+        assert!(
+            line.is_some_and(|line| line.contains(" twice, expected once")),
+            "{error}"
+        );
+    }
+}

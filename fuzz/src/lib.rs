@@ -18,4 +18,4 @@ pub use pictures::pictures;
 pub use shard::{forged, shard};
 pub use sources::{batches, ilsvrc, npz, parquet, pickle, webdataset};
 pub use transport::transport;
-pub use tree::{annotations, tar, zip};
+pub use tree::{annotations, csv, tar, zip};

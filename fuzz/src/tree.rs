@@ -27,24 +27,28 @@ const IMAGES: [&str; 6] = [
     "test/images/t_0.JPEG",
 ];
 
+/// The CSV files that `tinyres unpack` writes, in the order in which [`csv`] takes them.
+const LISTS: [&str; 4] = [
+    "classes.csv",
+    "train/metadata.csv",
+    "val/metadata.csv",
+    "test/metadata.csv",
+];
+const UNPACKED: [&str; 6] = [
+    "train/a/1.png",
+    "train/a/2.png",
+    "train/b/3.png",
+    "val/a/4.png",
+    "val/b/5.png",
+    "test/6.png",
+];
+
 /// The annotations of a small tree: [`TEXTS`] as the bytes have them, parted by the byte FF. Texts
 /// that the bytes lack are absent.
 pub fn annotations(data: &[u8]) -> bool {
-    thread_local!(static TREE: TempDir = tree().expect("a directory of its own"));
-    let texts: BTreeMap<_, _> = TEXTS
-        .into_iter()
-        .zip(data.split(|&byte| byte == 0xFF))
-        .collect();
-    let Some(source) = TREE.with(|tree| {
-        for name in TEXTS {
-            let path = tree.path().join(name);
-            match texts.get(name) {
-                Some(text) => fs::write(path, text).expect("room for it"),
-                None => drop(fs::remove_file(path)),
-            }
-        }
-        opened(tree.path())
-    }) else {
+    thread_local!(static TREE: TempDir = tree(&IMAGES).expect("a directory of its own"));
+    let texts = parts(&TEXTS, data);
+    let Some(source) = TREE.with(|tree| with_texts(tree, &TEXTS, &texts)) else {
         return false;
     };
     let text = |name| {
@@ -77,6 +81,37 @@ pub fn annotations(data: &[u8]) -> bool {
         seen.into_iter()
             .eq(IMAGES.into_iter().collect::<BTreeSet<_>>())
     );
+    true
+}
+
+/// The CSV files of an unpacked set: [`LISTS`] as the bytes have them, parted by the byte FF. Files that the bytes lack
+/// are absent.
+pub fn csv(data: &[u8]) -> bool {
+    thread_local!(static TREE: TempDir = tree(&UNPACKED).expect("a directory of its own"));
+    let Some(source) = TREE.with(|tree| with_texts(tree, &LISTS, &parts(&LISTS, data))) else {
+        return false;
+    };
+    let (mut seen, mut reader) = (BTreeSet::new(), source.reader());
+    // Whatever the lists say, a class has the images of one folder.
+    let (mut classes, mut folders) = (BTreeMap::new(), BTreeMap::new());
+    for item in source.splits.iter().flat_map(|(_, items)| items) {
+        assert!(seen.insert(item.name.as_str()));
+        let parts: Vec<_> = item.name.split('/').collect();
+        match (item.label, &parts[..]) {
+            (Some(label), [_, folder, _]) => {
+                assert!((label as usize) < source.classes.len());
+                assert_eq!(*classes.entry(label).or_insert(*folder), *folder);
+                assert_eq!(*folders.entry(*folder).or_insert(label), label);
+            }
+            (label, _) => assert!(label.is_none() && parts[0] == "test"),
+        }
+        if let Some([x0, y0, x1, y1]) = item.bbox {
+            assert!(0 <= x0 && x0 <= x1 && 0 <= y0 && y0 <= y1);
+        }
+        let image = reader.read(item).expect("a file of the tree");
+        assert_eq!(image, Image::Encoded(item.name.as_bytes()));
+    }
+    assert!(seen.into_iter().eq(BTreeSet::from(UNPACKED)));
     true
 }
 
@@ -198,10 +233,29 @@ pub(super) fn unpacked(bytes: &[u8]) -> Option<Source> {
     })
 }
 
-/// A directory with [`IMAGES`], each of which holds its own name.
-fn tree() -> io::Result<TempDir> {
+/// The text of each file, as the bytes have them, parted by the byte FF.
+fn parts<'d>(names: &[&'static str], data: &'d [u8]) -> BTreeMap<&'static str, &'d [u8]> {
+    (names.iter().copied())
+        .zip(data.split(|&byte| byte == 0xFF))
+        .collect()
+}
+
+/// The source in `tree` with these files, and without those of `names` that `texts` lacks.
+fn with_texts(tree: &TempDir, names: &[&str], texts: &BTreeMap<&str, &[u8]>) -> Option<Source> {
+    for name in names {
+        let path = tree.path().join(name);
+        match texts.get(name) {
+            Some(text) => fs::write(path, text).expect("room for it"),
+            None => drop(fs::remove_file(path)),
+        }
+    }
+    opened(tree.path())
+}
+
+/// A directory with files of these names, each of which holds its own name.
+fn tree(names: &[&str]) -> io::Result<TempDir> {
     let tree = tempfile::tempdir()?;
-    for name in IMAGES {
+    for name in names {
         let path = tree.path().join(name);
         fs::create_dir_all(path.parent().expect("a folder"))?;
         fs::write(path, name)?;

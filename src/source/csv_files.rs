@@ -2,7 +2,7 @@
 //! of the classes, `metadata.csv` in the folder of a split the boxes. The name of the second is that of Hugging Face's
 //! `imagefolder`. A file of such a name without these columns is another program's, and is passed over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -64,8 +64,15 @@ impl ClassList {
             ));
             return by_folder(folders);
         }
-        let unlisted = |class: &&Class| rows.iter().all(|row| row.folder != class.id);
-        if let Some(class) = folders.iter().find(unlisted) {
+        let mut listed = HashSet::new();
+        if let Some(row) = rows.iter().find(|row| !listed.insert(&row.folder)) {
+            problem(format!(
+                "lists the class folder {} twice, expected once",
+                row.folder
+            ));
+            return by_folder(folders);
+        }
+        if let Some(class) = folders.iter().find(|class| !listed.contains(&class.id)) {
             problem(format!("does not list the class folder {}", class.id));
             return by_folder(folders);
         }
@@ -108,7 +115,7 @@ pub(super) fn add_boxes(reader: &mut TreeReader<'_>, path: &str, items: &mut [It
     let Some(rows) = rows::<ImageRow>(reader, path, &listed, IMAGES, &IMAGE_COLUMNS) else {
         return;
     };
-    let mut boxes = HashMap::new();
+    let (mut boxes, mut named) = (HashMap::new(), HashSet::new());
     for ImageRow {
         file_name,
         x0,
@@ -117,6 +124,12 @@ pub(super) fn add_boxes(reader: &mut TreeReader<'_>, path: &str, items: &mut [It
         y1,
     } in rows
     {
+        if !named.insert(file_name.clone()) {
+            let file = join(path, IMAGES);
+            let reason = format!("lists {file_name} twice, expected once");
+            reader.problems.push(TreeProblem::List { file, reason });
+            continue;
+        }
         let sides = [x0, y0, x1, y1];
         if sides == [-1; 4] {
             continue;
