@@ -136,3 +136,15 @@ print(type(weights["fc.weight"]).__module__, weights["fc.weight"].shape)
 """
     ran = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True)
     assert ran.stdout == "numpy (2, 512)\n", ran.stderr
+
+
+def test_margins_are_those_of_each_epoch_in_order(tmp_path):
+    write_run(tmp_path / "run")
+    run = tinyres.load_run(tmp_path / "run")
+    with pytest.raises(tinyres.NotFoundError, match="--track"):
+        _ = run.margins
+    (tmp_path / "run/margins").mkdir()
+    expected = np.array([[1, -2, np.nan], [3, np.nan, 0.5]], np.float16)
+    for epoch in (1, 0):
+        np.save(tmp_path / f"run/margins/epoch-{epoch + 1:04}.npy", expected[epoch])
+    np.testing.assert_array_equal(run.margins, expected)

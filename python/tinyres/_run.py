@@ -83,6 +83,21 @@ class Run:
                 raise FormatError(f"{path}:{number}: {error}; remove the line", path=path) from None
         return rows
 
+    @property
+    def margins(self) -> np.ndarray:
+        """The margin of each training image in each epoch so far, ``f16 [epochs, N]`` in the order of the split: its
+        label's logit minus the largest other one. NaN for an image that an epoch left out or mixed with another one.
+
+        Needs a run of ``tinyres train --track``. ``numpy.nanmean(run.margins, axis=0).argsort()`` begins with the images
+        that are likeliest to be labelled wrongly (Pleiss et al. 2020, area under the margin).
+        """
+        files = sorted((self.path / "margins").glob("epoch-*.npy"))
+        if not files:
+            raise NotFoundError(
+                f"{self.path}: no margins here, expected those of `tinyres train --track`", path=self.path / "margins"
+            )
+        return np.stack([np.load(file) for file in files])
+
     @cached_property
     def classes(self) -> list[dict[str, str]]:
         """``id`` and ``name`` of the class of each output, in order."""

@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod eval;
 pub mod export;
 pub mod predict;
+mod sparkline;
 mod stop;
 pub mod train;
 

@@ -32,6 +32,7 @@ use tinyres_torch::train::init;
 use tinyres_torch::train::{Checked, Epoch, Outcome, Splits, Step, TrainingObserver, check, train};
 use toml::{Table, Value};
 
+use super::sparkline::Sparkline;
 use super::stop;
 
 /// Train ResNet18 from shards, or from any source that `tinyres pack` reads
@@ -188,6 +189,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let mut watch = Watch {
         ui,
         warnings: Vec::new(),
+        curve: Sparkline::default(),
     };
     let outcome = train(
         &mut begun.run,
@@ -352,6 +354,8 @@ fn open(dir: &Path, verify: Verify) -> tinyres_load::Result<Splits> {
 struct Watch<'a> {
     ui: &'a mut Ui,
     warnings: Vec<String>,
+    /// The loss since the start.
+    curve: Sparkline,
 }
 
 impl Observer for Watch<'_> {
@@ -365,7 +369,11 @@ impl Observer for Watch<'_> {
 
 impl TrainingObserver for Watch<'_> {
     fn on_step(&mut self, step: &Step) {
-        self.ui.on(&Event::Status(step.to_string()));
+        self.curve.push(step.loss);
+        // Short enough to stand after a progress bar in 80 columns.
+        let Step { loss, lr, .. } = step;
+        let status = format!("loss {loss:.3} {}  lr {lr:.2e}", self.curve);
+        self.ui.on(&Event::Status(status));
     }
 
     fn on_epoch(&mut self, epoch: &Epoch) {

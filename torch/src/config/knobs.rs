@@ -194,6 +194,9 @@ pub static KNOBS: &[Knob] = &[
         "When the validation split is scored: every so many epochs, such as 2, or at the first end of an epoch after \
          so much time, such as 5m, in a run with a --time-budget. auto is every epoch, and with a --time-budget the \
          first one, and then as often as it takes at most 2% of the time. The last epoch is always scored"),
+    knob("track", REPORTS, "BOOL", "false", Kind::Switch,
+        "Write the margin of each training image at each epoch to the run's directory: its label's logit minus the \
+         largest other one. Images whose mean is lowest are the likeliest to be labelled wrongly (Pleiss et al. 2020)"),
     knob("tensorboard", REPORTS, "BOOL", "true", Kind::Bool,
         "Write event files to the run's directory, for `tensorboard --logdir`"),
 ];

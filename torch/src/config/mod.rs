@@ -100,6 +100,9 @@ pub struct Config {
     pub verify: Verify,
     /// The epochs after which the validation split is scored.
     pub eval_every: EvalEvery,
+    /// True if the margin of each training image at each epoch is written.
+    #[serde(default)]
+    pub track: bool,
     /// True if event files are written for TensorBoard.
     pub tensorboard: bool,
 }

@@ -151,6 +151,17 @@ pub struct Outputs {
     pub features: Tensor,
 }
 
+/// Margin of each image, `f32 [B]`: the logit of its label minus the largest other one, of `logits` `[B, classes]` and
+/// `labels` `i64 [B]`. Its mean over the epochs of a training is the area under the margin (Pleiss et al. 2020,
+/// <https://arxiv.org/abs/2001.10528>), low for wrong labels.
+pub(crate) fn margins(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let logits = logits.f_to_kind(Kind::Float)?;
+    let label = labels.f_unsqueeze(1)?;
+    let others = logits.f_scatter_value(1, &label, f64::NEG_INFINITY)?;
+    let of_label = logits.f_gather(1, &label, false)?.f_squeeze_dim(1)?;
+    Ok(of_label.f_sub(&others.f_amax([1], false)?)?)
+}
+
 /// ResNet18.
 #[derive(Debug)]
 pub struct ResNet18 {

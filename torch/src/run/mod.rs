@@ -8,6 +8,7 @@
 //! | `best.safetensors` | the weights with the best top-1 on the validation split |
 //! | `final.safetensors` | the weights at the end |
 //! | `eval/` | their predictions for each validation image, and those of `tinyres eval` |
+//! | `margins/epoch-N.npy` | with `--track`, the margin of each training image in that epoch |
 //! | `events.out.tfevents.*` | the metrics for TensorBoard, a file for each start |
 //!
 //! Each file of weights is replaced as a whole. This room writes what it is given; when to save, and what
@@ -43,6 +44,8 @@ const BEST: &str = "best.safetensors";
 const FINAL: &str = "final.safetensors";
 /// The directory of predictions.
 const PREDICTIONS: &str = "eval";
+/// The directory of margins.
+const MARGINS: &str = "margins";
 
 /// A run's directory, opened to train.
 #[derive(Debug)]
@@ -252,6 +255,12 @@ impl Run {
     /// The directory of the predictions of the run at `path`; `None` for a file of weights.
     pub fn predictions(path: &Path) -> Option<PathBuf> {
         path.is_dir().then(|| path.join(PREDICTIONS))
+    }
+
+    /// The file of the margins of `epoch`, counted from 0, of the run at `path`.
+    pub(crate) fn margins(path: &Path, epoch: u32) -> PathBuf {
+        path.join(MARGINS)
+            .join(format!("epoch-{:04}.npy", epoch + 1))
     }
 
     /// The run's directory.

@@ -42,9 +42,18 @@ pub(super) fn count(batch: u32, size: u32, device: Device) -> u32 {
     }
 }
 
+/// What a step finds out about its batch, still on the device.
+pub(super) struct Found {
+    /// The mean loss, a scalar.
+    pub loss: Tensor,
+    /// The margin of each image, `f32 [B]`, if [`Objective::margins`] gives some.
+    pub margins: Option<Tensor>,
+}
+
 /// The part of a step that a group contributes.
 struct Share {
     loss: Tensor,
+    margins: Option<Tensor>,
     /// Those of the parameters that are trained, in the order of [`ResNet18::named`].
     grads: Vec<Tensor>,
     statistics: Tensor,
@@ -80,19 +89,22 @@ impl Groups {
     }
 
     /// Computes the gradients of `model` for a batch, of which each group has its `examples`, and updates the running
-    /// statistics. Returns the loss.
+    /// statistics.
     pub(super) fn backward(
         &self,
         model: &ResNet18,
         objective: &Objective,
         examples: Vec<Examples>,
         workers: &Workers,
-    ) -> Result<Tensor> {
+    ) -> Result<Found> {
         let (Some(replicas), [_, _, ..]) = (&self.replicas, &examples[..]) else {
             let outputs = model.outputs(&examples[0].images, true)?;
             let loss = objective.loss(&outputs, &examples[0], Part::WHOLE)?;
             loss.f_backward()?;
-            return Ok(loss.f_detach()?);
+            return Ok(Found {
+                loss: loss.f_detach()?,
+                margins: objective.margins(&outputs, &examples[0])?,
+            });
         };
         let parts = parts(&examples)?;
         let weights: Vec<_> = parts.iter().map(|part| part.of_images).collect();
@@ -139,6 +151,7 @@ fn share(
     };
     Ok(Share {
         loss: loss.f_detach()?,
+        margins: objective.margins(&outputs, examples)?,
         grads: trained
             .map(|named| take(&named.tensor))
             .collect::<Result<_>>()?,
@@ -146,19 +159,20 @@ fn share(
     })
 }
 
-/// Gives `model` the sums over the groups, whose fractions of the images are `weights`. Returns the loss.
-fn sum(model: &ResNet18, workers: &Workers, shares: Vec<Share>, weights: &[f64]) -> Result<Tensor> {
+/// Gives `model` the sums over the groups, whose fractions of the images are `weights`.
+fn sum(model: &ResNet18, workers: &Workers, shares: Vec<Share>, weights: &[f64]) -> Result<Found> {
     let trained = model.named().iter().filter(|n| n.role != Role::Buffer);
     let mut grads: Vec<(Tensor, Vec<Tensor>)> = trained
         .map(|named| (named.tensor.shallow_clone(), Vec::new()))
         .collect();
-    let (mut losses, mut statistics) = (Vec::new(), Vec::new());
+    let (mut losses, mut margins, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
     for (share, &weight) in shares.into_iter().zip(weights) {
         for ((_, grads), grad) in grads.iter_mut().zip(share.grads) {
             // A box head has no gradient if no image of the group has a box to learn.
             grads.extend(grad.defined().then_some(grad));
         }
         losses.push(share.loss);
+        margins.extend(share.margins);
         statistics.push(share.statistics.f_mul_scalar(weight)?);
     }
     grads.retain(|(_, grads)| !grads.is_empty());
@@ -168,7 +182,13 @@ fn sum(model: &ResNet18, workers: &Workers, shares: Vec<Share>, weights: &[f64])
     })?;
     let total = |parts: &[Tensor]| Tensor::f_stack(parts, 0)?.f_sum_dim_intlist(0, false, None);
     tch::no_grad(|| model.update_statistics(&total(&statistics)?))?;
-    Ok(total(&losses)?)
+    Ok(Found {
+        loss: total(&losses)?,
+        margins: match margins.is_empty() {
+            true => None,
+            false => Some(Tensor::f_cat(&margins, 0)?),
+        },
+    })
 }
 
 #[cfg(test)]
@@ -233,7 +253,7 @@ mod tests {
         let groups = Groups::new(BATCH, count, model, workers).unwrap();
         let own = groups.ranges.iter().map(|range| examples.part(range));
         let own = own.collect::<Result<_>>().unwrap();
-        let loss = (groups.backward(model, &objective(), own, workers)).unwrap();
+        let Found { loss, .. } = (groups.backward(model, &objective(), own, workers)).unwrap();
         let named = model.named().iter().map(|named| {
             let tensor = match named.role {
                 Role::Buffer => named.tensor.copy(),

@@ -18,6 +18,7 @@ pub(super) enum RunOutput {
     Figures,
     Events,
     Predictions,
+    Margins,
 }
 
 impl RunOutput {
@@ -28,6 +29,7 @@ impl RunOutput {
             Self::Best => "the best weights before are kept",
             Self::Events => "what TensorBoard shows has gaps",
             Self::Predictions => "without the predictions",
+            Self::Margins => "without the margins of an epoch",
             Self::Figures => "figures are missing from here on",
         }
     }

@@ -87,13 +87,6 @@ impl Epoch {
     }
 }
 
-/// Short enough to stand after a progress bar in 80 columns.
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "loss {:.3}  lr {:.2e}", self.loss, self.lr)
-    }
-}
-
 /// One line of at most 80 columns, and another one for boxes.
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

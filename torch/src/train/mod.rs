@@ -7,6 +7,7 @@ mod groups;
 mod guard;
 pub mod init;
 mod losses;
+mod margins;
 mod metrics;
 mod objective;
 pub mod optim;
@@ -222,7 +223,8 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
             });
             Ok((scored, best))
         })?;
-        state.finish_epoch();
+        reporter.save_margins(setup, state)?;
+        state.finish_epoch()?;
         if over || best.is_some() || reporter.is_save_due(setup) {
             reporter.save(setup, state, best)?;
         }

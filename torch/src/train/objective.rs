@@ -5,13 +5,14 @@ use tch::{Reduction, Tensor};
 use crate::Result;
 use crate::config::Config;
 use crate::input::Examples;
-use crate::net::Outputs;
-use crate::net::boxes;
+use crate::net::{self, Outputs, boxes};
 
 /// Cross-entropy of the class, plus the box loss if the network predicts boxes.
 pub(super) struct Objective {
     label_smoothing: f64,
     boxes: boxes::Weights,
+    /// True if [`margins`](Self::margins) are wanted.
+    track: bool,
 }
 
 impl Objective {
@@ -22,7 +23,16 @@ impl Objective {
                 smooth_l1: config.boxes.smooth_l1,
                 giou: config.boxes.giou,
             },
+            track: config.track,
         }
+    }
+
+    /// The margin of each of the `examples`, `f32 [B]`, if margins are tracked: see [`net::margins`]. `None` for
+    /// mixed examples, which have two labels.
+    pub(super) fn margins(&self, outputs: &Outputs, examples: &Examples) -> Result<Option<Tensor>> {
+        let wanted = self.track && examples.mixed.is_none();
+        let margins = || tch::no_grad(|| net::margins(&outputs.logits, &examples.labels));
+        wanted.then(margins).transpose()
     }
 
     /// Mean loss of the network's `outputs` for `examples`, a scalar, weighted as that of a `part` of a batch. With

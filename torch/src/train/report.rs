@@ -320,6 +320,16 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         self.tolerate(RunOutput::Predictions, saved.map(drop), state.at.step)
     }
 
+    /// Saves the margins of the epoch, which is at its end, if they are tracked.
+    pub(super) fn save_margins(&mut self, setup: &Setup, state: &State) -> Result<()> {
+        let Some(margins) = &state.margins else {
+            return Ok(());
+        };
+        let path = Run::margins(self.run.dir(), state.at.epoch);
+        let saved = margins.save(setup, state.at.epoch, &path);
+        self.tolerate(RunOutput::Margins, saved, state.at.step)
+    }
+
     fn tolerate(&mut self, output: RunOutput, written: Result<()>, step: u64) -> Result<()> {
         (self.failures).tolerate(output, written, step, self.watch)
     }

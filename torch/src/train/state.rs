@@ -9,6 +9,7 @@ use tinyres::event::Observer;
 use super::ema::Ema;
 use super::groups::Groups;
 use super::init;
+use super::margins::Margins;
 use super::optim::Optimizer;
 use super::setup::Setup;
 use crate::Result;
@@ -23,6 +24,8 @@ pub(super) struct State {
     groups: Groups,
     optimizer: Optimizer,
     ema: Option<Ema>,
+    /// Those of the epoch's images so far, if they are tracked.
+    pub margins: Option<Margins>,
     /// Names of the parameters that `config.init` did not give.
     new: Vec<String>,
     pub at: Position,
@@ -56,6 +59,7 @@ impl State {
         let mut state = Self {
             optimizer: Optimizer::new(config, model.named(), &new)?,
             ema: (config.ema > 0.0).then(|| average(&model)).transpose()?,
+            margins: config.track.then(|| Margins::new(setup)).transpose()?,
             groups: Groups::new(
                 config.batch.into(),
                 setup.groups.into(),
@@ -83,14 +87,18 @@ impl State {
         if let Some(ema) = &mut self.ema {
             ema.load(from.training_state())?;
         }
+        if let Some(margins) = &mut self.margins {
+            margins.load(from.training_state())?;
+        }
         self.at = from.about.position.clone();
         Ok(())
     }
 
-    /// Tensors that a checkpoint holds next to the network's: those of the optimizer and the average.
+    /// Tensors that a checkpoint holds next to the network's: those of the optimizer and the average, and the margins.
     pub(super) fn training_state(&self) -> Vec<(String, Tensor)> {
         let mut tensors = self.optimizer.state();
         tensors.extend(self.ema.iter().flat_map(Ema::state));
+        tensors.extend(self.margins.iter().map(Margins::state));
         tensors
     }
 
@@ -154,14 +162,17 @@ impl State {
     ) -> Result<Tensor> {
         let (objective, workers) = (&setup.objective, &setup.workers);
         let examples = self.groups.examples(batch, pipeline, workers)?;
-        let loss = (self.groups).backward(&self.model, objective, examples, workers)?;
+        let found = (self.groups).backward(&self.model, objective, examples, workers)?;
+        if let (Some(all), Some(own)) = (&mut self.margins, &found.margins) {
+            all.put(batch.number, own)?;
+        }
         self.optimizer.step(self.at.rate, workers)?;
         if let Some(ema) = &mut self.ema {
             ema.update(self.model.named(), self.at.step)?;
         }
         self.at.batch += 1;
         self.at.step += 1;
-        Ok(loss)
+        Ok(found.loss)
     }
 
     /// Runs `work` with the moving average in the network, if there is one, and puts the network's own
@@ -195,7 +206,10 @@ impl State {
     }
 
     /// Moves on to the next epoch.
-    pub(super) fn finish_epoch(&mut self) {
+    pub(super) fn finish_epoch(&mut self) -> Result<()> {
+        if let Some(margins) = &mut self.margins {
+            margins.clear()?;
+        }
         self.at = Position {
             epoch: self.at.epoch + 1,
             batch: 0,
@@ -204,5 +218,6 @@ impl State {
             waited: Duration::ZERO,
             ..self.at.clone()
         };
+        Ok(())
     }
 }

@@ -33,7 +33,7 @@ use tinyres_load::Dataset;
 
 use crate::Result;
 use crate::infer::evaluate::SplitOutputs;
-use crate::net::boxes;
+use crate::net::{self, boxes};
 
 /// Values of a column, a row after the other.
 #[derive(Debug, PartialEq)]
@@ -104,8 +104,7 @@ fn classes(
     let texts = |classes: &[i64]| Values::Texts(classes.iter().map(&class).collect());
     let of_label = log_probabilities.f_gather(1, &label, false)?;
     let logit = logits.f_gather(1, &label, false)?;
-    let others = logits.f_scatter_value(1, &label, f64::NEG_INFINITY)?;
-    let margin = logit.f_sub(&others.f_amax([1], true)?)?;
+    let margin = net::margins(&logits, &label.f_squeeze_dim(1)?)?;
     let entropy = (probabilities.f_mul(&log_probabilities)?)
         .f_sum_dim_intlist([1].as_slice(), false, Kind::Float)?
         .f_neg()?;

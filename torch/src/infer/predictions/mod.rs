@@ -10,7 +10,7 @@
 //! The Parquet file is written last. One that is there belongs to the arrays next to it.
 
 mod columns;
-mod npy;
+pub(crate) mod npy;
 mod table;
 
 use std::fs;

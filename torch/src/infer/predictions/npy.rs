@@ -9,16 +9,20 @@ use crate::libtorch::tensors;
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
 const ALIGN: usize = 64;
 
-/// The file of `tensor`, `f32` or `f16`, of two dimensions or more.
-pub(super) fn encode(tensor: &Tensor) -> Result<Vec<u8>> {
+/// The file of `tensor`, `f32` or `f16`, of one dimension or more.
+pub(crate) fn encode(tensor: &Tensor) -> Result<Vec<u8>> {
     let dtype = match tensor.kind() {
         Kind::Half => "<f2",
         _ => "<f4",
     };
-    let sides: Vec<_> = tensor.size().iter().map(i64::to_string).collect();
+    let mut sides: Vec<_> = tensor.size().iter().map(i64::to_string).collect();
+    if let [_] = sides[..] {
+        // As Python writes a tuple of one: `(3,)`.
+        sides.push(String::new());
+    }
     let mut header = format!(
         "{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({}), }}",
-        sides.join(", ")
+        sides.join(", ").trim_end()
     );
     let start = MAGIC.len() + 2;
     let padding = (start + header.len() + 1).next_multiple_of(ALIGN) - (start + header.len() + 1);
