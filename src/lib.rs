@@ -45,6 +45,8 @@ mod open_files;
 pub mod pack;
 pub mod pickle;
 pub mod picture;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod runs;
 pub mod sample;
 mod scratch;

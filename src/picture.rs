@@ -82,6 +82,15 @@ impl Picture {
         picture
     }
 
+    /// An image with its box, pixel for pixel.
+    #[must_use]
+    pub fn plain(panel: &Panel<'_>) -> Self {
+        let scale = Scale::new(panel.shape, 1);
+        let mut picture = Self::blank(scale.width, scale.height);
+        picture.panel(panel, &scale, [0, 0]);
+        picture
+    }
+
     /// Images with their boxes and captions; one alone is larger.
     #[must_use]
     pub fn sheet(panels: &[Panel<'_>]) -> Self {
@@ -149,6 +158,11 @@ impl Picture {
             .write_header()?
             .write_image_data(self.rows.as_flattened())?;
         Ok(file)
+    }
+
+    /// The colour at column `x` of row `y`.
+    pub(crate) fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
+        self.rows[y * self.width + x]
     }
 
     fn blank(width: usize, height: usize) -> Self {

@@ -69,6 +69,7 @@ fn what_messages_say_to_do_works() {
             .env("WIDE", path("wide.png"))
             .env("PNG", path("square.png"))
             .env("GREY16", path("grey16.png"))
+            .env("SERVE", root.join("tests/common/serve.py"))
             .env("GOLDEN", root.join("tests/golden/sources"));
     });
 }

@@ -198,3 +198,83 @@ fn a_directory_whose_name_is_not_utf8_is_reported_in_json() {
     let report = json(tinyres().arg("inspect").arg(&out).arg("--sheet").arg(sheet));
     assert!(is_named(&report["file"]), "{report}");
 }
+
+/// What a command prints on a terminal of 90 columns and 50 rows that shows 24 bits of colour.
+fn on_a_terminal(command: &str, environment: &[(&str, &str)]) -> String {
+    let mut script = Command::new("script");
+    script.args([
+        "-qec",
+        &format!("stty cols 90 rows 50; {command}"),
+        "/dev/null",
+    ]);
+    script
+        .env("TERM", "xterm-256color")
+        .env("COLORTERM", "truecolor");
+    for name in [
+        "NO_COLOR",
+        "CLICOLOR",
+        "TERM_PROGRAM",
+        "LC_TERMINAL",
+        "KONSOLE_VERSION",
+    ] {
+        script.env_remove(name);
+    }
+    let output = script
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_terminal_shows_an_image_pixel_for_pixel() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = SetOptions {
+        shape: Shape::rgb(6),
+        classes: Vec::new(),
+        creator: "tests".to_owned(),
+        fingerprint: Digest::of(b"terminal"),
+        shard_images: NonZeroU32::new(8).unwrap(),
+    };
+    let mut set = SetWriter::create(dir.path(), options).unwrap();
+    let pixels: Vec<u8> = (0..3 * 36).map(|at| 2 * at).collect();
+    set.image(Split::Train, &pixels, -1, [-1; 4], "image")
+        .unwrap();
+    set.finish().unwrap();
+    let program = assert_cmd::cargo::cargo_bin("tinyres");
+    let inspect = format!(
+        "{} inspect {} --image 0",
+        program.display(),
+        dir.path().display()
+    );
+    let shown = on_a_terminal(&inspect, &[]);
+    let (picture, text) = shown.split_at(shown.find("train image 0").unwrap());
+    assert!(text.contains("name   image"), "{text}");
+    // Two rows in each line: the upper one is the ground of the half block, the lower one its colour.
+    let colour = |x: usize, y: usize| {
+        let [r, g, b] = [0, 1, 2].map(|channel| pixels[channel * 36 + y * 6 + x]);
+        format!("2;{r};{g};{b}")
+    };
+    let cell = |x, y| format!("\x1b[48;{};38;{}m\u{2584}", colour(x, y), colour(x, y + 1));
+    let line = |y| (0..6).map(|x| cell(x, y)).collect::<String>();
+    for y in [0, 2, 4] {
+        assert!(picture.contains(&line(y)), "row {y}: {picture:?}");
+    }
+    assert_eq!(picture.matches('\u{2584}').count(), 18);
+    let png = on_a_terminal(&inspect, &[("TERM_PROGRAM", "iTerm.app")]);
+    assert!(png.contains("\x1b]1337;File=inline=1;"), "{png:?}");
+    for (flags, environment) in [
+        (" --no-picture", &[][..]),
+        (" --json", &[]),
+        ("", &[("NO_COLOR", "1")]),
+        (" | cat", &[]),
+    ] {
+        let shown = on_a_terminal(&format!("{inspect}{flags}"), environment);
+        assert!(
+            !shown.contains('\u{2584}') && shown.contains("train"),
+            "{flags}: {shown:?}"
+        );
+    }
+}

@@ -60,6 +60,10 @@ pub enum Error {
         /// The command that does the same: pack or expand.
         instead: &'static str,
     },
+    /// The source cannot be fetched.
+    #[cfg(feature = "remote")]
+    #[error(transparent)]
+    Remote(#[from] crate::remote::Error),
     /// The cache cannot be read or written.
     #[error(transparent)]
     Output(#[from] OutputError),

@@ -9,18 +9,18 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::{Locked, Place, Record, Result};
+use super::{Locked, Place, Record, Result, SHARDS, SOURCES};
 use crate::scratch::{lock_directory, output_error};
 use crate::text::{Bytes, Count, counted};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Sets of the cache, those used last first.
+/// Sets and fetched sources of the cache, those used last first.
 #[derive(Clone, Debug, Serialize)]
 pub struct CacheReport {
-    /// The directory of all sets.
+    /// The directory of the cache.
     pub dir: PathBuf,
-    /// The sets that are there, or that were removed.
+    /// The sets and sources that are there, or that were removed.
     pub sets: Vec<CachedSet>,
     /// Length of all their files in bytes.
     pub bytes: u64,
@@ -28,14 +28,16 @@ pub struct CacheReport {
     pub removed: bool,
 }
 
-/// A set of the cache.
+/// A set of the cache, or a source that was fetched.
 #[derive(Clone, Debug, Serialize)]
 pub struct CachedSet {
+    /// What it is.
+    pub kind: Kind,
     /// Its directory.
     pub dir: PathBuf,
-    /// The source or the compressed set that it was made of, if that is recorded.
+    /// The source or the compressed set that it was made of, or the address that it was fetched from, if that is recorded.
     pub origin: Option<String>,
-    /// Number of its images; `None` if it is unfinished or damaged.
+    /// Number of its images; `None` for a source, and if it is unfinished or damaged.
     pub images: Option<u64>,
     /// Length of its files in bytes.
     pub bytes: u64,
@@ -43,9 +45,19 @@ pub struct CachedSet {
     pub unused_days: u64,
 }
 
-/// The directories of sets in `cache`, finished or not.
-pub(super) fn places(cache: &Path) -> Result<Vec<Place>> {
-    let dir = cache.join("shards");
+/// What the cache keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Raw shards.
+    Shards,
+    /// A source.
+    Source,
+}
+
+/// The directories of sets, or of what `kind` says, in `cache`, finished or not.
+pub(super) fn places(cache: &Path, kind: &str) -> Result<Vec<Place>> {
+    let dir = cache.join(kind);
     let entries = match fs::read_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(output_error(&dir))?,
@@ -68,8 +80,12 @@ pub(super) fn places(cache: &Path) -> Result<Vec<Place>> {
 /// The cache cannot be read.
 pub fn list(cache: &Path, unused: u64) -> Result<CacheReport> {
     let mut sets = Vec::new();
-    for place in places(cache)? {
-        match describe(&place) {
+    let shards = places(cache, SHARDS)?.into_iter();
+    let sources = places(cache, SOURCES)?.into_iter();
+    let all = (shards.map(|place| (Kind::Shards, place)))
+        .chain(sources.map(|place| (Kind::Source, place)));
+    for (kind, place) in all {
+        match describe(kind, &place) {
             Ok(set) if set.1.unused_days >= unused => sets.push(set),
             Ok(_) => {}
             // Another process has just removed it.
@@ -80,7 +96,7 @@ pub fn list(cache: &Path, unused: u64) -> Result<CacheReport> {
     sets.sort_by_key(|(used, _)| Reverse(*used));
     let sets: Vec<_> = sets.into_iter().map(|(_, set)| set).collect();
     Ok(CacheReport {
-        dir: cache.join("shards"),
+        dir: cache.to_owned(),
         bytes: sets.iter().map(|set| set.bytes).sum(),
         sets,
         removed: false,
@@ -121,8 +137,8 @@ pub fn clear(cache: &Path, unused: u64) -> Result<CacheReport> {
     })
 }
 
-/// The set in `place`, and when it was used last.
-fn describe(place: &Place) -> io::Result<(SystemTime, CachedSet)> {
+/// The set or source in `place`, and when it was used last.
+fn describe(kind: Kind, place: &Place) -> io::Result<(SystemTime, CachedSet)> {
     let record = fs::read(place.record()).unwrap_or_default();
     let record = serde_json::from_slice::<Record>(&record).ok();
     let last = fs::metadata(place.record()).or_else(|_| fs::metadata(&place.dir))?;
@@ -130,6 +146,7 @@ fn describe(place: &Place) -> io::Result<(SystemTime, CachedSet)> {
     let unused = used.elapsed().unwrap_or_default();
     let manifest = place.whole();
     let set = CachedSet {
+        kind,
         dir: place.dir.clone(),
         origin: record.map(|record| record.origin),
         images: manifest.map(|set| set.splits.iter().map(|split| split.images).sum()),
@@ -163,9 +180,10 @@ impl fmt::Display for CacheReport {
             writeln!(f, "    images       size  last used     made of")?;
         }
         for set in &self.sets {
-            let images = match set.images {
-                Some(images) => Count(images).to_string(),
-                None => "unfinished".to_owned(),
+            let images = match (set.kind, set.images) {
+                (Kind::Source, _) => "source".to_owned(),
+                (Kind::Shards, Some(images)) => Count(images).to_string(),
+                (Kind::Shards, None) => "unfinished".to_owned(),
             };
             let used = match set.unused_days {
                 0 => "today".to_owned(),
@@ -179,7 +197,11 @@ impl fmt::Display for CacheReport {
                 Bytes(set.bytes)
             )?;
         }
-        let sets = counted(self.sets.len(), "set");
+        let of = |kind| self.sets.iter().filter(|set| set.kind == kind).count();
+        let mut sets = counted(of(Kind::Shards), "set");
+        if of(Kind::Source) > 0 {
+            sets += &format!(" and {}", counted(of(Kind::Source), "source"));
+        }
         match self.removed {
             true => write!(f, "removed {sets}, {bytes}, from {dir}"),
             false => write!(f, "{sets}, {bytes}, in {dir}"),

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `shards/NAME/` | a set of raw shards; `NAME` is a digest of what it was made of |
 //! | `shards/NAME.json` | where it came from; its modification time is that of the last use |
+//! | `sources/NAME/`, `sources/NAME.json` | the same for a source that was fetched: see [`remote`](crate::remote) |
 //!
 //! A process locks `shards/NAME/` while it fills or removes it. Nothing is removed unless the user asks for it
 //! ([`clear`]). A set may be removed while others map its shards: on Linux they keep them.
@@ -24,7 +25,7 @@ use tinyres_format::transport::ReadAt;
 use tinyres_format::{Digest, MANIFEST, Manifest, PAGE, Split, publish, shards_in};
 
 pub use error::{Error, Result};
-pub use list::{CacheReport, CachedSet, clear, list};
+pub use list::{CacheReport, CachedSet, Kind, clear, list};
 pub use packed::find;
 
 use crate::event::{Event, Observer};
@@ -46,7 +47,8 @@ pub fn cache_dir() -> Option<PathBuf> {
 }
 
 /// Returns a directory with the raw shards of `path`: `path` itself if it is such a directory, otherwise one
-/// below `cache`, to which a compressed set is expanded and a source packed, unless it was before.
+/// below `cache`, to which a compressed set is expanded and a source packed, unless it was before. An address of
+/// a source is fetched to the cache first.
 ///
 /// A source is packed as by `tinyres pack` without flags. It must have the splits `needed`. Its set is used
 /// again while path, listing, labels and boxes, and the [stamps](crate::source::Stamp) of all files are the
@@ -63,6 +65,8 @@ pub fn ready(
     cache: Option<&Path>,
     watch: &mut dyn Observer,
 ) -> Result<PathBuf> {
+    #[cfg(feature = "remote")]
+    let path = &*crate::remote::local(path, cache, watch)?;
     if !path.join(MANIFEST).exists() {
         return packed::ready(path, needed, cache, watch);
     }
@@ -80,19 +84,39 @@ struct Record {
     origin: String,
 }
 
-/// The directory of a cached set, which may not exist.
+/// The directory of a cached set or of a fetched source, which may not exist.
 #[derive(Debug)]
-struct Place {
+pub(crate) struct Place {
     dir: PathBuf,
 }
+
+/// The directories of places, below the cache.
+const SHARDS: &str = "shards";
+const SOURCES: &str = "sources";
 
 impl Place {
     /// The place in `cache` of the set that is made of what `identity` identifies.
     fn new(cache: &Path, identity: Digest) -> Self {
-        let name = format!("{:.32}", identity.to_string());
+        Self::below(&cache.join(SHARDS), identity)
+    }
+
+    /// The place in `cache` of what is fetched from `address`.
+    #[cfg(feature = "remote")]
+    pub(crate) fn of_source(cache: &Path, address: &Path) -> Self {
+        let identity = Digest::of(address.as_os_str().as_encoded_bytes());
+        Self::below(&cache.join(SOURCES), identity)
+    }
+
+    fn below(dir: &Path, identity: Digest) -> Self {
         Self {
-            dir: cache.join("shards").join(name),
+            dir: dir.join(format!("{:.32}", identity.to_string())),
         }
+    }
+
+    /// Its directory.
+    #[cfg(feature = "remote")]
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     fn record(&self) -> PathBuf {
@@ -115,7 +139,7 @@ impl Place {
     }
 
     /// Locks the place, which is created if missing, when no other process holds it. Says once that it waits.
-    fn lock(&self, watch: &mut dyn Observer, waiting: String) -> Result<Locked<'_>> {
+    pub(crate) fn lock(&self, watch: &mut dyn Observer, waiting: String) -> Result<Locked<'_>> {
         let mut waiting = Some(waiting);
         loop {
             let lock = lock_directory(&self.dir).map_err(output_error(&self.dir))?;
@@ -134,7 +158,7 @@ impl Place {
 
     /// The directory of the set that is here, which is used now, as `notice` says. A cache that cannot be written
     /// serves all the same.
-    fn found(&self, watch: &mut dyn Observer, notice: String) -> PathBuf {
+    pub(crate) fn found(&self, watch: &mut dyn Observer, notice: String) -> PathBuf {
         watch.on(&Event::Notice(notice));
         let touch = || {
             let record = File::options().write(true).open(self.record())?;
@@ -146,14 +170,14 @@ impl Place {
 }
 
 /// A place that no other process fills or removes meanwhile.
-struct Locked<'a> {
+pub(crate) struct Locked<'a> {
     place: &'a Place,
     _lock: DirectoryLock,
 }
 
 impl Locked<'_> {
     /// Records that the set in this place was made of `origin`.
-    fn record(&self, origin: &Path) -> Result<()> {
+    pub(crate) fn record(&self, origin: &Path) -> Result<()> {
         let record = Record {
             origin: origin.to_string_lossy().into_owned(),
         };

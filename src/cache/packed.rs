@@ -90,7 +90,7 @@ pub fn find<T>(
     mut open: impl FnMut(&Path) -> Option<T>,
     watch: &mut dyn Observer,
 ) -> Option<T> {
-    let places = super::list::places(cache).ok()?;
+    let places = super::list::places(cache, super::SHARDS).ok()?;
     places.into_iter().find_map(|place| {
         let same = |set: Manifest| set.fingerprint == fingerprint;
         if !place.record().exists() || !place.whole().is_some_and(same) {

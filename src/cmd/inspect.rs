@@ -27,12 +27,15 @@ pub struct Args {
     /// List every class
     #[arg(long)]
     classes: bool,
-    /// Show one image: its number, from 0, in the shard or in a split of the directory
+    /// Show one image: its number, from 0, in the shard or in a split of the directory. A terminal shows the picture, too
     #[arg(long, value_name = "N", conflicts_with_all = ["verify", "classes", "sheet"])]
     image: Option<u64>,
     /// Write the image, enlarged and with its box, as a PNG
     #[arg(long, value_name = "FILE", requires = "image")]
     png: Option<PathBuf>,
+    /// Do not draw the image in the terminal
+    #[arg(long, requires = "image")]
+    no_picture: bool,
     /// Write a contact sheet, images evenly spread over a split, as a PNG
     #[arg(long, value_name = "FILE", conflicts_with_all = ["verify", "classes"])]
     sheet: Option<PathBuf>,
@@ -52,6 +55,9 @@ Examples:
   tinyres inspect shards/train-00000.bin --sheet sheet.png --count 100
   tinyres inspect shards --classes --json | jq '.per_class[].name'";
 
+/// Widest picture in a terminal, in characters.
+const COLUMNS: usize = 64;
+
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
     if args.paths.len() > 1 && (args.image.is_some() || args.sheet.is_some()) {
         bail!(
@@ -66,6 +72,9 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
             let sample = set.sample(args.split, image)?;
             if let Some(file) = &args.png {
                 write(file, &Picture::of(&Panel::from(&sample)))?;
+            }
+            if !args.no_picture {
+                ui.picture(&Picture::plain(&Panel::from(&sample)), COLUMNS)?;
             }
             ui.result(&sample)?;
         } else if let Some(file) = &args.sheet {

@@ -7,7 +7,11 @@ use clap::Args as _;
 use clap::error::ErrorKind;
 use tinyres_format::transport::Level;
 
+#[cfg(feature = "remote")]
+use crate::cache;
 use crate::pack::{self, Config, Resize, SkipBad};
+#[cfg(feature = "remote")]
+use crate::remote;
 use crate::source::{self, Source};
 use crate::ui::Ui;
 
@@ -22,6 +26,10 @@ use crate::ui::Ui;
 /// such), WebDataset (a tar or a directory of shards), and .npz files of images and labels as MedMNIST and Keras have them. The
 /// shards hold every pixel as Pillow decodes it, turned upright where EXIF says so, and their bytes do not
 /// depend on the number of threads.
+///
+/// An address, http://, https:// or hf://datasets/OWNER/NAME of the Hugging Face Hub (its Parquet files; @REVISION and
+/// /PATH where needed), is fetched to the cache once. If the transfer breaks off, the same command goes on. HF_TOKEN
+/// opens data sets that ask for a login, HF_ENDPOINT names another server, SSL_CERT_FILE certificates of your own.
 ///
 /// The set appears in the output directory once all of it is written. A killed pack leaves no set;
 /// the same command resumes it and keeps every finished shard whose source files have not changed
@@ -43,7 +51,7 @@ use crate::ui::Ui;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory, zip, tar, tar.gz, tar.zst, .npz or Parquet file to read
+    /// Directory, zip, tar, tar.gz, tar.zst, .npz or Parquet file to read, or an address of one
     source: PathBuf,
     /// Directory for the shards, created if missing
     #[arg(short, long, value_name = "DIR", default_value = "shards")]
@@ -89,6 +97,8 @@ const EXAMPLES: &str = "\
 Examples:
   tinyres pack tiny-imagenet-200.zip -o /data/shards --threads 4
   tinyres pack tiny-imagenet-200.zip --zstd -o /mnt/usb/shards
+  tinyres pack https://example.org/tiny-imagenet-200.zip
+  tinyres pack hf://datasets/zh-plus/tiny-imagenet
   tinyres pack cifar-10-python.tar.gz --val-fraction 0.1
   tinyres pack imagenette2-160.tgz --size 128
   tinyres pack hub/tiny-imagenet                      data/train-*.parquet of the Hugging Face Hub
@@ -115,6 +125,11 @@ fn level(text: &str) -> Result<Level, String> {
 }
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
+    #[cfg(feature = "remote")]
+    let args = Args {
+        source: remote::local(&args.source, cache::cache_dir().as_deref(), ui)?.into_owned(),
+        ..args
+    };
     let mut source = Source::open(&args.source)?;
     if let Some(fraction) = args.val_fraction {
         match source.hold_out(fraction) {

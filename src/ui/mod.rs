@@ -1,12 +1,15 @@
 //! The terminal of both binaries: progress to stderr, results to stdout. All text goes through
 //! [`printable`], since names in it may come from others.
 
+mod drawing;
+
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::event::{Event, Observer};
+use crate::picture::Picture;
 use crate::text::{json, printable};
 use crate::threads;
 
@@ -66,6 +69,27 @@ impl Ui {
             Output::Json => json(result)?,
         };
         self.line(&text)
+    }
+
+    /// True if [`picture`](Self::picture) draws: stdout is a terminal that shows colours, and results are text.
+    #[must_use]
+    pub fn draws(&self) -> bool {
+        self.output == Output::Text && io::stdout().is_terminal() && console::colors_enabled()
+    }
+
+    /// Draws `picture` on the terminal at stdout, at most `columns` wide, if this [`draws`](Self::draws).
+    ///
+    /// # Errors
+    /// Those of stdout, as for [`result`](Self::result).
+    pub fn picture(&mut self, picture: &Picture, columns: usize) -> io::Result<()> {
+        if !self.draws() {
+            return Ok(());
+        }
+        let (rows, there) = console::Term::stdout().size();
+        match drawing::drawn(picture, [rows, there].map(usize::from), columns) {
+            Some(text) => self.line(text.trim_end_matches('\n')),
+            None => Ok(()),
+        }
     }
 
     /// Writes a warning to stderr, also where progress is not shown.

@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use tinyres::event::{Event, Observer};
 use tinyres::pack::Resize;
-use tinyres::picture::{self, Panel};
+use tinyres::picture::Picture;
 use tinyres::source::{self, Problems};
 use tinyres::text::{Count, counted};
 use tinyres::ui::{Closed, Ui};
@@ -44,6 +44,9 @@ pub struct Args {
     /// Write the first 1,000 pictures, each with its likeliest class, into one PNG
     #[arg(long, value_name = "FILE")]
     png: Option<PathBuf>,
+    /// Do not draw the pictures in the terminal, as is done for up to 16 of them
+    #[arg(long)]
+    no_picture: bool,
     /// Width and height to resize pictures to [default: the size that the network was trained at]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=4096))]
     size: Option<u32>,
@@ -76,6 +79,10 @@ Examples:
 
 /// Largest number of pictures on a contact sheet, which is in memory as a whole.
 const MAX_DRAWN: usize = 1000;
+/// Largest number of pictures that are drawn in a terminal, their width there in characters, and in pixels.
+const MAX_SHOWN: usize = 16;
+const COLUMNS: usize = 32;
+const SIDE: u32 = 32;
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     tinyres_torch::start_threads(args.threads)?;
@@ -84,7 +91,11 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let side = args.size.unwrap_or(checkpoint.about.position.size);
     let side = NonZeroU32::new(side).context("the network was trained on images of no size")?;
     let (images, total) = list(args.images)?;
-    let drawn = NonZeroU32::new(picture::Picture::side(total.unwrap_or(MAX_DRAWN)));
+    let shows = !args.no_picture && ui.draws() && total.is_some_and(|total| total <= MAX_SHOWN);
+    let drawn = NonZeroU32::new(match &args.png {
+        Some(_) => Picture::side(total.unwrap_or(MAX_DRAWN)),
+        None => SIDE,
+    });
     let options = Options {
         resize: Resize {
             side,
@@ -94,7 +105,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         top: args.top,
         drawn: drawn
-            .filter(|_| args.png.is_some())
+            .filter(|_| args.png.is_some() || shows)
             .map(|side| (MAX_DRAWN, side)),
     };
     let device = device::open(args.device)?;
@@ -106,7 +117,10 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
             total: total as u64,
         });
     }
-    let mut tally = Tally::default();
+    let mut tally = Tally {
+        shows,
+        ..Tally::default()
+    };
     let predicted = predictor.predict(images, &options, |result| {
         tally.add(result, ui)?;
         ensure!(!ui.is_closed() || args.png.is_some(), Closed);
@@ -162,6 +176,8 @@ fn list(paths: Vec<PathBuf>) -> anyhow::Result<(Images, Option<usize>)> {
 struct Tally {
     /// Pictures, good and bad.
     count: usize,
+    /// True if drawings are shown in the terminal.
+    shows: bool,
     bad: Problems<Refused>,
     /// The drawings, each with its caption.
     drawings: Vec<(Drawing, String)>,
@@ -175,6 +191,9 @@ impl Tally {
         match &mut picture.found {
             Ok(prediction) => {
                 if let Some(drawing) = prediction.drawing.take() {
+                    if self.shows {
+                        ui.picture(&Picture::plain(&drawing.panel("")), COLUMNS)?;
+                    }
                     self.drawings.push((drawing, caption(prediction)));
                 }
             }
@@ -198,14 +217,9 @@ impl Tally {
             return Ok(()); // All pictures are bad, and each has its error.
         }
         let panels: Vec<_> = (self.drawings.iter())
-            .map(|(drawing, caption)| Panel {
-                shape: drawing.shape,
-                pixels: &drawing.pixels,
-                bbox: drawing.bbox,
-                caption,
-            })
+            .map(|(drawing, caption)| drawing.panel(caption))
             .collect();
-        let png = picture::Picture::sheet(&panels).png()?;
+        let png = Picture::sheet(&panels).png()?;
         publish::write_output(file, &png).with_context(|| file.display().to_string())?;
         if self.count > MAX_DRAWN {
             let (drawn, count) = (Count(MAX_DRAWN as u64), Count(self.count as u64));

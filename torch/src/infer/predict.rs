@@ -11,6 +11,7 @@ use std::thread;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 use tinyres::pack::{Decoder, ImageError, Resize};
+use tinyres::picture::Panel;
 use tinyres::source::{self, Image};
 use tinyres_format::{Class, Shape};
 
@@ -82,6 +83,19 @@ pub struct Drawing {
     pub pixels: Vec<u8>,
     /// The predicted box in these pixels: left, top, right and bottom pixel, inclusive.
     pub bbox: Option<[i32; 4]>,
+}
+
+impl Drawing {
+    /// What to draw, with `caption` under it.
+    #[must_use]
+    pub fn panel<'a>(&'a self, caption: &'a str) -> Panel<'a> {
+        Panel {
+            shape: self.shape,
+            pixels: &self.pixels,
+            bbox: self.bbox,
+            caption,
+        }
+    }
 }
 
 /// A network ready to predict.
