@@ -21,6 +21,20 @@ pub enum Error {
         /// The fault.
         what: String,
     },
+    /// A defect of tinyres: a picture could not be drawn.
+    #[error("cannot draw {name}: {what}")]
+    Drawing {
+        /// The picture.
+        name: String,
+        /// The text of the panic.
+        what: String,
+    },
+    /// The set cannot be read.
+    #[error(transparent)]
+    Load(#[from] tinyres_load::Error),
+    /// A run cannot be read.
+    #[error(transparent)]
+    Run(#[from] tinyres::runs::Error),
     /// The operating system failed.
     #[error("{}: {source}", path.display())]
     Io {

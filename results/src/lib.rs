@@ -14,10 +14,29 @@
 //! # Ok::<(), tinyres_results::Error>(())
 //! ```
 
+mod analysis;
 mod arrays;
+mod calibration;
+mod classes;
+mod compare;
+mod confusion;
+mod draw;
+pub mod duplicates;
 mod error;
+mod html;
+pub mod pictures;
 mod predictions;
+pub mod report;
+mod suspects;
 
+pub use analysis::Analysis;
 pub use arrays::{Features, Logits};
+pub use calibration::{BINS, Bin, Calibration};
+pub use classes::{ClassFigures, by_class};
+pub use compare::Agreement;
+pub use confusion::{Confused, Confusion, MAX_ORDERED};
+pub use duplicates::Duplicates;
 pub use error::{Error, Result};
+pub use pictures::Subject;
 pub use predictions::{Boxes, Lists, Origin, Predictions};
+pub use suspects::{Suspect, suspects};

@@ -257,6 +257,15 @@ impl Predictions {
         right as f64 / self.len() as f64
     }
 
+    /// Mean overlap of the predicted boxes with the images', over the images that have one; `None` if no boxes are
+    /// predicted.
+    #[must_use]
+    pub fn mean_iou(&self) -> Option<f64> {
+        let iou = self.boxes.as_ref()?.iou.iter().filter(|iou| !iou.is_nan());
+        let (sum, images) = iou.fold((0.0, 0_u32), |(sum, images), &iou| (sum + f64::from(iou), images + 1));
+        (images > 0).then(|| sum / f64::from(images))
+    }
+
     /// Mean cross-entropy; NaN without images.
     #[must_use]
     pub fn mean_loss(&self) -> f64 {
