@@ -12,6 +12,7 @@ use crate::cmd;
 pub use crate::cmd::completions::Args as Completions;
 pub use crate::cmd::man::Args as Man;
 use crate::cmd::program;
+pub use crate::cmd::report::Args as Report;
 pub use crate::cmd::view::Args as View;
 use crate::ui::{Output, Ui};
 
@@ -57,6 +58,7 @@ enum Command {
     Runs(cmd::runs::Args),
     Compare(cmd::compare::Args),
     View(View),
+    Report(Report),
     /// Train ResNet18 from shards
     Train(Passed),
     /// Score trained weights on a split
@@ -116,7 +118,7 @@ impl Cli {
             Command::Cache(args) => cmd::cache::run(args, ui),
             Command::Runs(args) => cmd::runs::run(&args, ui),
             Command::Compare(args) => cmd::compare::run(&args, ui),
-            Command::View(_) => Err(program::VIEW.exec()?.error()),
+            Command::View(_) | Command::Report(_) => Err(program::VIEW.exec()?.error()),
             Command::Train(_)
             | Command::Eval(_)
             | Command::Predict(_)

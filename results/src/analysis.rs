@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tinyres_load::Dataset;
 
 use crate::{
-    Calibration, ClassFigures, Confused, Confusion, Duplicates, Logits, Predictions, Result, Suspect,
-    by_class, suspects,
+    Calibration, ClassFigures, Confused, Confusion, Duplicates, Logits, Predictions, Result,
+    Suspect, by_class, suspects,
 };
 
 /// Predictions, and what follows from them.
@@ -63,7 +63,9 @@ impl Analysis {
     #[must_use]
     pub fn mistakes(&self) -> Vec<usize> {
         let predictions = &self.predictions;
-        let mut wrong: Vec<_> = (0..predictions.len()).filter(|&row| !predictions.is_right(row)).collect();
+        let mut wrong: Vec<_> = (0..predictions.len())
+            .filter(|&row| !predictions.is_right(row))
+            .collect();
         let confidence = &predictions.confidence;
         wrong.sort_by(|&a, &b| confidence[b].total_cmp(&confidence[a]).then(a.cmp(&b)));
         wrong

@@ -72,7 +72,10 @@ mod tests {
             (1200, 900, 6.337_277_315_775_641e-11),
         ] {
             let p_value = mcnemar(b, c);
-            assert!((p_value / expected - 1.0).abs() < 1e-9, "{b} {c}: {p_value}");
+            assert!(
+                (p_value / expected - 1.0).abs() < 1e-9,
+                "{b} {c}: {p_value}"
+            );
         }
     }
 }

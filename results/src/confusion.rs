@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use kodama::{Method, linkage};
 
+use crate::num::narrow;
 use crate::{Logits, Predictions};
 
 /// More classes than this stay in label order: the order by similarity compares each with each other.
@@ -43,7 +44,12 @@ impl Confusion {
     #[must_use]
     pub fn of(predictions: &Predictions) -> Self {
         let mut counts = BTreeMap::new();
-        for pair in predictions.label.iter().copied().zip(predictions.predicted.iter().copied()) {
+        for pair in predictions
+            .label
+            .iter()
+            .copied()
+            .zip(predictions.predicted.iter().copied())
+        {
             *counts.entry(pair).or_insert(0) += 1;
         }
         Self {
@@ -66,7 +72,9 @@ impl Confusion {
 
     /// Label, predicted class and count of each pair that occurs, by label.
     pub fn cells(&self) -> impl Iterator<Item = (u32, u32, u32)> {
-        self.counts.iter().map(|(&(label, predicted), &count)| (label, predicted, count))
+        self.counts
+            .iter()
+            .map(|(&(label, predicted), &count)| (label, predicted, count))
     }
 
     /// The pairs of classes that are confused, the most often confused first.
@@ -78,7 +86,12 @@ impl Confusion {
             if a == b {
                 continue;
             }
-            let pair = pairs.entry((a, b)).or_insert(Confused { a, b, a_as_b: 0, b_as_a: 0 });
+            let pair = pairs.entry((a, b)).or_insert(Confused {
+                a,
+                b,
+                a_as_b: 0,
+                b_as_a: 0,
+            });
             if label == a {
                 pair.a_as_b += count;
             } else {
@@ -145,7 +158,7 @@ fn normalize(rows: &mut [f64], width: usize) {
 
 /// Hellinger distances of the rows, `sqrt(1 - sum sqrt(p q))`, in condensed form: (0, 1), (0, 2), ... (1, 2), ...
 fn hellinger(rows: &[f64], classes: usize) -> Vec<f64> {
-    let roots: Vec<f32> = rows.iter().map(|&value| value.sqrt() as f32).collect();
+    let roots: Vec<f32> = rows.iter().map(|&value| narrow(value.sqrt())).collect();
     let root = |class: usize| &roots[class * classes..][..classes];
     let mut distances = Vec::with_capacity(classes * (classes - 1) / 2);
     for a in 0..classes {
@@ -216,7 +229,10 @@ mod tests {
             .map(|class| group(class as usize))
             .collect();
         for four in order.chunks(4) {
-            assert!(four.iter().all(|class| class / 4 == four[0] / 4), "{order:?}");
+            assert!(
+                four.iter().all(|class| class / 4 == four[0] / 4),
+                "{order:?}"
+            );
             let steps = four.windows(2).map(|pair| pair[0].abs_diff(pair[1]));
             assert!(steps.clone().all(|step| step == 1), "{order:?}");
         }

@@ -1,4 +1,4 @@
-//! What any page needs: text that cannot end its element, and bytes as text.
+//! Parts of any page: text that cannot end its element, and bytes as text.
 
 /// `text` in an element or a quoted attribute.
 pub(crate) fn escape(text: &str) -> String {
@@ -42,7 +42,12 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
-        for (text, expected) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foobar", "Zm9vYmFy")] {
+        for (text, expected) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(text.as_bytes()), expected);
         }
     }
@@ -50,6 +55,9 @@ mod tests {
     #[test]
     fn no_name_ends_its_element() {
         let escaped = escape("<img src=x onerror='a' \"b\">&\u{202e}\0");
-        assert!(!escaped.contains(['<', '>', '"', '\'', '\u{202e}', '\0']), "{escaped}");
+        assert!(
+            !escaped.contains(['<', '>', '"', '\'', '\u{202e}', '\0']),
+            "{escaped}"
+        );
     }
 }

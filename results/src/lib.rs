@@ -24,6 +24,7 @@ mod draw;
 pub mod duplicates;
 mod error;
 mod html;
+mod num;
 pub mod pictures;
 mod predictions;
 pub mod report;

@@ -9,7 +9,7 @@
 
 use crate::{Logits, Predictions};
 
-/// What counts as reaching a threshold, as in cleanlab.
+/// Distance below a threshold that still counts as reaching it, as in cleanlab.
 const SLACK: f64 = 1e-6;
 
 /// A label that is probably wrong.
@@ -63,9 +63,17 @@ pub fn suspects(predictions: &Predictions, logits: &Logits) -> Vec<Suspect> {
             _ => likeliest.1,
         };
         let is_likeliest = label_prob + SLACK > likeliest.0;
-        (class != label && !is_likeliest).then_some(Suspect { row, class, label_prob })
+        (class != label && !is_likeliest).then_some(Suspect {
+            row,
+            class,
+            label_prob,
+        })
     };
     let mut suspects: Vec<_> = labels.iter().enumerate().filter_map(suspect).collect();
-    suspects.sort_by(|a, b| a.label_prob.total_cmp(&b.label_prob).then(a.row.cmp(&b.row)));
+    suspects.sort_by(|a, b| {
+        a.label_prob
+            .total_cmp(&b.label_prob)
+            .then(a.row.cmp(&b.row))
+    });
     suspects
 }

@@ -7,7 +7,9 @@ use serde_json::Value;
 use tinyres_results::{Calibration, Confusion, Error, Features, Predictions, by_class, suspects};
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 fn expected() -> Value {
@@ -23,11 +25,18 @@ fn columns_are_those_that_pyarrow_wrote() {
     let (predictions, expected) = (predictions(), expected());
     assert_eq!((predictions.len(), predictions.classes()), (500, 12));
     assert_eq!(predictions.name[499], expected["name"]);
-    assert_eq!(predictions.shard[299..301], ["val-00000.bin", "val-00001.bin"]);
+    assert_eq!(
+        predictions.shard[299..301],
+        ["val-00000.bin", "val-00001.bin"]
+    );
     assert_eq!(predictions.shard_image[300], 0);
     let boxes = predictions.boxes.as_ref().unwrap();
     let y1: Vec<f32> = boxes.predicted.iter().map(|sides| sides[3]).collect();
-    let x1: Vec<f32> = predictions.bbox.iter().map(|sides| sides[2] as f32).collect();
+    let x1: Vec<f32> = predictions
+        .bbox
+        .iter()
+        .map(|sides| sides[2] as f32)
+        .collect();
     let rank: Vec<f32> = predictions.rank.iter().map(|&rank| rank as f32).collect();
     for (name, values) in [
         ("confidence", &predictions.confidence),
@@ -43,7 +52,10 @@ fn columns_are_those_that_pyarrow_wrote() {
         let values = values.iter().filter(|value| !value.is_nan());
         let sum: f64 = values.map(|&value| f64::from(value)).sum();
         let expected = expected["sums"][name].as_f64().unwrap();
-        assert!((sum - expected).abs() < 1e-6 * expected.abs(), "{name}: {sum} {expected}");
+        assert!(
+            (sum - expected).abs() < 1e-6 * expected.abs(),
+            "{name}: {sum} {expected}"
+        );
     }
     let top5 = Value::from(predictions.top5.row(123).to_vec());
     assert_eq!(top5, expected["top5"]);
@@ -62,11 +74,16 @@ fn confusions_and_classes_are_those_of_scikit_learn() {
     assert_eq!(serde_json::json!(rows), expected["confusion"]);
     let pairs = confusion.confused();
     let confused: u32 = pairs.iter().map(|pair| pair.images()).sum();
-    let right = (0..12).map(|class| confusion.count(class, class)).sum::<u32>();
+    let right = (0..12)
+        .map(|class| confusion.count(class, class))
+        .sum::<u32>();
     assert_eq!(confused + right, 500);
     assert!(pairs.is_sorted_by_key(|pair| std::cmp::Reverse(pair.images())));
     for (class, figures) in by_class(&predictions).iter().enumerate() {
-        for (name, value) in [("recall", figures.accuracy()), ("precision", figures.precision())] {
+        for (name, value) in [
+            ("recall", figures.accuracy()),
+            ("precision", figures.precision()),
+        ] {
             match expected[name][class].as_f64() {
                 Some(expected) => assert!((value - expected).abs() < 1e-12, "{name} of {class}"),
                 None => assert!(value.is_nan(), "{name} of {class}: {value}"),
@@ -81,7 +98,11 @@ fn groups_of_alike_classes_lie_together_in_the_order() {
     let logits = predictions.logits().unwrap();
     // Class 11 has no image.
     let order = Confusion::of(&predictions).order(&predictions, logits.as_ref());
-    let groups: Vec<_> = order.iter().filter(|&&class| class < 11).map(|class| class % 4).collect();
+    let groups: Vec<_> = order
+        .iter()
+        .filter(|&&class| class < 11)
+        .map(|class| class % 4)
+        .collect();
     assert_eq!(groups.chunk_by(|a, b| a == b).count(), 4, "{order:?}");
     let mut sorted = order;
     sorted.sort_unstable();
@@ -91,10 +112,17 @@ fn groups_of_alike_classes_lie_together_in_the_order() {
 #[test]
 fn calibration_is_that_of_numpy() {
     let (calibration, expected) = (Calibration::of(&predictions()), expected());
-    for (bin, expected) in calibration.bins.iter().zip(expected["bins"].as_array().unwrap()) {
+    for (bin, expected) in calibration
+        .bins
+        .iter()
+        .zip(expected["bins"].as_array().unwrap())
+    {
         let values = [f64::from(bin.images), bin.confidence, bin.accuracy];
         for (value, expected) in values.iter().zip(expected.as_array().unwrap()) {
-            assert!((value - expected.as_f64().unwrap()).abs() < 1e-6, "{bin:?} {expected}");
+            assert!(
+                (value - expected.as_f64().unwrap()).abs() < 1e-6,
+                "{bin:?} {expected}"
+            );
         }
     }
     assert!((calibration.expected_error - expected["ece"].as_f64().unwrap()).abs() < 1e-6);
@@ -104,22 +132,57 @@ fn calibration_is_that_of_numpy() {
 fn suspected_labels_are_those_of_cleanlab() {
     let predictions = predictions();
     let logits = predictions.logits().unwrap().unwrap();
-    let rows: Vec<_> = suspects(&predictions, &logits).iter().map(|suspect| suspect.row).collect();
+    let rows: Vec<_> = suspects(&predictions, &logits)
+        .iter()
+        .map(|suspect| suspect.row)
+        .collect();
     assert_eq!(serde_json::json!(rows), expected()["suspects"]);
+}
+
+#[test]
+fn a_damaged_file_never_panics() {
+    let whole = std::fs::read(golden("val.parquet")).unwrap();
+    let mut state = 1_u64;
+    let mut draw = |below: usize| {
+        // Knuth's generator of 64 bits.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    for _ in 0..600 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + draw(4) {
+            // The metadata at the end, half of the time.
+            let at = if draw(2) == 0 {
+                draw(bytes.len())
+            } else {
+                bytes.len() - 1 - draw(6000)
+            };
+            bytes[at] = u8::try_from(draw(256)).unwrap();
+        }
+        let _ = Predictions::parse(&golden("val.parquet"), bytes);
+    }
 }
 
 #[test]
 fn faults_of_a_file_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("val.parquet");
-    assert!(matches!(Predictions::read(&path), Err(Error::NoPredictions { .. })));
+    assert!(matches!(
+        Predictions::read(&path),
+        Err(Error::NoPredictions { .. })
+    ));
     let whole = std::fs::read(golden("val.parquet")).unwrap();
     let fault = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
         Predictions::read(&path).unwrap_err().to_string()
     };
     let error = fault(&whole[..whole.len() / 2]);
-    assert!(error.contains("val.parquet: not a whole Parquet file"), "{error}");
+    assert!(
+        error.contains("val.parquet: not a whole Parquet file"),
+        "{error}"
+    );
     // A page of the first column.
     let mut damaged = whole;
     damaged[20..60].fill(0xff);
@@ -127,7 +190,18 @@ fn faults_of_a_file_are_named() {
     assert!(error.contains("column image is damaged"), "{error}");
     // Logits of another split.
     std::fs::copy(golden("val.parquet"), &path).unwrap();
-    std::fs::copy(golden("val.features.npy"), dir.path().join("val.logits.npy")).unwrap();
-    let error = Predictions::read(&path).unwrap().logits().unwrap_err().to_string();
-    assert!(error.contains("val.logits.npy: holds <f2 [500, 6], expected <f4"), "{error}");
+    std::fs::copy(
+        golden("val.features.npy"),
+        dir.path().join("val.logits.npy"),
+    )
+    .unwrap();
+    let error = Predictions::read(&path)
+        .unwrap()
+        .logits()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("val.logits.npy: holds <f2 [500, 6], expected <f4"),
+        "{error}"
+    );
 }

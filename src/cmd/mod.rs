@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod man;
 pub mod pack;
 pub mod program;
+pub mod report;
 pub mod runs;
 pub mod sample;
 pub mod unpack;

@@ -523,7 +523,7 @@ fn each_command_has_a_man_page_that_groff_renders() {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    assert_eq!(pages.len(), 17, "{pages:?}");
+    assert_eq!(pages.len(), 18, "{pages:?}");
     let train = std::fs::read_to_string(dir.path().join("man1/tinyres-train.1")).unwrap();
     assert!(train.contains("\\-\\-optimizer"), "{train}");
     for page in pages {

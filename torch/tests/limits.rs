@@ -14,7 +14,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tinyres_format::{Draws, Split, Stream};
 
-const TRAIN: [&str; 8] = [
+const TRAIN: [&str; 9] = [
     "train",
     "shards",
     "-o",
@@ -22,6 +22,7 @@ const TRAIN: [&str; 8] = [
     "--batch=16",
     "--max-steps=2",
     "--device=cpu",
+    "--pictures=off",
     "-q",
 ];
 

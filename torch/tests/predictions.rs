@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use tinyres_format::Split;
+use tinyres_results::report::{Run, page};
 
 fn tinyres(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
@@ -63,6 +64,64 @@ fn a_run_ends_with_the_predictions_that_eval_makes_of_its_weights() {
     let out = tinyres(dir.path(), &other.split(' ').collect::<Vec<_>>()).stdout;
     let out = String::from_utf8(out).unwrap();
     assert!(out.ends_with("image: elsewhere/own/val.parquet\n"), "{out}");
+}
+
+#[test]
+fn pictures_lie_next_to_predictions_unless_they_are_off() {
+    let dir = trained();
+    let pictures = |at: &str| -> Vec<String> {
+        let Ok(files) = std::fs::read_dir(dir.path().join(at)) else {
+            return Vec::new();
+        };
+        let name = |file: std::io::Result<std::fs::DirEntry>| file.unwrap().file_name();
+        let mut names: Vec<_> = files
+            .map(|file| name(file).into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    let of_run = pictures("run/eval/val");
+    for name in [
+        "results",
+        "confusion_matrix",
+        "classes",
+        "reliability",
+        "boxes",
+    ] {
+        assert!(of_run.contains(&format!("{name}.png")), "{of_run:?}");
+    }
+    let eval = "eval run shards --split train --device cpu --pictures off";
+    tinyres(dir.path(), &eval.split(' ').collect::<Vec<_>>());
+    assert_eq!(pictures("run/eval/train"), [""; 0]);
+    // A place where they cannot be written costs a warning, and not the evaluation.
+    std::fs::write(dir.path().join("run/eval/train"), "").unwrap();
+    let eval = "eval run shards --split train --device cpu";
+    let output = tinyres(dir.path(), &eval.split(' ').collect::<Vec<_>>());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("the pictures are not drawn: run/eval/train"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_report_has_the_figures_of_eval() {
+    let dir = trained();
+    let eval = "eval run shards --device cpu --pictures off --json";
+    let said = tinyres(dir.path(), &eval.split(' ').collect::<Vec<_>>()).stdout;
+    let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+    let run = Run::read(&dir.path().join("run"), Split::Val, &[]).unwrap();
+    let page = page(&[run]).unwrap();
+    let figure = |name: &str| -> f64 {
+        let (_, after) = page.split_once(&format!("<dt>{name}</dt>")).unwrap();
+        let (_, after) = after.split_once("<data value=\"").unwrap();
+        after.split_once('"').unwrap().0.parse().unwrap()
+    };
+    assert_eq!(figure("Top-1"), said["top1"]);
+    assert_eq!(figure("Top-5"), said["top5"]);
+    assert!((figure("Loss") - said["loss"].as_f64().unwrap()).abs() < 1e-6);
+    let iou = said["boxes"]["mean_iou"].as_f64().unwrap();
+    assert!((figure("Mean IoU of boxes") - iou).abs() < 1e-5);
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod table;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tinyres::cli::{Global, View};
+use tinyres::cli::{Global, Report, View};
 use tinyres::ui;
 
 /// The commands of tinyres that show sets and runs
@@ -34,6 +34,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     View(View),
+    Report(Report),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let mut ui = cli.global.ui();
     let result = match cli.command {
         Command::View(args) => cmd::view::run(args, &mut ui),
+        Command::Report(args) => cmd::report::run(&args, &mut ui),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

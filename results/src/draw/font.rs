@@ -45,14 +45,17 @@ pub(crate) fn width(text: &str, style: Type) -> f32 {
     last.map_or(0.0, |(.., end)| end * style.size)
 }
 
-/// As much of a text as fits into `room`, with an ellipsis if some of it is left out.
+/// Cuts a text to what fits into `room`, with an ellipsis if some of it is left out.
 pub(crate) fn fit(text: &str, style: Type, room: f32) -> String {
     if width(text, style) <= room {
         return text.to_owned();
     }
     let room = room - width("…", style);
     let glyphs = glyphs(text, style.weight);
-    let fits = glyphs.iter().take_while(|(.., end)| end * style.size <= room).count();
+    let fits = glyphs
+        .iter()
+        .take_while(|(.., end)| end * style.size <= room)
+        .count();
     let start: String = text.chars().take(fits).collect();
     format!("{}…", start.trim_end_matches([' ', ',', '-']))
 }
@@ -117,7 +120,10 @@ mod tests {
         let style = Type::new(12.0, Ink::Text);
         assert_eq!(fit("cab", style, 100.0), "cab");
         let short = fit("Staffordshire bullterrier", style, 80.0);
-        assert!(short.starts_with("Staff") && short.ends_with('…'), "{short}");
+        assert!(
+            short.starts_with("Staff") && short.ends_with('…'),
+            "{short}"
+        );
         assert!(width(&short, style) <= 80.0);
         // Roboto's advance of a digit is 1150 of 2048 units.
         assert!((width("00", style) - 2.0 * 12.0 * 1150.0 / 2048.0).abs() < 0.1);

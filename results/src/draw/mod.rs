@@ -79,7 +79,7 @@ pub(crate) enum Weight {
     Medium,
 }
 
-/// Which part of a text lies at its point.
+/// Part of a text that lies at its point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Anchor {
     Start,
@@ -98,7 +98,12 @@ pub(crate) struct Pen {
 
 impl Pen {
     pub fn new(ink: Ink, width: f32) -> Self {
-        Self { ink, width, alpha: 1.0, dashed: false }
+        Self {
+            ink,
+            width,
+            alpha: 1.0,
+            dashed: false,
+        }
     }
 
     pub fn faint(mut self, alpha: f32) -> Self {
@@ -125,7 +130,13 @@ pub(crate) struct Type {
 
 impl Type {
     pub fn new(size: f32, ink: Ink) -> Self {
-        Self { size, weight: Weight::Regular, anchor: Anchor::Start, ink, turned: false }
+        Self {
+            size,
+            weight: Weight::Regular,
+            anchor: Anchor::Start,
+            ink,
+            turned: false,
+        }
     }
 
     pub fn medium(mut self) -> Self {
@@ -162,14 +173,29 @@ impl Pixels {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    Fill { area: Area, ink: Ink, alpha: f32 },
-    Line { points: Vec<[f32; 2]>, pen: Pen },
-    Text { at: [f32; 2], text: String, style: Type },
+    Fill {
+        area: Area,
+        ink: Ink,
+        alpha: f32,
+    },
+    Line {
+        points: Vec<[f32; 2]>,
+        pen: Pen,
+    },
+    Text {
+        at: [f32; 2],
+        text: String,
+        style: Type,
+    },
     /// Photographs are smoothed where they are enlarged, and others are not.
-    Image { area: Area, pixels: Pixels, is_photo: bool },
+    Image {
+        area: Area,
+        pixels: Pixels,
+        is_photo: bool,
+    },
 }
 
-/// What is drawn.
+/// A drawing.
 #[derive(Clone, Debug)]
 pub(crate) struct Scene {
     pub width: f32,
@@ -179,7 +205,11 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub fn new(width: f32, height: f32) -> Self {
-        Self { width, height, items: Vec::new() }
+        Self {
+            width,
+            height,
+            items: Vec::new(),
+        }
     }
 
     /// A scene with a title, and a line below it. What follows begins at 64.
@@ -203,7 +233,13 @@ impl Scene {
 
     /// Draws the edge of a rectangle.
     pub fn frame(&mut self, [x, y, width, height]: Area, pen: Pen) {
-        let corners = [[x, y], [x + width, y], [x + width, y + height], [x, y + height], [x, y]];
+        let corners = [
+            [x, y],
+            [x + width, y],
+            [x + width, y + height],
+            [x, y + height],
+            [x, y],
+        ];
         // Half a line more, so that the last corner is closed.
         let closed = [x + pen.width / 2.0, y];
         self.line(corners.into_iter().chain([closed]).collect(), pen);
@@ -215,7 +251,11 @@ impl Scene {
     }
 
     pub fn image(&mut self, area: Area, pixels: Pixels, is_photo: bool) {
-        self.items.push(Item::Image { area, pixels, is_photo });
+        self.items.push(Item::Image {
+            area,
+            pixels,
+            is_photo,
+        });
     }
 
     /// Names curves in a row that ends at `right`: the text and the pen of each.
@@ -226,7 +266,13 @@ impl Scene {
             x -= width(name, style);
             self.text([x, y], name, style);
             let line = vec![[x - 20.0, y - 4.0], [x - 5.0, y - 4.0]];
-            self.line(line, Pen { width: pen.width.max(2.0), ..pen });
+            self.line(
+                line,
+                Pen {
+                    width: pen.width.max(2.0),
+                    ..pen
+                },
+            );
             x -= 34.0;
         }
     }

@@ -1,5 +1,7 @@
 //! Axes of charts: scales, ticks and grid.
 
+use crate::num::narrow;
+
 use super::{Anchor, Area, Ink, Pen, SMALL, Scene, Type};
 
 /// One axis of a chart.
@@ -15,8 +17,14 @@ impl Axis {
     /// An axis over `from..=to` with about `count` ticks, labelled by `label`.
     pub fn new(from: f64, to: f64, count: usize, label: impl Fn(f64) -> String) -> Self {
         let to = if to > from { to } else { from + 1.0 };
-        let labelled = ticks(from, to, count).into_iter().map(|tick| (tick, label(tick)));
-        Self { from, to, ticks: labelled.collect() }
+        let labelled = ticks(from, to, count)
+            .into_iter()
+            .map(|tick| (tick, label(tick)));
+        Self {
+            from,
+            to,
+            ticks: labelled.collect(),
+        }
     }
 
     /// An axis over the values with some room above and below; from 0 if `zero`.
@@ -40,7 +48,7 @@ impl Axis {
 
     /// The place of a value, 0 to 1.
     fn place(&self, value: f64) -> f32 {
-        ((value - self.from) / (self.to - self.from)) as f32
+        narrow((value - self.from) / (self.to - self.from))
     }
 }
 
@@ -52,11 +60,16 @@ pub(crate) fn ticks(from: f64, to: f64, count: usize) -> Vec<f64> {
     }
     let power = 10_f64.powf(rough.log10().floor());
     let factors = [1.0, 2.0, 5.0, 10.0];
-    let factor = factors.into_iter().find(|factor| factor * power >= rough * 0.999);
+    let factor = factors
+        .into_iter()
+        .find(|factor| factor * power >= rough * 0.999);
     let step = factor.unwrap_or(10.0) * power;
     let first = (from / step - 1e-9).ceil();
     let ticks = (0..=10 * count).map(|at| (first + at as f64) * step);
-    ticks.take_while(|tick| *tick <= to + step * 1e-9).map(|tick| tick + 0.0).collect()
+    ticks
+        .take_while(|tick| *tick <= to + step * 1e-9)
+        .map(|tick| tick + 0.0)
+        .collect()
 }
 
 /// `0.25` as `25%`.
@@ -93,7 +106,10 @@ impl Plot {
         for (value, label) in &plot.x.ticks {
             let [x, _] = plot.point(*value, plot.y.from);
             let bottom = top + height;
-            scene.line(vec![[x, bottom], [x, bottom + 4.0]], Pen::new(Ink::Muted, 1.0));
+            scene.line(
+                vec![[x, bottom], [x, bottom + 4.0]],
+                Pen::new(Ink::Muted, 1.0),
+            );
             for (line, text) in (0_u8..).zip(label.lines()) {
                 let y = bottom + 16.0 + 13.0 * f32::from(line);
                 scene.text([x, y], text, style.anchor(Anchor::Middle));
@@ -107,7 +123,10 @@ impl Plot {
     /// The point of a pair of values.
     pub fn point(&self, x: f64, y: f64) -> [f32; 2] {
         let [left, top, width, height] = self.area;
-        [left + width * self.x.place(x), top + height * (1.0 - self.y.place(y))]
+        [
+            left + width * self.x.place(x),
+            top + height * (1.0 - self.y.place(y)),
+        ]
     }
 
     /// Draws a curve, which breaks where a value is not finite.
@@ -136,7 +155,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_inside() {
-        assert_eq!(ticks(0.0, 1.0, 5), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
+        assert_eq!(
+            ticks(0.0, 1.0, 5),
+            [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]
+        );
         assert_eq!(ticks(-3.0, 17.0, 4), [0.0, 5.0, 10.0, 15.0]);
         assert_eq!(ticks(424.0, 425.0, 2), [424.0, 424.5, 425.0]);
         assert!(ticks(0.0, f64::NAN, 4).is_empty() && ticks(1.0, 1.0, 4).is_empty());

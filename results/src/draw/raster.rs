@@ -1,10 +1,12 @@
 //! Scenes as PNG files, rasterised by tiny-skia.
 
 use tiny_skia::{
-    Color, FillRule, FilterQuality, LineCap, LineJoin, Paint, PathBuilder, Pixmap, PixmapPaint, Rect,
-    Stroke, StrokeDash, Transform,
+    Color, FillRule, FilterQuality, LineCap, LineJoin, Paint, PathBuilder, Pixmap, PixmapPaint,
+    Rect, Stroke, StrokeDash, Transform,
 };
 use ttf_parser::OutlineBuilder;
+
+use crate::num::whole;
 
 use super::font;
 use super::{Anchor, Ink, Item, Pixels, Scene, Type};
@@ -15,7 +17,10 @@ const SCALE: f32 = 2.0;
 const MAX_SIDE: f32 = 8000.0;
 
 pub(super) fn png(scene: &Scene) -> Result<Vec<u8>, png::EncodingError> {
-    let side = |length: f32| (length * SCALE).round().clamp(1.0, MAX_SIDE) as u32;
+    let side = |length: f32| {
+        let pixels = whole(f64::from((length * SCALE).clamp(1.0, MAX_SIDE)));
+        u32::try_from(pixels).unwrap_or(1)
+    };
     let (width, height) = (side(scene.width), side(scene.height));
     let mut rgb = Vec::new();
     // There is room for it: its sides are at most `MAX_SIDE`.
@@ -25,7 +30,9 @@ pub(super) fn png(scene: &Scene) -> Result<Vec<u8>, png::EncodingError> {
             draw(&mut map, item);
         }
         let pixels = map.data().chunks_exact(4);
-        rgb = pixels.flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect();
+        rgb = pixels
+            .flat_map(|pixel| [pixel[0], pixel[1], pixel[2]])
+            .collect();
     }
     encode(&Pixels { width, height, rgb })
 }
@@ -55,7 +62,11 @@ fn paint(ink: Ink, alpha: f32) -> Paint<'static> {
 fn draw(map: &mut Pixmap, item: &Item) {
     let scale = Transform::from_scale(SCALE, SCALE);
     match item {
-        &Item::Fill { area: [x, y, width, height], ink, alpha } => {
+        &Item::Fill {
+            area: [x, y, width, height],
+            ink,
+            alpha,
+        } => {
             if let Some(rect) = Rect::from_xywh(x, y, width, height) {
                 map.fill_rect(rect, &paint(ink, alpha), scale, None);
             }
@@ -71,7 +82,10 @@ fn draw(map: &mut Pixmap, item: &Item) {
             let Some(path) = path.finish() else {
                 return;
             };
-            let dash = pen.dashed.then(|| StrokeDash::new(vec![4.0, 3.0], 0.0)).flatten();
+            let dash = pen
+                .dashed
+                .then(|| StrokeDash::new(vec![4.0, 3.0], 0.0))
+                .flatten();
             let stroke = Stroke {
                 width: pen.width,
                 line_cap: LineCap::Butt,
@@ -82,7 +96,11 @@ fn draw(map: &mut Pixmap, item: &Item) {
             map.stroke_path(&path, &paint(pen.ink, pen.alpha), &stroke, scale, None);
         }
         Item::Text { at, text, style } => write(map, *at, text, *style),
-        &Item::Image { area: [x, y, width, height], ref pixels, is_photo } => {
+        &Item::Image {
+            area: [x, y, width, height],
+            ref pixels,
+            is_photo,
+        } => {
             let Some(mut image) = Pixmap::new(pixels.width, pixels.height) else {
                 return;
             };
@@ -92,12 +110,16 @@ fn draw(map: &mut Pixmap, item: &Item) {
                 *to = [red, green, blue, 255];
             }
             let (across, down) = (width / pixels.width as f32, height / pixels.height as f32);
-            let place = Transform::from_row(across * SCALE, 0.0, 0.0, down * SCALE, x * SCALE, y * SCALE);
+            let place =
+                Transform::from_row(across * SCALE, 0.0, 0.0, down * SCALE, x * SCALE, y * SCALE);
             let quality = match is_photo {
                 true => FilterQuality::Bicubic,
                 false => FilterQuality::Nearest,
             };
-            let paint = PixmapPaint { quality, ..PixmapPaint::default() };
+            let paint = PixmapPaint {
+                quality,
+                ..PixmapPaint::default()
+            };
             map.draw_pixmap(0, 0, image.as_ref(), &paint, place, None);
         }
     }
@@ -121,7 +143,13 @@ fn write(map: &mut Pixmap, [x, y]: [f32; 2], text: &str, style: Type) {
         true => Transform::from_row(0.0, -size, -size, 0.0, x, y + before),
         false => Transform::from_row(size, 0.0, 0.0, -size, x - before, y),
     };
-    map.fill_path(&path, &paint(style.ink, 1.0), FillRule::Winding, place, None);
+    map.fill_path(
+        &path,
+        &paint(style.ink, 1.0),
+        FillRule::Winding,
+        place,
+        None,
+    );
 }
 
 struct Outline(PathBuilder);

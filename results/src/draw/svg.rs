@@ -15,7 +15,11 @@ pub(super) fn element(scene: &Scene, label: &str) -> String {
     );
     for item in &scene.items {
         match item {
-            Item::Fill { area: [x, y, width, height], ink, alpha } => {
+            Item::Fill {
+                area: [x, y, width, height],
+                ink,
+                alpha,
+            } => {
                 let _ = write!(
                     svg,
                     "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" class=\"f-{}\"{}/>",
@@ -28,7 +32,11 @@ pub(super) fn element(scene: &Scene, label: &str) -> String {
                 for [x, y] in points {
                     let _ = write!(svg, "{x:.1},{y:.1} ");
                 }
-                let dash = if pen.dashed { " stroke-dasharray=\"4 3\"" } else { "" };
+                let dash = if pen.dashed {
+                    " stroke-dasharray=\"4 3\""
+                } else {
+                    ""
+                };
                 let _ = write!(
                     svg,
                     "\" class=\"l-{}\" stroke-width=\"{}\"{dash}{}/>",
@@ -37,7 +45,11 @@ pub(super) fn element(scene: &Scene, label: &str) -> String {
                     opacity(pen.alpha)
                 );
             }
-            Item::Text { at: [x, y], text, style } => {
+            Item::Text {
+                at: [x, y],
+                text,
+                style,
+            } => {
                 let anchor = match style.anchor {
                     Anchor::Start => "",
                     Anchor::Middle => " text-anchor=\"middle\"",
@@ -59,7 +71,11 @@ pub(super) fn element(scene: &Scene, label: &str) -> String {
                     escape(text)
                 );
             }
-            Item::Image { area: [x, y, width, height], pixels, is_photo } => {
+            Item::Image {
+                area: [x, y, width, height],
+                pixels,
+                is_photo,
+            } => {
                 let jpeg = is_photo.then(|| jpeg(pixels)).flatten();
                 let (kind, file) = match (jpeg, raster::encode(pixels)) {
                     (Some(jpeg), _) => ("jpeg", jpeg),

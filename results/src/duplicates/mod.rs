@@ -4,7 +4,7 @@
 //! Exact copies are found by a hash of their pixels, and compared byte by byte. For the others, an image is shrunk to
 //! 8x8 grey values, which are turned to frequencies by a cosine transform: distances stay what they are, most of a
 //! distance lies in a few numbers, and a mirrored image differs by signs alone. Images are sorted by their mean, which
-//! two near ones must nearly share, and compared with their neighbours until they are too far apart. Pairs that pass
+//! two near ones must nearly have in common, and compared with their neighbours until they are too far apart. Pairs that pass
 //! are compared by all their pixels.
 
 mod sketch;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use tinyres_load::{Dataset, pool};
 
+use crate::num::narrow;
 use sketch::Sketch;
 
 /// Images that are read at once.
@@ -89,23 +90,26 @@ impl Duplicates {
                 pairs.extend(pair);
             }
             pairs.sort_by(|a, b| {
-                let by_likeness = (a.likeness != Likeness::Exact).cmp(&(b.likeness != Likeness::Exact));
+                let by_likeness =
+                    (a.likeness != Likeness::Exact).cmp(&(b.likeness != Likeness::Exact));
                 let by_difference = a.difference.total_cmp(&b.difference);
-                by_likeness.then(by_difference).then((a.a, a.b).cmp(&(b.a, b.b)))
+                by_likeness
+                    .then(by_difference)
+                    .then((a.a, a.b).cmp(&(b.a, b.b)))
             });
             Ok(Self { pairs, complete })
         })
     }
 }
 
-/// What is kept of an image.
+/// Memory of an image.
 struct Kept {
     place: Place,
     hash: u64,
     sketch: Sketch,
 }
 
-/// What is kept of all images, in the order of sets and images.
+/// Memories of all images, in the order of sets and images.
 fn sketches(sets: &[Arc<Dataset>]) -> tinyres_load::Result<Vec<Kept>> {
     let mut all = Vec::new();
     for (set, data) in sets.iter().enumerate() {
@@ -176,7 +180,10 @@ fn near(mut kept: Vec<&Kept>) -> Option<Vec<(Place, Place, Likeness)>> {
     let mut end = 0;
     let mut ends = Vec::with_capacity(kept.len());
     for image in &kept {
-        while kept.get(end).is_some_and(|other| other.sketch.mean() - image.sketch.mean() <= within) {
+        while kept
+            .get(end)
+            .is_some_and(|other| other.sketch.mean() - image.sketch.mean() <= within)
+        {
             end += 1;
         }
         ends.push(end);
@@ -196,13 +203,22 @@ fn near(mut kept: Vec<&Kept>) -> Option<Vec<(Place, Place, Likeness)>> {
         let near = others.filter_map(|other| {
             let other = kept[other];
             let mirrored = one.sketch.is_near(&other.sketch, within)?;
-            let likeness = if mirrored { Likeness::Mirrored } else { Likeness::Near };
+            let likeness = if mirrored {
+                Likeness::Mirrored
+            } else {
+                Likeness::Near
+            };
             let (a, b) = (one.place.min(other.place), one.place.max(other.place));
             Some((a, b, likeness))
         });
         near.take(MOST_OF_ONE).collect::<Vec<_>>()
     };
-    Some((0..kept.len()).into_par_iter().flat_map_iter(of_one).collect())
+    Some(
+        (0..kept.len())
+            .into_par_iter()
+            .flat_map_iter(of_one)
+            .collect(),
+    )
 }
 
 /// Compares a pair by all pixels.
@@ -213,14 +229,21 @@ fn check(
     let (one, other) = (pixels(sets, a)?, pixels(sets, b)?);
     let width = sets[b.set].shape().width as usize;
     let same = difference(&one, other.iter().copied());
-    let mirror = other.chunks_exact(width.max(1)).flat_map(|row| row.iter().rev().copied());
+    let mirror = other
+        .chunks_exact(width.max(1))
+        .flat_map(|row| row.iter().rev().copied());
     let mirrored = difference(&one, mirror);
     // A symmetric image passes either way; its sketch says one at random.
     let (difference, likeness) = match likeness {
         Likeness::Mirrored if mirrored < same => (mirrored, Likeness::Mirrored),
         _ => (same, Likeness::Near),
     };
-    Ok((difference <= DIFFERENT).then_some(Pair { a, b, likeness, difference }))
+    Ok((difference <= DIFFERENT).then_some(Pair {
+        a,
+        b,
+        likeness,
+        difference,
+    }))
 }
 
 /// Mean square of the difference of `a` and `b`, `u8 [3, H, W]`, divided by the mean of their variances. The variance is
@@ -244,5 +267,5 @@ fn difference(a: &[u8], b: impl Iterator<Item = u8>) -> f32 {
             own += (squares as f64 - (sum as f64).powi(2) / count) / 2.0;
         }
     }
-    (square / own.max(a.len() as f64)) as f32
+    narrow(square / own.max(a.len() as f64))
 }

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use tinyres_format::Shape;
 
+use crate::num::narrow;
+
 /// Side of the shrunk image.
 const SIDE: usize = 8;
 
@@ -23,7 +25,7 @@ static COSINES: LazyLock<[[f32; SIDE]; SIDE]> = LazyLock::new(|| {
         let norm = if u == 0 { 1.0 } else { 2.0 } / SIDE as f64;
         for (x, value) in row.iter_mut().enumerate() {
             let angle = std::f64::consts::PI * (x as f64 + 0.5) * u as f64 / SIDE as f64;
-            *value = (norm.sqrt() * angle.cos()) as f32;
+            *value = narrow(norm.sqrt() * angle.cos());
         }
     }
     cosines
@@ -43,11 +45,18 @@ impl Sketch {
         let mut rows = [[0.0_f32; SIDE]; SIDE]; // [y][u]
         for (row, grey) in rows.iter_mut().zip(&shrunk) {
             for (value, cosine) in row.iter_mut().zip(COSINES.iter()) {
-                *value = grey.iter().zip(cosine).map(|(grey, cosine)| grey * cosine).sum();
+                *value = grey
+                    .iter()
+                    .zip(cosine)
+                    .map(|(grey, cosine)| grey * cosine)
+                    .sum();
             }
         }
         let frequency = |[v, u]: [usize; 2]| -> f32 {
-            rows.iter().zip(&COSINES[v]).map(|(row, cosine)| row[u] * cosine).sum()
+            rows.iter()
+                .zip(&COSINES[v])
+                .map(|(row, cosine)| row[u] * cosine)
+                .sum()
         };
         let (mut even, mut odd) = ([0.0; SIDE * SIDE / 2], [0.0; SIDE * SIDE / 2]);
         for (value, &at) in even.iter_mut().chain(&mut odd).zip(ORDER.iter()) {
@@ -101,7 +110,10 @@ fn shrink(shape: Shape, pixels: &[u8]) -> [[f32; SIDE]; SIDE] {
             for row in part(y, height) {
                 let row = &plane[row * width..][..width];
                 for (x, sum) in sums.iter_mut().enumerate() {
-                    let grey: u32 = row[part(x, width)].iter().map(|&value| u32::from(value)).sum();
+                    let grey: u32 = row[part(x, width)]
+                        .iter()
+                        .map(|&value| u32::from(value))
+                        .sum();
                     *sum += weight * grey;
                 }
             }
@@ -130,21 +142,39 @@ mod tests {
 
     #[test]
     fn distances_are_those_of_the_shrunk_images() {
-        let shape = Shape { channels: 3, height: 24, width: 40 };
-        let noise = |seed: usize| move |y: usize, x: usize| ((y * 31 + x * 17 + seed) * 2_654_435_761 >> 7) as u8;
+        let shape = Shape {
+            channels: 3,
+            height: 24,
+            width: 40,
+        };
+        let noise = |seed: usize| {
+            move |y: usize, x: usize| {
+                u8::try_from((y * 31 + x * 17 + seed) * 2_654_435_761 / 128 % 251).unwrap()
+            }
+        };
         let [a, b] = [1, 9].map(|seed| pixels(shape, noise(seed)));
         let (one, other) = (shrink(shape, &a), shrink(shape, &b));
         let pairs = one.as_flattened().iter().zip(other.as_flattened());
         let rms = (pairs.map(|(a, b)| (a - b).powi(2)).sum::<f32>() / 64.0).sqrt();
         let (one, other) = (Sketch::of(shape, &a), Sketch::of(shape, &b));
-        assert!(one.is_near(&other, 0.999 * Sketch::distance_of(rms)).is_none_or(|mirrored| mirrored));
-        assert!(one.is_near(&other, 1.001 * Sketch::distance_of(rms)).is_some());
+        assert!(
+            one.is_near(&other, 0.999 * Sketch::distance_of(rms))
+                .is_none_or(|mirrored| mirrored)
+        );
+        assert!(
+            one.is_near(&other, 1.001 * Sketch::distance_of(rms))
+                .is_some()
+        );
         assert!((one.mean() - other.mean()).abs() <= Sketch::distance_of(rms));
     }
 
     #[test]
     fn a_mirrored_image_is_near_as_such() {
-        let shape = Shape { channels: 3, height: 32, width: 32 };
+        let shape = Shape {
+            channels: 3,
+            height: 32,
+            width: 32,
+        };
         let slope = |x: usize, y: usize| u8::try_from(4 * x + 3 * y).unwrap();
         let plain = Sketch::of(shape, &pixels(shape, |y, x| slope(x, y)));
         let mirrored = Sketch::of(shape, &pixels(shape, |y, x| slope(31 - x, y)));

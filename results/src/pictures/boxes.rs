@@ -17,7 +17,9 @@ pub(super) fn boxes(subject: &Subject<'_>) -> Result<Option<Scene>> {
     let (Some(images), Some(boxes)) = (subject.images, &predictions.boxes) else {
         return Ok(None);
     };
-    let mut order: Vec<_> = (0..predictions.len()).filter(|&row| boxes.iou[row].is_finite()).collect();
+    let mut order: Vec<_> = (0..predictions.len())
+        .filter(|&row| boxes.iou[row].is_finite())
+        .collect();
     if order.is_empty() {
         return Ok(None);
     }
@@ -29,15 +31,29 @@ pub(super) fn boxes(subject: &Subject<'_>) -> Result<Option<Scene>> {
         tinyres::text::counted(order.len(), "box").replace("boxs", "boxes")
     );
     let shown = (COLUMNS * ROWS).min(order.len().div_ceil(2));
-    let step = [(crate::draw::WIDTH - 2.0 * MARGIN + 9.0) / COLUMNS as f32, SIDE + 28.0];
+    let step = [
+        (crate::draw::WIDTH - 2.0 * MARGIN + 9.0) / COLUMNS as f32,
+        SIDE + 28.0,
+    ];
     let part = 34.0 + shown.div_ceil(COLUMNS) as f32 * step[1];
     let mut scene = Scene::titled(62.0 + 2.0 * part, "Boxes", &subtitle);
     let pens = [Pen::new(Ink::Series(2), 2.2), Pen::new(Ink::Series(1), 2.2)];
-    scene.legend(776.0, 49.0, &[("the image's box", pens[0]), ("predicted", pens[1])]);
-    let parts = [("Best", &order[..shown]), ("Worst", &order[order.len() - shown..])];
+    scene.legend(
+        776.0,
+        49.0,
+        &[("the image's box", pens[0]), ("predicted", pens[1])],
+    );
+    let parts = [
+        ("Best", &order[..shown]),
+        ("Worst", &order[order.len() - shown..]),
+    ];
     for (at, (title, rows)) in (0_u8..).zip(parts) {
         let top = 70.0 + part * f32::from(at);
-        scene.text([MARGIN, top + 10.0], title, Type::new(13.0, Ink::Text).medium());
+        scene.text(
+            [MARGIN, top + 10.0],
+            title,
+            Type::new(13.0, Ink::Text).medium(),
+        );
         for (at, &row) in rows.iter().enumerate() {
             let [x, y] = [
                 MARGIN + (at % COLUMNS) as f32 * step[0],
@@ -54,7 +70,9 @@ pub(super) fn boxes(subject: &Subject<'_>) -> Result<Option<Scene>> {
                     continue;
                 }
                 // Inclusive pixels; a line lies inside of its box.
-                let edge = |at: usize, beyond: f32| (sides[at] + beyond).clamp(0.0, bounds[at % 2]) * scale;
+                let edge = |at: usize, beyond: f32| {
+                    (sides[at] + beyond).clamp(0.0, bounds[at % 2]) * scale
+                };
                 let [x0, y0, x1, y1] = [edge(0, 0.0), edge(1, 0.0), edge(2, 1.0), edge(3, 1.0)];
                 let half = pen.width / 2.0;
                 let frame = [

@@ -2,6 +2,7 @@
 
 use crate::analysis::Analysis;
 use crate::draw::{Anchor, Axis, Ink, Pen, Plot, SMALL, Scene, Type, fit, percent};
+use crate::num::narrow;
 
 /// Classes in a list.
 const LISTED: usize = 16;
@@ -9,7 +10,10 @@ const LISTED: usize = 16;
 /// The classes with images; `None` if there are none.
 pub(super) fn classes(analysis: &Analysis) -> Option<Scene> {
     let figures = &analysis.classes;
-    let mut order: Vec<u32> = (0..).take(figures.len()).filter(|&class| figures[class as usize].images > 0).collect();
+    let mut order: Vec<u32> = (0..)
+        .take(figures.len())
+        .filter(|&class| figures[class as usize].images > 0)
+        .collect();
     if order.is_empty() {
         return None;
     }
@@ -26,17 +30,40 @@ pub(super) fn classes(analysis: &Analysis) -> Option<Scene> {
         100.0 * top1
     );
     let mut scene = Scene::titled(height, "Accuracy by class", &subtitle);
-    let x = Axis { from: 0.0, to: order.len() as f64, ticks: Vec::new() };
-    let plot = Plot::new(&mut scene, [62.0, 84.0, 714.0, 170.0], "", x, Axis::new(0.0, 1.0, 4, percent));
+    let x = Axis {
+        from: 0.0,
+        to: order.len() as f64,
+        ticks: Vec::new(),
+    };
+    let plot = Plot::new(
+        &mut scene,
+        [62.0, 84.0, 714.0, 170.0],
+        "",
+        x,
+        Axis::new(0.0, 1.0, 4, percent),
+    );
     let gap = if order.len() > 100 { 0.12 } else { 0.18 };
     for (at, &class) in order.iter().enumerate() {
         let (at, ink) = (at as f64, ink(at, listed, order.len()));
-        plot.bar(&mut scene, [at + gap, at + 1.0 - gap], accuracy(class), ink, 0.85);
+        plot.bar(
+            &mut scene,
+            [at + gap, at + 1.0 - gap],
+            accuracy(class),
+            ink,
+            0.85,
+        );
     }
     let ([left, y], [right, _]) = (plot.point(0.0, mean), plot.point(order.len() as f64, mean));
-    scene.line(vec![[left, y], [right, y]], Pen::new(Ink::Text, 1.2).dashed());
+    scene.line(
+        vec![[left, y], [right, y]],
+        Pen::new(Ink::Text, 1.2).dashed(),
+    );
     let note = Type::new(SMALL, Ink::Text);
-    scene.text([left + 6.0, y - 5.0], &format!("mean {}", percent_of(mean)), note);
+    scene.text(
+        [left + 6.0, y - 5.0],
+        &format!("mean {}", percent_of(mean)),
+        note,
+    );
 
     let worst = order.iter().copied().take(listed);
     list(&mut scene, analysis, 24.0, ("Worst", Ink::Bad), worst);
@@ -77,10 +104,10 @@ fn list(
         let name = fit(analysis.word(class), style, 126.0);
         scene.text([bar - 8.0, y + 10.5], &name, style.anchor(Anchor::End));
         scene.fill([bar, y, room, 14.0], Ink::Grid, 0.6);
-        let accuracy = figures.accuracy() as f32;
+        let accuracy = narrow(figures.accuracy());
         scene.fill([bar, y, (room * accuracy).max(0.5), 14.0], ink, 0.8);
         if figures.predicted > 0 {
-            let x = bar + room * figures.precision() as f32;
+            let x = bar + room * narrow(figures.precision());
             scene.line(vec![[x, y - 1.0], [x, y + 15.0]], Pen::new(Ink::Text, 1.6));
         }
         let counts = format!("{}/{}", figures.right, figures.images);

@@ -4,6 +4,7 @@ use tinyres::runs::Metrics;
 use tinyres::text::Count;
 
 use crate::draw::{Axis, Ink, Pen, Plot, Scene, fit, percent, ticks};
+use crate::num::whole;
 
 /// The figures of one run.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +16,11 @@ pub(crate) struct Curve<'a> {
 impl Curve<'_> {
     fn last_step(&self) -> u64 {
         let step = self.metrics.steps.last().map_or(0, |step| step.step);
-        self.metrics.epochs.last().map_or(0, |epoch| epoch.step).max(step)
+        self.metrics
+            .epochs
+            .last()
+            .map_or(0, |epoch| epoch.step)
+            .max(step)
     }
 
     /// Seconds of training after so many steps, by the epochs' times.
@@ -34,7 +39,7 @@ impl Curve<'_> {
 
 /// `90` as `1:30`.
 fn clock(seconds: f64) -> String {
-    let seconds = seconds.round().max(0.0) as u64;
+    let seconds = whole(seconds);
     match seconds / 3600 {
         0 => format!("{}:{:02}", seconds / 60, seconds % 60),
         hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
@@ -68,19 +73,28 @@ pub(crate) fn curves(runs: &[Curve<'_>]) -> Option<Scene> {
     if !one {
         scene = Scene::new(crate::draw::WIDTH, 550.0);
         top = 62.0;
-        let entries: Vec<_> = (0..).zip(&runs).map(|(at, run)| (run.name, Pen::new(Ink::Series(at), 2.0))).collect();
+        let entries: Vec<_> = (0..)
+            .zip(&runs)
+            .map(|(at, run)| (run.name, Pen::new(Ink::Series(at), 2.0)))
+            .collect();
         scene.legend(776.0, 14.0, &entries);
     }
     let x = || {
         let label = |tick: f64| {
-            let step = Count(tick as u64).to_string();
+            let step = Count::rounded(tick).to_string();
             match first.seconds(tick).filter(|_| one && tick > 0.0) {
                 Some(seconds) => format!("{step}\n{}", clock(seconds)),
                 None => step,
             }
         };
-        let ticks = ticks(0.0, last, 4).into_iter().map(|tick| (tick, label(tick)));
-        Axis { from: 0.0, to: last, ticks: ticks.collect() }
+        let ticks = ticks(0.0, last, 4)
+            .into_iter()
+            .map(|tick| (tick, label(tick)));
+        Axis {
+            from: 0.0,
+            to: last,
+            ticks: ticks.collect(),
+        }
     };
     let area = |at: usize| {
         let (column, row) = ((at % 2) as f32, (at / 2) as f32);
@@ -89,18 +103,31 @@ pub(crate) fn curves(runs: &[Curve<'_>]) -> Option<Scene> {
     let ink = |run: usize, series: usize| Ink::Series(if one { series } else { run });
 
     let losses = || {
-        let values = runs.iter().flat_map(|run| {
+        runs.iter().flat_map(|run| {
             let steps = run.metrics.steps.iter().map(|step| step.loss);
-            steps.chain(run.metrics.epochs.iter().filter_map(|epoch| Some(epoch.scores?.loss)))
-        });
-        values
+            steps.chain(
+                run.metrics
+                    .epochs
+                    .iter()
+                    .filter_map(|epoch| Some(epoch.scores?.loss)),
+            )
+        })
     };
-    let plot = Plot::new(&mut scene, area(0), "Loss", x(), Axis::around(losses(), false, number));
+    let plot = Plot::new(
+        &mut scene,
+        area(0),
+        "Loss",
+        x(),
+        Axis::around(losses(), false, number),
+    );
     for (at, run) in runs.iter().enumerate() {
         let steps = &run.metrics.steps;
         let every = steps.len().div_ceil(POINTS).max(1);
         let losses: Vec<_> = steps.iter().map(|step| step.loss).collect();
-        let raw = steps.iter().step_by(every).map(|step| (step.step as f64, step.loss));
+        let raw = steps
+            .iter()
+            .step_by(every)
+            .map(|step| (step.step as f64, step.loss));
         if one {
             plot.curve(&mut scene, raw, Pen::new(ink(at, 0), 0.8).faint(0.3));
         }
@@ -108,9 +135,15 @@ pub(crate) fn curves(runs: &[Curve<'_>]) -> Option<Scene> {
         let smooth = smooth.map(|(step, loss)| (step.step as f64, loss));
         plot.curve(&mut scene, smooth, Pen::new(ink(at, 0), 1.6));
         let scores = run.metrics.epochs.iter().filter_map(|epoch| epoch.scores);
-        let val = scores.clone().map(|scores| (scores.step as f64, scores.loss));
+        let val = scores
+            .clone()
+            .map(|scores| (scores.step as f64, scores.loss));
         let pen = Pen::new(ink(at, 1), 1.8);
-        plot.curve(&mut scene, val.clone(), if one { pen } else { pen.dashed() });
+        plot.curve(
+            &mut scene,
+            val.clone(),
+            if one { pen } else { pen.dashed() },
+        );
         dots(&mut scene, &plot, val, ink(at, 1));
     }
     let train = Pen::new(if one { Ink::Series(0) } else { Ink::Muted }, 2.0);
@@ -118,25 +151,48 @@ pub(crate) fn curves(runs: &[Curve<'_>]) -> Option<Scene> {
     let val = if one { val } else { val.dashed() };
     legend(&mut scene, area(0), &[("train", train), ("val", val)]);
 
-    let scores = runs.iter().flat_map(|run| run.metrics.epochs.iter().filter_map(|epoch| epoch.scores));
+    let scores = runs
+        .iter()
+        .flat_map(|run| run.metrics.epochs.iter().filter_map(|epoch| epoch.scores));
     let fractions = scores.flat_map(|scores| [scores.top1, scores.top5]);
-    let plot = Plot::new(&mut scene, area(1), "Accuracy on val", x(), Axis::around(fractions, true, percent));
+    let plot = Plot::new(
+        &mut scene,
+        area(1),
+        "Accuracy on val",
+        x(),
+        Axis::around(fractions, true, percent),
+    );
     for (at, run) in runs.iter().enumerate() {
         let scores = run.metrics.epochs.iter().filter_map(|epoch| epoch.scores);
-        let top1 = scores.clone().map(|scores| (scores.step as f64, scores.top1));
+        let top1 = scores
+            .clone()
+            .map(|scores| (scores.step as f64, scores.top1));
         let top5 = scores.map(|scores| (scores.step as f64, scores.top5));
         plot.curve(&mut scene, top1.clone(), Pen::new(ink(at, 1), 1.8));
         dots(&mut scene, &plot, top1, ink(at, 1));
         plot.curve(&mut scene, top5.clone(), Pen::new(ink(at, 2), 1.8).dashed());
         dots(&mut scene, &plot, top5, ink(at, 2));
     }
-    let [top1, top5] = [1, 2].map(|at| Pen::new(if one { Ink::Series(at) } else { Ink::Muted }, 2.0));
-    legend(&mut scene, area(1), &[("top-1", top1), ("top-5", top5.dashed())]);
+    let [top1, top5] =
+        [1, 2].map(|at| Pen::new(if one { Ink::Series(at) } else { Ink::Muted }, 2.0));
+    legend(
+        &mut scene,
+        area(1),
+        &[("top-1", top1), ("top-5", top5.dashed())],
+    );
 
-    type Figure = (&'static str, fn(&tinyres::runs::StepFigures) -> f64, fn(f64) -> String);
+    type Figure = (
+        &'static str,
+        fn(&tinyres::runs::StepFigures) -> f64,
+        fn(f64) -> String,
+    );
     let figures: [Figure; 2] = [
         ("Learning rate", |step| step.lr, number),
-        ("Images per second", |step| step.images_per_second, |value| Count::rounded(value).to_string()),
+        (
+            "Images per second",
+            |step| step.images_per_second,
+            |value| Count::rounded(value).to_string(),
+        ),
     ];
     for (panel, (name, figure, label)) in (2..).zip(figures) {
         let values = runs.iter().flat_map(|run| {
@@ -156,7 +212,11 @@ pub(crate) fn curves(runs: &[Curve<'_>]) -> Option<Scene> {
         }
     }
     let style = crate::draw::Type::new(crate::draw::SMALL, Ink::Muted);
-    let note = if one { "steps, and time spent training" } else { "steps" };
+    let note = if one {
+        "steps, and time spent training"
+    } else {
+        "steps"
+    };
     let bottom = scene.height - 12.0;
     scene.text([24.0, bottom], note, style);
     Some(scene)
@@ -167,7 +227,12 @@ fn legend(scene: &mut Scene, [left, top, width, _]: [f32; 4], entries: &[(&str, 
 }
 
 /// Marks points that are few.
-fn dots(scene: &mut Scene, plot: &Plot, points: impl Iterator<Item = (f64, f64)> + Clone, ink: Ink) {
+fn dots(
+    scene: &mut Scene,
+    plot: &Plot,
+    points: impl Iterator<Item = (f64, f64)> + Clone,
+    ink: Ink,
+) {
     if points.clone().count() <= 40 {
         for (x, y) in points.filter(|(_, y)| y.is_finite()) {
             let [x, y] = plot.point(x, y);
@@ -206,5 +271,9 @@ fn summary(run: &Curve<'_>) -> String {
         let seconds: f64 = epochs.iter().map(|epoch| epoch.took).sum();
         parts.push(format!("{} of training", clock(seconds)));
     }
-    fit(&parts.join("   "), crate::draw::Type::new(crate::draw::BODY, Ink::Muted), 760.0)
+    fit(
+        &parts.join("   "),
+        crate::draw::Type::new(crate::draw::BODY, Ink::Muted),
+        760.0,
+    )
 }

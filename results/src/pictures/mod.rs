@@ -23,9 +23,8 @@ use crate::{Error, Result};
 
 pub(crate) use curves::{Curve, curves};
 pub(crate) use reliability::reliability as reliability_of;
-pub(crate) use sheet::Photos;
 
-/// What there is to draw.
+/// Subject of the pictures: a run, or the predictions of other weights.
 #[derive(Clone, Debug)]
 pub struct Subject<'a> {
     /// Name of the run or of the weights.
@@ -45,13 +44,23 @@ pub(crate) type Draw = fn(&Subject<'_>) -> Result<Option<Scene>>;
 /// The pictures by name, and what each shows.
 pub(crate) const PICTURES: [(&str, Draw); 9] = [
     ("results", |subject| {
-        let curve = subject.metrics.map(|metrics| Curve { name: subject.name, metrics });
+        let curve = subject.metrics.map(|metrics| Curve {
+            name: subject.name,
+            metrics,
+        });
         Ok(curves(curve.as_slice()))
     }),
-    ("confusion_matrix", |subject| Ok(matrix::matrix(subject.analysis))),
+    ("confusion_matrix", |subject| {
+        Ok(matrix::matrix(subject.analysis))
+    }),
     ("confused_pairs", sheet::confused_pairs),
     ("classes", |subject| Ok(classes::classes(subject.analysis))),
-    ("reliability", |subject| Ok(reliability::reliability(&[(subject.name, subject.analysis)]))),
+    ("reliability", |subject| {
+        Ok(reliability::reliability(&[(
+            subject.name,
+            subject.analysis,
+        )]))
+    }),
     ("confident_mistakes", sheet::confident_mistakes),
     ("suspect_labels", sheet::suspect_labels),
     ("duplicates", sheet::duplicates),
@@ -69,18 +78,25 @@ pub fn write(subject: &Subject<'_>, dir: &Path) -> Result<Vec<PathBuf>> {
     let write = |&(name, draw): &(&str, Draw)| {
         let path = dir.join(format!("{name}.png"));
         // A panic while drawing must not end a training.
-        let scene = caught(|| draw(subject)).map_err(|what| Error::Drawing { name: name.to_owned(), what })??;
+        let scene = caught(|| draw(subject)).map_err(|what| Error::Drawing {
+            name: name.to_owned(),
+            what,
+        })??;
         let Some(scene) = scene else {
             // Those of an earlier search still hold.
             if name == "duplicates" && subject.analysis.duplicates.is_none() {
                 return Ok(None);
             }
             return match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path)(error)),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io(&path)(error))
+                }
                 _ => Ok(None),
             };
         };
-        let png = scene.png().map_err(|error| Error::io(&path)(std::io::Error::other(error)))?;
+        let png = scene
+            .png()
+            .map_err(|error| Error::io(&path)(std::io::Error::other(error)))?;
         publish::write(&path, &png).map_err(Error::io(&path))?;
         Ok(Some(path))
     };

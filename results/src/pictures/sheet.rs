@@ -11,7 +11,7 @@ use crate::{Result, Subject};
 const MARGIN: f32 = 24.0;
 
 /// Photographs of a set by number.
-pub(crate) struct Photos<'a>(pub &'a Dataset);
+pub(super) struct Photos<'a>(pub &'a Dataset);
 
 impl Photos<'_> {
     /// The pixels of an image.
@@ -22,7 +22,7 @@ impl Photos<'_> {
     }
 }
 
-/// Of a list of synonyms, the first.
+/// First of a list of synonyms.
 pub(crate) fn first_word(words: &str) -> &str {
     words.split(',').next().unwrap_or(words)
 }
@@ -32,7 +32,12 @@ pub(super) fn fitted(pixels: &Pixels, [x, y]: [f32; 2], side: f32) -> [f32; 4] {
     let (width, height) = (pixels.width as f32, pixels.height as f32);
     let scale = side / width.max(height);
     let (width, height) = (width * scale, height * scale);
-    [x + (side - width) / 2.0, y + (side - height) / 2.0, width, height]
+    [
+        x + (side - width) / 2.0,
+        y + (side - height) / 2.0,
+        width,
+        height,
+    ]
 }
 
 /// A photograph with lines of text below it.
@@ -44,13 +49,21 @@ struct Cell<'a> {
 }
 
 /// Photographs in rows of six.
-fn grid(subject: &Subject<'_>, title: &str, subtitle: &str, cells: &[Cell<'_>]) -> Result<Option<Scene>> {
+fn grid(
+    subject: &Subject<'_>,
+    title: &str,
+    subtitle: &str,
+    cells: &[Cell<'_>],
+) -> Result<Option<Scene>> {
     const COLUMNS: usize = 6;
     const SIDE: f32 = 118.0;
     let (Some(images), false) = (subject.images, cells.is_empty()) else {
         return Ok(None);
     };
-    let step = [(crate::draw::WIDTH - 2.0 * MARGIN + 9.0) / COLUMNS as f32, SIDE + 46.0];
+    let step = [
+        (crate::draw::WIDTH - 2.0 * MARGIN + 9.0) / COLUMNS as f32,
+        SIDE + 46.0,
+    ];
     let rows = cells.len().div_ceil(COLUMNS) as f32;
     let mut scene = Scene::titled(70.0 + rows * step[1] + 4.0, title, subtitle);
     for (at, cell) in cells.iter().enumerate() {
@@ -138,7 +151,8 @@ pub(super) fn confused_pairs(subject: &Subject<'_>) -> Result<Option<Scene>> {
     let (Some(images), false) = (subject.images, pairs.is_empty()) else {
         return Ok(None);
     };
-    let subtitle = "Images of a class that were predicted as the other one, the most confident first";
+    let subtitle =
+        "Images of a class that were predicted as the other one, the most confident first";
     let height = 66.0 + pairs.len() as f32 * STEP;
     let mut scene = Scene::titled(height, "Most often confused", subtitle);
     let mistakes = analysis.mistakes();
@@ -149,7 +163,11 @@ pub(super) fn confused_pairs(subject: &Subject<'_>) -> Result<Option<Scene>> {
             let style = Type::new(BODY, Ink::Text).medium();
             let number = format!("{count}");
             let room = 368.0 - 30.0;
-            let words = format!("{} taken for {}", analysis.word(label), analysis.word(predicted));
+            let words = format!(
+                "{} taken for {}",
+                analysis.word(label),
+                analysis.word(predicted)
+            );
             scene.text([x, y + 14.0], &fit(&words, style, room), style);
             let style = Type::new(BODY, Ink::Muted).anchor(Anchor::End);
             scene.text([x + 368.0, y + 14.0], &number, style);
@@ -170,7 +188,12 @@ pub(super) fn confused_pairs(subject: &Subject<'_>) -> Result<Option<Scene>> {
 pub(super) fn duplicates(subject: &Subject<'_>) -> Result<Option<Scene>> {
     const SIDE: f32 = 112.0;
     const COLUMNS: usize = 3;
-    let Some(found) = subject.analysis.duplicates.as_ref().filter(|found| !found.pairs.is_empty()) else {
+    let Some(found) = subject
+        .analysis
+        .duplicates
+        .as_ref()
+        .filter(|found| !found.pairs.is_empty())
+    else {
         return Ok(None);
     };
     let label = |place: Place| -> Result<i64> { Ok(subject.sets[place.set].label(place.image)?) };
@@ -181,7 +204,10 @@ pub(super) fn duplicates(subject: &Subject<'_>) -> Result<Option<Scene>> {
         pairs.push((a != b && a >= 0 && b >= 0, pair, [a, b]));
     }
     let differ = pairs.iter().filter(|(differs, ..)| *differs).count();
-    let across = pairs.iter().filter(|(_, pair, _)| pair.a.set != pair.b.set).count();
+    let across = pairs
+        .iter()
+        .filter(|(_, pair, _)| pair.a.set != pair.b.set)
+        .count();
     // Those that do harm come first.
     pairs.sort_by_key(|(differs, pair, _)| (!differs, pair.a.set == pair.b.set));
     let subtitle = format!(
@@ -189,7 +215,10 @@ pub(super) fn duplicates(subject: &Subject<'_>) -> Result<Option<Scene>> {
         tinyres::text::counted(pairs.len(), "pair")
     );
     let pairs = &pairs[..pairs.len().min(18)];
-    let step = [(crate::draw::WIDTH - 2.0 * MARGIN + 18.0) / COLUMNS as f32, SIDE + 48.0];
+    let step = [
+        (crate::draw::WIDTH - 2.0 * MARGIN + 18.0) / COLUMNS as f32,
+        SIDE + 48.0,
+    ];
     let rows = pairs.len().div_ceil(COLUMNS) as f32;
     let mut scene = Scene::titled(70.0 + rows * step[1] + 4.0, "Duplicates", &subtitle);
     for (at, (differs, pair, labels)) in pairs.iter().enumerate() {
@@ -200,7 +229,9 @@ pub(super) fn duplicates(subject: &Subject<'_>) -> Result<Option<Scene>> {
             let data = &subject.sets[place.set];
             let pixels = Photos(data).get(place.image)?;
             scene.image(fitted(&pixels, [x, y], SIDE), pixels, true);
-            let class = usize::try_from(*label).ok().and_then(|label| data.classes().get(label));
+            let class = usize::try_from(*label)
+                .ok()
+                .and_then(|label| data.classes().get(label));
             let word = class.map_or("no label", |class| match class.name.as_str() {
                 "" => &class.id,
                 name => first_word(name),
@@ -215,7 +246,10 @@ pub(super) fn duplicates(subject: &Subject<'_>) -> Result<Option<Scene>> {
             scene.text([x + 2.0 * SIDE + 2.0, y + SIDE + 28.0], how, style);
         }
         let between = x + SIDE + 1.0;
-        scene.line(vec![[between, y], [between, y + SIDE]], Pen::new(Ink::Paper, 2.0));
+        scene.line(
+            vec![[between, y], [between, y + SIDE]],
+            Pen::new(Ink::Paper, 2.0),
+        );
     }
     Ok(Some(scene))
 }

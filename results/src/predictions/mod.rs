@@ -22,7 +22,7 @@ const MAX_FILE: u64 = 4 << 30;
 pub struct Predictions {
     /// The file.
     pub path: PathBuf,
-    /// What they were made with.
+    /// Network, data and settings that they were made with.
     pub origin: Origin,
     /// Number of the image in the split.
     pub image: Vec<u32>,
@@ -97,7 +97,7 @@ impl<T> Lists<T> {
     }
 }
 
-/// What predictions were made with: the entry `tinyres` of the file's metadata.
+/// Origin of predictions: the entry `tinyres` of the file's metadata.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Origin {
     /// Version of tinyres.
@@ -262,7 +262,9 @@ impl Predictions {
     #[must_use]
     pub fn mean_iou(&self) -> Option<f64> {
         let iou = self.boxes.as_ref()?.iou.iter().filter(|iou| !iou.is_nan());
-        let (sum, images) = iou.fold((0.0, 0_u32), |(sum, images), &iou| (sum + f64::from(iou), images + 1));
+        let (sum, images) = iou.fold((0.0, 0_u32), |(sum, images), &iou| {
+            (sum + f64::from(iou), images + 1)
+        });
         (images > 0).then(|| sum / f64::from(images))
     }
 

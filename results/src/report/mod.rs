@@ -63,12 +63,16 @@ impl Run {
         };
         let name = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         Ok(Self {
-            name: name.file_name().map_or_else(|| ".".into(), |name| name.to_string_lossy().into_owned()),
+            name: name
+                .file_name()
+                .map_or_else(|| ".".into(), |name| name.to_string_lossy().into_owned()),
             dir: dir.to_owned(),
             summary,
             config,
             metrics: Metrics::read(dir)?,
-            analysis: predictions.map(|predictions| Analysis::new(predictions, &sets)).transpose()?,
+            analysis: predictions
+                .map(|predictions| Analysis::new(predictions, &sets))
+                .transpose()?,
             sets,
         })
     }
@@ -76,7 +80,8 @@ impl Run {
     /// The split of the predictions, if its shards are at hand.
     fn images(&self) -> Option<&Dataset> {
         let origin = &self.analysis.as_ref()?.predictions.origin;
-        let is_own = |data: &&Arc<Dataset>| data.split() == origin.split && data.digest() == origin.shards;
+        let is_own =
+            |data: &&Arc<Dataset>| data.split() == origin.split && data.digest() == origin.shards;
         self.sets.iter().find(is_own).map(Arc::as_ref)
     }
 }

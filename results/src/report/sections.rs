@@ -8,6 +8,7 @@ use tinyres::text::Count;
 use super::Run;
 use crate::draw::Scene;
 use crate::html::escape;
+use crate::num::whole;
 use crate::pictures::{Curve, PICTURES, curves, reliability_of};
 use crate::{Agreement, Analysis, Result, Subject};
 
@@ -16,7 +17,7 @@ const MOST_CLASSES: usize = 1000;
 /// Classes that gained and lost most, in a comparison.
 const DELTAS: usize = 12;
 
-/// What a picture is called in the page, and what it shows to those who cannot see it.
+/// Headings of the pictures by name. They also tell those who cannot see a picture what it is.
 const HEADINGS: [(&str, &str); 9] = [
     ("results", "Training"),
     ("confusion_matrix", "Confusion"),
@@ -39,7 +40,7 @@ fn percent(value: f64) -> String {
 }
 
 fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
+    let whole = whole(seconds);
     let shown = match whole {
         ..60 => format!("{whole} s"),
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
@@ -48,9 +49,14 @@ fn duration(seconds: f64) -> String {
     data(seconds, &shown)
 }
 
-/// What was run, on what.
+/// A sentence on what was run, and on what.
 pub(super) fn about(run: &Run) -> String {
-    let text = |key: &str| run.config.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+    let text = |key: &str| {
+        run.config
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
+    };
     let mut words = format!(
         "<p class=\"about\"><strong>{}</strong>: recipe {}, trained on {}",
         escape(&run.name),
@@ -89,10 +95,19 @@ fn of_analysis(run: &Run, text: impl FnOnce(&Analysis) -> Option<String>) -> Opt
 }
 
 const FIGURES: [Row; 10] = [
-    ("Top-1", |run| of_analysis(run, |it| Some(percent(it.predictions.top1())))),
-    ("Top-5", |run| of_analysis(run, |it| Some(percent(it.predictions.top5_accuracy())))),
+    ("Top-1", |run| {
+        of_analysis(run, |it| Some(percent(it.predictions.top1())))
+    }),
+    ("Top-5", |run| {
+        of_analysis(run, |it| Some(percent(it.predictions.top5_accuracy())))
+    }),
     ("Loss", |run| {
-        let text = |it: &Analysis| Some(data(it.predictions.mean_loss(), &format!("{:.4}", it.predictions.mean_loss())));
+        let text = |it: &Analysis| {
+            Some(data(
+                it.predictions.mean_loss(),
+                &format!("{:.4}", it.predictions.mean_loss()),
+            ))
+        };
         of_analysis(run, text)
     }),
     ("Mean IoU of boxes", |run| {
@@ -112,17 +127,23 @@ const FIGURES: [Row; 10] = [
     ("Steps", |run| Some(Count(run.summary.steps).to_string())),
     ("Training time", |run| Some(duration(run.summary.seconds))),
     ("Images per second", |run| {
-        run.summary.images_per_second.map(|rate| data(rate, &Count::rounded(rate).to_string()))
+        run.summary
+            .images_per_second
+            .map(|rate| data(rate, &Count::rounded(rate).to_string()))
     }),
     ("Training loss, last epoch", |run| {
-        run.summary.train_loss.map(|loss| data(loss, &format!("{loss:.3}")))
+        run.summary
+            .train_loss
+            .map(|loss| data(loss, &format!("{loss:.3}")))
     }),
 ];
 
 /// The figures: tiles for one run, a table for several.
 pub(super) fn figures(runs: &[Run]) -> String {
     if let [run] = runs {
-        let tile = |(name, text): Row| text(run).map(|text| format!("<div><dt>{name}</dt><dd>{text}</dd></div>"));
+        let tile = |(name, text): Row| {
+            text(run).map(|text| format!("<div><dt>{name}</dt><dd>{text}</dd></div>"))
+        };
         let tiles: String = FIGURES.into_iter().filter_map(tile).collect();
         return format!("<dl class=\"tiles\">{tiles}</dl>");
     }
@@ -130,14 +151,22 @@ pub(super) fn figures(runs: &[Run]) -> String {
     for (name, text) in FIGURES {
         let cells: Vec<_> = runs.iter().map(text).collect();
         if cells.iter().any(Option::is_some) {
-            row(&mut table, name, cells.into_iter().map(|cell| cell.unwrap_or_else(|| "-".to_owned())));
+            row(
+                &mut table,
+                name,
+                cells
+                    .into_iter()
+                    .map(|cell| cell.unwrap_or_else(|| "-".to_owned())),
+            );
         }
     }
     scrolling(&(table + "</tbody></table>"))
 }
 
 fn head(runs: &[Run], first: &str) -> String {
-    let names = runs.iter().map(|run| format!("<th scope=\"col\">{}</th>", escape(&run.name)));
+    let names = runs
+        .iter()
+        .map(|run| format!("<th scope=\"col\">{}</th>", escape(&run.name)));
     format!(
         "<table><thead><tr><th scope=\"col\">{first}</th>{}</tr></thead><tbody>",
         names.collect::<String>()
@@ -159,7 +188,10 @@ fn section(heading: &str, html: &str) -> String {
 }
 
 fn figure(scene: &Scene, label: &str) -> String {
-    format!("<figure class=\"scroll\" tabindex=\"0\">{}</figure>", scene.svg(label))
+    format!(
+        "<figure class=\"scroll\" tabindex=\"0\">{}</figure>",
+        scene.svg(label)
+    )
 }
 
 /// The sections of one run.
@@ -175,7 +207,11 @@ pub(super) fn contents(run: &Run, photos: bool) -> Result<String> {
         };
         for ((name, draw), (expected, heading)) in PICTURES.iter().zip(HEADINGS) {
             debug_assert_eq!(*name, expected);
-            let scene = if photos || *name != "duplicates" { draw(&subject)? } else { None };
+            let scene = if photos || *name != "duplicates" {
+                draw(&subject)?
+            } else {
+                None
+            };
             if let Some(scene) = scene {
                 // The picture has a title of its own.
                 let figure = figure(&scene, heading);
@@ -189,7 +225,10 @@ pub(super) fn contents(run: &Run, photos: bool) -> Result<String> {
             html += "<p class=\"note\">The shards are not at hand, so there are no photographs here.</p>";
         }
     } else {
-        let curve = Curve { name: &run.name, metrics: &run.metrics };
+        let curve = Curve {
+            name: &run.name,
+            metrics: &run.metrics,
+        };
         if let Some(scene) = curves(&[curve]) {
             html += &section("Training", &figure(&scene, "Training"));
         }
@@ -197,7 +236,11 @@ pub(super) fn contents(run: &Run, photos: bool) -> Result<String> {
     }
     let mut table = String::from("<table><tbody>");
     for (key, value) in &run.config {
-        row(&mut table, &escape(key), std::iter::once(format!("<code>{}</code>", escape(value))));
+        row(
+            &mut table,
+            &escape(key),
+            std::iter::once(format!("<code>{}</code>", escape(value))),
+        );
     }
     let table = scrolling(&(table + "</tbody></table>"));
     html += &format!("<details><summary>Configuration</summary>{table}</details>");
@@ -226,9 +269,15 @@ fn class_table(analysis: &Analysis) -> String {
     for &class in order.iter().take(MOST_CLASSES) {
         let own = figures[class as usize];
         let id = &analysis.predictions.origin.classes[class as usize].id;
-        let precision = if own.predicted > 0 { percent(own.precision()) } else { "-".to_owned() };
+        let precision = if own.predicted > 0 {
+            percent(own.precision())
+        } else {
+            "-".to_owned()
+        };
         let taken = match most.get(&class) {
-            Some(&(other, count)) if count > 0 => format!("{} ({count})", escape(analysis.word(other))),
+            Some(&(other, count)) if count > 0 => {
+                format!("{} ({count})", escape(analysis.word(other)))
+            }
             _ => "-".to_owned(),
         };
         let cells = [
@@ -253,7 +302,7 @@ fn class_table(analysis: &Analysis) -> String {
     )
 }
 
-/// What tells several runs apart.
+/// The sections that tell several runs apart.
 pub(super) fn comparison(runs: &[Run]) -> String {
     let mut html = String::new();
     let mut values: BTreeMap<&str, Vec<Option<&str>>> = BTreeMap::new();
@@ -268,19 +317,28 @@ pub(super) fn comparison(runs: &[Run]) -> String {
     } else {
         let mut table = head(runs, "");
         for (key, values) in values {
-            let cell = |value: Option<&str>| format!("<code>{}</code>", escape(value.unwrap_or("-")));
+            let cell =
+                |value: Option<&str>| format!("<code>{}</code>", escape(value.unwrap_or("-")));
             row(&mut table, &escape(key), values.into_iter().map(cell));
         }
         scrolling(&(table + "</tbody></table>"))
     };
     html += &section("What differs", &differs);
 
-    let lines: Vec<_> = runs.iter().map(|run| Curve { name: &run.name, metrics: &run.metrics }).collect();
+    let lines: Vec<_> = runs
+        .iter()
+        .map(|run| Curve {
+            name: &run.name,
+            metrics: &run.metrics,
+        })
+        .collect();
     if let Some(scene) = curves(&lines) {
         html += &section("Training", &figure(&scene, "Curves of all runs"));
     }
-    let analysed: Vec<_> =
-        runs.iter().filter_map(|run| Some((run.name.as_str(), run.analysis.as_ref()?))).collect();
+    let analysed: Vec<_> = runs
+        .iter()
+        .filter_map(|run| Some((run.name.as_str(), run.analysis.as_ref()?)))
+        .collect();
     if analysed.len() > 1 {
         if let Some(scene) = reliability_of(&analysed) {
             html += &section("Calibration", &figure(&scene, "Reliability of all runs"));
@@ -298,7 +356,10 @@ fn pair((a_name, a): (&str, &Analysis), (b_name, b): (&str, &Analysis)) -> Strin
     let (first, second) = (escape(a_name), escape(b_name));
     let heading = format!("{first} and {second}");
     let Some(agreement) = Agreement::of(&a.predictions, &b.predictions) else {
-        return section(&heading, "<p>Their predictions are of different images.</p>");
+        return section(
+            &heading,
+            "<p>Their predictions are of different images.</p>",
+        );
     };
     let count = |images: u32| data(f64::from(images), &Count(u64::from(images)).to_string());
     let p = agreement.p_value;
@@ -313,8 +374,12 @@ fn pair((a_name, a): (&str, &Analysis), (b_name, b): (&str, &Analysis)) -> Strin
     };
     let verdict = match (gain, p) {
         (0, _) => "Both are right as often.".to_owned(),
-        (_, ..0.05) => format!("{better} is better by {gain} images, which chance would hardly bring about."),
-        _ => format!("{better} is better by {gain} images, which chance alone may have brought about."),
+        (_, ..0.05) => {
+            format!("{better} is better by {gain} images, which chance would hardly bring about.")
+        }
+        _ => format!(
+            "{better} is better by {gain} images, which chance alone may have brought about."
+        ),
     };
     let html = format!(
         "<table class=\"square\"><thead><tr><td></td><th scope=\"col\">{second} right</th><th scope=\"col\">{second} wrong</th></tr></thead>\
@@ -334,7 +399,9 @@ fn pair((a_name, a): (&str, &Analysis), (b_name, b): (&str, &Analysis)) -> Strin
 /// The classes whose accuracy differs most.
 fn deltas(first: &str, a: &Analysis, second: &str, b: &Analysis) -> String {
     let delta = |class: usize| b.classes[class].accuracy() - a.classes[class].accuracy();
-    let mut order: Vec<_> = (0..a.classes.len()).filter(|&class| delta(class).is_finite()).collect();
+    let mut order: Vec<_> = (0..a.classes.len())
+        .filter(|&class| delta(class).is_finite())
+        .collect();
     order.sort_by(|&x, &y| delta(y).total_cmp(&delta(x)).then(x.cmp(&y)));
     let table = |title: &str, classes: &mut dyn Iterator<Item = usize>| {
         let mut table = format!(
@@ -346,13 +413,26 @@ fn deltas(first: &str, a: &Analysis, second: &str, b: &Analysis) -> String {
             let name = escape(a.word(u32::try_from(class).unwrap_or(u32::MAX)));
             let kind = if difference > 0.0 { "good" } else { "bad" };
             let shown = format!("<span class=\"{kind}\">{:+.1}</span>", 100.0 * difference);
-            let cells = [percent(a.classes[class].accuracy()), percent(b.classes[class].accuracy()), shown];
+            let cells = [
+                percent(a.classes[class].accuracy()),
+                percent(b.classes[class].accuracy()),
+                shown,
+            ];
             row(&mut table, &name, cells.into_iter());
         }
         table + "</tbody></table></div>"
     };
-    let mut gained = order.iter().copied().filter(|&class| delta(class) > 0.0).take(DELTAS);
-    let mut lost = order.iter().rev().copied().filter(|&class| delta(class) < 0.0).take(DELTAS);
+    let mut gained = order
+        .iter()
+        .copied()
+        .filter(|&class| delta(class) > 0.0)
+        .take(DELTAS);
+    let mut lost = order
+        .iter()
+        .rev()
+        .copied()
+        .filter(|&class| delta(class) < 0.0)
+        .take(DELTAS);
     format!(
         "<div class=\"two\">{}{}</div>",
         table(&format!("Better in {second}"), &mut gained),

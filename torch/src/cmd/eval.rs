@@ -18,6 +18,8 @@ use tinyres_torch::input::{Feed, Pipeline, Targets};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::run::Run;
 
+use super::pictures::Pictures;
+
 /// Evaluate trained weights on a split
 ///
 /// Prints loss, top-1 and top-5 over all images of the split, and the ten classes with the lowest top-1;
@@ -28,7 +30,8 @@ use tinyres_torch::run::Run;
 /// the shards' size, normalised by ImageNet's mean and std, and for the classes of the shards in their order.
 ///
 /// The predictions for each image go to SPLIT.parquet, which pandas, polars and DuckDB read: name, label, the five
-/// likeliest classes, loss, margin and boxes. Logits and features are in .npy files next to it.
+/// likeliest classes, loss, margin and boxes. Logits and features are in .npy files next to it, and in the directory
+/// SPLIT pictures: confusions, accuracy by class, calibration, mistakes, labels that seem wrong, boxes.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -60,6 +63,14 @@ pub struct Args {
     /// Write the outputs of the last pooled layer next to the predictions, as f16 [N, 512]
     #[arg(long)]
     features: bool,
+    /// Draw pictures of the predictions, in a directory next to them: on or off
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    pictures: Pictures,
     /// Threads that compute [default: one for each core, or what a CPU quota allows]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -106,6 +117,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let feed = Feed::new(data, targets, device, Placement::Auto)?;
     let is_own = about.fingerprint == feed.data().fingerprint();
     let own = Run::predictions(&args.weights).filter(|_| is_own);
+    let own_run = own.is_some();
     let to = args.save.clone().or(own);
     anyhow::ensure!(
         to.is_some() || !args.features,
@@ -125,7 +137,11 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         let saved = Origin::new(feed.data(), &file, size, precision, args.tta)
             .and_then(|origin| predictions::save(&dir, feed.data(), &outputs, &origin));
         match saved {
-            Ok(path) => evaluation.predictions = Some(path),
+            Ok(path) => {
+                let run = own_run.then_some(args.weights.as_path());
+                args.pictures.draw(&path, run, feed.data(), &[], ui);
+                evaluation.predictions = Some(path);
+            }
             // Nobody asked for them, and the run may be another user's.
             Err(error @ Error::Io { .. }) if args.save.is_none() => {
                 ui.warn(&format!("the predictions are not saved: {error}"));

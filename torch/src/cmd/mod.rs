@@ -3,6 +3,7 @@
 pub mod doctor;
 pub mod eval;
 pub mod export;
+mod pictures;
 pub mod predict;
 mod sparkline;
 mod stop;

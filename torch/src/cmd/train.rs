@@ -32,6 +32,7 @@ use tinyres_torch::train::init;
 use tinyres_torch::train::{Checked, Epoch, Outcome, Splits, Step, TrainingObserver, check, train};
 use toml::{Table, Value};
 
+use super::pictures::Pictures;
 use super::sparkline::Sparkline;
 use super::stop;
 
@@ -42,7 +43,9 @@ use super::stop;
 /// checkpoint that --resume continues from), best.safetensors and final.safetensors. These are weights
 /// under torchvision's names, which torchvision.models.resnet18(num_classes=N).load_state_dict takes as
 /// they are (with strict=False if there is a box head). Event files for TensorBoard hold the figures and a
-/// sheet of validation images. Ctrl-C finishes the step and saves; a second one stops at once.
+/// sheet of validation images. At its end, eval/ gets the predictions for each validation image, and eval/val/ pictures:
+/// curves, confusions, accuracy by class, calibration, mistakes, labels that seem wrong, duplicates, boxes; `tinyres
+/// report` makes one page of them. Ctrl-C finishes the step and saves; a second one stops at once.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -62,6 +65,14 @@ pub struct Args {
     /// TOML file of values, named like the flags with `_` for `-`, such as a run's config.toml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Draw pictures of the result at the end: on or off
+    #[arg(
+        long,
+        value_name = "on|off",
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    pictures: Pictures,
     #[command(flatten)]
     flags: Flags,
 }
@@ -191,6 +202,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         warnings: Vec::new(),
         curve: Sparkline::default(),
     };
+    let splits = begun.splits;
     let outcome = train(
         &mut begun.run,
         begun.from.as_ref(),
@@ -211,15 +223,21 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         }
     };
     let (summary, code) = match outcome {
-        Outcome::Complete { weights, score } => (
-            Summary::Complete {
+        Outcome::Complete { weights, score } => {
+            let predictions = Run::predictions(&dir).map(|dir| dir.join("val.parquet"));
+            // Those of a run that was not evaluated, or whose disk is full, are not there.
+            if let Some(table) = predictions.filter(|table| table.exists()) {
+                let sets = [splits.train, splits.val.clone()];
+                (args.pictures).draw(&table, Some(&dir), &splits.val, &sets, ui);
+            }
+            let summary = Summary::Complete {
                 run: dir,
                 weights,
                 score,
                 warnings,
-            },
-            ExitCode::SUCCESS,
-        ),
+            };
+            (summary, ExitCode::SUCCESS)
+        }
         Outcome::Stopped { step } => (
             Summary::Stopped {
                 run: dir,
@@ -237,6 +255,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
 struct Begun {
     run: Run,
     from: Option<Checkpoint>,
+    splits: Splits,
     data: Checked,
     device: Device,
 }
@@ -275,6 +294,7 @@ fn create(
     Ok(Begun {
         run,
         from: None,
+        splits,
         data,
         device,
     })
@@ -320,6 +340,7 @@ fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Be
     Ok(Begun {
         run,
         from,
+        splits,
         data,
         device,
     })

@@ -54,6 +54,10 @@ impl Fixture {
         // Whatever is set keeps the program from starting again to set it.
         command.env("GOMP_SPINCOUNT", "20000");
         command.current_dir(self.dir.path()).args(args);
+        // Most of a short run's time, and nothing here is about them.
+        if matches!(args, ["train" | "eval", ..]) {
+            command.args(["--pictures", "off"]);
+        }
         command
     }
 

@@ -1,3 +1,4 @@
 //! One file for each command: how its work is begun, and what it prints.
 
+pub mod report;
 pub mod view;
