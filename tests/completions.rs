@@ -53,6 +53,21 @@ fn a_command_that_needs_torch_says_how_to_build_it() {
     assert!(err.contains("this command needs tinyres-torch"), "{err}");
 }
 
+#[test]
+fn a_command_of_view_has_its_help_without_it_and_says_how_to_build_it() {
+    let dir = dir();
+    let help = alone(dir.path(), &["view", "--help"]);
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--allow-host"));
+    let output = alone(dir.path(), &["view", "shards"]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(err.contains("this command needs tinyres-view"), "{err}");
+    assert!(
+        err.contains("cargo build --release -p tinyres-view"),
+        "{err}"
+    );
+}
+
 /// libgomp reads its environment before `main`, so the program that becomes `tinyres-torch` must set it.
 #[test]
 fn torch_is_told_to_wait_without_long_spinning_unless_the_user_says_how() {

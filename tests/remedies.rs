@@ -79,7 +79,14 @@ fn every_message_that_says_what_to_do_is_listed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let tables =
         ["tests", "torch/tests"].map(|tests| Table::read(&root.join(tests).join("remedies.toml")));
-    let sources = ["src", "format/src", "load/src", "results/src", "torch/src"]
-        .map(|folder| root.join(folder));
+    let sources = [
+        "src",
+        "format/src",
+        "load/src",
+        "results/src",
+        "view/src",
+        "torch/src",
+    ]
+    .map(|folder| root.join(folder));
     check_complete(&tables, &sources.each_ref().map(|folder| folder.as_path()));
 }

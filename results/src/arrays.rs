@@ -100,6 +100,16 @@ impl Logits {
 }
 
 impl Features {
+    /// Features `[N, D]` in a row-major list.
+    ///
+    /// # Panics
+    /// The list is not made of whole rows.
+    #[must_use]
+    pub fn new(values: Vec<f32>, width: usize) -> Self {
+        assert!(values.len().is_multiple_of(width.max(1)), "whole rows");
+        Self { values, width }
+    }
+
     /// Reads the features next to the predictions file `table`, `SPLIT.features.npy` next to `SPLIT.parquet`. `None`
     /// if there are none: `tinyres eval --features` writes them.
     ///

@@ -1,14 +1,24 @@
 // The page: header, tabs, and the page that the address names.
-import { html, render, useState } from './vendor/preact.js';
+import { html, render, useEffect, useState } from './vendor/preact.js';
 import { json, usePromise } from './data.js';
+import { ClassesPage } from './classes.js';
+import { ComparePage } from './compare.js';
+import { ConfusionPage } from './confusion.js';
 import { GridPage } from './gridpage.js';
+import { MapPage } from './map.js';
 import { RunsPage } from './runs.js';
 import { go, link, useAddress } from './state.js';
+import { SuspectsPage } from './suspects.js';
 
 /** Pages: title, component, and the least number of runs for which it is offered. */
 const PAGES = {
   grid: ['Pictures', GridPage, 0],
+  confusion: ['Confusion', ConfusionPage, 1],
+  classes: ['Classes', ClassesPage, 1],
   runs: ['Runs', RunsPage, 1],
+  compare: ['Compare', ComparePage, 2],
+  suspects: ['Suspects', SuspectsPage, 0],
+  map: ['Map', MapPage, 1],
 };
 
 function Theme() {
@@ -38,6 +48,8 @@ function Choice({ label, value, options, onchange }) {
 }
 
 function Header({ set, state, split, run }) {
+  // On a small screen the tabs scroll.
+  useEffect(() => document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' }), [state.page]);
   const tabs = Object.entries(PAGES).filter(([, [, , runs]]) => set.runs.length >= runs);
   return html`
     <header>

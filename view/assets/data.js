@@ -82,6 +82,6 @@ export function usePromise(make, keys) {
   return result;
 }
 
-/** The words of a class, or its id; and its id, where the words do not tell all. */
+/** The words of a class, or its id where it has none; and the first of them. */
 export const words = (set, label) => set.classes[label]?.name || set.classes[label]?.id || 'no label';
 export const short = (set, label) => words(set, label).split(',')[0];

@@ -1,7 +1,7 @@
 // The page of runs: their figures, and curves that move while they train.
 import { html, useEffect, useMemo, useRef, useState } from './vendor/preact.js';
 import { go } from './state.js';
-import { Field, SortedTable, count, fixed, percent } from './parts.js';
+import { SortedTable, count, fixed, percent } from './parts.js';
 
 /** Colours that people with any colour vision tell apart (after Okabe and Ito 2008), on a light and on a dark ground. */
 const COLORS = {
@@ -122,7 +122,7 @@ function Chart({ chart, curves, hidden, log, time }) {
               width: 1.75,
               spanGaps: true,
               show: !hidden.has(run),
-              points: { show: curves[run][0].length < 40, size: 4 },
+              points: { show: (plot, series, from, to) => to - from < 40, size: 4 },
             })),
           ],
           hooks: {

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use tinyres::runs::RunSummary;
 use tinyres_format::{Digest, Split};
-use tinyres_results::{Features, Predictions};
+use tinyres_results::{Calibration, Confusion, Features, Logits, Pca, Predictions};
+use tinyres_results::{by_class, suspects};
 
 use crate::error::{Error, Result};
 use crate::table::Table;
@@ -33,7 +34,10 @@ struct Stamp {
 /// The predictions for a split, and the arrays next to them.
 pub struct Predicted {
     pub table: Predictions,
-    pub features: Option<Features>,
+    logits: Option<Logits>,
+    features: Option<Features>,
+    analysis: OnceLock<Value>,
+    map: OnceLock<Vec<u8>>,
 }
 
 impl Run {
@@ -96,6 +100,9 @@ impl Run {
             )));
         }
         let predicted = Arc::new(Predicted {
+            logits: Logits::next_to(&stamp.path, table.len(), table.classes())?,
+            analysis: OnceLock::new(),
+            map: OnceLock::new(),
             features: Features::next_to(&stamp.path, table.len())?,
             table,
         });
@@ -126,13 +133,70 @@ impl Predicted {
         table.encode()
     }
 
+    /// What follows from the predictions: confusion, figures of classes, calibration, suspected labels. Computed once.
+    pub fn analysis(&self) -> &Value {
+        self.analysis.get_or_init(|| self.analyse())
+    }
+
+    fn analyse(&self) -> Value {
+        let (all, logits) = (&self.table, self.logits.as_ref());
+        let confusion = Confusion::of(all);
+        let confused = confusion.confused();
+        let pairs = confused
+            .iter()
+            .take(200)
+            .map(|pair| json!([pair.a, pair.b, pair.a_as_b, pair.b_as_a]));
+        let classes = by_class(all)
+            .into_iter()
+            .map(|class| json!([class.images, class.predicted, class.right]));
+        let calibration = Calibration::of(all);
+        let bins = calibration
+            .bins
+            .iter()
+            .map(|bin| json!([bin.images, bin.confidence, bin.accuracy]));
+        let suspected = logits.map(|logits| suspects(all, logits));
+        let suspected = suspected.unwrap_or_default();
+        let suspected = suspected
+            .iter()
+            .map(|suspect| json!([suspect.row, suspect.class, suspect.label_prob]));
+        let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / all.len() as f64;
+        json!({
+            "images": all.len(),
+            "top1": mean(&mut all.rank.iter().map(|&rank| f64::from(u8::from(rank == 1)))),
+            "top5": mean(&mut all.rank.iter().map(|&rank| f64::from(u8::from(rank <= 5)))),
+            "loss": mean(&mut all.loss.iter().map(|&loss| f64::from(loss))),
+            "order": confusion.order(all, logits),
+            "cells": confusion.cells().collect::<Vec<_>>(),
+            "confused": pairs.collect::<Vec<_>>(),
+            "classes": classes.collect::<Vec<_>>(),
+            "calibration": { "error": calibration.expected_error, "bins": bins.collect::<Vec<_>>() },
+            "suspects": suspected.collect::<Vec<_>>(),
+            "has_logits": logits.is_some(),
+        })
+    }
+
+    /// Places of the images on a map of their features, as columns.
+    pub fn map(&self) -> Result<&[u8]> {
+        let features = self.features()?;
+        Ok(self.map.get_or_init(|| {
+            let pca = Pca::of(features);
+            #[expect(clippy::cast_possible_truncation, reason = "shown as a percentage")]
+            let explained = pca.explained as f32;
+            let mut table = Table::new(pca.places.len());
+            table.numbers("xy", 2, pca.places.as_flattened());
+            table.numbers("explained", 0, &[explained]);
+            table.encode()
+        }))
+    }
+
+    fn features(&self) -> Result<&Features> {
+        let none = "this run has no features: tinyres eval --features writes them";
+        (self.features.as_ref()).ok_or_else(|| Error::NotFound(none.to_owned()))
+    }
+
     /// The images whose features are most like those of `image`, by the cosine, the most alike first, with it.
     pub fn neighbours(&self, image: usize, count: usize) -> Result<Vec<(usize, f32)>> {
-        let Some(features) = &self.features else {
-            return Err(Error::NotFound(
-                "this run has no features: tinyres eval --features writes them".to_owned(),
-            ));
-        };
+        let features = self.features()?;
         if image >= self.table.len() {
             return Err(Error::NotFound(format!("there is no image {image}")));
         }

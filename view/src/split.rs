@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytemuck::cast_slice;
 use tinyres_format::{BLOCK_IMAGES, Class, Error as FormatError, Le32, Manifest, Part};
 use tinyres_format::{Shape, Shard, SplitEntry};
+use tinyres_load::{Dataset, Verify};
 
 use crate::error::{Error, Result};
 
@@ -42,6 +43,16 @@ struct Pixels {
     crcs: Vec<u32>,
     /// True for each block that has passed its check.
     checked: Vec<AtomicBool>,
+}
+
+/// Maps a split of the set in `dir`, for work that reads all pixels. A shard that is cut meanwhile ends the program, with
+/// a message.
+pub fn map(dir: &Path, split: tinyres_format::Split) -> Result<Dataset> {
+    #[expect(unsafe_code, reason = "the command's help states the rule of the map")]
+    // SAFETY: nothing in tinyres writes to or truncates a shard in place, and the help of the command tells the user that
+    // no other program may.
+    let data = unsafe { Dataset::open(dir, split, Verify::Lazy) };
+    Ok(data?)
 }
 
 impl Split {

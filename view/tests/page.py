@@ -340,20 +340,98 @@ def test_curves_move_while_a_run_trains(page, set_and_runs):
     expect(page.get_by_role("table", name="Runs")).to_contain_text("60.00%")
 
 
-PAGES = {
-    "grid": "Pictures",
-    "runs": "Runs",
-}
+def test_the_matrix_and_the_classes_have_the_numbers_of_the_predictions(page, set_and_runs):
+    _, (truth, _) = set_and_runs
+    drawn(page)
+    counts = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(counts, (truth["labels"], truth["predicted"]), 1)
+    go(page, "/classes?sort=class")
+    rows = page.get_by_role("table", name="Classes").locator("tbody tr")
+    expect(rows).to_have_count(CLASSES)
+    by_id = {one["id"]: label for label, one in enumerate(truth["classes"])}
+    for row in rows.all():
+        label = by_id[row.locator("code").text_content()]
+        right, images, predicted = counts[label, label], counts[label].sum(), counts[:, label].sum()
+        cells = row.locator("td").all_text_contents()
+        expected = [str(images), f"{100 * right / images:.1f}%", f"{100 * right / predicted:.1f}%", str(predicted)]
+        assert cells[1:5] == expected
+    expect(page.locator(".page-head")).to_contain_text(f"{100 * truth['right'].mean():.2f}%")
+    expect(page.locator(".page-head")).to_contain_text(f"{truth['loss'].mean():.4f}")
+
+    go(page, "/confusion?order=label")
+    matrix = page.get_by_role("img", name="Confusion matrix")
+    matrix.focus()
+    for key in ["ArrowRight", "ArrowRight", "ArrowDown"]:
+        matrix.press(key)
+    expect(page.locator(".cell-text")).to_contain_text(f"{counts[1, 2]} of {PER_CLASS}")
+    matrix.press("Enter")
+    expect(page.locator(".toolbar .count b").first).to_have_text(str(counts[1, 2]))
 
 
-@pytest.mark.parametrize("name", PAGES)
+def test_two_runs_are_compared_picture_by_picture(page, set_and_runs):
+    _, (a, b) = set_and_runs
+    drawn(page)
+    page.get_by_role("link", name="Compare").click()
+    table = page.get_by_role("table", name="Pictures by who is right")
+    both, only_a = (a["right"] & b["right"]).sum(), (a["right"] & ~b["right"]).sum()
+    only_b, neither = (~a["right"] & b["right"]).sum(), (~a["right"] & ~b["right"]).sum()
+    assert table.locator("a").all_text_contents() == [str(both), str(only_a), str(only_b), str(neither)]
+    expect(page.get_by_role("table", name="Settings that differ")).to_contain_text("seed")
+    table.locator("a").nth(1).click()
+    expect(page.locator(".toolbar .count b").first).to_have_text(str(only_a))
+
+
+def test_the_map_is_that_of_numpy_and_a_line_around_pictures_takes_them_to_the_grid(page, set_and_runs):
+    home, _ = set_and_runs
+    drawn(page)
+    features = np.load(home / "run-a/eval/val.features.npy").astype("f8")
+    centred = features - features.mean(0)
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    ask = "async () => Array.from(new Uint8Array(await (await fetch('/api/run/0/map/val')).arrayBuffer()))"
+    answer = bytes(page.evaluate(ask))
+    length = int.from_bytes(answer[:4], "little")
+    places = np.frombuffer(answer, "<f4", 2 * len(features), 8 + length).reshape(-1, 2)
+    for side in [0, 1]:
+        expected = centred @ directions[side]
+        error = min(abs(places[:, side] - expected).max(), abs(places[:, side] + expected).max())
+        assert error < 0.02 * abs(expected).max()
+    page.get_by_role("link", name="Map").click()
+    explained = (values[:2] ** 2).sum() / (values**2).sum()
+    expect(page.locator(".page-head")).to_contain_text(f"{100 * explained:.0f}% of their variance")
+    box = page.locator(".map canvas").bounding_box()
+    at = lambda x, y: (box["x"] + x * box["width"], box["y"] + y * box["height"])
+    page.mouse.move(*at(0.01, 0.01))
+    page.mouse.down()
+    for corner in [(0.5, 0.01), (0.99, 0.01), (0.99, 0.5), (0.99, 0.99), (0.5, 0.99), (0.01, 0.99)]:
+        page.mouse.move(*at(*corner))
+    page.mouse.up()
+    page.get_by_role("link", name=f"Show {len(features)} pictures").click()
+    expect(page.locator(".toolbar .count b").first).to_have_text(str(len(features)))
+    go(page, "/grid?lasso=0_0,0.001_0,0_0.001")
+    expect(page.locator(".toolbar .count b").first).to_have_text("0")
+
+
+def test_suspected_labels_are_listed_and_duplicates_looked_for(page):
+    drawn(page)
+    page.get_by_role("link", name="Suspects").click()
+    first, end = drawn(page)
+    assert end > first
+    page.get_by_role("gridcell").focus()
+    expect(page.get_by_role("gridcell")).to_have_attribute("aria-label", re.compile("labelled .*, perhaps "))
+    page.get_by_role("button", name="Duplicates").click()
+    expect(page.get_by_text("pairs of pictures are alike")).to_be_visible(timeout=60_000)
+
+
+@pytest.mark.parametrize("name", ["grid", "confusion", "classes", "runs", "compare", "suspects", "map"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_are_accessible(any_page, name, scheme):
     page = any_page
     page.emulate_media(color_scheme=scheme)
     drawn(page)
     go(page, f"/{name}")
-    page.wait_for_timeout(500)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    expect(page.get_by_text("Loading")).to_have_count(0)
+    page.wait_for_timeout(300)
     check(page)
 
 

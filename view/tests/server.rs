@@ -422,6 +422,31 @@ fn hostile_queries_are_errors() {
 }
 
 #[test]
+fn what_a_run_does_not_have_is_a_message() {
+    let server = Server::start(&[]);
+    for kind in ["predictions", "analysis", "map"] {
+        let answer = server.get(&format!("/api/run/0/{kind}/val"));
+        assert!(answer.status >= 400, "{kind}");
+        let error = answer.error();
+        assert!(error.contains("eval/val.parquet"), "{error}");
+        for path in [format!("run/7/{kind}/val"), format!("run/0/{kind}/none")] {
+            assert_eq!(server.get(&format!("/api/{path}")).status, 404, "{path}");
+        }
+    }
+    for path in [
+        "run/0/neighbours/val/-1",
+        "run/0/neighbours/val/99999999999999999999",
+        "compare/0/x/val",
+    ] {
+        assert_eq!(server.get(&format!("/api/{path}")).status, 400, "{path}");
+    }
+    let not_parquet = server.dir.path().join("run/eval/val.parquet");
+    fs::create_dir(not_parquet.parent().unwrap()).unwrap();
+    fs::write(not_parquet, "PAR1 nothing PAR1").unwrap();
+    assert_eq!(server.get("/api/run/0/analysis/val").status, 500);
+}
+
+#[test]
 fn requests_that_are_cut_do_no_harm() {
     let server = Server::start(&[]);
     let whole = format!(

@@ -11,14 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use serde_json::{Value, json};
 use tinyres_format::Manifest;
+use tinyres_results::Duplicates;
+use tinyres_results::duplicates::{Likeness, Place};
 use tokio::net::TcpListener;
 
 pub use access::{Access, Token};
 
 use crate::error::{Error, Result};
 use crate::run::{Predicted, Run};
-use crate::split::Split;
+use crate::split::{self, Split};
 
 /// What is shown.
 pub struct Site {
@@ -27,6 +30,8 @@ pub struct Site {
     /// The splits that were asked for.
     splits: Mutex<Vec<(tinyres_format::Split, Arc<Split>)>>,
     runs: Vec<Run>,
+    /// The pictures that are there more than once, once they were looked for.
+    duplicates: Mutex<Option<Value>>,
 }
 
 impl Site {
@@ -36,6 +41,7 @@ impl Site {
             dir,
             manifest,
             splits: Mutex::default(),
+            duplicates: Mutex::default(),
             runs,
         }
     }
@@ -52,6 +58,36 @@ impl Site {
         let open = Arc::new(Split::open(&self.dir, &self.manifest, entry)?);
         splits.push((split, Arc::clone(&open)));
         Ok(open)
+    }
+
+    /// Pairs of pictures that are alike, over all splits; of each the split and its number there.
+    fn duplicates(&self) -> Result<Value> {
+        let mut found = (self.duplicates.lock()).unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = &*found {
+            return Ok(found.clone());
+        }
+        let entries = self.manifest.splits.iter().filter(|entry| entry.images > 0);
+        let sets = entries.map(|entry| split::map(&self.dir, entry.split).map(Arc::new));
+        let sets = sets.collect::<Result<Vec<_>>>()?;
+        let all = Duplicates::find(&sets)?;
+        let place = |place: Place| json!([sets[place.set].split(), place.image]);
+        let pairs = all.pairs.iter().map(|pair| {
+            let likeness = match pair.likeness {
+                Likeness::Exact => "exact",
+                Likeness::Near => "near",
+                Likeness::Mirrored => "mirrored",
+            };
+            json!({
+                "a": place(pair.a),
+                "b": place(pair.b),
+                "likeness": likeness,
+                "difference": pair.difference,
+            })
+        });
+        let pairs: Vec<Value> = pairs.collect();
+        let value = json!({ "pairs": pairs, "complete": all.complete });
+        *found = Some(value.clone());
+        Ok(value)
     }
 
     /// The predictions of a run for a split of this set.
@@ -89,6 +125,10 @@ pub async fn serve(listener: TcpListener, site: Site, access: Access) -> anyhow:
             "/api/run/{run}/neighbours/{split}/{image}",
             get(routes::neighbours),
         )
+        .route("/api/run/{run}/analysis/{split}", get(routes::analysis))
+        .route("/api/run/{run}/map/{split}", get(routes::map))
+        .route("/api/compare/{a}/{b}/{split}", get(routes::compare))
+        .route("/api/duplicates", get(routes::duplicates))
         .fallback(assets::asset)
         .with_state(Arc::new(site))
         .layer(from_fn_with_state(Arc::new(access), access::check));

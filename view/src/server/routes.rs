@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::{self, Stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tinyres_results::Agreement;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -191,4 +192,52 @@ pub async fn neighbours(
         Ok(Json(json!({ "neighbours": alike.collect::<Vec<_>>() })))
     })
     .await
+}
+
+/// What follows from the predictions of a run for a split.
+pub async fn analysis(
+    State(site): Shared,
+    Path((run, split)): Path<(usize, String)>,
+) -> Result<Json<Value>> {
+    blocking(move || Ok(Json(site.predicted(run, &split)?.analysis().clone()))).await
+}
+
+/// How far two runs agree on a split, and which values of their configurations differ.
+pub async fn compare(
+    State(site): Shared,
+    Path((a, b, split)): Path<(usize, usize, String)>,
+) -> Result<Json<Value>> {
+    blocking(move || {
+        let (first, second) = (site.predicted(a, &split)?, site.predicted(b, &split)?);
+        let agreement = Agreement::of(&first.table, &second.table);
+        let agreement = agreement.map(|all| {
+            json!({
+                "both": all.both,
+                "only_first": all.only_first,
+                "only_second": all.only_second,
+                "neither": all.neither,
+                "p_value": all.p_value,
+            })
+        });
+        let dirs = [a, b].map(|run| site.run(run).map(|run| run.dir.clone()));
+        let [first, second] = dirs;
+        let comparison = tinyres::runs::compare(&[first?, second?])?;
+        Ok(Json(
+            json!({ "agreement": agreement, "differs": comparison.differs }),
+        ))
+    })
+    .await
+}
+
+/// Places of the images of a split on a map of their features, as columns.
+pub async fn map(
+    State(site): Shared,
+    Path((run, split)): Path<(usize, String)>,
+) -> Result<Response> {
+    blocking(move || Ok(binary(site.predicted(run, &split)?.map()?.to_vec()))).await
+}
+
+/// The pictures that are in the set more than once. Compares every one with every other.
+pub async fn duplicates(State(site): Shared) -> Result<Json<Value>> {
+    blocking(move || Ok(Json(site.duplicates()?))).await
 }

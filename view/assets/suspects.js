@@ -1,0 +1,89 @@
+// The page of labels that seem wrong, and of pictures that are in the set more than once.
+import { html, useMemo, useState } from './vendor/preact.js';
+import { json, short, usePromise, words } from './data.js';
+import { Grid } from './grid.js';
+import { chosenIn } from './gridpage.js';
+import { analysisOf, columnsOf, useSplit } from './loaded.js';
+import { Message, count, percent } from './parts.js';
+import { Picture, Still } from './picture.js';
+import { go, link } from './state.js';
+
+export function SuspectsPage({ set, state, split, run }) {
+  const hasRun = Boolean(set.runs[run]?.predictions?.length);
+  const show = state.show === 'duplicates' || !hasRun ? 'duplicates' : 'labels';
+  const tab = (value, text) => html`<button aria-pressed=${show === value} onClick=${() => go({ show: value, image: null })}>${text}</button>`;
+  const head = html`<div class="page-head"><h1>Suspects</h1>
+    <span class="joined" role="group" aria-label="Kind">
+      ${hasRun && tab('labels', 'Labels that seem wrong')}${tab('duplicates', 'Duplicates')}</span></div>`;
+  return show === 'labels'
+    ? html`<${Labels} ...${{ set, state, split, run, head }} />`
+    : html`<main class="page">${head}<${Duplicates} set=${set} state=${state} /></main>`;
+}
+
+function Labels({ set, state, split, run, head }) {
+  const { value: analysis, error } = usePromise(() => analysisOf(run, split), [run, split]);
+  const data = useSplit(set, split, run, {});
+  const [trouble, setTrouble] = useState();
+  const [revision, setRevision] = useState(0);
+  const { columns, predictions } = data;
+  const [order, suggested] = useMemo(() => {
+    const suspects = analysis?.suspects ?? [];
+    return [Uint32Array.from(suspects, ([row]) => row), new Map(suspects.map(([row, label, probability]) => [row, { label, probability }]))];
+  }, [analysis]);
+  if (error) return html`<main class="page">${head}<p class="trouble" role="alert">${error}</p></main>`;
+  if (!analysis || !columns || !predictions) return html`<${Message} text="Loading …" />`;
+  const chosen = chosenIn(split);
+  const look = (image) => {
+    const { label, probability } = suggested.get(image);
+    return {
+      caption: `${short(set, columns.label[image])} → ${short(set, label)}`,
+      label: `image ${image}, labelled ${words(set, columns.label[image])}, perhaps ${words(set, label)}; probability of the label ${percent(probability)}`,
+      chosen: chosen.has(image),
+    };
+  };
+  const choose = (image) => {
+    if (!chosen.delete(image)) chosen.add(image);
+    setRevision(revision + 1);
+  };
+  const image = state.image === undefined ? undefined : Number(state.image);
+  return html`<main class="page grid-page">${head}
+    <p class="soft">${count(order.length)} of ${count(columns.rows)} pictures of ${split}, the likeliest first: the network is confident of another class than the
+      label (confident learning). ${split === 'train' ? 'It was trained on these labels, so many wrong ones do not show.' : ''}
+      ${analysis.has_logits ? '' : ' This needs the logits, which are not next to the predictions.'}
+      Space chooses a picture; <a href=${link({ page: 'grid', split, run, chosen: 'yes' }, {})}>those chosen</a> can be exported.</p>
+    ${trouble && html`<p class="trouble" role="alert">${trouble}</p>`}
+    <${Grid} split=${split} shape=${set.shape} order=${order} size=${Number(state.size) || 128} look=${look} onerror=${setTrouble} at=${image}
+      onopen=${(image) => go({ image })} onchoose=${choose} version=${revision} />
+    ${image >= 0 && image < columns.rows && html`<${Picture} ...${{ set, state, split, run, data, order, image, chosen }} onchoose=${choose} />`}
+  </main>`;
+}
+
+const KINDS = { exact: 'the same pixels', near: 'nearly the same', mirrored: 'mirrored' };
+
+function Duplicates({ set, state }) {
+  const { value, error } = usePromise(async () => {
+    const names = set.splits.filter(({ images }) => images > 0).map(({ name }) => name);
+    const [found, ...columns] = await Promise.all([json('/api/duplicates'), ...names.map((name) => columnsOf(set, name))]);
+    return { ...found, columns: Object.fromEntries(names.map((name, at) => [name, columns[at]])) };
+  }, []);
+  const onlyLabels = state.differ === 'yes';
+  if (error) return html`<p class="trouble" role="alert">${error}</p>`;
+  if (!value) return html`<p role="status">Comparing every picture with every other one …</p>`;
+  const label = ([split, image]) => value.columns[split].label[image];
+  const differ = ({ a, b }) => label(a) >= 0 && label(b) >= 0 && label(a) !== label(b);
+  const pairs = onlyLabels ? value.pairs.filter(differ) : value.pairs;
+  const differing = value.pairs.filter(differ).length;
+  const over = value.pairs.filter(({ a, b }) => a[0] !== b[0]).length;
+  const one = ([split, image]) => html`<a href=${link({ page: 'grid', split, image }, {})}>
+    <${Still} split=${split} shape=${set.shape} image=${image} zoom=${1.5} label=${`image ${image} of ${split}`} />
+    <span>${short(set, value.columns[split].label[image])}<br /><small>${split} ${image}</small></span></a>`;
+  return html`
+    <p class="soft"><b>${count(value.pairs.length)}</b> pairs of pictures are alike over all splits: <b>${count(over)}</b> lie in two splits, and in
+      ${' '}<b>${count(differing)}</b> the labels differ. ${value.complete ? '' : 'Too many pictures for a search of near ones: only exact copies are listed.'}
+      <button aria-pressed=${onlyLabels} onClick=${() => go({ differ: onlyLabels ? null : 'yes' }, true)}>Only those whose labels differ</button></p>
+    <ol class="duplicates">${pairs.slice(0, 300).map(
+      (pair) => html`<li class=${differ(pair) ? 'differ' : ''}>${one(pair.a)}${one(pair.b)}
+        <p>${KINDS[pair.likeness]}${differ(pair) ? html`<br /><b class="wrong">labels differ</b>` : ''}</p></li>`,
+    )}</ol>
+    ${pairs.length > 300 && html`<p class="soft">The first 300 of ${count(pairs.length)}.</p>`}`;
+}
