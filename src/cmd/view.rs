@@ -30,11 +30,13 @@ pub struct Args {
 }
 
 const ACCESS: &str = "\
-Shards are mapped into memory when they are opened, and while duplicates are looked for: no program may write to or
-truncate them then. At other times a shard that is cut or removed is a message on the page.
+Shards are mapped into memory when they are opened, and while duplicates are
+looked for: no program may write to or truncate them then. At other times a
+shard that is cut or removed is a message on the page.
 
-The link has a token, without which the page shows nothing: other users of this machine cannot see it. To look from
-another machine, forward the port: `ssh -L 8642:127.0.0.1:8642 HOST`, and open the link there.";
+The link has a token, without which the page shows nothing: other users of this
+machine cannot see it. To look from another machine, forward the port:
+`ssh -L 8642:127.0.0.1:8642 HOST`, and open the link there.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -217,8 +217,10 @@ function Classes({ set, title, name, state }) {
     go({ [name]: [...new Set([...labels, at])].join(), image: null });
   };
   const drop = (label) => go({ [name]: labels.filter((other) => other !== label).join(), image: null });
+  // A word that is typed may go on; one that was chosen from the list is whole.
+  const picked = (event) => [undefined, 'insertReplacementText'].includes(event.inputType);
   return html`<${Field} title=${title}>
-    <input list=${list} aria-label=${title} placeholder="Any" onChange=${add} onInput=${add} />
+    <input list=${list} aria-label=${title} placeholder="Any" onChange=${add} onInput=${(event) => picked(event) && add(event)} />
     <datalist id=${list}>
       ${set.classes.map(({ id, name }) => html`<option value=${name && name !== id ? `${name} (${id})` : id} />`)}
     </datalist>

@@ -87,7 +87,7 @@ export function Picture({ set, state, split, run, data, order, image, chosen, on
   const facts = [
     ['Image', count(image)],
     ['Name', html`<span class="name">${name}</span>`],
-    ['Class', label < 0 ? 'none' : html`<a href=${link({ label, image: null })}>${words(set, label)}</a> <code>${set.classes[label].id}</code>`],
+    ['Class', label < 0 ? 'none' : html`<a href=${link({ page: 'grid', label, image: null })}>${words(set, label)}</a> <code>${set.classes[label].id}</code>`],
     boxes.truth && ['Box', html`<i class="key truth"></i>${list(boxes.truth)}`],
     boxes.guess && ['Predicted box', html`<i class="key guess"></i>${list(boxes.guess)}`],
     predictions?.iou && ['IoU', fixed(predictions.iou[image])],
@@ -140,7 +140,7 @@ function Probabilities({ set, predictions, image, label }) {
   return html`<h3>Probabilities</h3>
     <ol class="bars">${top.map(
       ([one, probability]) => html`<li class=${one === label ? 'is-label' : ''}>
-        <a href=${link({ predicted: one, image: null })}>${short(set, one)}</a>
+        <a href=${link({ page: 'grid', predicted: one, image: null })}>${short(set, one)}</a>
         <span class="bar"><i style=${{ width: percent(probability) }}></i></span>
         <b>${percent(probability, 1)}</b>
         ${one === label && html`<span class="tag-label">label</span>`}

@@ -273,6 +273,18 @@ def test_filters_sort_and_search_find_the_pictures(page, set_and_runs):
     expect(page.locator(".toolbar .count b").first).to_have_text(str(CLASSES * PER_CLASS))
 
 
+def test_a_class_is_typed_into_its_filter(page, set_and_runs):
+    _, (truth, _) = set_and_runs
+    drawn(page)
+    field = page.get_by_role("combobox", name="Class", exact=True)
+    field.press_sequentially(truth["classes"][4]["id"])
+    field.press("Enter")
+    expect(page.locator(".toolbar .count b").first).to_have_text(str(PER_CLASS))
+    assert "label=4" in page.url
+    page.locator(".tag").click()
+    expect(page.locator(".toolbar .count b").first).to_have_text(str(CLASSES * PER_CLASS))
+
+
 def test_names_of_what_is_shown_are_exported(page, set_and_runs):
     _, (truth, _) = set_and_runs
     drawn(page)
