@@ -151,7 +151,7 @@ impl Features {
 }
 
 /// The values and the width of the array `[rows, width]` of type `dtype` in the file at `path`.
-fn read(path: &Path, dtype: &str, rows: usize) -> Result<Option<(Vec<f32>, usize)>> {
+pub(crate) fn read(path: &Path, dtype: &str, rows: usize) -> Result<Option<(Vec<f32>, usize)>> {
     let bytes = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes.map_err(Error::io(path))?,
@@ -159,6 +159,7 @@ fn read(path: &Path, dtype: &str, rows: usize) -> Result<Option<(Vec<f32>, usize
     let damaged = Error::damaged(path);
     let array = Npy::parse(&bytes, bytes.len() as u64).map_err(&damaged)?;
     let width = match array.shape[..] {
+        [images] if images == rows as u64 && array.dtype == dtype => 1,
         [images, width] if images == rows as u64 && array.dtype == dtype => width,
         _ => {
             return Err(damaged(format!(

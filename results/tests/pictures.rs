@@ -38,6 +38,7 @@ fn pictures_show_the_images_they_are_about_and_are_the_same_each_time() {
         analysis: &analysis,
         images: Some(&sets[0]),
         sets: &[],
+        run: None,
     };
     let out = dir.path().join("out");
     let paths = pictures::write(&subject, &out).unwrap();

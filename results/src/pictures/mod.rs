@@ -37,12 +37,14 @@ pub struct Subject<'a> {
     pub images: Option<&'a Dataset>,
     /// The splits of the set, which duplicates were looked for in.
     pub sets: &'a [Arc<Dataset>],
+    /// The directory of the run, for the margins of training images.
+    pub run: Option<&'a Path>,
 }
 
 pub(crate) type Draw = fn(&Subject<'_>) -> Result<Option<Scene>>;
 
 /// The pictures by name, and what each shows.
-pub(crate) const PICTURES: [(&str, Draw); 9] = [
+pub(crate) const PICTURES: [(&str, Draw); 10] = [
     ("results", |subject| {
         let curve = subject.metrics.map(|metrics| Curve {
             name: subject.name,
@@ -63,6 +65,7 @@ pub(crate) const PICTURES: [(&str, Draw); 9] = [
     }),
     ("confident_mistakes", sheet::confident_mistakes),
     ("suspect_labels", sheet::suspect_labels),
+    ("suspect_training_labels", sheet::suspect_training_labels),
     ("duplicates", sheet::duplicates),
     ("boxes", boxes::boxes),
 ];

@@ -1,11 +1,12 @@
 //! Sheets of photographs: confused pairs, confident mistakes, suspected labels and duplicates.
 
 use tinyres::text::Count;
+use tinyres_format::Split;
 use tinyres_load::Dataset;
 
 use crate::draw::{Anchor, BODY, Ink, Pen, Pixels, SMALL, Scene, Type, fit};
 use crate::duplicates::{Likeness, Pair, Place};
-use crate::{Result, Subject};
+use crate::{Result, Subject, areas_under_margin};
 
 /// Left and right margin of a sheet.
 const MARGIN: f32 = 24.0;
@@ -50,14 +51,14 @@ struct Cell<'a> {
 
 /// Photographs in rows of six.
 fn grid(
-    subject: &Subject<'_>,
+    images: Option<&Dataset>,
     title: &str,
     subtitle: &str,
     cells: &[Cell<'_>],
 ) -> Result<Option<Scene>> {
     const COLUMNS: usize = 6;
     const SIDE: f32 = 118.0;
-    let (Some(images), false) = (subject.images, cells.is_empty()) else {
+    let (Some(images), false) = (images, cells.is_empty()) else {
         return Ok(None);
     };
     let step = [
@@ -112,7 +113,7 @@ pub(super) fn confident_mistakes(subject: &Subject<'_>) -> Result<Option<Scene>>
     };
     let cells: Vec<_> = mistakes.iter().take(24).map(cell).collect();
     let subtitle = "Red: what the network says, and how sure it is of it. Below: the label";
-    grid(subject, "Most confident mistakes", subtitle, &cells)
+    grid(subject.images, "Most confident mistakes", subtitle, &cells)
 }
 
 /// Labels that are probably wrong.
@@ -137,7 +138,52 @@ pub(super) fn suspect_labels(subject: &Subject<'_>) -> Result<Option<Scene>> {
         Count(analysis.suspects.len() as u64),
         Count(predictions.len() as u64)
     );
-    grid(subject, "Likeliest wrong labels", &subtitle, &cells)
+    grid(subject.images, "Likeliest wrong labels", &subtitle, &cells)
+}
+
+/// Labels of train that are probably wrong: those of the smallest area under the margin.
+pub(super) fn suspect_training_labels(subject: &Subject<'_>) -> Result<Option<Scene>> {
+    let train = (subject.sets.iter()).find(|data| data.split() == Split::Train);
+    let (Some(train), Some(run)) = (train, subject.run) else {
+        return Ok(None);
+    };
+    let Some(areas) = areas_under_margin(run, train.len() as usize)? else {
+        return Ok(None);
+    };
+    let known = (0..)
+        .zip(&areas)
+        .filter_map(|(image, area)| Some((image, (*area)?)));
+    let mut known: Vec<(u32, f64)> = known.collect();
+    known.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    let count = Count(known.len() as u64);
+    known.truncate(24);
+    let numbers: Vec<_> = known
+        .iter()
+        .map(|(image, _)| format!("train {image}"))
+        .collect();
+    let mut cells = Vec::new();
+    for (&(row, area), number) in known.iter().zip(&numbers) {
+        let label = usize::try_from(train.label(row)?).ok();
+        let class = label.and_then(|label| train.classes().get(label));
+        let word = class.map_or("no label", |class| match class.name.as_str() {
+            "" => &class.id,
+            name => first_word(name),
+        });
+        cells.push(Cell {
+            row,
+            lines: [(word, Ink::Text), (number.as_str(), Ink::Muted)],
+            figure: format!("{area:.1}"),
+        });
+    }
+    let subtitle = format!(
+        "Labels with the smallest area under the margin of {count} images (Pleiss et al. 2020)"
+    );
+    grid(
+        Some(train),
+        "Likeliest wrong labels of train",
+        &subtitle,
+        &cells,
+    )
 }
 
 /// The most confused pairs of classes, with images of each that were taken for the other.

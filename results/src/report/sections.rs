@@ -18,7 +18,7 @@ const MOST_CLASSES: usize = 1000;
 const DELTAS: usize = 12;
 
 /// Headings of the pictures by name. They also tell those who cannot see a picture what it is.
-const HEADINGS: [(&str, &str); 9] = [
+const HEADINGS: [(&str, &str); 10] = [
     ("results", "Training"),
     ("confusion_matrix", "Confusion"),
     ("confused_pairs", "Confused pairs"),
@@ -26,6 +26,7 @@ const HEADINGS: [(&str, &str); 9] = [
     ("reliability", "Calibration"),
     ("confident_mistakes", "Confident mistakes"),
     ("suspect_labels", "Suspected labels"),
+    ("suspect_training_labels", "Suspected training labels"),
     ("duplicates", "Duplicates"),
     ("boxes", "Boxes"),
 ];
@@ -204,6 +205,7 @@ pub(super) fn contents(run: &Run, photos: bool) -> Result<String> {
             analysis,
             images: run.images().filter(|_| photos),
             sets: &run.sets,
+            run: photos.then_some(run.dir.as_path()),
         };
         for ((name, draw), (expected, heading)) in PICTURES.iter().zip(HEADINGS) {
             debug_assert_eq!(*name, expected);

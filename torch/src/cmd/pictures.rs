@@ -62,6 +62,7 @@ fn draw(
         analysis: &analysis,
         images: Some(images),
         sets,
+        run,
     };
     pictures::write(&subject, &dir)?;
     Ok(dir)
