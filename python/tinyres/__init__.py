@@ -94,7 +94,8 @@ def open(path: str | os.PathLike[str], split: str | None = None, *, verify: Veri
 
     The shards are mapped, not read. Nobody may write to or cut them while they are in use; `tinyres pack` never
     does, since it renames finished files into place. A shard that is cut nevertheless, or a disk that fails, raises
-    ``ReadError``: at the call that meets it, or for a view of ``images`` soon after, in the main thread.
+    ``ReadError``: at the call that meets it, or for a view of ``images`` soon after, in the main thread. From then on
+    everything that reads this data set raises it; open the set again when its files are whole.
 
     path: directory of the set.
     split: "train", "val" or "test"; None for all of them.

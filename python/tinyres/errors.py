@@ -114,7 +114,8 @@ class InUseError(Error, OSError):
 class ReadError(Error, OSError):
     """A shard can no longer be read: the file was cut while in use, or the disk failed.
 
-    What was read from it may be zeros. Open the set again when the file is whole again.
+    What was read from it may be zeros, so from then on all that reads this data set raises: its other shards, too, since
+    the set is no longer the one that was opened. Open it again, by `tinyres.open`, when the file is whole again.
     """
 
     def __init__(self, message: str, *, path: str | os.PathLike[str] | None = None) -> None:
