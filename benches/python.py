@@ -6,7 +6,7 @@
     VENV/bin/python benches/python.py target/release/examples/epoch shards [ROUNDS]
 
 Prints medians over the rounds, the time from a process's start to its first batch beyond the time of importing NumPy,
-and how long `import tinyres` takes beyond it.
+how long `import tinyres` takes beyond it, and the memory of a process that has broken off 100 epochs, and 1,000.
 """
 
 import itertools
@@ -30,6 +30,17 @@ imported = time.perf_counter()
 for batch in tinyres.Loader(tinyres.open(sys.argv[1], "train"), 512):
     break
 print(imported - numpy_there, time.perf_counter() - numpy_there)
+"""
+
+MEMORY = """
+import re, sys
+import tinyres
+loader = tinyres.Loader(tinyres.open(sys.argv[1], "train"), 512)
+for epoch in range(1, 1001):
+    for batch in loader:
+        break
+    if epoch in (100, 1000):
+        print(int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024)
 """
 
 
@@ -76,6 +87,8 @@ def main():
         pairs.append((native(example, shards), python(loaders)))
         line = subprocess.run([sys.executable, "-c", START, shards], check=True, capture_output=True, text=True).stdout
         starts.append([float(seconds) * 1000 for seconds in line.split()])
+    command = [sys.executable, "-c", MEMORY, shards]
+    grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     median = {}
     for form in pairs[0][0]:
         own = [round_[1][form] for round_ in pairs]
@@ -90,6 +103,8 @@ def main():
         print(f"{dtype}, channels {layout.lower()}: flip and shift {ratio:.2f} of none")
     imported, first = (statistics.median(times) for times in zip(*starts))
     print(f"beyond NumPy: import {imported:.0f} ms, first batch {first:.0f} ms")
+    early, late = (int(size) / 1e6 for size in grown)
+    print(f"memory, maps of files left out: {early:.1f} MB after 100 epochs broken off, {late:.1f} MB after 1,000")
 
 
 if __name__ == "__main__":

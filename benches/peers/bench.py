@@ -15,6 +15,7 @@ import tempfile
 import time
 import zipfile
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,9 @@ from process import Failed, Process
 
 HERE = Path(__file__).parent
 DTYPES = ("u8", "f32")
+# Networks of `training.py`, and for how many seconds each is trained.
+NETS = {"none": 4, "small": 4, "resnet18": 16}
+TRAINING_BATCH = 128
 
 
 @dataclass
@@ -42,6 +46,7 @@ class Peer:
 
 PEERS = [
     Peer("tinyres", "**tinyres**"),
+    Peer("tinyres-python", "**tinyres** from Python", "tinyres_.py", "tinyres"),
     Peer("tinyres-zip", "**tinyres**, from the zip", source="zip", dtypes=()),
     Peer(
         "imagefolder-0",
@@ -69,6 +74,10 @@ PEERS = [
 ]
 
 
+# Those that take part in training, unless others are named.
+TRAINED = ("tinyres-python", "imagefolder", "ffcv", "litdata")
+
+
 class Bench:
     """What is measured, and what has been."""
 
@@ -77,19 +86,28 @@ class Bench:
         self.packs = defaultdict(list)
         self.epochs = defaultdict(list)
         self.errors = {}
-        reference = [sys.executable, HERE / "peer.py", work / "tree"]
-        self.expected = json.loads(subprocess.check_output(reference, env=self.environment()))
+        known = work / "expected.json"
+        if not known.exists():
+            reference = [sys.executable, HERE / "peer.py", work / "tree"]
+            known.write_bytes(subprocess.check_output(reference, env=self.environment()))
+        self.expected = json.loads(known.read_text())
 
     def measure(self, peers):
         for peer in peers:
-            failed = self.args.failed / peer.name.removesuffix("-jpeg")
+            failed = self.args.failed / peer.name.removesuffix("-jpeg").removesuffix("-python")
             if failed.exists():
                 self.errors[peer.name] = f"not installed: {failed.read_text().strip()}"
-        for _ in range(self.args.rounds):
+        there = {peer.name for peer in peers if (self.work / peer.name).exists()}
+        for _ in range(1 if self.args.train else self.args.rounds):
             for peer in peers:
-                if not peer.reads:
+                if not peer.reads and peer.name not in there:
                     self.attempt(peer, self.pack)
-        for number in range(self.args.rounds):
+        for _ in range(self.args.rounds if self.args.train else 0):
+            for net in NETS:
+                for peer in peers:
+                    if peer.script:
+                        self.attempt(peer, self.train, net)
+        for number in range(0 if self.args.train else self.args.rounds):
             for dtype in DTYPES:
                 for peer in peers:
                     if dtype in peer.dtypes:
@@ -105,6 +123,8 @@ class Bench:
         except Failed as error:
             self.errors[peer.name] = str(error)
             say(f"{peer.name}: {error}")
+            if step == self.pack:
+                shutil.rmtree(self.work / peer.name, ignore_errors=True)
 
     def pack(self, peer):
         src, dst = self.work / peer.source, self.work / peer.name
@@ -144,6 +164,15 @@ class Bench:
             raise Failed(f"an epoch of {dtype} delivers {delivered} and not {self.expected}")
         self.epochs[peer.name, dtype].append({"first_batch": first, "seconds": report["seconds"]})
 
+    def train(self, peer, net):
+        src = self.work / (peer.reads or peer.name)
+        command = [sys.executable, HERE / peer.script, "train", src, net, "--seconds", NETS[net]]
+        batch = {"PEER_BATCH": str(TRAINING_BATCH)}
+        process = Process(command, self.environment(peer) | batch)
+        report = process.report()
+        process.wait()
+        self.epochs[peer.name, net].append(report)
+
     def threads(self):
         return ["--threads", str(self.args.workers)]
 
@@ -169,35 +198,52 @@ class Bench:
             if runs := self.epochs[peer.name, dtype]:
                 result[dtype] = images / median(time for run in runs for time in run["seconds"])
                 result.setdefault("first_batch", median(run["first_batch"] for run in runs))
+        for net in NETS:
+            if runs := self.epochs[peer.name, net]:
+                result[net] = median(run["images"] for run in runs)
+                result[f"{net}, waiting"] = median(run["waiting"] for run in runs)
         return result
+
+
+def count(value):
+    return f"{value:,.0f}"
 
 
 # Of each column: its heading, the key of its values, how to write them, and whether more is better.
 COLUMNS = [
     ("pack, s", "seconds", "{:.2f}".format, False),
-    ("images/s", "pack", "{:,.0f}".format, True),
+    ("images/s", "pack", count, True),
     ("s until on disk", "seconds_on_disk", "{:.2f}".format, False),
     ("memory, MB", "memory_bytes", lambda value: f"{value / 1e6:,.0f}", False),
     ("disk, MB", "disk_bytes", lambda value: f"{value / 1e6:,.0f}", False),
     ("first batch, s", "first_batch", "{:.3g}".format, False),
-    ("u8, images/s", "u8", "{:,.0f}".format, True),
-    ("f32, images/s", "f32", "{:,.0f}".format, True),
+    ("u8, images/s", "u8", count, True),
+    ("f32, images/s", "f32", count, True),
+]
+TRAINING_COLUMNS = [
+    ("batches alone, images/s", "none", count, True),
+    ("a small network, images/s", "small", count, True),
+    ("of it waiting", "small, waiting", "{:.1%}".format, False),
+    ("ResNet18, images/s", "resnet18", count, True),
+    ("of it waiting", "resnet18, waiting", "{:.1%}".format, False),
 ]
 
 
-def table(peers, results, titles):
-    """One row for each peer; the best of each column is bold. Then where tinyres is not the best."""
-    yield "| |" + "".join(f" {heading} |" for heading, *_ in COLUMNS)
-    yield "|---|" + "---:|" * len(COLUMNS)
+def table(peers, results, titles, columns, own):
+    """One row for each peer; the best of each column is bold. Then where tinyres, which is called `own`, is not the best."""
+    yield "| |" + "".join(f" {heading} |" for heading, *_ in columns)
+    yield "|---|" + "---:|" * len(columns)
     ahead = []
     best = {}
-    for heading, key, write, more in COLUMNS:
+    for heading, key, write, more in columns:
         values = {peer.name: result[key] for peer, result in zip(peers, results) if key in result}
         if values:
             best[key] = (max if more else min)(values.values())
         for peer in peers:
-            ours, theirs = values.get("tinyres"), values.get(peer.name)
-            if peer.script and ours and theirs and (theirs > ours if more else theirs < ours):
+            ours, theirs = values.get(own), values.get(peer.name)
+            if peer.script in (None, "tinyres_.py") or not ours or not theirs:
+                continue
+            if theirs > ours if more else theirs < ours:
                 ahead.append(
                     f"- {titles[peer.name]}: {heading}: {write(theirs)}, tinyres {write(ours)}"
                 )
@@ -208,10 +254,10 @@ def table(peers, results, titles):
             else f"**{write(result[key])}**"
             if result[key] == best[key]
             else write(result[key])
-            for _, key, write, _ in COLUMNS
+            for _, key, write, _ in columns
         ]
         if result["error"]:
-            cells = [result["error"].replace("|", "\\|")] + [""] * (len(COLUMNS) - 1)
+            cells = [result["error"].replace("|", "\\|")] + [""] * (len(columns) - 1)
         yield f"| {titles[peer.name]} |" + "".join(f" {cell} |" for cell in cells)
     yield ""
     yield "Ahead of tinyres:" if ahead else "Nothing is ahead of tinyres in anything."
@@ -241,6 +287,17 @@ def prepare(data, work):
                 path = work / "tree" / name.partition("/")[2]
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
+
+
+@contextmanager
+def kept(sets):
+    """The directory of the images and the packed sets: `sets`, which stays, or one for this run."""
+    if sets:
+        sets.mkdir(parents=True, exist_ok=True)
+        yield sets
+    else:
+        with tempfile.TemporaryDirectory(prefix="tinyres-peers-") as work:
+            yield work
 
 
 def machine(workers):
@@ -274,21 +331,35 @@ def main():
     parser.add_argument(
         "--workers", type=int, default=2, help="threads or processes of each [%(default)s]"
     )
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help=f"measure a plain training script on their batches instead, of {TRAINING_BATCH}",
+    )
+    parser.add_argument(
+        "--sets",
+        type=Path,
+        metavar="DIR",
+        help="where images and packed sets stay: what is there is not packed again, and has no figure for packing",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where every single figure goes")
     parser.add_argument("--target", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--failed", type=Path, required=True, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    names = args.only.split(",") if args.only else [peer.name for peer in PEERS]
+    every = TRAINED if args.train else [peer.name for peer in PEERS]
+    names = args.only.split(",") if args.only else list(every)
     if unknown := set(names) - {peer.name for peer in PEERS}:
         parser.error(f"no such peer: {', '.join(sorted(unknown))}")
     # Whoever reads another's set needs it packed.
     names += [peer.reads for peer in PEERS if peer.name in names and peer.reads]
     peers = [peer for peer in PEERS if peer.name in names]
 
-    with tempfile.TemporaryDirectory(prefix="tinyres-peers-") as work:
+    with kept(args.sets) as work:
         say("the images and the packed sets are in", work)
-        prepare(args.data, Path(work))
-        bench = Bench(args, Path(work))
+        work = Path(work)
+        if not (work / "tree").exists():
+            prepare(args.data, work)
+        bench = Bench(args, work)
         bench.measure(peers)
     results = [bench.result(peer) for peer in peers]
     versions = {
@@ -300,7 +371,10 @@ def main():
     print(
         f"{bench.expected['images']:,} images; {machine(args.workers)}; medians of {args.rounds} rounds.\n"
     )
-    print("\n".join(table(peers, results, titles)))
+    rows = [peer for peer in peers if peer.script] if args.train else peers
+    columns = TRAINING_COLUMNS if args.train else COLUMNS
+    own = "tinyres-python" if args.train else "tinyres"
+    print("\n".join(table(rows, results, titles, columns, own)))
     if args.json:
         epochs = {f"{name} {dtype}": runs for (name, dtype), runs in bench.epochs.items()}
         args.json.write_text(

@@ -17,7 +17,7 @@ import zlib
 from multiprocessing import Pool
 from pathlib import Path
 
-BATCH = 512
+BATCH = int(os.environ.get("PEER_BATCH", "512"))
 SIDE = 64
 # Threads or processes, where the tool has them.
 WORKERS = int(os.environ.get("PEER_WORKERS", os.cpu_count()))
@@ -135,12 +135,21 @@ def main(pack, epochs):
     loading.add_argument("dtype", choices=["u8", "f32"])
     loading.add_argument("--seconds", type=float, default=3)
     loading.add_argument("--check", action="store_true")
+    training = commands.add_parser("train")
+    training.add_argument("dst", type=Path)
+    training.add_argument("net")
+    training.add_argument("--seconds", type=float, required=True)
     args = parser.parse_args()
     # The libraries' own chatter goes to stderr.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     if args.command == "pack":
         pack(args.src, args.dst)
+    elif args.command == "train":
+        from training import train
+
+        report = train(epochs(args.dst, "f32"), args.net, args.seconds)
+        print(json.dumps(report), file=out)
     else:
         for report in run_epochs(epochs(args.dst, args.dtype), args.check, args.seconds):
             print(json.dumps(report), file=out)
