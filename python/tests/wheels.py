@@ -1,5 +1,6 @@
 """The wheels: what they bring, what they require, and that training works from them. tools/wheel runs these tests."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 WORKSPACE = tomllib.loads((ROOT / "Cargo.toml").read_text())
 VERSION = WORKSPACE["workspace"]["package"]["version"]
+LICENCES = {"LICENSE-MIT", "LICENSE-APACHE", "LICENSE-THIRD-PARTY.txt"}
 
 
 def installed(distribution):
@@ -35,7 +37,13 @@ def test_wheel_has_package_program_and_types_and_needs_numpy_alone():
     assert [need for need in wheel.requires if "extra" not in need] == ["numpy>=1.26"]
     files = {str(file) for file in wheel.files}
     assert {"tinyres/py.typed", "tinyres/_native.pyi"} <= files
-    assert {name.split("/")[-1] for name in files if "license" in name} >= {"LICENSE-MIT", "LICENSE-APACHE"}
+    assert {name.split("/")[-1] for name in files if "license" in name} == LICENCES
+    notices = wheel.read_text("licenses/LICENSE-THIRD-PARTY.txt")
+    assert {"pyo3", "clap", "zstd-sys", "turbojpeg-sys"} <= set(re.findall(r"^(\S+) \d\S+ \(.*\)$", notices, re.M))
+    # What is compiled in, for those who look for known faults in it.
+    (bill,) = [file for file in wheel.files if "sboms" in file.parts]
+    components = {component["name"] for component in json.loads(bill.read_text())["components"]}
+    assert {"pyo3", "parquet", "turbojpeg-sys"} <= components
     # Of this directory nothing else, whatever lies in it.
     assert {Path(name).parts[0] for name in files if not name.startswith("..")} == {
         "tinyres",
