@@ -37,3 +37,12 @@ def test_script_of_the_package_page_runs(here):
     exec(compile(script, "python/README.md", "exec"), names)
     assert names["image"].shape == (3, 32, 32)
     assert names["images"].dtype == np.float32
+
+
+def test_versions_in_the_readme_are_those_of_the_tests():
+    (listed,) = re.findall(r"is tested on Python 3\.11 with (.*?)\.\n", (ROOT / "README.md").read_text(), re.S)
+    pins = (ROOT / "python/requirements/test.txt").read_text() + (ROOT / "tools/test").read_text()
+    found = re.findall(r"([A-Za-z-]+) (?:[\d.]+ and )?(\d+\.\d+)", listed)
+    assert len(found) == 12
+    for name, version in found:
+        assert re.search(rf"\b{name}=={re.escape(version)}\.\d", pins, re.I), name
