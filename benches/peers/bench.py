@@ -371,10 +371,11 @@ def main():
     print(
         f"{bench.expected['images']:,} images; {machine(args.workers)}; medians of {args.rounds} rounds.\n"
     )
-    rows = [peer for peer in peers if peer.script] if args.train else peers
+    if args.train:
+        peers, results = zip(*[row for row in zip(peers, results) if row[0].script])
     columns = TRAINING_COLUMNS if args.train else COLUMNS
     own = "tinyres-python" if args.train else "tinyres"
-    print("\n".join(table(rows, results, titles, columns, own)))
+    print("\n".join(table(peers, results, titles, columns, own)))
     if args.json:
         epochs = {f"{name} {dtype}": runs for (name, dtype), runs in bench.epochs.items()}
         args.json.write_text(

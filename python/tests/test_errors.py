@@ -77,7 +77,7 @@ def cut_while_in_use(own):
 NOTHING = {"part": None, "block": None, "images": None}
 
 FAULTS = [
-    (missing, errors.NotFoundError, FileNotFoundError, {"errno": errno.ENOENT, "filename": "dataset.json"}),
+    (missing, errors.NotFoundError, FileNotFoundError, {"errno": errno.ENOENT, "filename": "."}),
     (cut_short, errors.FormatError, ValueError, {"path": SHARD, "shard": SHARD, **NOTHING}),
     (not_json, errors.FormatError, ValueError, {"path": "dataset.json", "shard": None, **NOTHING}),
     (
