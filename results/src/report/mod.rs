@@ -11,7 +11,7 @@ use tinyres_format::Split;
 use tinyres_load::Dataset;
 
 use crate::html::escape;
-use crate::{Analysis, Error, Predictions, Result};
+use crate::{Analysis, Duplicates, Error, Predictions, Result};
 
 /// Photographs are shown of so many runs: a report of ten should still go by mail.
 const WITH_PHOTOS: usize = 3;
@@ -71,7 +71,7 @@ impl Run {
             config,
             metrics: Metrics::read(dir)?,
             analysis: predictions
-                .map(|predictions| Analysis::new(predictions, &sets))
+                .map(|predictions| Analysis::new(predictions, &[]))
                 .transpose()?,
             sets,
         })
@@ -84,6 +84,22 @@ impl Run {
             |data: &&Arc<Dataset>| data.split() == origin.split && data.digest() == origin.shards;
         self.sets.iter().find(is_own).map(Arc::as_ref)
     }
+}
+
+/// Reads the runs in `dirs`, as [`Run::read`] does. Duplicates are looked for once, since they are those of the set and
+/// not of a run: the first run with photographs has them.
+///
+/// # Errors
+/// Those of [`Run::read`]; [`Error::Load`] if pixels are damaged.
+pub fn read(dirs: &[PathBuf], split: Split, sets: &[Arc<Dataset>]) -> Result<Vec<Run>> {
+    let runs = dirs.iter().map(|dir| Run::read(dir, split, sets));
+    let mut runs = runs.collect::<Result<Vec<_>>>()?;
+    if let Some(run) = runs.iter_mut().find(|run| !run.sets.is_empty())
+        && let Some(analysis) = &mut run.analysis
+    {
+        analysis.duplicates = Some(Duplicates::find(&run.sets)?);
+    }
+    Ok(runs)
 }
 
 /// Adds the values in `value` that are not tables, by their keys, joined by points.

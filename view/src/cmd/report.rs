@@ -13,7 +13,7 @@ use tinyres::text::Bytes;
 use tinyres::ui::Ui;
 use tinyres_format::{Digest, MANIFEST, Manifest, publish};
 use tinyres_load::{Dataset, Verify};
-use tinyres_results::report::{self, Run};
+use tinyres_results::report;
 
 /// Result that the command prints.
 #[derive(Serialize)]
@@ -38,11 +38,7 @@ pub fn run(args: &Report, ui: &mut Ui) -> anyhow::Result<()> {
         (None, Some(first)) => trained_on(first, ui)?,
         (None, None) => Vec::new(),
     };
-    let runs = args
-        .runs
-        .iter()
-        .map(|dir| Run::read(dir, args.split, &sets));
-    let runs = runs.collect::<tinyres_results::Result<Vec<_>>>()?;
+    let runs = report::read(&args.runs, args.split, &sets)?;
     for run in &runs {
         match &run.analysis {
             None => ui.on(&Event::Notice(format!(
