@@ -1,7 +1,10 @@
 //! Compiles the C++ shim against libtorch's headers, and sets the run path, so that the binaries load the
 //! libtorch that they were built with, or that in the directory that TINYRES_RPATH names.
 
-use std::{env, path::Path};
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -27,6 +30,8 @@ fn main() {
         "winograd_passes.h",
         "winograd.cpp",
         "script.cpp",
+        "ranks.cpp",
+        "gloo/stand_in.h",
     ] {
         println!("cargo:rerun-if-changed=src/libtorch/{file}");
     }
@@ -38,11 +43,11 @@ fn main() {
     cc::Build::new()
         .cpp(true)
         .std("c++20")
-        .flag("-isystem")
-        .flag(
-            include
-                .to_str()
-                .expect("torch-sys printed this path as text"),
+        .flags(
+            // What c10d includes is in libtorch's C++ API.
+            [include.clone(), include.join("torch/csrc/api/include")]
+                .iter()
+                .flat_map(|dir| [OsStr::new("-isystem"), dir.as_os_str()]),
         )
         // In debug builds too: the shim has kernels.
         .opt_level(3)
@@ -56,9 +61,32 @@ fn main() {
             "src/libtorch/processor.cpp",
             "src/libtorch/winograd.cpp",
             "src/libtorch/script.cpp",
+            "src/libtorch/ranks.cpp",
         ])
+        .include(gloo_headers())
         .compile("tinyres_shim");
     println!("cargo:rerun-if-env-changed=TINYRES_RPATH");
     let rpath = env::var("TINYRES_RPATH").unwrap_or(lib);
     println!("cargo:rustc-link-arg=-Wl,-rpath,{rpath}");
+}
+
+/// Makes headers under the names of gloo's that libtorch's headers include, with what stands in for them. Returns the
+/// directory.
+fn gloo_headers() -> PathBuf {
+    let source = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let stand_in = Path::new(&source).join("src/libtorch/gloo/stand_in.h");
+    let headers = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it")).join("headers");
+    for name in [
+        "algorithm.h",
+        "common/error.h",
+        "context.h",
+        "rendezvous/store.h",
+        "transport/device.h",
+    ] {
+        let header = headers.join("gloo").join(name);
+        fs::create_dir_all(header.parent().expect("it is in gloo"))
+            .and_then(|()| fs::write(&header, format!("#include \"{}\"\n", stand_in.display())))
+            .expect("OUT_DIR can be written");
+    }
+    headers
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use tinyres::text::shell_word;
 use tinyres_format::Split;
 
+use crate::ranks::RankError;
+
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -49,6 +51,9 @@ pub enum Error {
         /// Why it cannot be used.
         why: String,
     },
+    /// The processes that train together cannot, or no longer can.
+    #[error(transparent)]
+    Ranks(#[from] RankError),
     /// The data set cannot be read.
     #[error(transparent)]
     Load(#[from] tinyres_load::Error),

@@ -17,6 +17,7 @@
 //! | room | what it holds |
 //! |---|---|
 //! | [`libtorch`] | the boundary: the C++ shim and kernels, devices, precision |
+//! | [`ranks`] | several processes that train together |
 //! | [`net`] | ResNet18, its box head, the boxes' geometry and loss |
 //! | [`config`] | what decides a run: recipes, learning-rate schedule, image sizes |
 //! | [`input`] | from shards to what the network takes: feeds, augmentation, normalisation |
@@ -53,6 +54,8 @@ pub mod libtorch;
 pub mod net;
 #[cfg(feature = "torch")]
 mod num;
+#[cfg(feature = "torch")]
+pub mod ranks;
 #[cfg(feature = "torch")]
 pub mod run;
 pub mod tensor_file;

@@ -85,6 +85,7 @@ Examples:
   tinyres eval runs/default-1 shards --json | jq .top1";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    super::expect_alone("eval")?;
     tinyres_torch::start_threads(args.threads)?;
     let file = Run::weights(&args.weights)?;
     let weights = AnyWeights::read(&file)?;

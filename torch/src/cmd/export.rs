@@ -53,6 +53,7 @@ Examples:
   python3 -c 'import torch; print(torch.jit.load(\"best.pt\").class_names)'";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    super::expect_alone("export")?;
     let weights = Run::weights(&args.weights)?;
     let checkpoint = super::described(&weights, args.classes.as_deref(), args.size, ui)?;
     let weights = Place::parse(&weights).file;

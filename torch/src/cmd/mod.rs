@@ -5,6 +5,7 @@ pub mod eval;
 pub mod export;
 mod pictures;
 pub mod predict;
+mod ranked;
 mod sparkline;
 mod stop;
 pub mod train;
@@ -19,6 +20,7 @@ use tinyres::ui::Ui;
 use tinyres_format::Split;
 use tinyres_load::{Dataset, Verify};
 use tinyres_torch::infer::foreign::{AnyWeights, Assumed, read_classes};
+use tinyres_torch::ranks::Launch;
 use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// The part of the help of each command that maps shards: the rule that keeps the map sound.
@@ -62,6 +64,18 @@ pub fn described(
     let named = classes.map(|file| Ok::<_, anyhow::Error>((read_classes(file)?, origin(file))));
     let classes = named.transpose()?;
     Ok(weights.describe(Assumed { classes, side }, ui)?)
+}
+
+/// Refuses to run as one of several processes, which `command` does not divide its work among.
+pub fn expect_alone(command: &str) -> anyhow::Result<()> {
+    match Launch::from_env()? {
+        None => Ok(()),
+        Some(launch) => anyhow::bail!(
+            "`tinyres {command}` runs as one process, but {} says that this is one of {}: start it by itself, without the launcher",
+            launch.launcher,
+            launch.size
+        ),
+    }
 }
 
 /// Opens a split of a directory of raw shards.

@@ -85,6 +85,7 @@ const COLUMNS: usize = 32;
 const SIDE: u32 = 32;
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    super::expect_alone("predict")?;
     tinyres_torch::start_threads(args.threads)?;
     let weights = Run::weights(&args.weights)?;
     let checkpoint = super::described(&weights, args.classes.as_deref(), args.size, ui)?;

@@ -1,12 +1,14 @@
 //! `tinyres train`: its flags, and how the result of a run is shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use clap::builder::{
     BoolValueParser, PossibleValuesParser, StringValueParser, TypedValueParser as _,
 };
@@ -23,18 +25,21 @@ use tinyres_format::{MANIFEST, Split};
 use tinyres_load::Verify;
 use tinyres_torch::Error;
 use tinyres_torch::config::knobs::{KNOBS, Kind, Knob};
-use tinyres_torch::config::{Layers, in_recipes};
+use tinyres_torch::config::{Config, Layers, in_recipes};
 use tinyres_torch::infer::evaluate::Score;
 use tinyres_torch::libtorch::device;
+use tinyres_torch::ranks::{Launch, RankError, Ranks};
 use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::run::{Run, SetId};
 use tinyres_torch::train::init;
-use tinyres_torch::train::{Checked, Epoch, Outcome, Splits, Step, TrainingObserver, check, train};
+use tinyres_torch::train::{
+    Checked, Epoch, Outcome, Splits, Step, TrainingObserver, check, groups_of, train_over,
+};
 use toml::{Table, Value};
 
 use super::pictures::Pictures;
 use super::sparkline::Sparkline;
-use super::stop;
+use super::{ranked, stop};
 
 /// Train ResNet18 from shards, or from any source that `tinyres pack` reads
 ///
@@ -46,6 +51,10 @@ use super::stop;
 /// sheet of validation images. At its end, eval/ gets the predictions for each validation image, and eval/val/ pictures:
 /// curves, confusions, accuracy by class, calibration, mistakes, labels that seem wrong, duplicates, boxes; `tinyres
 /// report` makes one page of them. Ctrl-C finishes the step and saves; a second one stops at once.
+///
+/// Several processes train one run together on CPUs, started by torchrun, srun, or with RANK, WORLD_SIZE,
+/// MASTER_ADDR and MASTER_PORT set. --batch is that of all; each process computes some of its groups of
+/// --ghost-batch images. Rank 0 writes the run. The ranks trust each other: use a network of your own.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -73,6 +82,14 @@ pub struct Args {
         hide_possible_values = true
     )]
     pictures: Pictures,
+    /// Go on with the run in --output if it is there, begun with the same flags and data, and else begin it
+    ///
+    /// For whoever starts the same command again after a failure. Implied if torchrun or Slurm says that it does.
+    #[arg(long = "continue", requires = "output", conflicts_with = "resume")]
+    goes_on: bool,
+    /// With several processes, the time that one waits for the others
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    rank_timeout: Duration,
     #[command(flatten)]
     flags: Flags,
 }
@@ -85,7 +102,8 @@ Examples:
   tinyres train shards --recipe seed --epochs 8          the blog's run
   tinyres train shards --init resnet18.pth --freeze stem,layer1 --new-lr-factor 10
   tinyres train shards --optimizer sgd --lr 0.1 --batch 256 --schedule cosine
-  tinyres train --resume runs/default-1                  go on after Ctrl-C";
+  tinyres train --resume runs/default-1                  go on after Ctrl-C
+  torchrun --nproc-per-node 2 --no-python tinyres train shards     as two processes";
 
 /// The values of a configuration that were given as flags, under their keys: one flag for each of [`KNOBS`].
 #[derive(Clone)]
@@ -189,28 +207,58 @@ fn flag(knob: &'static Knob) -> Arg {
 }
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
-    let mut begun = match (args.resume, args.shards) {
-        (Some(dir), shards) => resume(&dir, shards, ui)?,
+    if let Some(launch) = Launch::from_env()? {
+        return ranked::run(args, &launch, ui);
+    }
+    let pictures = args.pictures;
+    let begun = begin(args, None, ui)?;
+    conclude(begun, pictures, &Arc::new(Ranks::alone()), ui)
+}
+
+/// Makes the run ready, or the run that is resumed. With a `launch` it is for several processes.
+pub(super) fn begin(args: Args, launch: Option<&Launch>, ui: &mut Ui) -> anyhow::Result<Begun> {
+    match (args.resume, args.shards) {
+        (Some(dir), shards) => resume(&dir, shards, launch, ui),
         (None, Some(shards)) => {
+            let restarts = launch.is_some_and(|launch| launch.restarts > 0);
+            let place = Place {
+                output: args.output,
+                goes_on: args.goes_on || restarts,
+            };
+            if place.output.is_none() && launch.is_some_and(|launch| launch.may_restart) {
+                return Err(RankError::NoOutput.into());
+            }
             let config = args.config.as_deref();
-            create(&shards, args.output, config, args.flags.0, ui)?
+            create(&shards, place, config, args.flags.0, launch, ui)
         }
         (None, None) => unreachable!("clap asks for one of them"),
-    };
+    }
+}
+
+/// Trains, and shows the result.
+pub(super) fn conclude(
+    mut begun: Begun,
+    pictures: Pictures,
+    ranks: &Arc<Ranks>,
+    ui: &mut Ui,
+) -> anyhow::Result<ExitCode> {
     let mut watch = Watch {
         ui,
         warnings: Vec::new(),
         curve: Sparkline::default(),
+        is_first: ranks.is_first(),
     };
     let splits = begun.splits;
-    let outcome = train(
+    let outcome = train_over(
+        ranks,
         &mut begun.run,
         begun.from.as_ref(),
         begun.data,
         begun.device,
         &mut watch,
         stop::on_signal()?,
-    );
+    )
+    .and_then(|outcome| ranks.finish().map(|()| outcome));
     let warnings = watch.warnings;
     // Once more: what was said in the course of hours may not be on the screen any more.
     warnings.iter().for_each(|warning| ui.warn(warning));
@@ -226,9 +274,10 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         Outcome::Complete { weights, score } => {
             let predictions = Run::predictions(&dir).map(|dir| dir.join("val.parquet"));
             // Those of a run that was not evaluated, or whose disk is full, are not there.
-            if let Some(table) = predictions.filter(|table| table.exists()) {
+            let drawn = predictions.filter(|table| ranks.is_first() && table.exists());
+            if let Some(table) = drawn {
                 let sets = [splits.train, splits.val.clone()];
-                (args.pictures).draw(&table, Some(&dir), &splits.val, &sets, ui);
+                pictures.draw(&table, Some(&dir), &splits.val, &sets, ui);
             }
             let summary = Summary::Complete {
                 run: dir,
@@ -247,31 +296,107 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
             ExitCode::from(stop::STOPPED),
         ),
     };
-    ui.result(&summary)?;
+    if ranks.is_first() {
+        ui.result(&summary)?;
+    }
     Ok(code)
 }
 
 /// A run that is ready to be trained.
-struct Begun {
-    run: Run,
-    from: Option<Checkpoint>,
-    splits: Splits,
-    data: Checked,
+pub(super) struct Begun {
+    pub run: Run,
+    pub from: Option<Checkpoint>,
+    pub splits: Splits,
+    pub data: Checked,
+    pub device: Device,
+}
+
+impl Args {
+    /// The directory or source of shards, if it was given.
+    pub(super) fn shards(&self) -> Option<&Path> {
+        self.shards.as_deref()
+    }
+
+    /// The flag that says if the result is drawn.
+    pub(super) fn pictures(&self) -> Pictures {
+        self.pictures
+    }
+
+    /// The time that one process waits for others.
+    pub(super) fn rank_timeout(&self) -> Duration {
+        self.rank_timeout
+    }
+
+    /// What several processes must be given alike: flags and their values.
+    pub(super) fn common(&self) -> BTreeMap<String, String> {
+        let mut flags: BTreeMap<_, _> = (self.flags.0.iter())
+            .map(|(key, value)| (key.replace('_', "-"), value.to_string()))
+            .collect();
+        let path = |path: &Path| path.display().to_string();
+        flags.extend(
+            self.resume
+                .as_deref()
+                .map(|run| ("resume".to_owned(), path(run))),
+        );
+        flags.extend(
+            self.config
+                .as_deref()
+                .map(|file| ("config".to_owned(), path(file))),
+        );
+        flags
+    }
+}
+
+/// Checks that `config` can be trained on `device` by the processes of `launch`.
+fn expect_trainable(
+    config: &Config,
     device: Device,
+    launch: Option<&Launch>,
+) -> Result<(), RankError> {
+    let Some(&Launch { size, .. }) = launch else {
+        return Ok(());
+    };
+    if device.is_cuda() {
+        return Err(RankError::Gpu);
+    }
+    let groups = groups_of(config, device);
+    if (groups as usize) < size {
+        return Err(RankError::Groups {
+            size,
+            groups,
+            batch: config.batch,
+            ghost_batch: config.ghost_batch,
+        });
+    }
+    Ok(())
+}
+
+/// The threads to start: those that were asked for, or an equal part of the host's for each process on it.
+fn threads(wanted: Option<usize>, launch: Option<&Launch>) -> Option<NonZeroUsize> {
+    let chosen = wanted.and_then(NonZeroUsize::new);
+    chosen.or_else(|| launch.and_then(Launch::threads))
+}
+
+/// Where a run is to be.
+struct Place {
+    output: Option<PathBuf>,
+    /// True if one that is there already goes on.
+    goes_on: bool,
 }
 
 fn create(
     shards: &Path,
-    output: Option<PathBuf>,
+    place: Place,
     file: Option<&Path>,
     flags: Table,
+    launch: Option<&Launch>,
     ui: &mut Ui,
 ) -> anyhow::Result<Begun> {
     let layers = Layers::read(file, flags)?;
     let device = device::open(layers.device())?;
-    let batch_is_given = layers.sets("batch");
+    let [batch_is_given, threads_are_given] = ["batch", "threads"].map(|key| layers.sets(key));
     let mut config = layers.config(device.is_cuda())?;
-    tinyres_torch::start_threads(config.threads.and_then(NonZeroUsize::new))?;
+    tinyres_torch::start_threads(threads(config.threads, launch))?;
     // The weights depend on these to the bit, so the run's record must hold them.
     config.threads.get_or_insert_with(tinyres_torch::threads);
     config.precision = config.precision.on(device);
@@ -286,21 +411,44 @@ fn create(
         config.batch = images;
     }
     let data = check(&config, &splits, device)?;
+    expect_trainable(&config, device, launch)?;
     init::settle(&mut config, splits.train.classes())?;
-    let run = match output {
+    let mut from = None;
+    let run = match place.output {
+        Some(output) if place.goes_on && Run::is_at(&output) => {
+            let (run, last) = Run::resume(&output)?;
+            if !threads_are_given {
+                config.threads = run.config().threads;
+            }
+            let other = (run.config().differs(&config))
+                .or_else(|| (!run.set().agrees(&splits.id())).then(|| "data set".to_owned()));
+            if let Some(other) = other {
+                bail!(
+                    "{} holds a run with another {other}: give it the same again, or name another directory with --output",
+                    output.display()
+                );
+            }
+            from = last;
+            run
+        }
         Some(output) => Run::create(&output, config, shards, splits.id())?,
         None => Run::create_next(config, shards, splits.id())?,
     };
     Ok(Begun {
         run,
-        from: None,
+        from,
         splits,
         data,
         device,
     })
 }
 
-fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Begun> {
+fn resume(
+    dir: &Path,
+    shards: Option<PathBuf>,
+    launch: Option<&Launch>,
+    ui: &mut Ui,
+) -> anyhow::Result<Begun> {
     // Reading a checkpoint takes them already.
     tinyres_torch::start_threads(None)?;
     let (run, from) = Run::resume(dir)?;
@@ -336,6 +484,7 @@ fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Be
         shell_word(&dir.join("last.safetensors"))
     );
     let device = device::open(run.config().device)?;
+    expect_trainable(run.config(), device, launch)?;
     let data = check(run.config(), &splits, device)?;
     Ok(Begun {
         run,
@@ -346,7 +495,7 @@ fn resume(dir: &Path, shards: Option<PathBuf>, ui: &mut Ui) -> anyhow::Result<Be
     })
 }
 
-fn splits(shards: &Path, verify: Verify, ui: &mut Ui) -> anyhow::Result<Splits> {
+pub(super) fn splits(shards: &Path, verify: Verify, ui: &mut Ui) -> anyhow::Result<Splits> {
     let shards = super::ready(shards, &[Split::Train, Split::Val], ui)?;
     Ok(open(&shards, verify)?)
 }
@@ -377,6 +526,8 @@ struct Watch<'a> {
     warnings: Vec<String>,
     /// The loss since the start.
     curve: Sparkline,
+    /// True if this process reports: rank 0 for several.
+    is_first: bool,
 }
 
 impl Observer for Watch<'_> {
@@ -384,12 +535,17 @@ impl Observer for Watch<'_> {
         if let Event::Warning(text) = event {
             self.warnings.push(text.clone());
         }
-        self.ui.on(event);
+        if self.is_first {
+            self.ui.on(event);
+        }
     }
 }
 
 impl TrainingObserver for Watch<'_> {
     fn on_step(&mut self, step: &Step) {
+        if !self.is_first {
+            return;
+        }
         self.curve.push(step.loss);
         // Short enough to stand after a progress bar in 80 columns.
         let Step { loss, lr, .. } = step;
@@ -399,7 +555,9 @@ impl TrainingObserver for Watch<'_> {
 
     fn on_epoch(&mut self, epoch: &Epoch) {
         // If the reader of stdout has gone away, this is reported when the result is written.
-        let _ = self.ui.result(epoch);
+        if self.is_first {
+            let _ = self.ui.result(epoch);
+        }
     }
 }
 

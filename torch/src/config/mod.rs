@@ -173,6 +173,14 @@ pub struct Augment {
     pub mix_probability: f64,
 }
 
+impl Augment {
+    /// True if images of a batch may be mixed with each other.
+    #[must_use]
+    pub fn mixes(&self) -> bool {
+        self.mixup > 0.0 || self.cutmix > 0.0
+    }
+}
+
 /// Whether boxes are learnt, and their weight in the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boxes {
@@ -296,8 +304,9 @@ impl Config {
         config.map_err(D::Error::custom)
     }
 
-    /// The first value that differs from that of `other`, with both.
-    pub(crate) fn differs(&self, other: &Self) -> Option<String> {
+    /// The first value that differs from that of `other`, in words.
+    #[must_use]
+    pub fn differs(&self, other: &Self) -> Option<String> {
         if self == other {
             return None;
         }

@@ -16,6 +16,7 @@ use crate::Result;
 use crate::doctor::parity::{against_torchvision, same_batches};
 use crate::libtorch::device::{self, CudaState, Placement, Precision};
 use crate::libtorch::ffi;
+use crate::ranks::{self, Launch, meet};
 
 /// Largest relative difference from torchvision's `f64` in `f32`.
 const MAX_F32: f64 = 1e-4;
@@ -38,6 +39,8 @@ pub struct DoctorReport {
     pub gpus: usize,
     /// The reason why no GPU can be used, if none can.
     pub no_gpu: Option<String>,
+    /// What a launcher says of several processes, in words.
+    pub ranks: String,
     /// The checks of each device.
     pub checks: Vec<Check>,
 }
@@ -74,7 +77,9 @@ pub fn examine(data: &Arc<Dataset>) -> DoctorReport {
         checks: std::iter::once(Device::Cpu)
             .chain(devices)
             .flat_map(|device| check(data, device))
+            .chain([check_ranks()])
             .collect(),
+        ranks: describe_ranks(),
         libtorch: ffi::version(),
         directory: ffi::library_dir(),
         instructions: ffi::cpu_capability(),
@@ -84,6 +89,39 @@ pub fn examine(data: &Arc<Dataset>) -> DoctorReport {
             CudaState::Ready(_) => None,
             CudaState::Not(why) => Some(why),
         },
+    }
+}
+
+fn describe_ranks() -> String {
+    match Launch::from_env() {
+        Ok(None) => "one process: no launcher says that there are more".to_owned(),
+        Ok(Some(launch)) => {
+            let Launch {
+                launcher,
+                rank,
+                size,
+                host,
+                port,
+                ..
+            } = &launch;
+            let from = match &*meet::own_address(&launch) {
+                "" => format!("{host} is not known here"),
+                address => format!("reached from {address}"),
+            };
+            format!("rank {rank} of {size} by {launcher}, to meet at {host}:{port}, {from}")
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Checks that libtorch connects processes, with two threads in their place.
+fn check_ranks() -> Check {
+    let found = ranks::check_sum();
+    Check {
+        device: "cpu".to_owned(),
+        what: "ranks connect and add up (Gloo)".to_owned(),
+        ok: found.is_ok(),
+        found: found.map_or_else(|error| error.to_string(), |()| "exact".to_owned()),
     }
 }
 
@@ -160,6 +198,7 @@ impl fmt::Display for DoctorReport {
             None => writeln!(f, "GPUs       {}", self.gpus)?,
             Some(why) => writeln!(f, "GPUs       none: {why}")?,
         }
+        writeln!(f, "ranks      {}", self.ranks)?;
         for check in &self.checks {
             let mark = if check.ok { "ok  " } else { "FAIL" };
             write!(

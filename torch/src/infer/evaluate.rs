@@ -13,11 +13,14 @@ use crate::infer::tta::Tta;
 use crate::input::{Feed, Pipeline};
 use crate::libtorch::{PerWorker, Workers, equal_parts};
 use crate::net::{Outputs, ResNet18, boxes};
+use crate::ranks::Ranks;
 use crate::{Error, Result};
 
 /// Images of a batch that one thread of a CPU computes at a time, at most: the same for any number of threads, and so are
 /// the scores.
 const PART: i64 = 64;
+/// Inputs of the classifier.
+const FEATURES: i64 = 512;
 
 /// Scores of a network on a split, as an epoch reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -136,6 +139,20 @@ pub fn outputs(
     batch: NonZeroUsize,
     watch: &mut dyn Observer,
 ) -> Result<SplitOutputs> {
+    let alone = Ranks::alone();
+    outputs_over(&alone, model, feed, pipeline, wanted, batch, watch)
+}
+
+/// The same, of which each of `ranks` computes one batch of as many as there are ranks. All get all outputs.
+pub(crate) fn outputs_over(
+    ranks: &Ranks,
+    model: &ResNet18,
+    feed: &Feed,
+    pipeline: &Pipeline,
+    wanted: Wanted,
+    batch: NonZeroUsize,
+    watch: &mut dyn Observer,
+) -> Result<SplitOutputs> {
     let data = feed.data();
     watch.on(&Event::Begin {
         task: format!("evaluating {}", data.split()),
@@ -147,8 +164,15 @@ pub fn outputs(
     let mut done = 0;
     let workers = Workers::on(model.device());
     let networks = PerWorker::new(&workers, || model.share())?;
+    // The places of the images that are done, for several ranks.
+    let mut places = Vec::new();
     feed.in_order(batch, |batch| {
         let images = batch.labels.size()[0];
+        done += images.unsigned_abs();
+        if batch.number % ranks.count() as u64 != ranks.rank() as u64 {
+            return Ok(());
+        }
+        places.extend(batch.at.clone());
         let parts = match model.device() {
             Device::Cpu => (images + PART - 1) / PART,
             _ => 1,
@@ -159,22 +183,46 @@ pub fn outputs(
             let images = part.apply()?.images;
             tch::no_grad(|| wanted.tta.outputs(&networks.of(worker), &images))
         })?);
-        done += images.unsigned_abs();
         watch.on(&Event::Advance { done });
         Ok(())
     })?;
     watch.on(&Event::End);
+    let count = i64::from(data.len());
     let all = |part: &dyn Fn(&Outputs) -> Option<Tensor>| -> Result<Option<Tensor>> {
         let parts: Option<Vec<_>> = parts_done.iter().map(part).collect();
-        Ok(parts.map(|parts| Tensor::f_cat(&parts, 0)).transpose()?)
+        let own = parts.filter(|parts| !parts.is_empty());
+        Ok(own.map(|parts| Tensor::f_cat(&parts, 0)).transpose()?)
+    };
+    // Rows of `columns` numbers for all images, from those that this rank has computed.
+    let gather = |own: Option<Tensor>, columns: i64| -> Result<Option<Tensor>> {
+        if ranks.count() == 1 {
+            return Ok(own);
+        }
+        let mut rows = Tensor::f_zeros([count, columns], (Kind::Float, model.device()))?;
+        if let Some(own) = own {
+            let own = own.f_to_kind(Kind::Float)?;
+            let places = Tensor::f_from_slice(&places)?.f_to_device(model.device())?;
+            let _ = rows.f_index_copy_(0, &places, &own)?;
+        }
+        // Each is 0 on all ranks but one.
+        ranks.sum(&mut rows)?;
+        Ok(Some(rows))
     };
     let logits = all(&|part| Some(part.logits.shallow_clone()))?;
-    let boxes = all(&|part| part.boxes.as_ref().map(Tensor::shallow_clone))?;
+    let logits = gather(logits, model.spec().classes)?;
+    let mut boxes = all(&|part| part.boxes.as_ref().map(Tensor::shallow_clone))?;
+    if model.spec().boxes {
+        boxes = gather(boxes, 4)?;
+    }
     let features = |part: &Outputs| wanted.features.then(|| part.features.shallow_clone());
+    let mut features = all(&features)?;
+    if wanted.features {
+        features = gather(features, FEATURES)?;
+    }
     Ok(SplitOutputs {
         logits: logits.ok_or_else(|| Error::Torch("a split without images".to_owned()))?,
         boxes: boxes.map(|centres| boxes::to_edges(&centres)).transpose()?,
-        features: all(&features)?,
+        features,
     })
 }
 

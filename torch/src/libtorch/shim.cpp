@@ -111,6 +111,8 @@ void tinyres_tune_allocator() noexcept {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, -1);
   setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
+  // What c10d tells of its connections, errors say as well; ranks.cpp puts this into force.
+  setenv("TORCH_CPP_LOG_LEVEL", "FATAL", /*overwrite=*/0);
 }
 
 char *tinyres_start_threads() noexcept {

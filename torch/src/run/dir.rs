@@ -23,6 +23,15 @@ pub(super) struct RunDir {
 }
 
 impl RunDir {
+    /// The directory at `path`, in which another process trains.
+    pub(super) fn elsewhere(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            lock: None,
+            made: Vec::new(),
+        }
+    }
+
     /// The directory at `path`, which is there.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;

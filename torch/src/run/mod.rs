@@ -52,8 +52,8 @@ const MARGINS: &str = "margins";
 pub struct Run {
     dir: RunDir,
     record: Record,
-    /// Shared with saves that force it to the disk.
-    metrics: Arc<File>,
+    /// Shared with saves that force it to the disk; `None` if another process writes the run.
+    metrics: Option<Arc<File>>,
     /// Bytes of whole lines in the metrics.
     metrics_len: u64,
 }
@@ -149,7 +149,7 @@ impl Run {
             });
         match begun {
             Ok((record, metrics)) => Ok(Self {
-                metrics: Arc::new(metrics),
+                metrics: Some(Arc::new(metrics)),
                 metrics_len: 0,
                 dir,
                 record,
@@ -159,6 +159,30 @@ impl Run {
                 Err(error)
             }
         }
+    }
+
+    /// The run in `dir` as a process sees it that trains it together with the one that writes it: nothing is read there
+    /// or written.
+    #[must_use]
+    pub fn follower(dir: &Path, config: Config, data: &Path, set: SetId) -> Self {
+        Self {
+            dir: RunDir::elsewhere(dir),
+            record: Record {
+                config,
+                run: Provenance {
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    data: data.to_path_buf(),
+                    set,
+                },
+            },
+            metrics: None,
+            metrics_len: 0,
+        }
+    }
+
+    /// True if this process writes the run.
+    pub(crate) fn is_written(&self) -> bool {
+        self.metrics.is_some()
     }
 
     /// Removes a run that this process has begun and of which nothing was trained: it has neither figures nor a
@@ -171,12 +195,18 @@ impl Run {
 
     /// True if no other process can train in the run's directory; false if its file system has no locks.
     pub(crate) fn is_locked(&self) -> bool {
-        self.dir.is_locked()
+        self.dir.is_locked() || !self.is_written()
     }
 
     /// Takes note of a file in the run's directory that another room has created, for [`abandon`](Self::abandon).
     pub(crate) fn note_made(&mut self, file: &Path) {
         self.dir.note_made(file);
+    }
+
+    /// True if `dir` holds a run.
+    #[must_use]
+    pub fn is_at(dir: &Path) -> bool {
+        dir.join(CONFIG).exists()
     }
 
     /// Opens the run in `dir`, and returns it with its last checkpoint. Metrics of later steps are
@@ -218,7 +248,7 @@ impl Run {
         let metrics = metrics_up_to(&dir.path.join(METRICS), step, epoch)?;
         let run = Self {
             metrics_len: metrics.metadata().map_err(Error::io(&dir.path))?.len(),
-            metrics: Arc::new(metrics),
+            metrics: Some(Arc::new(metrics)),
             dir,
             record,
         };
@@ -313,15 +343,18 @@ impl Run {
     }
 
     fn append(&mut self, line: &Value) -> Result<()> {
+        let Some(metrics) = self.metrics.as_deref() else {
+            return Ok(());
+        };
         // One write, so that a program that follows the file sees whole lines.
         let text = format!("{line}\n");
-        let written = self.metrics.as_ref().write_all(text.as_bytes());
+        let written = { metrics }.write_all(text.as_bytes());
         if written.is_ok() {
             self.metrics_len += text.len() as u64;
         } else {
             // Removes the part of the line that a full disk took. If that fails too, the next resume
             // drops the part.
-            let _ = self.metrics.set_len(self.metrics_len);
+            let _ = metrics.set_len(self.metrics_len);
         }
         written.map_err(Error::io(&self.dir.path.join(METRICS)))
     }
@@ -340,6 +373,9 @@ impl Run {
     /// Writes the final weights, and returns their file.
     pub(crate) fn save_final(&self, about: &About, net: &ResNet18) -> Result<PathBuf> {
         let path = self.dir.path.join(FINAL);
+        if !self.is_written() {
+            return Ok(path);
+        }
         checkpoint::save(&path, about, net, Vec::new())?;
         Ok(path)
     }

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Save {
     dir: PathBuf,
-    metrics: Arc<File>,
+    metrics: Option<Arc<File>>,
     best: Option<Best>,
     /// Its position has the best top-1 before this save.
     about: About,
@@ -51,7 +51,7 @@ impl Run {
     pub(crate) fn save(&self, about: About, state: Snapshot, best: Option<Best>) -> Save {
         Save {
             dir: self.dir.path.clone(),
-            metrics: Arc::clone(&self.metrics),
+            metrics: self.metrics.clone(),
             best,
             about,
             state,
@@ -73,7 +73,7 @@ impl Save {
             }
             saved
         });
-        let metrics = self.metrics.sync_data();
+        let metrics = self.metrics.map_or(Ok(()), |file| file.sync_data());
         let last = self.state.save(&self.dir.join(LAST), &self.about);
         Saved {
             step: self.about.position.step,

@@ -12,23 +12,29 @@
 //! Each normalisation of a group takes mean and variance over the images of the group alone. So groups are
 //! independent: each is a task for one of the [`Workers`], forward and backward, on a replica of the network. That has the
 //! same weights in the same memory, and gradients and statistics of its own. What is computed depends on the groups,
-//! and not on who computes it.
+//! and not on who computes it. So several processes can divide the groups among them: each computes those of its own, and
+//! what they add up to is the same to the bit.
 
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::objective::{Objective, Part};
 use crate::Result;
 use crate::input::{Batch, Examples, Pipeline};
 use crate::libtorch::{PerWorker, Workers, equal_parts, ffi};
 use crate::net::{ResNet18, Role, boxes};
+use crate::ranks::Ranks;
 
 /// Groups of a batch, and the networks that compute them.
 pub(super) struct Groups {
-    /// The images of each group, as places in the batch.
+    /// Those that this rank computes, of all groups.
+    own: Range<i64>,
+    /// The images of each of them, as places in what the rank gathers of a batch.
     ranges: Vec<Range<i64>>,
+    /// The number of all groups, and of the images of a batch.
+    all: [i64; 2],
     /// `None` if there is one group: that is computed by the network itself.
     replicas: Option<PerWorker<ResNet18>>,
 }
@@ -61,11 +67,24 @@ struct Share {
 
 impl Groups {
     /// Divides batches of `batch` images into `count` groups, for `workers` to train `model`. The numbers of images of
-    /// two groups differ by at most one.
-    pub(super) fn new(batch: i64, count: i64, model: &ResNet18, workers: &Workers) -> Result<Self> {
+    /// two groups differ by at most one. Of a batch, this one of `ranks` has gathered the images `gathered`.
+    pub(super) fn new(
+        batch: i64,
+        count: i64,
+        gathered: &Range<i64>,
+        ranks: &Ranks,
+        model: &ResNet18,
+        workers: &Workers,
+    ) -> Result<Self> {
         let replicas = || PerWorker::new(workers, || model.replica());
+        let own = ranks.part(count);
+        let ranges = own_groups(batch, count, ranks);
+        let in_gathered =
+            |range: Range<i64>| range.start - gathered.start..range.end - gathered.start;
         Ok(Self {
-            ranges: equal_parts(batch, count),
+            own,
+            ranges: ranges.map(in_gathered).collect(),
+            all: [count, batch],
             replicas: (count > 1).then(replicas).transpose()?,
         })
     }
@@ -96,8 +115,9 @@ impl Groups {
         objective: &Objective,
         examples: Vec<Examples>,
         workers: &Workers,
+        ranks: &Ranks,
     ) -> Result<Found> {
-        let (Some(replicas), [_, _, ..]) = (&self.replicas, &examples[..]) else {
+        let Some(replicas) = &self.replicas else {
             let outputs = model.outputs(&examples[0].images, true)?;
             let loss = objective.loss(&outputs, &examples[0], Part::WHOLE)?;
             loss.f_backward()?;
@@ -106,31 +126,123 @@ impl Groups {
                 margins: objective.margins(&outputs, &examples[0])?,
             });
         };
-        let parts = parts(&examples)?;
+        let parts = self.parts(&examples, ranks)?;
         let weights: Vec<_> = parts.iter().map(|part| part.of_images).collect();
         let tasks = examples.into_iter().zip(parts).collect();
         let shares = workers.each(tasks, |worker, (examples, part)| {
             share(&replicas.of(worker), objective, &examples, part)
         })?;
-        sum(model, workers, shares, &weights)
+        self.sum(model, workers, ranks, shares, &weights)
+    }
+
+    /// The weights of each group of this rank, from its `examples`.
+    fn parts(&self, examples: &[Examples], ranks: &Ranks) -> Result<Vec<Part>> {
+        let counts = examples.iter().map(|group| {
+            let boxes = group.boxes.as_ref().map_or(Ok(0), boxes::count)?;
+            Ok((group.labels.size()[0] as f64, boxes as f64))
+        });
+        let counts = counts.collect::<Result<Vec<_>>>()?;
+        let [_, images] = self.all;
+        let mut boxes = counts.iter().map(|count| count.1).sum();
+        if examples.iter().any(|group| group.boxes.is_some()) {
+            boxes = ranks.total(boxes)?;
+        }
+        let part = |&(own_images, own_boxes): &(f64, f64)| Part {
+            of_images: own_images / images as f64,
+            of_boxes: own_boxes / f64::max(boxes, 1.0),
+        };
+        Ok(counts.iter().map(part).collect())
+    }
+
+    /// Gives `model` the sums over the groups of all ranks, of which `shares` are those of this one, with their fractions of
+    /// the images as `weights`.
+    fn sum(
+        &self,
+        model: &ResNet18,
+        workers: &Workers,
+        ranks: &Ranks,
+        shares: Vec<Share>,
+        weights: &[f64],
+    ) -> Result<Found> {
+        let trained = model.named().iter().filter(|n| n.role != Role::Buffer);
+        let mut grads: Vec<(Tensor, Vec<Tensor>)> = trained
+            .map(|named| (named.tensor.shallow_clone(), Vec::new()))
+            .collect();
+        let (mut losses, mut margins, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
+        for (share, &weight) in shares.into_iter().zip(weights) {
+            for ((_, grads), grad) in grads.iter_mut().zip(share.grads) {
+                // A box head has no gradient if no image of the group has a box to learn.
+                grads.extend(grad.defined().then_some(grad));
+            }
+            losses.push(share.loss);
+            margins.extend(share.margins);
+            statistics.push(share.statistics.f_mul_scalar(weight)?);
+        }
+        grads.retain(|(_, grads)| !grads.is_empty());
+        if ranks.count() > 1 {
+            let (params, grads): (Vec<_>, Vec<_>) = grads.into_iter().unzip();
+            ranks.sum_gradients(&params, &grads)?;
+        } else {
+            grads.sort_by_key(|(param, _)| Reverse(param.numel()));
+            workers.each(grads, |_, (param, mut grads)| {
+                ffi::sum_gradients(&param, &mut grads)
+            })?;
+        }
+        tch::no_grad(|| model.update_statistics(&self.total(ranks, &statistics)?))?;
+        Ok(Found {
+            loss: self.total(ranks, &losses)?,
+            margins: match margins.is_empty() {
+                true => None,
+                false => Some(self.of_batch(ranks, Tensor::f_cat(&margins, 0)?)?),
+            },
+        })
+    }
+
+    /// The values of all images of the batch, `[B]`, of which `own` are those of this rank.
+    fn of_batch(&self, ranks: &Ranks, own: Tensor) -> Result<Tensor> {
+        let [groups, batch] = self.all;
+        match ranks.count() {
+            1 => Ok(own),
+            _ => spread(ranks, &own, own_images(batch, groups, ranks).start, batch),
+        }
+    }
+
+    /// The sum over the groups of all ranks, of which this one has `parts`, added in one order whoever has them.
+    fn total(&self, ranks: &Ranks, parts: &[Tensor]) -> Result<Tensor> {
+        let mut rows = Tensor::f_stack(parts, 0)?;
+        if ranks.count() > 1 {
+            let [groups, _] = self.all;
+            rows = spread(ranks, &rows, self.own.start, groups)?;
+        }
+        Ok(rows.f_sum_dim_intlist(0, false, None::<Kind>)?)
     }
 }
 
-/// The weights of each group, from the examples of all.
-fn parts(examples: &[Examples]) -> Result<Vec<Part>> {
-    let counts = examples.iter().map(|group| {
-        let boxes = group.boxes.as_ref().map_or(Ok(0), boxes::count)?;
-        Ok((group.labels.size()[0], boxes))
-    });
-    let counts = counts.collect::<Result<Vec<_>>>()?;
-    let images: i64 = counts.iter().map(|count| count.0).sum();
-    let boxes: i64 = counts.iter().map(|count| count.1).sum();
-    let fraction = |own: i64, all: i64| own as f64 / all.max(1) as f64;
-    let part = |&(own_images, own_boxes): &(i64, i64)| Part {
-        of_images: fraction(own_images, images),
-        of_boxes: fraction(own_boxes, boxes),
-    };
-    Ok(counts.iter().map(part).collect())
+/// The `all` rows of a tensor, of which each rank has some: this one `own`, from `start` on.
+fn spread(ranks: &Ranks, own: &Tensor, start: i64, all: i64) -> Result<Tensor> {
+    let mut sides = own.size();
+    let count = std::mem::replace(&mut sides[0], all);
+    let mut rows = Tensor::f_zeros(sides, (own.kind(), own.device()))?;
+    rows.f_narrow(0, start, count)?.f_copy_(own)?;
+    // Each row is 0 on all ranks but one.
+    ranks.sum(&mut rows)?;
+    Ok(rows)
+}
+
+/// The images of each group that this one of `ranks` computes, as places in a batch.
+fn own_groups(batch: i64, count: i64, ranks: &Ranks) -> impl Iterator<Item = Range<i64>> {
+    let own = ranks.part(count);
+    let all = equal_parts(batch, count).into_iter().zip(0..);
+    all.filter(move |(_, group)| own.contains(group))
+        .map(|(images, _)| images)
+}
+
+/// The images of all groups that this one of `ranks` computes, as places in a batch.
+pub(super) fn own_images(batch: i64, count: i64, ranks: &Ranks) -> Range<i64> {
+    let mut groups = own_groups(batch, count, ranks);
+    let first = groups.next().unwrap_or(0..0);
+    let end = groups.last().map_or(first.end, |last| last.end);
+    first.start..end
 }
 
 /// The share of the group with `examples`, computed by `replica`.
@@ -159,41 +271,9 @@ fn share(
     })
 }
 
-/// Gives `model` the sums over the groups, whose fractions of the images are `weights`.
-fn sum(model: &ResNet18, workers: &Workers, shares: Vec<Share>, weights: &[f64]) -> Result<Found> {
-    let trained = model.named().iter().filter(|n| n.role != Role::Buffer);
-    let mut grads: Vec<(Tensor, Vec<Tensor>)> = trained
-        .map(|named| (named.tensor.shallow_clone(), Vec::new()))
-        .collect();
-    let (mut losses, mut margins, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
-    for (share, &weight) in shares.into_iter().zip(weights) {
-        for ((_, grads), grad) in grads.iter_mut().zip(share.grads) {
-            // A box head has no gradient if no image of the group has a box to learn.
-            grads.extend(grad.defined().then_some(grad));
-        }
-        losses.push(share.loss);
-        margins.extend(share.margins);
-        statistics.push(share.statistics.f_mul_scalar(weight)?);
-    }
-    grads.retain(|(_, grads)| !grads.is_empty());
-    grads.sort_by_key(|(param, _)| Reverse(param.numel()));
-    workers.each(grads, |_, (param, mut grads)| {
-        ffi::sum_gradients(&param, &mut grads)
-    })?;
-    let total = |parts: &[Tensor]| Tensor::f_stack(parts, 0)?.f_sum_dim_intlist(0, false, None);
-    tch::no_grad(|| model.update_statistics(&total(&statistics)?))?;
-    Ok(Found {
-        loss: total(&losses)?,
-        margins: match margins.is_empty() {
-            true => None,
-            false => Some(Tensor::f_cat(&margins, 0)?),
-        },
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use tch::{Kind, Reduction};
+    use tch::Reduction;
 
     use super::*;
     use crate::config::Config;
@@ -250,10 +330,12 @@ mod tests {
         examples: &Examples,
         workers: &Workers,
     ) -> (f64, Vec<(String, Tensor)>) {
-        let groups = Groups::new(BATCH, count, model, workers).unwrap();
+        let alone = Ranks::alone();
+        let groups = Groups::new(BATCH, count, &(0..BATCH), &alone, model, workers).unwrap();
         let own = groups.ranges.iter().map(|range| examples.part(range));
         let own = own.collect::<Result<_>>().unwrap();
-        let Found { loss, .. } = (groups.backward(model, &objective(), own, workers)).unwrap();
+        let found = groups.backward(model, &objective(), own, workers, &alone);
+        let Found { loss, .. } = found.unwrap();
         let named = model.named().iter().map(|named| {
             let tensor = match named.role {
                 Role::Buffer => named.tensor.copy(),

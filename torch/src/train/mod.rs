@@ -17,6 +17,7 @@ mod setup;
 mod state;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -26,7 +27,9 @@ use tinyres::background::BackgroundJob;
 use tinyres::event::Event;
 
 use crate::Result;
+use crate::config::Config;
 use crate::infer::evaluate::{Score, SplitOutputs};
+use crate::ranks::Ranks;
 use crate::run::Run;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::save::{Best, Saved};
@@ -38,6 +41,12 @@ use losses::Losses;
 use report::Reporter;
 use setup::Setup;
 use state::State;
+
+/// The number of groups that a batch has on `device`. Of several processes, each computes whole ones.
+#[must_use]
+pub fn groups_of(config: &Config, device: Device) -> u32 {
+    groups::count(config.batch, config.ghost_batch, device)
+}
 
 /// How a training ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,9 +79,35 @@ pub fn train(
     watch: &mut dyn TrainingObserver,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
+    train_over(
+        &Arc::new(Ranks::alone()),
+        run,
+        from,
+        data,
+        device,
+        watch,
+        stop,
+    )
+}
+
+/// Trains as [`train`] does, with the other `ranks`. Each has the same data and the same configuration; `run` is a
+/// [`Run::follower`], without a checkpoint, on all but rank 0. When `stop` is set on one of them, all stop.
+///
+/// # Errors
+/// Those of [`train`], and [`Error::Ranks`](crate::Error::Ranks) if a rank fails.
+pub fn train_over(
+    ranks: &Arc<Ranks>,
+    run: &mut Run,
+    from: Option<&Checkpoint>,
+    data: Checked,
+    device: Device,
+    watch: &mut dyn TrainingObserver,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
     thread::scope(|scope| {
         let saving = BackgroundJob::new(scope);
-        let mut trainer = Trainer::new(run, from, data, device, watch, saving)?;
+        let setup = Setup::new(run.config(), data, device, Arc::clone(ranks))?;
+        let mut trainer = Trainer::new(run, from, setup, watch, saving)?;
         let ended = trainer.run(stop);
         // After an error there may be one of an earlier step.
         trainer.reporter.finish_save(&mut trainer.state)?;
@@ -99,12 +134,10 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
     fn new(
         run: &'a mut Run,
         from: Option<&Checkpoint>,
-        data: Checked,
-        device: Device,
+        setup: Setup,
         watch: &'a mut dyn TrainingObserver,
         saving: BackgroundJob<'scope, 'env, Saved>,
     ) -> Result<Self> {
-        let setup = Setup::new(run.config(), data, device)?;
         if let Some(from) = from
             && !setup.has(&from.about.position)
         {
@@ -118,16 +151,18 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
             )));
         }
         let state = State::new(&setup, from, watch)?;
-        let reporter = Reporter::new(run, watch, Losses::new(device)?, saving);
+        let is_new = setup.ranks.decide(from.is_none())?;
+        let losses = Losses::new(setup.device)?;
+        let reporter = Reporter::new(run, watch, losses, saving);
         let mut trainer = Self {
             setup,
             state,
             reporter,
         };
-        if !trainer.is_over() {
+        if !trainer.is_over()? {
             (trainer.reporter).open_events(&trainer.setup, &trainer.state)?;
         }
-        if from.is_none() && trainer.setup.config.init.is_some() {
+        if is_new && trainer.setup.config.init.is_some() {
             // From here on the run does not depend on the file of initial weights.
             (trainer.reporter).save(&trainer.setup, &mut trainer.state, None)?;
         }
@@ -136,9 +171,11 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
 
     fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
         let mut scored = None;
-        let mut over = self.is_over();
+        let mut over = self.is_over()?;
         while !over {
-            if stop.load(Ordering::Relaxed) || self.epoch(stop)? == EpochEnd::Stopped {
+            if self.setup.ranks.any(stop.load(Ordering::Relaxed))?
+                || self.epoch(stop)? == EpochEnd::Stopped
+            {
                 return self.stop();
             }
             (scored, over) = self.finish_epoch()?;
@@ -146,7 +183,7 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
         self.finish(scored)
     }
 
-    fn is_over(&mut self) -> bool {
+    fn is_over(&mut self) -> Result<bool> {
         self.state.is_over(&self.setup)
     }
 
@@ -162,7 +199,7 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
         reporter.begin_epoch(setup, state);
         let waited = state.at.waited;
         let end = loop {
-            let progress = state.progress(setup);
+            let progress = state.progress(setup)?;
             state.at.rate = setup.schedule.rate(progress, state.at.epoch);
             let size = setup.config.sizes.at(progress, setup.side);
             // Made again when the size changes.
@@ -179,13 +216,19 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
             };
             state.at.waited = waited + pass.waited();
             reporter.push_loss(setup, state, &loss?)?;
-            if state.is_over(setup) {
+            if state.is_over(setup)? {
                 break EpochEnd::Complete;
             }
-            if stop.load(Ordering::Relaxed) {
+            let stops = stop.load(Ordering::Relaxed);
+            let (due, stops) = setup
+                .ranks
+                .agree(as_number(reporter.is_save_old()), as_number(stops))?;
+            if stops > 0.0 {
                 break EpochEnd::Stopped;
             }
-            reporter.save_if_due(setup, state)?;
+            if due > 0.0 {
+                reporter.save(setup, state, None)?;
+            }
         };
         reporter.end_steps(setup, state)?;
         Ok(end)
@@ -200,7 +243,7 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
             state,
             reporter,
         } = self;
-        let over = state.is_over(setup);
+        let over = state.is_over(setup)?;
         let due = over || setup.is_scoring_due(&state.at);
         let (scored, best) = state.averaged(|state| {
             let began = Instant::now();
@@ -214,7 +257,7 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
             reporter.epoch(setup, state, score)?;
             if due {
                 reporter.preview(setup, state)?;
-                state.note_scoring(began.elapsed());
+                state.note_scoring(setup, began.elapsed())?;
             }
             let best = score.filter(|score| state.is_best(score));
             let best = best.map(|score| Best {
@@ -225,7 +268,9 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
         })?;
         reporter.save_margins(setup, state)?;
         state.finish_epoch()?;
-        if over || best.is_some() || reporter.is_save_due(setup) {
+        // The clock of rank 0, and whether it could write the best weights before, decide.
+        let due = over || best.is_some() || reporter.is_save_due(setup);
+        if setup.ranks.decide(due)? {
             reporter.save(setup, state, best)?;
         }
         Ok((scored, over))
@@ -246,7 +291,13 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
         if let Some((_, outputs)) = &scored {
             reporter.save_predictions(setup, &self.state, &weights, outputs)?;
         }
+        // None ends before rank 0 has saved.
+        setup.ranks.any(false)?;
         let score = scored.map(|(score, _)| score);
         Ok(Outcome::Complete { weights, score })
     }
+}
+
+fn as_number(flag: bool) -> f64 {
+    f64::from(u8::from(flag))
 }

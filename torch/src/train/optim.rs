@@ -12,6 +12,7 @@ use crate::config::{Algorithm, Config};
 use crate::libtorch::device::Precision;
 use crate::libtorch::{Workers, ffi, tensors};
 use crate::net::{FIRST_WEIGHT, NamedTensor, Role};
+use crate::ranks::Ranks;
 
 /// The defaults of `torch.optim.Adam`. The weight decay is the group's.
 const ADAM: ffi::Adam = ffi::Adam {
@@ -99,11 +100,13 @@ impl Group {
         })
     }
 
-    fn step(&mut self, rate: f64, workers: &Workers) -> Result<()> {
+    fn step(&mut self, ranks: &Ranks, rate: f64, workers: &Workers) -> Result<()> {
         if self.rule == Rule::Adam {
             let _ = self.steps.f_add_scalar_(1)?;
         }
-        if workers.count() == 1 {
+        let is_costly = matches!(self.rule, Rule::Muon { .. });
+        let is_dealt = ranks.count() > 1 && is_costly && ranks.is_fast()?;
+        if workers.count() == 1 && !is_dealt {
             // The fused kernels take a list of tensors: on a GPU it is one launch.
             let all = Members {
                 params: clones(&self.params),
@@ -124,7 +127,26 @@ impl Group {
             .collect();
         members.sort_by_key(|member| std::cmp::Reverse(member.params[0].numel()));
         let (rule, weight_decay) = (self.rule, self.weight_decay);
-        workers.each(members, |_, member| member.step(rule, rate, weight_decay))?;
+        if !is_dealt {
+            workers.each(members, |_, member| member.step(rule, rate, weight_decay))?;
+            return Ok(());
+        }
+        let owners = muon::deal(
+            members.iter().map(|member| &member.params[0]),
+            ranks.count(),
+        );
+        let dealt = members.into_iter().zip(&owners);
+        let tasks = dealt.map(|(member, &owner)| (member, owner == ranks.rank()));
+        let tasks: Vec<_> = tasks.collect();
+        let sent = tasks.iter().map(|(member, _)| member.params[0].f_detach());
+        let sent = sent.collect::<std::result::Result<Vec<_>, _>>()?;
+        workers.each(tasks, |_, (member, is_own)| match is_own {
+            true => member.step(rule, rate, weight_decay),
+            false => member.follow(rule),
+        })?;
+        for (mut weight, owner) in sent.into_iter().zip(owners) {
+            ranks.copy_from(owner, &mut weight)?;
+        }
         Ok(())
     }
 }
@@ -138,6 +160,16 @@ struct Members {
 }
 
 impl Members {
+    /// Updates the state alone: another rank computes the step.
+    fn follow(mut self, rule: Rule) -> Result<()> {
+        match rule {
+            Rule::Muon { momentum, kind } => {
+                muon::follow(&self.params, &mut self.first, momentum, kind)
+            }
+            Rule::Sgd { .. } | Rule::Adam => Ok(()),
+        }
+    }
+
     fn step(mut self, rule: Rule, rate: f64, weight_decay: f64) -> Result<()> {
         match rule {
             Rule::Sgd { momentum, nesterov } => ffi::sgd(
@@ -238,11 +270,20 @@ impl Optimizer {
     /// # Errors
     /// A parameter has no gradient.
     pub fn step(&mut self, rate: f64, workers: &Workers) -> Result<()> {
+        self.step_over(&Ranks::alone(), rate, workers)
+    }
+
+    /// The same of `ranks`, which have equal parameters, gradients and state. Where it costs less to send them, each
+    /// computes Muon's steps for some of the parameters.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step), and [`Error::Ranks`](crate::Error::Ranks) if a rank fails.
+    pub(crate) fn step_over(&mut self, ranks: &Ranks, rate: f64, workers: &Workers) -> Result<()> {
         if self.clip > 0.0 {
             self.clip_gradients(workers)?;
         }
         for group in &mut self.groups {
-            group.step(rate * group.lr_factor, workers)?;
+            group.step(ranks, rate * group.lr_factor, workers)?;
             group.params.iter().try_for_each(ffi::clear_grad)?;
         }
         Ok(())

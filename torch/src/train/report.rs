@@ -66,7 +66,7 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
 
     /// Creates the event file, if one is wanted.
     pub(super) fn open_events(&mut self, setup: &Setup, state: &State) -> Result<()> {
-        if !setup.config.tensorboard {
+        if !setup.config.tensorboard || !self.run.is_written() {
             return Ok(());
         }
         // After the last step of an epoch its figures are still to come, and they are of this step.
@@ -226,12 +226,9 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         self.tolerate(RunOutput::Events, shown, state.at.step)
     }
 
-    /// Saves a checkpoint if the last one is too long ago.
-    pub(super) fn save_if_due(&mut self, setup: &Setup, state: &mut State) -> Result<()> {
-        match self.last_save.elapsed() >= SAVE_EVERY {
-            true => self.save(setup, state, None),
-            false => Ok(()),
-        }
+    /// True if the last checkpoint is too long ago.
+    pub(super) fn is_save_old(&self) -> bool {
+        self.last_save.elapsed() >= SAVE_EVERY
     }
 
     /// True if a checkpoint is to be saved at the end of an epoch: always, but in a run with a time budget as often as
@@ -253,13 +250,16 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         if state.at.batch > 0 {
             self.expect_finite_weights(setup, state)?;
         }
+        state.expect_equal(&setup.ranks)?;
         self.finish_save(state)?;
         let began = Instant::now();
-        state.tick();
-        let about = state.about(setup, self.run.set());
-        let copy = Snapshot::new(&state.model, state.training_state())?;
-        let save = self.run.save(about, copy, best);
-        self.saving.start(move || save.write());
+        state.tick(setup)?;
+        if self.run.is_written() {
+            let about = state.about(setup, self.run.set());
+            let copy = Snapshot::new(&state.model, state.training_state())?;
+            let save = self.run.save(about, copy, best);
+            self.saving.start(move || save.write());
+        }
         (self.last_save, self.last_sync) = (Instant::now(), Instant::now());
         self.save_took = began.elapsed();
         Ok(())
@@ -311,7 +311,7 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         weights: &Path,
         outputs: &SplitOutputs,
     ) -> Result<()> {
-        let Some(dir) = Run::predictions(self.run.dir()) else {
+        let Some(dir) = Run::predictions(self.run.dir()).filter(|_| self.run.is_written()) else {
             return Ok(());
         };
         let (data, precision) = (setup.val.data(), state.model.precision());
@@ -322,7 +322,7 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
 
     /// Saves the margins of the epoch, which is at its end, if they are tracked.
     pub(super) fn save_margins(&mut self, setup: &Setup, state: &State) -> Result<()> {
-        let Some(margins) = &state.margins else {
+        let Some(margins) = state.margins.as_ref().filter(|_| self.run.is_written()) else {
             return Ok(());
         };
         let path = Run::margins(self.run.dir(), state.at.epoch);

@@ -1,6 +1,8 @@
 //! What a training is made of and does not change: configuration, device, feeds, loss and schedule.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tch::Device;
@@ -15,6 +17,7 @@ use crate::config::schedule::{self, Schedule};
 use crate::config::{Config, EvalEvery};
 use crate::input::{Feed, Pass, Pipeline};
 use crate::libtorch::{Workers, device};
+use crate::ranks::Ranks;
 use crate::run::checkpoint::Position;
 
 pub(super) struct Setup {
@@ -28,6 +31,10 @@ pub(super) struct Setup {
     pub batch: NonZeroUsize,
     /// Groups that they are divided into.
     pub groups: u32,
+    /// Those who train together.
+    pub ranks: Arc<Ranks>,
+    /// The images of a batch that this rank gathers, as places in it.
+    gathered: Range<usize>,
     pub workers: Workers,
     /// Steps of the run, unless its time is over before.
     pub steps: u64,
@@ -36,7 +43,12 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    pub(super) fn new(config: &Config, data: Checked, device: Device) -> Result<Self> {
+    pub(super) fn new(
+        config: &Config,
+        data: Checked,
+        device: Device,
+        ranks: Arc<Ranks>,
+    ) -> Result<Self> {
         if let Some(threads) = config.threads {
             crate::set_threads(threads);
         }
@@ -44,6 +56,14 @@ impl Setup {
         let val = Feed::new(data.val, data.val_targets, device, config.placement)?;
         let batch = NonZeroUsize::new(config.batch as usize).unwrap_or(NonZeroUsize::MIN);
         let groups = groups::count(config.batch, config.ghost_batch, device);
+        let own = groups::own_images(config.batch.into(), groups.into(), &ranks);
+        let place = |at: i64| usize::try_from(at).unwrap_or(0);
+        let gathered = match config.augment.mixes() {
+            // What becomes of an image depends on another one of the batch.
+            true => 0..batch.get(),
+            false => place(own.start)..place(own.end),
+        };
+        let most = (groups as usize).div_ceil(ranks.count());
         let shape = train.data().shape();
         let steps = match config.length.time_budget {
             Some(_) => u64::MAX,
@@ -56,7 +76,10 @@ impl Setup {
             schedule: config.schedule,
             batch,
             groups,
-            workers: Workers::new(groups as usize),
+            ranks,
+            gathered,
+            // As many on each rank, also if some have a group less: the optimizer's sums depend on their threads.
+            workers: Workers::new(most),
             steps: config
                 .length
                 .max_steps
@@ -67,6 +90,12 @@ impl Setup {
         })
     }
 
+    /// The images of a batch that this rank gathers.
+    pub(super) fn gathered(&self) -> Range<i64> {
+        let index = |at: usize| i64::try_from(at).unwrap_or(i64::MAX);
+        index(self.gathered.start)..index(self.gathered.end)
+    }
+
     /// One line that says how long the run is, and where it computes.
     pub(super) fn describe(&self) -> String {
         let length = match (self.config.length.time_budget, self.config.length.max_steps) {
@@ -75,7 +104,11 @@ impl Setup {
             (None, None) => counted(self.config.length.epochs, "epoch"),
         };
         let (device, placement) = (device::describe(self.device), self.train.placement());
-        format!("training for {length} on {device}, pixels {placement}")
+        let ranks = match self.ranks.count() {
+            1 => String::new(),
+            count => format!(" by {count} processes, each"),
+        };
+        format!("training for {length}{ranks} on {device}, pixels {placement}")
     }
 
     /// Fraction of the run that is done, from 0 to 1.
@@ -129,10 +162,17 @@ impl Setup {
         Batches::new(self.order(epoch), self.batch, true, Rank::ONLY)
     }
 
-    /// Pass over the batches of the epoch that are left at `at`.
+    /// Pass over the batches of the epoch that are left at `at`, and in them over what this rank gathers.
     pub(super) fn pass(&self, at: &Position) -> Result<Pass<'_>> {
+        let order = self.order(at.epoch);
+        let Some(size) = NonZeroUsize::new(self.gathered.len()).filter(|&own| own < self.batch)
+        else {
+            return self.train.pass(order, self.batch, true, at.batch);
+        };
+        let own = order.chunks_exact(self.batch.get());
+        let own = own.flat_map(|batch| &batch[self.gathered.clone()]);
         self.train
-            .pass(self.order(at.epoch), self.batch, true, at.batch)
+            .pass(own.copied().collect(), size, true, at.batch)
     }
 
     /// Pipeline for training on `images`, those that are left of the epoch at `at`, at `at.size` pixels.

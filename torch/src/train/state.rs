@@ -13,9 +13,11 @@ use super::margins::Margins;
 use super::optim::Optimizer;
 use super::setup::Setup;
 use crate::Result;
-use crate::infer::evaluate::{Score, SplitOutputs, Wanted, outputs, score};
+use crate::infer::evaluate::{Score, SplitOutputs, Wanted, outputs_over, score};
 use crate::input::{Batch, Pipeline};
+use crate::libtorch::tensors;
 use crate::net::ResNet18;
+use crate::ranks::{RankError, Ranks};
 use crate::run::SetId;
 use crate::run::checkpoint::{About, Checkpoint, Position};
 
@@ -50,10 +52,14 @@ impl State {
         if let Some(mean) = setup.train.targets().mean_box() {
             model.start_boxes_at(mean)?;
         }
+        let ranks = &setup.ranks;
         let new = match from {
             Some(from) => from.about.new.clone(),
+            // The others get what rank 0 begins with.
+            None if !ranks.is_first() => Vec::new(),
             None => init::begin(config, &mut model, data.classes(), watch)?,
         };
+        let new = ranks.share(new)?;
         model.freeze(&config.freeze)?;
         let average = |model: &ResNet18| Ema::new(config.ema, model.named());
         let mut state = Self {
@@ -63,6 +69,8 @@ impl State {
             groups: Groups::new(
                 config.batch.into(),
                 setup.groups.into(),
+                &setup.gathered(),
+                ranks,
                 &model,
                 &setup.workers,
             )?,
@@ -77,7 +85,31 @@ impl State {
         if let Some(from) = from {
             state.restore(from)?;
         }
+        if ranks.count() > 1 {
+            state.take_over(ranks)?;
+        }
         Ok(state)
+    }
+
+    /// Takes over the state of rank 0.
+    fn take_over(&mut self, ranks: &Ranks) -> Result<()> {
+        let own = |state: Vec<(String, Tensor)>| {
+            let copy = |(name, mut tensor): (String, Tensor)| {
+                ranks.copy(&mut tensor)?;
+                Ok((name, tensor))
+            };
+            state.into_iter().map(copy).collect::<Result<Vec<_>>>()
+        };
+        self.model.load(&own(self.model.state()?)?)?;
+        self.optimizer.load(&own(self.optimizer.state())?)?;
+        if let Some(ema) = &mut self.ema {
+            ema.load(&own(ema.state())?)?;
+        }
+        if let Some(margins) = &mut self.margins {
+            margins.load(&own(vec![margins.state()])?)?;
+        }
+        self.at = ranks.share(self.at.clone())?;
+        Ok(())
     }
 
     /// Takes over a checkpoint of the same configuration.
@@ -92,6 +124,22 @@ impl State {
         }
         self.at = from.about.position.clone();
         Ok(())
+    }
+
+    /// Fails on a rank whose weights are not those of rank 0: each computes them for itself.
+    pub(super) fn expect_equal(&self, ranks: &Ranks) -> Result<()> {
+        if ranks.count() == 1 {
+            return Ok(());
+        }
+        let mut crc = crc32fast::Hasher::new();
+        for named in self.model.named() {
+            crc.update(&tensors::bytes(&named.tensor)?);
+        }
+        let own = f64::from(crc.finalize());
+        match ranks.settle(own)?.to_bits() == own.to_bits() {
+            true => Ok(()),
+            false => Err(RankError::Diverged { step: self.at.step }.into()),
+        }
     }
 
     /// Tensors that a checkpoint holds next to the network's: those of the optimizer and the average, and the margins.
@@ -129,28 +177,35 @@ impl State {
         about
     }
 
-    /// Adds the time since the last call to the time spent on the run.
-    pub(super) fn tick(&mut self) {
+    /// Adds the time since the last call to the time spent on the run. The clock of rank 0 is that of all.
+    pub(super) fn tick(&mut self, setup: &Setup) -> Result<()> {
         self.at.elapsed += self.clock.elapsed();
         self.clock = Instant::now();
+        if setup.ranks.count() > 1 {
+            let elapsed = setup.ranks.settle(self.at.elapsed.as_secs_f64())?;
+            self.at.elapsed = Duration::from_secs_f64(elapsed);
+        }
+        Ok(())
     }
 
     /// Fraction of the run that is done now, from 0 to 1.
-    pub(super) fn progress(&mut self, setup: &Setup) -> f64 {
-        self.tick();
-        setup.progress(&self.at)
+    pub(super) fn progress(&mut self, setup: &Setup) -> Result<f64> {
+        self.tick(setup)?;
+        Ok(setup.progress(&self.at))
     }
 
     /// Updates the time spent on the run. True if the run is at its end now.
-    pub(super) fn is_over(&mut self, setup: &Setup) -> bool {
-        self.tick();
-        setup.is_over(&self.at)
+    pub(super) fn is_over(&mut self, setup: &Setup) -> Result<bool> {
+        self.tick(setup)?;
+        Ok(setup.is_over(&self.at))
     }
 
     /// Takes note of a scoring that took this time and ends now.
-    pub(super) fn note_scoring(&mut self, took: Duration) {
-        self.tick();
-        (self.at.scored, self.at.scoring) = (self.at.elapsed, took);
+    pub(super) fn note_scoring(&mut self, setup: &Setup, took: Duration) -> Result<()> {
+        self.tick(setup)?;
+        let took = setup.ranks.settle(took.as_secs_f64())?;
+        (self.at.scored, self.at.scoring) = (self.at.elapsed, Duration::from_secs_f64(took));
+        Ok(())
     }
 
     /// Takes one step of the optimizer on `batch`. Returns its loss, which is still on the device.
@@ -162,16 +217,18 @@ impl State {
     ) -> Result<Tensor> {
         let (objective, workers) = (&setup.objective, &setup.workers);
         let examples = self.groups.examples(batch, pipeline, workers)?;
-        let found = (self.groups).backward(&self.model, objective, examples, workers)?;
+        let ranks = &setup.ranks;
+        let found = (self.groups).backward(&self.model, objective, examples, workers, ranks)?;
         if let (Some(all), Some(own)) = (&mut self.margins, &found.margins) {
             all.put(batch.number, own)?;
         }
-        self.optimizer.step(self.at.rate, workers)?;
+        self.optimizer.step_over(ranks, self.at.rate, workers)?;
         if let Some(ema) = &mut self.ema {
             ema.update(self.model.named(), self.at.step)?;
         }
         self.at.batch += 1;
         self.at.step += 1;
+        ranks.at_step(self.at.step);
         Ok(found.loss)
     }
 
@@ -196,7 +253,8 @@ impl State {
     ) -> Result<(Score, SplitOutputs)> {
         let pipeline = setup.evaluation(self.at.size)?;
         let (model, val) = (&self.model, &setup.val);
-        let outputs = outputs(model, val, &pipeline, Wanted::default(), setup.batch, watch)?;
+        let (wanted, ranks) = (Wanted::default(), &setup.ranks);
+        let outputs = outputs_over(ranks, model, val, &pipeline, wanted, setup.batch, watch)?;
         Ok((score(val, &outputs)?.score(), outputs))
     }
 

@@ -36,6 +36,40 @@ pub(super) fn steps(
     })
 }
 
+/// The number of the rank, of `count`, that computes the step of each of `weights`, given the costliest first: the one with
+/// the least to do so far.
+pub(super) fn deal<'a>(weights: impl Iterator<Item = &'a Tensor>, count: usize) -> Vec<usize> {
+    let mut loads = vec![0.0_f64; count];
+    let deal = |weight: &Tensor| {
+        let size = weight.size();
+        let rows = size.first().copied().unwrap_or(1) as f64;
+        let columns = weight.numel() as f64 / rows;
+        let (small, large) = (rows.min(columns), rows.max(columns));
+        // Two products with the matrix, and others of the small side alone: see `orthogonal`.
+        let cost = 2.0 * small * small * large + 3.0 * ROUNDS as f64 * small.powi(3);
+        let least = (0..count).min_by(|&a, &b| loads[a].total_cmp(&loads[b]));
+        let owner = least.unwrap_or(0);
+        loads[owner] += cost;
+        owner
+    };
+    weights.map(deal).collect()
+}
+
+/// Moves the running `means` as [`steps`] does, without a step.
+pub(super) fn follow(
+    weights: &[Tensor],
+    means: &mut [Tensor],
+    momentum: f64,
+    kind: Kind,
+) -> Result<()> {
+    tch::no_grad(|| {
+        for (weight, mean) in weights.iter().zip(means) {
+            let _ = ffi::muon_ahead(&weight.f_grad()?, mean, momentum, kind)?;
+        }
+        Ok(())
+    })
+}
+
 /// One step on the CPU of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g. Matrix products
 /// are computed in `kind`.
 ///
@@ -125,6 +159,15 @@ mod tests {
                 assert!(off < most, "{rows} x {columns} in {kind:?}: {off:.1e}");
             }
         }
+    }
+
+    #[test]
+    fn steps_are_dealt_to_the_rank_with_the_least_to_do() {
+        let weights = [512, 512, 256, 256, 64]
+            .map(|side| Tensor::zeros([side, side, 3, 3], (Kind::Float, Device::Cpu)));
+        assert_eq!(deal(weights.iter(), 1), [0; 5]);
+        assert_eq!(deal(weights.iter(), 2), [0, 1, 0, 1, 0]);
+        assert_eq!(deal(weights.iter(), 4), [0, 1, 2, 3, 2]);
     }
 
     #[test]

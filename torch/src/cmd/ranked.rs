@@ -1,0 +1,183 @@
+//! `tinyres train` as one of several processes: they meet, rank 0 makes the run and says what is trained, and all train
+//! it. If one fails, all end, and rank 0 says which and why.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::ensure;
+use serde::{Deserialize, Serialize};
+use tinyres::ui::{self, Ui};
+use tinyres_torch::Error;
+use tinyres_torch::config::Config;
+use tinyres_torch::libtorch::device;
+use tinyres_torch::ranks::{Fault, Launch, Meeting, OnFault, RankError};
+use tinyres_torch::run::{Run, SetId};
+use tinyres_torch::train::check;
+
+use super::stop;
+use super::train::{Args, Begun, begin, conclude, splits};
+
+/// The variable by which torchrun names the file that it takes the reason of a failure from.
+const ERROR_FILE: &str = "TORCHELASTIC_ERROR_FILE";
+
+/// What rank 0 has decided.
+#[derive(Serialize, Deserialize)]
+struct Plan {
+    config: Config,
+    run: PathBuf,
+    data: PathBuf,
+    set: SetId,
+}
+
+/// Trains as one of the processes of `launch`.
+pub fn run(args: Args, launch: &Launch, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+    let rank = launch.rank;
+    stop::be_patient();
+    let on_fault: OnFault = Box::new(move |fault: &Fault| {
+        say(rank, fault);
+        stop::leave(1);
+    });
+    let joined = Meeting::join(launch, args.common(), args.rank_timeout(), on_fault);
+    let meeting = match joined {
+        Ok(meeting) => meeting,
+        Err(error) => {
+            let error: anyhow::Error = error.into();
+            conclude_failure(rank, "", &error);
+            stop::leave(1);
+        }
+    };
+    match together(args, launch, &meeting, ui) {
+        Ok(code) => {
+            let _ = std::io::stdout().flush();
+            // libtorch's threads of connections are still there, and no destructor may meet them.
+            stop::leave(if code == ExitCode::SUCCESS {
+                0
+            } else {
+                stop::STOPPED.into()
+            });
+        }
+        Err(error) => {
+            if is_own(&error) {
+                meeting.fail(&error.to_string());
+            }
+            conclude_failure(rank, meeting.host(), &error);
+            stop::leave(1);
+        }
+    }
+}
+
+fn together(
+    args: Args,
+    launch: &Launch,
+    meeting: &Meeting,
+    ui: &mut Ui,
+) -> anyhow::Result<ExitCode> {
+    let pictures = args.pictures();
+    let begun = match launch.rank {
+        0 => {
+            let begun = begin(args, Some(launch), ui)?;
+            match agree(meeting, &begun) {
+                Ok(()) => begun,
+                Err(error) => {
+                    begun.run.abandon();
+                    return Err(error.into());
+                }
+            }
+        }
+        _ => follow(args, meeting, ui)?,
+    };
+    let ranks = Arc::new(meeting.connect()?);
+    conclude(begun, pictures, &ranks, ui)
+}
+
+/// Tells the others what is trained, and waits until they are ready.
+fn agree(meeting: &Meeting, begun: &Begun) -> tinyres_torch::Result<()> {
+    let run = &begun.run;
+    let data = Run::provenance(run.dir())?.data;
+    meeting.publish(&Plan {
+        config: run.config().clone(),
+        run: run.dir().to_path_buf(),
+        data,
+        set: run.set(),
+    })?;
+    meeting.ready()
+}
+
+/// Makes ready what rank 0 has decided.
+fn follow(args: Args, meeting: &Meeting, ui: &mut Ui) -> anyhow::Result<Begun> {
+    let plan: Plan = meeting.published()?;
+    let config = plan.config;
+    tinyres_torch::start_threads(config.threads.and_then(std::num::NonZeroUsize::new))?;
+    let device = device::open(config.device)?;
+    let shards = args.shards().unwrap_or(&plan.data);
+    let splits = splits(shards, config.verify, ui)?;
+    let (own, first) = (splits.id(), plan.set);
+    ensure!(
+        own.agrees(&first),
+        "{} holds {}: give every rank the same",
+        shards.display(),
+        if own.fingerprint == first.fingerprint {
+            "other pixels than rank 0 has, under the same names and labels"
+        } else {
+            "another data set than rank 0 has"
+        }
+    );
+    let data = check(&config, &splits, device)?;
+    let run = Run::follower(&plan.run, config, &plan.data, plan.set);
+    meeting.ready()?;
+    Ok(Begun {
+        run,
+        from: None,
+        splits,
+        data,
+        device,
+    })
+}
+
+/// True if this rank has failed by itself, not because another one has.
+fn is_own(error: &anyhow::Error) -> bool {
+    !matches!(
+        error.downcast_ref(),
+        Some(Error::Ranks(RankError::Fault(_) | RankError::Broken(_)))
+    )
+}
+
+/// Says why this process ends: on stderr where a person looks for it, and in torchrun's file.
+fn conclude_failure(rank: usize, host: &str, error: &anyhow::Error) {
+    if let Some(Error::Ranks(RankError::Fault(fault))) = error.downcast_ref() {
+        return say(rank, fault);
+    }
+    note(&match host {
+        "" => format!("rank {rank}: {error}"),
+        host => format!("rank {rank} ({host}): {error}"),
+    });
+    // A value that is not finite is so on every rank.
+    let common = matches!(error.downcast_ref(), Some(Error::NotFinite { .. }));
+    if rank == 0 || !common {
+        let _ = ui::exit(error);
+    }
+}
+
+/// Says `fault`: rank 0 for all, and each rank its own and that of rank 0, which may not be able to.
+fn say(rank: usize, fault: &Fault) {
+    note(&fault.to_string());
+    if rank == 0 || fault.rank == 0 || fault.rank == rank {
+        let _ = ui::exit(&anyhow::anyhow!("{fault}"));
+    }
+}
+
+/// Writes `message` where torchrun looks for the reason of a failure.
+fn note(message: &str) {
+    let Some(path) = std::env::var_os(ERROR_FILE) else {
+        return;
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_secs());
+    let text = serde_json::json!({ "message": message, "timestamp": now });
+    // Without it torchrun says the exit code alone.
+    let _ = fs::write(path, text.to_string());
+}

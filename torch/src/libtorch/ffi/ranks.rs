@@ -1,0 +1,260 @@
+//! The safe interface of `ranks.cpp`: the store where processes meet, and a group of them.
+//!
+//! Neither is ever freed: after an error c10d waits for what is under way when it is destroyed, and the process ends
+//! with them.
+
+use std::ffi::{CString, c_char};
+use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+use super::check;
+use crate::{Error, Result};
+
+/// `Store` and `Group` of `ranks.cpp`, opaque types.
+#[repr(C)]
+struct RawStore {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+struct RawGroup {
+    _opaque: [u8; 0],
+}
+
+// SAFETY: each signature is the one that `ranks.cpp` defines, with `size_t` as `usize`.
+unsafe extern "C" {
+    fn tinyres_store_open(
+        host: *const c_char,
+        port: u16,
+        serve: bool,
+        timeout_ms: u64,
+        prefix: *const c_char,
+        out: *mut *mut RawStore,
+    ) -> *mut c_char;
+    fn tinyres_store_clone(store: *const RawStore, out: *mut *mut RawStore) -> *mut c_char;
+    fn tinyres_store_set(
+        store: *const RawStore,
+        key: *const c_char,
+        data: *const u8,
+        len: usize,
+    ) -> *mut c_char;
+    fn tinyres_store_claim(
+        store: *const RawStore,
+        key: *const c_char,
+        data: *const u8,
+        len: usize,
+        first: *mut bool,
+    ) -> *mut c_char;
+    fn tinyres_store_check(
+        store: *const RawStore,
+        key: *const c_char,
+        out: *mut bool,
+    ) -> *mut c_char;
+    fn tinyres_store_get(
+        store: *const RawStore,
+        key: *const c_char,
+        out: *mut *mut u8,
+        len: *mut usize,
+    ) -> *mut c_char;
+    fn tinyres_bytes_free(data: *mut u8);
+    fn tinyres_group_open(
+        store: *const RawStore,
+        name: *const c_char,
+        address: *const c_char,
+        rank: i32,
+        size: i32,
+        timeout_ms: u64,
+        out: *mut *mut RawGroup,
+    ) -> *mut c_char;
+    fn tinyres_group_sum(group: *mut RawGroup, tensor: *const C_tensor) -> *mut c_char;
+    fn tinyres_group_copy(group: *mut RawGroup, tensor: *const C_tensor, from: i32) -> *mut c_char;
+    fn tinyres_group_sum_gradients(
+        group: *mut RawGroup,
+        params: *const *const C_tensor,
+        count: usize,
+        grads: *const *const C_tensor,
+        groups: usize,
+    ) -> *mut c_char;
+}
+
+fn text(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::Torch(format!("{text:?} has a zero in it")))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn int(number: usize) -> Result<i32> {
+    i32::try_from(number).map_err(|_| Error::Torch(format!("there is no rank {number}")))
+}
+
+/// Keys and values that all ranks see: libtorch's `TCPStore`.
+#[derive(Debug)]
+pub(crate) struct Store(NonNull<RawStore>);
+
+// SAFETY: c10d's client locks itself for each call, and the value has no ties to the thread that made it.
+unsafe impl Send for Store {}
+
+impl Store {
+    /// Opens the store at `host` and `port`, which this process serves if `serve`. Its keys begin with `prefix`.
+    ///
+    /// # Errors
+    /// Nobody answers within `timeout`, or the port to be served is taken.
+    pub(crate) fn open(
+        host: &str,
+        port: u16,
+        serve: bool,
+        timeout: Duration,
+        prefix: &str,
+    ) -> Result<Self> {
+        let (host, prefix, mut out) = (text(host)?, text(prefix)?, ptr::null_mut());
+        // SAFETY: both strings end in a zero, and the shim writes one pointer to `out`.
+        check(unsafe {
+            tinyres_store_open(
+                host.as_ptr(),
+                port,
+                serve,
+                millis(timeout),
+                prefix.as_ptr(),
+                &raw mut out,
+            )
+        })?;
+        Self::made(out)
+    }
+
+    fn made(out: *mut RawStore) -> Result<Self> {
+        let made = NonNull::new(out).map(Self);
+        made.ok_or_else(|| Error::Torch("no store".to_owned()))
+    }
+
+    /// Another connection to the same store, for another thread.
+    pub(crate) fn share(&self) -> Result<Self> {
+        let mut out = ptr::null_mut();
+        // SAFETY: the store is live, and the shim writes one pointer to `out`.
+        check(unsafe { tinyres_store_clone(self.0.as_ptr(), &raw mut out) })?;
+        Self::made(out)
+    }
+
+    /// Sets `key` to `value`.
+    pub(crate) fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        let key = text(key)?;
+        // SAFETY: store and key are live, and `value` has that many bytes, which the shim copies.
+        check(unsafe {
+            tinyres_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len())
+        })
+    }
+
+    /// Sets `key` to `value`, which is not empty, unless it is set. Returns false if another process has set it to
+    /// something else.
+    pub(crate) fn claim(&self, key: &str, value: &[u8]) -> Result<bool> {
+        let (key, mut first) = (text(key)?, false);
+        // SAFETY: as in `set`; the shim writes one value to `first`.
+        check(unsafe {
+            tinyres_store_claim(
+                self.0.as_ptr(),
+                key.as_ptr(),
+                value.as_ptr(),
+                value.len(),
+                &raw mut first,
+            )
+        })?;
+        Ok(first)
+    }
+
+    /// The value of `key`, if it is set.
+    pub(crate) fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let (key, mut is_set) = (text(key)?, false);
+        // SAFETY: store and key are live, and the shim writes one value to `is_set`.
+        check(unsafe { tinyres_store_check(self.0.as_ptr(), key.as_ptr(), &raw mut is_set) })?;
+        if !is_set {
+            return Ok(None);
+        }
+        let (mut out, mut len) = (ptr::null_mut(), 0);
+        // SAFETY: the shim writes one pointer and one length.
+        check(unsafe {
+            tinyres_store_get(self.0.as_ptr(), key.as_ptr(), &raw mut out, &raw mut len)
+        })?;
+        // SAFETY: without an error `out` points to `len` bytes of the shim's, which nobody else frees.
+        let value = unsafe { std::slice::from_raw_parts(out, len) }.to_vec();
+        // SAFETY: `out` came from the shim, and nothing points into it any more.
+        unsafe { tinyres_bytes_free(out) };
+        Ok(Some(value))
+    }
+}
+
+/// Ranks that compute together: libtorch's `ProcessGroupGloo`. All of them call the same functions in the same order.
+#[derive(Debug)]
+pub(crate) struct Group(NonNull<RawGroup>);
+
+impl Group {
+    /// The group `name` of `size` ranks, of which this is number `rank`. Connections are made from `address`, one of this
+    /// host's, or by gloo's own choice if it is empty. A call that waits for longer than `timeout` fails.
+    pub(crate) fn open(
+        store: &Store,
+        name: &str,
+        address: &str,
+        rank: usize,
+        size: usize,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let (name, address, mut out) = (text(name)?, text(address)?, ptr::null_mut());
+        let (rank, size) = (int(rank)?, int(size)?);
+        // SAFETY: the store and both strings are live, and the shim writes one pointer to `out`.
+        check(unsafe {
+            tinyres_group_open(
+                store.0.as_ptr(),
+                name.as_ptr(),
+                address.as_ptr(),
+                rank,
+                size,
+                millis(timeout),
+                &raw mut out,
+            )
+        })?;
+        let made = NonNull::new(out).map(Self);
+        made.ok_or_else(|| Error::Torch("no group".to_owned()))
+    }
+
+    /// Makes `tensor` the sum over the ranks, the same bits on each. Exact if all but one have 0 at each place.
+    pub(crate) fn sum(&self, tensor: &mut Tensor) -> Result<()> {
+        // SAFETY: both are live; the tensor, which the shim writes to, is borrowed mutably. It checks the layout.
+        check(unsafe { tinyres_group_sum(self.0.as_ptr(), tensor.as_ptr()) })
+    }
+
+    /// Makes `tensor` that of rank `from`.
+    pub(crate) fn copy(&self, tensor: &mut Tensor, from: usize) -> Result<()> {
+        // SAFETY: as in `sum`.
+        check(unsafe { tinyres_group_copy(self.0.as_ptr(), tensor.as_ptr(), int(from)?) })
+    }
+
+    /// Makes the gradient of each of `params` the sum of its `grads` over all ranks, in the order of the ranks. Each
+    /// parameter has as many gradients here as the others.
+    pub(crate) fn sum_gradients(&self, params: &[Tensor], grads: &[Vec<Tensor>]) -> Result<()> {
+        let groups = grads.first().map_or(0, Vec::len);
+        assert!(
+            params.len() == grads.len() && grads.iter().all(|of| of.len() == groups),
+            "gradients of each group for each parameter"
+        );
+        let params: Vec<_> = params.iter().map(Tensor::as_ptr).collect();
+        let address = |grad: &Tensor| match grad.defined() {
+            true => grad.as_ptr(),
+            false => ptr::null(),
+        };
+        let grads: Vec<_> = grads.iter().flatten().map(address).collect();
+        // SAFETY: the lists hold addresses of live tensors, or null, which the shim refuses; it checks their layouts. The
+        // gradients that it sets are views of the group's own memory, which libtorch counts references to.
+        check(unsafe {
+            tinyres_group_sum_gradients(
+                self.0.as_ptr(),
+                params.as_ptr(),
+                params.len(),
+                grads.as_ptr(),
+                groups,
+            )
+        })
+    }
+}

@@ -1,0 +1,476 @@
+//! Several processes that train together, as one would: each is a *rank*, with a number. `launch` finds the place of
+//! this process in the environment, `meet` brings the ranks together and compares them, `watch` notices when one of them
+//! is gone, and [`Ranks`] is what they compute together, with libtorch's c10d.
+//!
+//! A process alone is a [`Ranks`], too. Then each function returns what it was given, at once: there is no thread, no
+//! socket and no copy.
+
+pub mod launch;
+pub mod meet;
+mod watch;
+
+use std::cell::OnceCell;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tch::{Device, Kind, Tensor};
+
+use crate::libtorch::equal_parts;
+use crate::libtorch::ffi::{Group, Store};
+use crate::{Error, Result};
+
+pub use launch::Launch;
+pub use meet::Meeting;
+pub use watch::{Fault, OnFault};
+
+use watch::Watch;
+
+/// Why processes cannot train together, or no longer can.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RankError {
+    /// The environment does not say how.
+    #[error("{0}")]
+    Environment(String),
+    /// The port of the store is taken.
+    #[error(
+        "port {port}, where the ranks are to meet, is in use on this host: choose another one with MASTER_PORT (torchrun: --master-port), or end the program that uses it"
+    )]
+    Port {
+        /// The port.
+        port: u16,
+    },
+    /// The store cannot be reached.
+    #[error(
+        "rank {rank} found no rank 0 at {address} within {}: check MASTER_ADDR and MASTER_PORT, that rank 0 was started, and that this host can reach it ({why})",
+        humantime::format_duration(*after)
+    )]
+    Store {
+        /// This rank.
+        rank: usize,
+        /// Host and port.
+        address: String,
+        /// Time that it was tried for.
+        after: Duration,
+        /// The words of libtorch.
+        why: String,
+    },
+    /// Some ranks were not started, or cannot reach the store.
+    #[error(
+        "{} of {size} did not come to {address} within {}: start them, or give them more time with --rank-timeout",
+        listed(ranks),
+        humantime::format_duration(*after)
+    )]
+    Missing {
+        /// Their numbers.
+        ranks: Vec<usize>,
+        /// The number of all ranks.
+        size: usize,
+        /// Host and port of the store.
+        address: String,
+        /// Time that was waited.
+        after: Duration,
+    },
+    /// Two processes have the same number.
+    #[error("two processes say that they are rank {rank}: give each a RANK of its own")]
+    Twice {
+        /// The number.
+        rank: usize,
+    },
+    /// A rank differs from rank 0 in what must be equal.
+    #[error("{what} is {got}, but {expected} on rank 0: {remedy}")]
+    Differs {
+        /// The thing that differs.
+        what: String,
+        /// Its value on the rank.
+        got: String,
+        /// Its value on rank 0.
+        expected: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// There are not enough groups of images.
+    #[error(
+        "{size} ranks have {} of images to train: a rank computes whole groups, into which --ghost-batch {ghost_batch} divides the {batch} of --batch; {} makes enough",
+        tinyres::text::counted(*groups, "group"),
+        more_groups(*batch, *size)
+    )]
+    Groups {
+        /// The number of ranks.
+        size: usize,
+        /// The number of groups.
+        groups: u32,
+        /// Images of a step.
+        batch: u32,
+        /// Images of a group at most.
+        ghost_batch: u32,
+    },
+    /// The ranks would compute on a GPU.
+    #[error("several processes train on the CPU only: add --device cpu")]
+    Gpu,
+    /// A rank has other weights than rank 0.
+    #[error(
+        "after step {step} its weights are not those of rank 0, though it was given the same: its processor computes otherwise, or its memory fails. Run `tinyres train --resume` without this host"
+    )]
+    Diverged {
+        /// Steps that are done.
+        step: u64,
+    },
+    /// A launcher that may start the run again does not know where it is.
+    #[error(
+        "torchrun may start this run again: name its directory with --output, so that it then goes on"
+    )]
+    NoOutput,
+    /// A rank has failed.
+    #[error("{0}")]
+    Fault(Fault),
+    /// The ranks have lost each other, and nobody knows why.
+    #[error("the ranks have lost each other: {0}")]
+    Broken(String),
+}
+
+/// The flags that give each of `size` ranks a group of two images at least.
+fn more_groups(batch: u32, size: usize) -> String {
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    match batch / size {
+        0 | 1 => format!("--batch {} --ghost-batch 2", size.saturating_mul(2)),
+        each => format!("--ghost-batch {each}"),
+    }
+}
+
+/// The ranks of `ranks` for a sentence: `rank 1`, `ranks 1 and 3`, or the first few of them.
+fn listed(ranks: &[usize]) -> String {
+    const SHOWN: usize = 8;
+    match ranks {
+        [one] => format!("rank {one}"),
+        [first @ .., last] if ranks.len() <= SHOWN => {
+            let first: Vec<_> = first.iter().map(ToString::to_string).collect();
+            format!("ranks {} and {last}", first.join(", "))
+        }
+        _ => {
+            let shown: Vec<_> = (ranks.iter().take(SHOWN))
+                .map(ToString::to_string)
+                .collect();
+            let more = ranks.len() - shown.len();
+            format!("ranks {} and {more} more", shown.join(", "))
+        }
+    }
+}
+
+/// The ranks that train together, as one of them sees them. All call the same functions in the same order.
+#[derive(Debug)]
+pub struct Ranks(Option<Several>);
+
+#[derive(Debug)]
+struct Several {
+    rank: usize,
+    size: usize,
+    group: Group,
+    watch: Watch,
+    is_fast: OnceCell<bool>,
+}
+
+/// Bytes with which the network is measured.
+const PROBE: i64 = 8 << 20;
+/// Bytes a second of a network to which results can be entrusted that take a core long. Muon's steps of ResNet18 are 44 MB,
+/// and a core of 100 GFLOP/s takes 0.3 s for them: with two ranks it pays from 0.3 GB/s on.
+const FAST: f64 = 0.3e9;
+
+impl Ranks {
+    /// One process.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self(None)
+    }
+
+    /// The number of this one.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.0.as_ref().map_or(0, |several| several.rank)
+    }
+
+    /// The number of all.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.as_ref().map_or(1, |several| several.size)
+    }
+
+    /// True if this one writes the run and reports: rank 0.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// The part of `total` things in a row that is this rank's. Those of two ranks differ by at most one.
+    pub(crate) fn part(&self, total: i64) -> Range<i64> {
+        let all = equal_parts(total, i64::try_from(self.count()).unwrap_or(1));
+        all.into_iter().nth(self.rank()).unwrap_or(0..0)
+    }
+
+    /// Takes note of the step that this rank has come to, which the others are told if it fails.
+    pub(crate) fn at_step(&self, step: u64) {
+        if let Some(several) = &self.0 {
+            several.watch.at_step(step);
+        }
+    }
+
+    /// What rank 0 has for `own`.
+    pub(crate) fn settle(&self, own: f64) -> Result<f64> {
+        Ok(self.agree(own, 0.0)?.0)
+    }
+
+    /// True if `own` is true on rank 0.
+    pub(crate) fn decide(&self, own: bool) -> Result<bool> {
+        Ok(self.settle(f64::from(u8::from(own)))? > 0.0)
+    }
+
+    /// True if `own` is true on any rank.
+    pub(crate) fn any(&self, own: bool) -> Result<bool> {
+        Ok(self.total(f64::from(u8::from(own)))? > 0.0)
+    }
+
+    /// The sum of `own` over the ranks.
+    pub(crate) fn total(&self, own: f64) -> Result<f64> {
+        Ok(self.agree(0.0, own)?.1)
+    }
+
+    /// What rank 0 has for `first`, and the sum of `own` over the ranks.
+    pub(crate) fn agree(&self, first: f64, own: f64) -> Result<(f64, f64)> {
+        let Some(several) = &self.0 else {
+            return Ok((first, own));
+        };
+        let first = if several.rank == 0 { first } else { 0.0 };
+        let mut both = Tensor::f_from_slice(&[first, own])?;
+        self.sum(&mut both)?;
+        Ok((both.f_double_value(&[0])?, both.f_double_value(&[1])?))
+    }
+
+    /// What rank 0 has for `own`.
+    pub(crate) fn share<T: Serialize + DeserializeOwned>(&self, own: T) -> Result<T> {
+        let Some(several) = &self.0 else {
+            return Ok(own);
+        };
+        let defect = |error: serde_json::Error| Error::Torch(format!("between ranks: {error}"));
+        let own = serde_json::to_vec(&own).map_err(defect)?;
+        let length = self.settle(own.len() as f64)?;
+        let mut all = match several.rank {
+            0 => Tensor::f_from_slice(&own)?,
+            _ => Tensor::f_zeros([crate::num::to_i64(length)], (Kind::Uint8, Device::Cpu))?,
+        };
+        self.copy(&mut all)?;
+        serde_json::from_slice(&Vec::<u8>::try_from(all)?).map_err(defect)
+    }
+
+    /// Makes `tensor` the sum over the ranks, the same bits on each.
+    pub(crate) fn sum(&self, tensor: &mut Tensor) -> Result<()> {
+        self.together(|several| several.group.sum(tensor))
+    }
+
+    /// Makes `tensor` that of rank 0.
+    pub(crate) fn copy(&self, tensor: &mut Tensor) -> Result<()> {
+        self.copy_from(0, tensor)
+    }
+
+    /// Makes `tensor` that of rank `from`.
+    pub(crate) fn copy_from(&self, from: usize, tensor: &mut Tensor) -> Result<()> {
+        self.together(|several| several.group.copy(tensor, from))
+    }
+
+    /// True if sending a number costs less than some hundred of products: [`FAST`] of bytes a second or more from rank to
+    /// rank. Measured when it is first asked, which is the same moment on all ranks, and rank 0 decides.
+    pub(crate) fn is_fast(&self) -> Result<bool> {
+        let Some(several) = &self.0 else {
+            return Ok(false);
+        };
+        if let Some(&known) = several.is_fast.get() {
+            return Ok(known);
+        }
+        let mut probe = Tensor::f_zeros([PROBE / 4], (Kind::Float, Device::Cpu))?;
+        // The first one connects.
+        self.copy(&mut probe)?;
+        let began = Instant::now();
+        self.copy(&mut probe)?;
+        // A rank may have sent before the others have received.
+        self.total(0.0)?;
+        let rate = PROBE as f64 / began.elapsed().as_secs_f64();
+        let is_fast = self.decide(rate >= FAST)?;
+        Ok(*several.is_fast.get_or_init(|| is_fast))
+    }
+
+    /// Makes the gradient of each of `params` the sum of `grads` over all groups of all ranks, in their order.
+    pub(crate) fn sum_gradients(&self, params: &[Tensor], grads: &[Vec<Tensor>]) -> Result<()> {
+        self.together(|several| several.group.sum_gradients(params, grads))
+    }
+
+    fn together(&self, work: impl FnOnce(&Several) -> Result<()>) -> Result<()> {
+        match &self.0 {
+            Some(several) => work(several).map_err(|error| several.watch.explain(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the work of the ranks: returns when all have come here. Nothing may be computed together any more.
+    ///
+    /// # Errors
+    /// A rank has failed.
+    pub fn finish(&self) -> Result<()> {
+        let Some(several) = &self.0 else {
+            return Ok(());
+        };
+        self.total(0.0)?;
+        several.watch.end();
+        // Rank 0 may serve the store: nobody asks it after this.
+        self.total(0.0)?;
+        Ok(())
+    }
+}
+
+/// Checks that two ranks on this host connect and add up, as threads.
+///
+/// # Errors
+/// They do not.
+pub(crate) fn check_sum() -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let here = Ipv4Addr::LOCALHOST;
+    let free = TcpListener::bind((here, 0)).and_then(|free| free.local_addr());
+    let port = free
+        .map_err(|error| Error::Torch(error.to_string()))?
+        .port();
+    let here = here.to_string();
+    let rank = |rank: usize| -> Result<f64> {
+        let store = Store::open(&here, port, rank == 0, PATIENCE, "check")?;
+        let group = Group::open(&store, "group", &here, rank, 2, PATIENCE)?;
+        let mut sum = Tensor::f_from_slice(&[1.0 + rank as f64])?;
+        group.sum(&mut sum)?;
+        Ok(sum.f_double_value(&[0])?)
+    };
+    let sums = thread::scope(|scope| {
+        let other = scope.spawn(|| rank(1));
+        let first = rank(0);
+        [first, other.join().unwrap_or(Ok(f64::NAN))]
+    });
+    for sum in sums {
+        let sum = sum?;
+        if sum.to_bits() != 3.0_f64.to_bits() {
+            return Err(Error::Torch(format!("1 + 2 = {sum} over two ranks")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `work` as each of `size` ranks, by threads, and returns what they return.
+    fn as_ranks<T: Send>(size: usize, work: impl Fn(usize, &Group) -> T + Sync) -> Vec<T> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let rank = |rank: usize| {
+            let store = Store::open("127.0.0.1", port, rank == 0, PATIENCE, "test").unwrap();
+            let group = Group::open(&store, "group", "127.0.0.1", rank, size, PATIENCE).unwrap();
+            work(rank, &group)
+        };
+        thread::scope(|scope| {
+            let rank = &rank;
+            let threads: Vec<_> = (0..size).map(|at| scope.spawn(move || rank(at))).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        })
+    }
+
+    #[test]
+    fn gradients_are_added_in_the_order_of_the_ranks_to_the_bit() {
+        // Several pieces, and layouts of filters: the first is larger than a piece.
+        let sides: [&[i64]; 3] = [&[130, 67, 8, 8], &[7], &[33, 5, 3, 3]];
+        let gradient = |rank: usize, group: usize, param: usize| {
+            let numel: i64 = sides[param].iter().product();
+            let draws = tinyres_format::Draws::new(3, tinyres_format::Stream::Augment, 0);
+            let draws = draws.of((100 * rank + 10 * group + param) as u64);
+            let values: Vec<f32> = (0..numel.unsigned_abs())
+                .map(|at| crate::num::to_f32(draws.unit(at) - 0.5))
+                .collect();
+            let tensor = Tensor::from_slice(&values).view(sides[param]);
+            match sides[param].len() {
+                4 => crate::libtorch::ffi::channels_last(&tensor).unwrap(),
+                _ => tensor,
+            }
+        };
+        let groups = 2;
+        let numbers =
+            |tensor: &Tensor| Vec::<f32>::try_from(tensor.contiguous().view([-1])).unwrap();
+        for size in [2, 5] {
+            let found = as_ranks(size, |rank, group| {
+                let params: Vec<_> = (0..sides.len())
+                    .map(|p| gradient(0, 0, p).zeros_like())
+                    .collect();
+                // The second time into memory that has been used.
+                for _ in 0..2 {
+                    let grads: Vec<Vec<_>> = (0..sides.len())
+                        .map(|p| (0..groups).map(|g| gradient(rank, g, p)).collect())
+                        .collect();
+                    group.sum_gradients(&params, &grads).unwrap();
+                }
+                let grads = params.iter().map(|param| numbers(&param.grad()));
+                grads.collect::<Vec<_>>()
+            });
+            for (param, _) in sides.iter().enumerate() {
+                let mut want = gradient(0, 0, param);
+                for at in 1..size * groups {
+                    let _ = want
+                        .f_add_(&gradient(at / groups, at % groups, param))
+                        .unwrap();
+                }
+                let want = numbers(&want);
+                for (rank, found) in found.iter().enumerate() {
+                    let same = found[param]
+                        .iter()
+                        .zip(&want)
+                        .all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "parameter {param} on rank {rank} of {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_ranks_add_up() {
+        check_sum().unwrap();
+    }
+
+    #[test]
+    fn as_many_groups_as_ranks_are_made() {
+        for (batch, size, flags) in [
+            (256, 4, "--ghost-batch 64"),
+            (16, 3, "--ghost-batch 5"),
+            (6, 3, "--ghost-batch 2"),
+            (7, 4, "--batch 8 --ghost-batch 2"),
+            (1, 2, "--batch 4 --ghost-batch 2"),
+        ] {
+            assert_eq!(more_groups(batch, size), flags);
+        }
+    }
+
+    #[test]
+    fn ranks_are_listed_as_people_would() {
+        for (ranks, text) in [
+            (&[3][..], "rank 3"),
+            (&[1, 3], "ranks 1 and 3"),
+            (&[1, 2, 5], "ranks 1, 2 and 5"),
+            (
+                &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+                "ranks 1, 2, 3, 4, 5, 6, 7, 8 and 2 more",
+            ),
+        ] {
+            assert_eq!(listed(ranks), text);
+        }
+    }
+}
