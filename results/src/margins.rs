@@ -44,7 +44,7 @@ mod tests {
 
     use super::*;
 
-    /// As NumPy saves it.
+    /// The bytes that NumPy saves for `values`.
     fn npy(values: &[f32]) -> Vec<u8> {
         let mut header = format!(
             "{{'descr': '<f2', 'fortran_order': False, 'shape': ({},), }}",

@@ -29,7 +29,7 @@ fn mirrored(pixels: &[u8]) -> Vec<u8> {
 fn copies_near_ones_and_mirrored_ones_are_found_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let mut train: Vec<_> = (0..60).map(|seed| (photo(seed), 0)).collect();
-    // As after another round of JPEG: every value is off by up to 3.
+    // Another round of JPEG does the same: every value is off by up to 3.
     let noise = |at: usize, value: u8| {
         value
             .saturating_add(u8::try_from(at * 7919 % 7).unwrap())

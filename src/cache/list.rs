@@ -31,7 +31,7 @@ pub struct CacheReport {
 /// A set of the cache, or a source that was fetched.
 #[derive(Clone, Debug, Serialize)]
 pub struct CachedSet {
-    /// What it is.
+    /// Kind of its content.
     pub kind: Kind,
     /// Its directory.
     pub dir: PathBuf,
@@ -45,7 +45,7 @@ pub struct CachedSet {
     pub unused_days: u64,
 }
 
-/// What the cache keeps.
+/// Kind of what the cache keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {

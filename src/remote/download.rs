@@ -18,7 +18,7 @@ use crate::scratch::{check_room, output_error};
 /// Bytes between two reports of progress.
 const REPORT: u64 = 1 << 20;
 
-/// What a server says that tells versions of a file apart.
+/// Version of a file, as far as its server tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Version {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,7 +122,7 @@ impl Download<'_> {
         let part = self.beside(".part");
         let progress = || fs::metadata(&part).map_or(0, |part| part.len());
         let tries = match known {
-            // What is there will do.
+            // The file that is there will do.
             Some(_) if progress() == 0 => 0,
             _ => TRIES,
         };

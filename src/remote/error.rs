@@ -38,7 +38,7 @@ pub enum Error {
     Transfer {
         /// The address.
         url: String,
-        /// What happened the last time.
+        /// The fault of the last try.
         reason: String,
     },
     /// The server's answer is not as expected.
@@ -46,7 +46,7 @@ pub enum Error {
     Answer {
         /// The address.
         url: String,
-        /// What is wrong with it.
+        /// The fault, in words.
         reason: String,
     },
     /// A fetched file is not the one that the Hub lists.
@@ -97,7 +97,7 @@ impl Error {
     }
 }
 
-/// What a user can do about a status.
+/// Remedy for a status, if there is one.
 fn hint(status: u16, url: &str) -> &'static str {
     match status {
         401 | 403 if super::hub::is_of_the_hub(url) => ": set HF_TOKEN to a token that may read it",

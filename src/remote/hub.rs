@@ -131,7 +131,7 @@ pub(super) fn fetch(
         endpoint: endpoint(),
         headers: token(),
         tries: match before {
-            // What is there will do.
+            // The files that are there will do.
             Some(_) => 0,
             None => TRIES,
         },
@@ -141,7 +141,7 @@ pub(super) fn fetch(
         return Ok(None);
     }
     let entries = hub.entries(set, &commit)?;
-    // Of another commit nothing must be left.
+    // A directory for each commit: none has files of another.
     let dir = files.join(&commit);
     for (number, entry) in (1..).zip(&entries) {
         if entries.len() > 1 {

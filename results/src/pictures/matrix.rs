@@ -92,7 +92,7 @@ pub(super) fn matrix(analysis: &Analysis) -> Option<Scene> {
             scene.text(at, &count.to_string(), style);
         }
     }
-    // As many names as there is room for.
+    // Names: as many as there is room for.
     let every = whole(f64::from(13.0 / cell).ceil()).max(1);
     for (at, &class) in order.iter().enumerate().step_by(every) {
         let y = TOP + (at as f32 + 0.5) * cell;
