@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::ensure;
@@ -90,7 +90,7 @@ fn together(
         }
         _ => follow(args, meeting, ui)?,
     };
-    let ranks = Arc::new(meeting.connect()?);
+    let ranks = Rc::new(meeting.connect()?);
     conclude(begun, pictures, &ranks, ui)
 }
 

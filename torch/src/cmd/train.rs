@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,7 +213,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     }
     let pictures = args.pictures;
     let begun = begin(args, None, ui)?;
-    conclude(begun, pictures, &Arc::new(Ranks::alone()), ui)
+    conclude(begun, pictures, &Rc::new(Ranks::alone()), ui)
 }
 
 /// Makes the run ready, or the run that is resumed. With a `launch` it is for several processes.
@@ -239,7 +240,7 @@ pub(super) fn begin(args: Args, launch: Option<&Launch>, ui: &mut Ui) -> anyhow:
 pub(super) fn conclude(
     mut begun: Begun,
     pictures: Pictures,
-    ranks: &Arc<Ranks>,
+    ranks: &Rc<Ranks>,
     ui: &mut Ui,
 ) -> anyhow::Result<ExitCode> {
     let mut watch = Watch {

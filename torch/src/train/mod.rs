@@ -17,7 +17,7 @@ mod setup;
 mod state;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -80,7 +80,7 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     train_over(
-        &Arc::new(Ranks::alone()),
+        &Rc::new(Ranks::alone()),
         run,
         from,
         data,
@@ -96,7 +96,7 @@ pub fn train(
 /// # Errors
 /// Those of [`train`], and [`Error::Ranks`](crate::Error::Ranks) if a rank fails.
 pub fn train_over(
-    ranks: &Arc<Ranks>,
+    ranks: &Rc<Ranks>,
     run: &mut Run,
     from: Option<&Checkpoint>,
     data: Checked,
@@ -106,7 +106,7 @@ pub fn train_over(
 ) -> Result<Outcome> {
     thread::scope(|scope| {
         let saving = BackgroundJob::new(scope);
-        let setup = Setup::new(run.config(), data, device, Arc::clone(ranks))?;
+        let setup = Setup::new(run.config(), data, device, Rc::clone(ranks))?;
         let mut trainer = Trainer::new(run, from, setup, watch, saving)?;
         let ended = trainer.run(stop);
         // After an error there may be one of an earlier step.

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tch::Device;
@@ -32,7 +32,7 @@ pub(super) struct Setup {
     /// Groups that they are divided into.
     pub groups: u32,
     /// Those who train together.
-    pub ranks: Arc<Ranks>,
+    pub ranks: Rc<Ranks>,
     /// The images of a batch that this rank gathers, as places in it.
     gathered: Range<usize>,
     pub workers: Workers,
@@ -47,7 +47,7 @@ impl Setup {
         config: &Config,
         data: Checked,
         device: Device,
-        ranks: Arc<Ranks>,
+        ranks: Rc<Ranks>,
     ) -> Result<Self> {
         if let Some(threads) = config.threads {
             crate::set_threads(threads);
