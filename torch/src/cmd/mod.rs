@@ -3,8 +3,10 @@
 pub mod doctor;
 pub mod eval;
 pub mod export;
+mod flags;
 mod pictures;
 pub mod predict;
+mod progress;
 mod ranked;
 mod sparkline;
 mod stop;

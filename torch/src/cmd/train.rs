@@ -1,7 +1,6 @@
 //! `tinyres train`: its flags, and how the result of a run is shown.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,13 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use clap::builder::{
-    BoolValueParser, PossibleValuesParser, StringValueParser, TypedValueParser as _,
-};
-use clap::{
-    Arg, ArgAction, ArgGroup, ArgMatches, Command, FromArgMatches, ValueHint, value_parser,
-};
-use serde::Serialize;
 use tch::Device;
 use tinyres::cache;
 use tinyres::event::{Event, Observer};
@@ -24,21 +16,18 @@ use tinyres::text::{counted, shell_word};
 use tinyres::ui::Ui;
 use tinyres_format::{MANIFEST, Split};
 use tinyres_load::Verify;
-use tinyres_torch::Error;
-use tinyres_torch::config::knobs::{KNOBS, Kind, Knob};
-use tinyres_torch::config::{Config, Layers, in_recipes};
-use tinyres_torch::infer::evaluate::Score;
+use tinyres_torch::config::{Config, Layers};
 use tinyres_torch::libtorch::device;
 use tinyres_torch::ranks::{Launch, RankError, Ranks};
 use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::run::{Run, SetId};
 use tinyres_torch::train::init;
-use tinyres_torch::train::{
-    Checked, Epoch, Outcome, Splits, Step, TrainingObserver, check, groups_of, train_over,
-};
-use toml::{Table, Value};
+use tinyres_torch::train::{Checked, Outcome, Splits, check, groups_of, train_over};
+use toml::Table;
 
+use super::flags::Flags;
 use super::pictures::Pictures;
+use super::progress::{Summary, Watch};
 use super::sparkline::Sparkline;
 use super::{ranked, stop};
 
@@ -105,107 +94,6 @@ Examples:
   tinyres train shards --optimizer sgd --lr 0.1 --batch 256 --schedule cosine
   tinyres train --resume runs/default-1                  go on after Ctrl-C
   torchrun --nproc-per-node 2 --no-python tinyres train shards     as two processes";
-
-/// The values of a configuration that were given as flags, under their keys: one flag for each of [`KNOBS`].
-#[derive(Clone)]
-struct Flags(Table);
-
-impl Flags {
-    /// Every knob that has a flag.
-    fn knobs() -> impl Iterator<Item = &'static Knob> {
-        KNOBS
-            .iter()
-            .filter(|knob| !matches!(knob.kind, Kind::Recorded))
-    }
-}
-
-impl clap::Args for Flags {
-    fn group_id() -> Option<clap::Id> {
-        Some("Flags".into())
-    }
-
-    fn augment_args(command: Command) -> Command {
-        let keys = Self::knobs().map(|knob| knob.key);
-        let group = ArgGroup::new("Flags").multiple(true).args(keys);
-        Self::knobs()
-            .fold(command, |command, knob| command.arg(flag(knob)))
-            .group(group)
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for Flags {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut flags = Self(Table::new());
-        flags.update_from_arg_matches(matches)?;
-        Ok(flags)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        for knob in Self::knobs() {
-            let Some(mut values) = matches.get_many::<Value>(knob.key) else {
-                continue;
-            };
-            let value = match knob.kind {
-                Kind::Names(_) => Some(Value::Array(values.cloned().collect())),
-                _ => values.next_back().cloned(),
-            };
-            self.0
-                .extend(value.map(|value| (knob.key.to_owned(), value)));
-        }
-        Ok(())
-    }
-}
-
-/// The flag of `knob`. It checks the type of a value; [`Layers::read`] checks the bounds, as for a file.
-fn flag(knob: &'static Knob) -> Arg {
-    let mut help = knob.help.to_owned();
-    // A default that a recipe overrides would mislead.
-    if !knob.default.is_empty() && !in_recipes(knob.key) {
-        let default = knob.default.trim_matches(['"', '[', ']']);
-        let default = if default.is_empty() { "none" } else { default };
-        help += &format!(" [default: {default}]");
-    }
-    let flag = Arg::new(knob.key)
-        .long(knob.key.replace('_', "-"))
-        .value_name(knob.value_name)
-        .help(help)
-        .help_heading(knob.heading);
-    match knob.kind {
-        Kind::Integer(_, most) => {
-            let range = value_parser!(u64).range(..=most);
-            flag.value_parser(range.map(|n| Value::Integer(n.cast_signed())))
-        }
-        Kind::Number(..) => flag.value_parser(|text: &str| text.parse().map(Value::Float)),
-        Kind::Bool => flag.value_parser(BoolValueParser::new().map(Value::Boolean)),
-        Kind::Switch => flag
-            .value_parser(BoolValueParser::new().map(Value::Boolean))
-            .num_args(0..=1)
-            .default_missing_value("true"),
-        Kind::Name(names) => flag.value_parser(PossibleValuesParser::new(names).map(Value::String)),
-        Kind::Names(names) => flag
-            .value_parser(PossibleValuesParser::new(names).map(Value::String))
-            .value_delimiter(',')
-            .action(ArgAction::Append),
-        Kind::File => flag
-            .value_parser(StringValueParser::new().map(Value::String))
-            .value_hint(ValueHint::FilePath),
-        Kind::Text(accepts) | Kind::CountOrText(accepts) => {
-            // clap names the flag and its value.
-            let expected = |error| match error {
-                Error::Value { expected, .. } => format!("expected {expected}"),
-                other => other.to_string(),
-            };
-            flag.value_parser(move |text: &str| {
-                accepts(text).map(|()| Value::from(text)).map_err(expected)
-            })
-        }
-        Kind::Recorded => flag.hide(true),
-    }
-}
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     if let Some(launch) = Launch::from_env()? {
@@ -519,91 +407,4 @@ fn open(dir: &Path, verify: Verify) -> tinyres_load::Result<Splits> {
         train: open(Split::Train)?,
         val: open(Split::Val)?,
     })
-}
-
-/// The terminal, and what it was warned of.
-struct Watch<'a> {
-    ui: &'a mut Ui,
-    warnings: Vec<String>,
-    /// The loss since the start.
-    curve: Sparkline,
-    /// True if this process reports: rank 0 for several.
-    is_first: bool,
-}
-
-impl Observer for Watch<'_> {
-    fn on(&mut self, event: &Event) {
-        if let Event::Warning(text) = event {
-            self.warnings.push(text.clone());
-        }
-        if self.is_first {
-            self.ui.on(event);
-        }
-    }
-}
-
-impl TrainingObserver for Watch<'_> {
-    fn on_step(&mut self, step: &Step) {
-        if !self.is_first {
-            return;
-        }
-        self.curve.push(step.loss);
-        // Short enough to stand after a progress bar in 80 columns.
-        let Step { loss, lr, .. } = step;
-        let status = format!("loss {loss:.3} {}  lr {lr:.2e}", self.curve);
-        self.ui.on(&Event::Status(status));
-    }
-
-    fn on_epoch(&mut self, epoch: &Epoch) {
-        // If the reader of stdout has gone away, this is reported when the result is written.
-        if self.is_first {
-            let _ = self.ui.result(epoch);
-        }
-    }
-}
-
-/// How the run ended.
-#[derive(Serialize)]
-#[serde(tag = "state", rename_all = "lowercase")]
-enum Summary {
-    Complete {
-        #[serde(serialize_with = "tinyres::text::path")]
-        run: PathBuf,
-        #[serde(serialize_with = "tinyres::text::path")]
-        weights: PathBuf,
-        #[serde(flatten)]
-        score: Option<Score>,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        warnings: Vec<String>,
-    },
-    Stopped {
-        #[serde(serialize_with = "tinyres::text::path")]
-        run: PathBuf,
-        step: u64,
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        warnings: Vec<String>,
-    },
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Complete { weights, score, .. } => {
-                if let Some(score) = score {
-                    let (top1, top5) = (100.0 * score.top1, 100.0 * score.top5);
-                    write!(f, "top-1 {top1:.2}%, top-5 {top5:.2}%")?;
-                    if let Some(boxes) = score.boxes {
-                        write!(f, ", mean IoU {:.3}", boxes.mean_iou)?;
-                    }
-                    write!(f, ": ")?;
-                }
-                write!(f, "{}", weights.display())
-            }
-            Self::Stopped { run, step, .. } => write!(
-                f,
-                "stopped after step {step}: continue with `tinyres train --resume {}`",
-                shell_word(run)
-            ),
-        }
-    }
 }
