@@ -91,7 +91,7 @@ impl Server {
                 if Arc::strong_count(&log) == 1 {
                     break;
                 }
-                if let Some(stream) = stream.ok().filter(|_| true) {
+                if let Ok(stream) = stream {
                     let _ = serve(&stream, &log, &answer);
                 }
             }

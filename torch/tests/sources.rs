@@ -3,6 +3,8 @@
 
 #[path = "../../tests/common/inject.rs"]
 mod inject;
+#[path = "../../tests/common/server.rs"]
+mod server;
 
 use std::fs;
 use std::io::Write;
@@ -165,6 +167,22 @@ fn a_zip_of_class_folders_is_trained_evaluated_and_resumed() {
     );
     fixture.zip("moved.zip", 0);
     ok(&mut fixture.tinyres(&[&resume[..], &["moved.zip"]].concat()));
+}
+
+#[test]
+fn a_run_from_an_address_is_recorded_by_it_and_goes_on_without_its_server() {
+    let fixture = Fixture::new();
+    fixture.zip("set.zip", 0);
+    let bytes = fs::read(fixture.path("set.zip")).unwrap();
+    let server = server::Server::start(move |_, request| server::file(request, &bytes, "\"one\""));
+    let url = format!("{}/set.zip", server.url);
+    ok(fixture.train(&url).args(["--output", "run"]));
+    assert_eq!(server.requests().len(), 1);
+    let config = fs::read_to_string(fixture.path("run/config.toml")).unwrap();
+    assert!(config.contains(&format!("data = \"{url}\"")), "{config}");
+    drop(server);
+    ok(&mut fixture.tinyres(&["train", "--resume", "run"]));
+    ok(&mut fixture.eval(&url));
 }
 
 #[test]

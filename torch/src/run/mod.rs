@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tinyres::remote::is_address;
 use tinyres_format::{Digest, publish};
 
 use crate::config::Config;
@@ -71,7 +72,7 @@ struct Record {
 pub struct Provenance {
     /// The version of tinyres that began it.
     pub version: String,
-    /// The directory of shards, or the source, that it is trained on.
+    /// The directory of shards, or the source or its address, that it is trained on.
     pub data: PathBuf,
     /// The data set there.
     #[serde(flatten)]
@@ -130,23 +131,24 @@ impl Run {
     fn begin(mut dir: RunDir, config: Config, data: &Path, set: SetId) -> Result<Self> {
         // Another process may have begun one before this one had the lock.
         expect_no_run(&dir.path)?;
-        let begun = data
-            .canonicalize()
-            .map_err(Error::io(data))
-            .and_then(|data| {
-                let run = Provenance {
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    data,
-                    set,
-                };
-                let record = Record { config, run };
-                let (path, metrics) = (dir.path.join(CONFIG), dir.path.join(METRICS));
-                for path in [&path, &metrics] {
-                    dir.note_made(path);
-                }
-                record.write(&path)?;
-                Ok((record, metrics_up_to(&metrics, 0, 0)?))
-            });
+        let data = match is_address(data) {
+            true => Ok(data.to_owned()),
+            false => data.canonicalize().map_err(Error::io(data)),
+        };
+        let begun = data.and_then(|data| {
+            let run = Provenance {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                data,
+                set,
+            };
+            let record = Record { config, run };
+            let (path, metrics) = (dir.path.join(CONFIG), dir.path.join(METRICS));
+            for path in [&path, &metrics] {
+                dir.note_made(path);
+            }
+            record.write(&path)?;
+            Ok((record, metrics_up_to(&metrics, 0, 0)?))
+        });
         match begun {
             Ok((record, metrics)) => Ok(Self {
                 metrics: Some(Arc::new(metrics)),
