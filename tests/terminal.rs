@@ -199,7 +199,7 @@ fn a_directory_whose_name_is_not_utf8_is_reported_in_json() {
     assert!(is_named(&report["file"]), "{report}");
 }
 
-/// What a command prints on a terminal of 90 columns and 50 rows that shows 24 bits of colour.
+/// Output of a command on a terminal of 90 columns and 50 rows that shows 24 bits of colour.
 fn on_a_terminal(command: &str, environment: &[(&str, &str)]) -> String {
     let mut script = Command::new("script");
     script.args([

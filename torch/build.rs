@@ -44,7 +44,7 @@ fn main() {
         .cpp(true)
         .std("c++20")
         .flags(
-            // What c10d includes is in libtorch's C++ API.
+            // Headers that c10d includes are in libtorch's C++ API.
             [include.clone(), include.join("torch/csrc/api/include")]
                 .iter()
                 .flat_map(|dir| [OsStr::new("-isystem"), dir.as_os_str()]),

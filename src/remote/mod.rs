@@ -64,7 +64,7 @@ impl Address {
     }
 }
 
-/// What was fetched, and what the server said of it.
+/// A source that was fetched, with its version.
 #[derive(Debug, Serialize, Deserialize)]
 struct Fetched {
     /// The file or directory below `files` that is the source.

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::picture::Picture;
 
-/// What the variables of a terminal, and values that they begin with, say that it draws.
+/// Protocols of terminals, each with a variable that tells and the values that it begins with.
 const KNOWN: &[(Protocol, &str, &[&str])] = &[
     (Protocol::Kitty, "TERM", &["xterm-kitty", "xterm-ghostty"]),
     (Protocol::Kitty, "TERM_PROGRAM", &["ghostty"]),

@@ -1,4 +1,4 @@
-//! What `tinyres train` shows while it trains, and of how that ended.
+//! Progress of `tinyres train`, and the summary at its end.
 
 use std::fmt;
 use std::path::PathBuf;

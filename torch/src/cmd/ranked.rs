@@ -24,7 +24,7 @@ use super::train::{Args, Begun, begin, conclude, splits};
 /// The variable by which torchrun names the file that it takes the reason of a failure from.
 const ERROR_FILE: &str = "TORCHELASTIC_ERROR_FILE";
 
-/// What rank 0 has decided.
+/// Decision of rank 0.
 #[derive(Serialize, Deserialize)]
 struct Plan {
     config: Config,

@@ -216,7 +216,7 @@ impl Args {
         self.rank_timeout
     }
 
-    /// What several processes must be given alike: flags and their values.
+    /// Flags and their values that several processes must be given alike.
     pub(super) fn common(&self) -> BTreeMap<String, String> {
         let mut flags: BTreeMap<_, _> = (self.flags.0.iter())
             .map(|(key, value)| (key.replace('_', "-"), value.to_string()))
@@ -266,7 +266,7 @@ fn threads(wanted: Option<usize>, launch: Option<&Launch>) -> Option<NonZeroUsiz
     chosen.or_else(|| launch.and_then(Launch::threads))
 }
 
-/// Where a run is to be.
+/// Place of a run that begins.
 struct Place {
     output: Option<PathBuf>,
     /// True if one that is there already goes on.

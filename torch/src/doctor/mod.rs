@@ -39,7 +39,7 @@ pub struct DoctorReport {
     pub gpus: usize,
     /// The reason why no GPU can be used, if none can.
     pub no_gpu: Option<String>,
-    /// What a launcher says of several processes, in words.
+    /// The launcher of several processes, in words.
     pub ranks: String,
     /// The checks of each device.
     pub checks: Vec<Check>,

@@ -86,7 +86,7 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    /// What to draw, with `caption` under it.
+    /// Panel of this drawing, with `caption` under it.
     #[must_use]
     pub fn panel<'a>(&'a self, caption: &'a str) -> Panel<'a> {
         Panel {

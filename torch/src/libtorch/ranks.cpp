@@ -1,4 +1,4 @@
-// What several processes that train together need of libtorch's c10d: the store where they meet, groups of processes,
+// Parts that several processes which train together need of libtorch's c10d: the store where they meet, groups of processes,
 // and the sum of gradients. ffi/ranks.rs repeats the declarations, and is the only caller.
 
 #define USE_C10D_GLOO 1

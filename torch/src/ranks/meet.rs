@@ -36,7 +36,7 @@ struct Hello {
     flags: BTreeMap<String, String>,
 }
 
-/// What rank 0 has found.
+/// Verdict of rank 0.
 #[derive(Debug, Serialize, Deserialize)]
 struct Verdict {
     fault: Option<Fault>,

@@ -218,7 +218,7 @@ impl Ranks {
         }
     }
 
-    /// What rank 0 has for `own`.
+    /// Rank 0's value of `own`.
     pub(crate) fn settle(&self, own: f64) -> Result<f64> {
         Ok(self.agree(own, 0.0)?.0)
     }
@@ -238,7 +238,7 @@ impl Ranks {
         Ok(self.agree(0.0, own)?.1)
     }
 
-    /// What rank 0 has for `first`, and the sum of `own` over the ranks.
+    /// Rank 0's value of `first`, and the sum of `own` over the ranks.
     pub(crate) fn agree(&self, first: f64, own: f64) -> Result<(f64, f64)> {
         let Some(several) = &self.0 else {
             return Ok((first, own));
@@ -249,7 +249,7 @@ impl Ranks {
         Ok((both.f_double_value(&[0])?, both.f_double_value(&[1])?))
     }
 
-    /// What rank 0 has for `own`.
+    /// Rank 0's value of `own`.
     pub(crate) fn share<T: Serialize + DeserializeOwned>(&self, own: T) -> Result<T> {
         let Some(several) = &self.0 else {
             return Ok(own);

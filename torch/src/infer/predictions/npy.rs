@@ -17,7 +17,7 @@ pub(crate) fn encode(tensor: &Tensor) -> Result<Vec<u8>> {
     };
     let mut sides: Vec<_> = tensor.size().iter().map(i64::to_string).collect();
     if let [_] = sides[..] {
-        // As Python writes a tuple of one: `(3,)`.
+        // A comma ends a tuple of one in Python: `(3,)`.
         sides.push(String::new());
     }
     let mut header = format!(
