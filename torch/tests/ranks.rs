@@ -465,8 +465,7 @@ fn a_rank_that_is_stopped_is_named() {
 fn other_commands_do_not_run_as_several_processes() {
     let place = Place::new();
     for args in [
-        &["eval", "run", "shards"][..],
-        &["predict", "run", "x.png"],
+        &["predict", "run", "x.png"][..],
         &["export", "run", "--to", "onnx", "-o", "x.onnx"],
     ] {
         let mut team = Team(vec![place.rank(1, 2, 9, args)]);
@@ -478,6 +477,90 @@ fn other_commands_do_not_run_as_several_processes() {
             "{args:?}: {error}"
         );
     }
+}
+
+#[test]
+fn any_number_of_ranks_evaluates_to_the_same_bytes() {
+    let place = Place::new();
+    let flags = ["--boxes", "--epochs", "1"];
+    place.train(1, "run", &flags).succeed();
+    let eval = |size: usize, weights: &str| {
+        let saved = format!("saved-{size}");
+        let args = [
+            "eval", weights, "shards", "--split", "train", "--batch", "5",
+        ];
+        let more = ["--features", "--device", "cpu", "--threads", "1", "--json"];
+        let pictures = ["--pictures", "off", "--save", &saved];
+        place.start(size, &[&args[..], &more, &pictures].concat())
+    };
+    let files = |size: usize| {
+        let names = ["train.parquet", "train.logits.npy", "train.features.npy"];
+        names.map(|name| place.read(&format!("saved-{size}/{name}")))
+    };
+    for size in [1, 2, 3] {
+        let mut team = eval(size, "run");
+        let ended = team.wait();
+        assert!(
+            ended.iter().all(|one| one.code == Some(0)),
+            "{}",
+            ended[0].stderr
+        );
+        let mut printed = String::new();
+        for rank in &mut team.0 {
+            let from = rank.stdout.as_mut().unwrap();
+            std::io::Read::read_to_string(from, &mut printed).unwrap();
+        }
+        // One line: that of rank 0.
+        let scores: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(scores["images"], 48);
+        assert!(files(size) == files(1), "{size} ranks");
+    }
+    place
+        .train(1, "other", &["--boxes", "--epochs", "1", "--seed", "7"])
+        .succeed();
+    let port = free_port();
+    let ranks = ["run", "other"].into_iter().enumerate();
+    let ranks = ranks
+        .map(|(rank, run)| place.rank(rank, 2, port, &["eval", run, "shards", "--device", "cpu"]));
+    let team = Team(ranks.collect());
+    let error = team.fail(None);
+    assert!(
+        error.contains("rank 1 (") && error.contains("its weights are not those of rank 0"),
+        "{error}"
+    );
+}
+
+/// A rank that is stopped half of the time is slow.
+#[test]
+fn a_rank_that_others_wait_for_is_named() {
+    let place = Place::new();
+    let mut team = place.train(2, "run", &["--epochs", "100000"]);
+    team.wait_for_lines(&place.path("run"), 2);
+    let (said, hears) = std::sync::mpsc::channel();
+    let stderr = team.0[0].stderr.take().unwrap();
+    let listener = std::thread::spawn(move || {
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(stderr));
+        for line in lines.map_while(Result::ok) {
+            if said.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    let began = Instant::now();
+    let warned = loop {
+        assert!(began.elapsed() < LONGEST, "nothing is said");
+        for signal in ["STOP", "CONT"] {
+            team.signal(1, signal);
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        if let Some(line) = hears.try_iter().find(|line| line.contains("all wait for")) {
+            break line;
+        }
+    };
+    assert!(warned.contains("rank 1 ("), "{warned}");
+    drop(hears);
+    drop(team);
+    listener.join().unwrap();
 }
 
 /// torchrun of a torch that is installed.

@@ -1,24 +1,34 @@
 //! `tinyres eval`: scores of trained weights on a split.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::ensure;
+use tch::Device;
 use tinyres::event::{Event, Observer as _};
-use tinyres::ui::Ui;
+use tinyres::ui::{Output, Ui};
 use tinyres_format::Split;
 use tinyres_load::Verify;
 use tinyres_torch::Error;
-use tinyres_torch::infer::evaluate::{Wanted, outputs, score};
+use tinyres_torch::infer::evaluate::{Wanted, outputs_over, score};
 use tinyres_torch::infer::foreign::{AnyWeights, Assumed};
 use tinyres_torch::infer::predictions::{self, Origin};
 use tinyres_torch::infer::tta::Tta;
 use tinyres_torch::input::{Feed, Pipeline, Targets};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Placement, Precision};
+use tinyres_torch::net::ResNet18;
+use tinyres_torch::ranks::{Launch, Meeting, RankError, Ranks};
 use tinyres_torch::run::Run;
 
 use super::pictures::Pictures;
+use super::ranked;
+
+/// Time that one of several processes waits for the others to come.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Evaluate trained weights on a split
 ///
@@ -32,6 +42,9 @@ use super::pictures::Pictures;
 /// The predictions for each image go to SPLIT.parquet, which pandas, polars and DuckDB read: name, label, the five
 /// likeliest classes, loss, margin and boxes. Logits and features are in .npy files next to it, and in the directory
 /// SPLIT pictures: confusions, accuracy by class, calibration, mistakes, labels that seem wrong, boxes.
+///
+/// Several processes, started as for `tinyres train`, divide the images among them on CPUs, with the same result. Rank 0
+/// writes it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES, after_long_help = format!("{}\n\n{EXAMPLES}", super::MAPPED))]
 pub struct Args {
@@ -85,8 +98,42 @@ Examples:
   tinyres eval runs/default-1 shards --json | jq .top1";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
-    super::expect_alone("eval")?;
-    tinyres_torch::start_threads(args.threads)?;
+    let Some(launch) = Launch::from_env()? else {
+        return evaluate(&args, None, ui);
+    };
+    ranked::as_rank(&launch, args.common(), PATIENCE, |meeting| {
+        let mut silent = Ui::new(Output::Text, true);
+        let ui = if launch.rank == 0 { ui } else { &mut silent };
+        evaluate(&args, Some((&launch, meeting)), ui)
+    })
+}
+
+impl Args {
+    /// Flags and their values that several processes must be given alike.
+    fn common(&self) -> BTreeMap<String, String> {
+        let precision = self.precision.map(|precision| precision.to_string());
+        let flags = [
+            ("split", Some(self.split.to_string())),
+            ("batch", Some(self.batch.to_string())),
+            ("tta", Some(self.tta.to_string())),
+            ("features", Some(self.features.to_string())),
+            ("precision", precision),
+        ];
+        let flags = flags.into_iter();
+        flags
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect()
+    }
+}
+
+/// Evaluates as one process, or as one of several that have met.
+fn evaluate(
+    args: &Args,
+    met: Option<(&Launch, &Meeting)>,
+    ui: &mut Ui,
+) -> anyhow::Result<ExitCode> {
+    let part = met.and_then(|(launch, _)| launch.threads());
+    tinyres_torch::start_threads(args.threads.or(part))?;
     let file = Run::weights(&args.weights)?;
     let weights = AnyWeights::read(&file)?;
     let shards = super::ready(&args.shards, &[args.split], ui)?;
@@ -120,7 +167,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let own = Run::predictions(&args.weights).filter(|_| is_own);
     let own_run = own.is_some();
     let to = args.save.clone().or(own);
-    anyhow::ensure!(
+    ensure!(
         to.is_some() || !args.features,
         "--features needs a directory to write to: name one with --save DIR"
     );
@@ -128,7 +175,15 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
         tta: args.tta,
         features: args.features,
     };
-    let outputs = outputs(&model, &feed, &pipeline, wanted, args.batch, ui)?;
+    let ranks = match met {
+        Some((_, meeting)) => agree(meeting, &model, &feed, device)?,
+        None => Ranks::alone(),
+    };
+    let outputs = outputs_over(&ranks, &model, &feed, &pipeline, wanted, args.batch, ui)?;
+    ranks.finish()?;
+    if !ranks.is_first() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut evaluation = score(&feed, &outputs)?;
     if let (Some(boxes), Some(mean)) = (&mut evaluation.boxes, mean_box) {
         boxes.compare(mean);
@@ -152,4 +207,29 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     }
     ui.result(&evaluation)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Connects the ranks, which have the same weights and images if each finds those of rank 0.
+fn agree(
+    meeting: &Meeting,
+    model: &ResNet18,
+    feed: &Feed,
+    device: Device,
+) -> anyhow::Result<Ranks> {
+    if device.is_cuda() {
+        return Err(RankError::Gpu.into());
+    }
+    let own = (model.checksum()?, feed.data().digest());
+    let first = meeting.settle(&own)?;
+    ensure!(
+        own.0 == first.0,
+        "its weights are not those of rank 0: give every rank the same file"
+    );
+    ensure!(
+        own.1 == first.1,
+        "{} of its set differs from that of rank 0: give every rank the same shards",
+        feed.data().split()
+    );
+    meeting.ready()?;
+    Ok(meeting.connect()?)
 }

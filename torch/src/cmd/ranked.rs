@@ -1,12 +1,13 @@
-//! `tinyres train` as one of several processes: they meet, rank 0 makes the run and says what is trained, and all train
-//! it. If one fails, all end, and rank 0 says which and why.
+//! A command as one of several processes: they meet and do its work together. If one fails, all end, and rank 0 says which
+//! and why. `tinyres train` has its own part here: rank 0 makes the run and says what is trained, and all train it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
@@ -33,16 +34,20 @@ struct Plan {
     set: SetId,
 }
 
-/// Trains as one of the processes of `launch`.
-pub fn run(args: Args, launch: &Launch, ui: &mut Ui) -> anyhow::Result<ExitCode> {
+/// Does `work` as one of the processes of `launch`, and ends this one. The `flags` of all must be the same, and one waits
+/// for the others as long as `patience`.
+pub fn as_rank(
+    launch: &Launch,
+    flags: BTreeMap<String, String>,
+    patience: Duration,
+    work: impl FnOnce(&Meeting) -> anyhow::Result<ExitCode>,
+) -> ! {
     let rank = launch.rank;
-    stop::be_patient();
     let on_fault: OnFault = Box::new(move |fault: &Fault| {
         say(rank, fault);
         stop::leave(1);
     });
-    let joined = Meeting::join(launch, args.common(), args.rank_timeout(), on_fault);
-    let meeting = match joined {
+    let meeting = match Meeting::join(launch, flags, patience, on_fault) {
         Ok(meeting) => meeting,
         Err(error) => {
             let error: anyhow::Error = error.into();
@@ -50,7 +55,7 @@ pub fn run(args: Args, launch: &Launch, ui: &mut Ui) -> anyhow::Result<ExitCode>
             stop::leave(1);
         }
     };
-    match together(args, launch, &meeting, ui) {
+    match work(&meeting) {
         Ok(code) => {
             let _ = std::io::stdout().flush();
             // libtorch's threads of connections are still there, and no destructor may meet them.
@@ -68,6 +73,15 @@ pub fn run(args: Args, launch: &Launch, ui: &mut Ui) -> anyhow::Result<ExitCode>
             stop::leave(1);
         }
     }
+}
+
+/// Trains as one of the processes of `launch`.
+pub fn train(args: Args, launch: &Launch, ui: &mut Ui) -> ! {
+    stop::be_patient();
+    let (flags, patience) = (args.common(), args.rank_timeout());
+    as_rank(launch, flags, patience, |meeting| {
+        together(args, launch, meeting, ui)
+    })
 }
 
 fn together(

@@ -97,7 +97,7 @@ Examples:
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     if let Some(launch) = Launch::from_env()? {
-        return ranked::run(args, &launch, ui);
+        ranked::train(args, &launch, ui);
     }
     let pictures = args.pictures;
     let begun = begin(args, None, ui)?;

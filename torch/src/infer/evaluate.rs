@@ -144,7 +144,10 @@ pub fn outputs(
 }
 
 /// The same, of which each of `ranks` computes one batch of as many as there are ranks. All get all outputs.
-pub(crate) fn outputs_over(
+///
+/// # Errors
+/// Those of [`outputs`], or a rank has failed.
+pub fn outputs_over(
     ranks: &Ranks,
     model: &ResNet18,
     feed: &Feed,

@@ -112,7 +112,7 @@ pub enum Precision {
     /// `Bf16` where the device multiplies it faster than `f32`: on CUDA, and on a CPU with AMX or avx512_bf16.
     #[default]
     Auto,
-    /// In `f32` throughout.
+    /// In `f32` throughout. The products of the optimizer `muon` are an exception on a CPU that multiplies bfloat16.
     F32,
     /// Maps and convolutions in bfloat16.
     Bf16,

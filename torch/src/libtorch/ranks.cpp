@@ -1,5 +1,6 @@
 // Parts that several processes which train together need of libtorch's c10d: the store where they meet, groups of processes,
-// and the sum of gradients. ffi/ranks.rs repeats the declarations, and is the only caller.
+// the sum of gradients while they are computed, and copies of weights that one rank computes. ffi/ranks.rs repeats the
+// declarations, and is the only caller.
 
 #define USE_C10D_GLOO 1
 
@@ -8,12 +9,17 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Logging.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/variable.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
+#include <condition_variable>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -24,6 +30,8 @@ using Works = std::vector<c10::intrusive_ptr<c10d::Work>>;
 constexpr int64_t PIECE = 1 << 18;
 // Floats of a cache line: where the gradient of each parameter begins.
 constexpr int64_t ALIGNED = 16;
+// The first tag of messages with weights. Those of pieces of gradients are below.
+constexpr int WEIGHTS = 1 << 28;
 
 struct Store {
   c10::intrusive_ptr<c10d::Store> store;
@@ -56,9 +64,11 @@ bool same_layout(const at::Tensor &a, const at::Tensor &b) {
 
 // A gradient in the list that all ranks have in the same order.
 struct Slot {
+  at::Tensor param;
   int64_t start, len;
-  // Those of the groups of this rank.
-  std::vector<const float *> own;
+  // Those of the groups of this rank, as far as they are there.
+  std::vector<at::Tensor> own;
+  size_t missing;
 };
 
 // Adds to `wire` the part of the own gradients that lies in `first..end`. The first rank begins with its first one.
@@ -66,7 +76,7 @@ void add_own(float *wire, const std::vector<Slot> &slots, int64_t first, int64_t
   for (const Slot &slot : slots) {
     const int64_t from = std::max(first, slot.start), to = std::min(end, slot.start + slot.len);
     for (size_t group = 0; from < to && group < slot.own.size(); group++) {
-      const float *grad = slot.own[group] + (from - slot.start);
+      const float *grad = slot.own[group].const_data_ptr<float>() + (from - slot.start);
       float *sum = wire + from;
       if (begins && group == 0)
         std::copy(grad, grad + (to - from), sum);
@@ -76,6 +86,119 @@ void add_own(float *wire, const std::vector<Slot> &slots, int64_t first, int64_t
     }
   }
 }
+
+// A sum of gradients over the groups of all ranks, under way while the gradients are computed: a thread sends each piece
+// as soon as all that it needs is there.
+struct Exchange {
+  Group *group;
+  std::vector<Slot> slots;
+  std::mutex mutex;
+  std::condition_variable arrived;
+  // Says that the gradients will not come.
+  bool given_up = false;
+  std::thread thread;
+  char *error = nullptr;
+
+  void put(size_t slot, size_t at, at::Tensor grad) {
+    Slot &to = slots[slot];
+    TORCH_CHECK(grad.defined() && grad.device().is_cpu() && grad.scalar_type() == at::kFloat &&
+                    same_layout(grad, to.param),
+                "a gradient of a parameter of shape ", to.param.sizes(), " differs in its layout");
+    const std::lock_guard lock(mutex);
+    TORCH_CHECK(!to.own[at].defined(), "a second gradient of a parameter of shape ", to.param.sizes());
+    to.own[at] = std::move(grad);
+    if (--to.missing == 0)
+      arrived.notify_one();
+  }
+
+  // Waits for the own gradients of the parameters that begin before `end`.
+  void await(int64_t end) {
+    std::unique_lock lock(mutex);
+    arrived.wait(lock, [&] {
+      return given_up || std::all_of(slots.begin(), slots.end(), [&](const Slot &slot) {
+               return slot.start >= end || slot.missing == 0;
+             });
+    });
+    TORCH_CHECK(!given_up, "a gradient is missing");
+  }
+
+  void run();
+};
+
+// The sums go from rank to rank in pieces. Each rank adds its own to what comes from the one before; what the last one has
+// is the result, and goes back the same way at the same time. So a rank sends and receives each gradient twice, as in a
+// ring.
+void Exchange::run() {
+  const at::Tensor &all = group->wire;
+  float *const wire = all.mutable_data_ptr<float>();
+  const int64_t total = all.numel(), pieces = (total + PIECE - 1) / PIECE;
+  const int rank = group->rank, last = group->size - 1;
+  auto end = [&](int64_t piece) { return std::min(total, (piece + 1) * PIECE); };
+  auto part = [&](int64_t piece) {
+    const int64_t first = piece * PIECE;
+    return std::vector<at::Tensor>{all.narrow(0, first, end(piece) - first)};
+  };
+  auto tag = [&](int64_t piece, bool back) { return static_cast<int>(2 * piece + back); };
+  auto &gloo = *group->gloo;
+  // After an error they must not be destroyed: that waits for them. The process then ends.
+  auto *up = new Works, *down = new Works, *sent = new Works;
+  auto receive = [&](int64_t piece, int from, bool back) {
+    auto to = part(piece);
+    return gloo.recv(to, from, tag(piece, back));
+  };
+  auto send = [&](int64_t piece, int to, bool back) {
+    auto from = part(piece);
+    sent->push_back(gloo.send(from, to, tag(piece, back)));
+  };
+  for (int64_t piece = 0; rank > 0 && piece < pieces; piece++)
+    up->push_back(receive(piece, rank - 1, false));
+  // A rank passes a result on when it has sent as many later sums as lie on the way to the last rank and back, so that
+  // it waits for neither direction.
+  const int64_t lag = 2 * (last - rank);
+  for (int64_t piece = 0; piece < pieces + lag; piece++) {
+    if (piece < pieces) {
+      await(end(piece));
+      if (rank > 0)
+        (*up)[piece]->wait();
+      add_own(wire, slots, piece * PIECE, end(piece), rank == 0);
+      if (rank < last) {
+        send(piece, rank + 1, false);
+        // Into the memory that is being sent: the result comes after all of it has arrived.
+        down->push_back(receive(piece, rank + 1, true));
+      }
+    }
+    const int64_t done = piece - lag;
+    if (done >= 0 && done < pieces) {
+      if (rank < last)
+        (*down)[done]->wait();
+      if (rank > 0)
+        send(done, rank - 1, true);
+    }
+  }
+  for (const auto &work : *sent)
+    work->wait();
+  delete up;
+  delete down;
+  delete sent;
+}
+
+// Takes the gradient of a parameter for an exchange as soon as it is computed.
+struct Taker : torch::autograd::PostAccumulateGradHook {
+  Exchange *to;
+  size_t slot, group;
+
+  Taker(Exchange *to, size_t slot, size_t group) : to(to), slot(slot), group(group) {}
+
+  void operator()(const at::Tensor &leaf) override { to->put(slot, group, std::move(leaf.mutable_grad())); }
+};
+
+// Weights that one rank computes and the others receive.
+struct Copies {
+  Group *group;
+  std::vector<at::Tensor> weights;
+  std::mutex mutex;
+  Works works;
+};
 
 } // namespace
 
@@ -165,84 +288,108 @@ char *tinyres_group_copy(Group *group, at::Tensor *tensor, int32_t from) noexcep
   });
 }
 
-// Makes the gradient of each of `params` the sum of `grads` over the groups of all ranks, in the order of the ranks and
-// of the groups of each: the additions are those of one process with all groups, and so are the bits. `grads` has
-// `groups` gradients for each parameter, of which a missing one is null.
-//
-// The sums go from rank to rank in pieces. Each rank adds its own to what comes from the one before; what the last
-// one has is the result, and goes back the same way at the same time. So a rank sends and receives each gradient twice,
-// as in a ring. The gradients lie in `wire`, whose next sum overwrites them.
-char *tinyres_group_sum_gradients(Group *group, at::Tensor *const *params, size_t count, at::Tensor *const *grads,
-                                  size_t groups) noexcept {
+// Begins to make the gradient of each of `params` the sum over the groups of all ranks, in the order of the ranks and of
+// the groups of each: the additions are those of one process with all groups, and so are the bits. This rank has
+// `groups` of them. All ranks give the same parameters in the same order, those first whose gradients come first.
+char *tinyres_exchange_begin(Group *group, at::Tensor *const *params, size_t count, size_t groups,
+                             Exchange **out) noexcept {
   return guarded([&] {
-    std::vector<Slot> slots;
+    auto exchange = std::make_unique<Exchange>();
+    exchange->group = group;
     int64_t total = 0;
     for (size_t i = 0; i < count; i++) {
-      Slot slot{total, params[i]->numel(), {}};
-      for (size_t g = 0; g < groups; g++) {
-        const at::Tensor *grad = grads[i * groups + g];
-        TORCH_CHECK(grad && grad->device().is_cpu() && grad->scalar_type() == at::kFloat &&
-                        same_layout(*grad, *params[i]),
-                    "a gradient of a parameter of shape ", params[i]->sizes(), " is missing or differs in its layout");
-        slot.own.push_back(grad->const_data_ptr<float>());
-      }
-      total += (slot.len + ALIGNED - 1) / ALIGNED * ALIGNED;
-      slots.push_back(std::move(slot));
+      const int64_t len = params[i]->numel();
+      exchange->slots.push_back({*params[i], total, len, std::vector<at::Tensor>(groups), groups});
+      total += (len + ALIGNED - 1) / ALIGNED * ALIGNED;
     }
     if (!group->wire.defined() || group->wire.numel() != total)
       group->wire = at::zeros({total}, at::kFloat);
-    float *const wire = group->wire.mutable_data_ptr<float>();
+    auto *const running = exchange.get();
+    running->thread = std::thread([running] { running->error = guarded([&] { running->run(); }); });
+    *out = exchange.release();
+  });
+}
 
-    const int rank = group->rank, last = group->size - 1;
-    const int64_t pieces = (total + PIECE - 1) / PIECE;
-    auto end = [&](int64_t piece) { return std::min(total, (piece + 1) * PIECE); };
-    auto part = [&](int64_t piece) {
-      const int64_t first = piece * PIECE;
-      return std::vector<at::Tensor>{group->wire.narrow(0, first, end(piece) - first)};
-    };
-    auto tag = [&](int64_t piece, bool back) { return static_cast<int>(2 * piece + back); };
-    auto &gloo = *group->gloo;
-    // After an error they must not be destroyed: that waits for them. The process then ends.
-    auto *up = new Works, *down = new Works, *sent = new Works;
-    auto receive = [&](int64_t piece, int from, bool back) {
-      auto to = part(piece);
-      return gloo.recv(to, from, tag(piece, back));
-    };
-    auto send = [&](int64_t piece, int to, bool back) {
-      auto from = part(piece);
-      sent->push_back(gloo.send(from, to, tag(piece, back)));
-    };
-    for (int64_t piece = 0; rank > 0 && piece < pieces; piece++)
-      up->push_back(receive(piece, rank - 1, false));
-    // A rank passes a result on when it has sent as many later sums as lie on the way to the last rank and back, so that
-    // it waits for neither direction.
-    const int64_t lag = 2 * (last - rank);
-    for (int64_t piece = 0; piece < pieces + lag; piece++) {
-      if (piece < pieces) {
-        if (rank > 0)
-          (*up)[piece]->wait();
-        add_own(wire, slots, piece * PIECE, end(piece), rank == 0);
-        if (rank < last) {
-          send(piece, rank + 1, false);
-          // Into the memory that is being sent: the result comes after all of it has arrived.
-          down->push_back(receive(piece, rank + 1, true));
-        }
-      }
-      const int64_t done = piece - lag;
-      if (done >= 0 && done < pieces) {
-        if (rank < last)
-          (*down)[done]->wait();
-        if (rank > 0)
-          send(done, rank - 1, true);
-      }
+// Takes the gradients that the next backward pass computes for `leaves`, which are views of the parameters in their order,
+// as those of the group at `at`.
+char *tinyres_exchange_listen(Exchange *exchange, at::Tensor *const *leaves, size_t count, size_t at) noexcept {
+  return guarded([&] {
+    TORCH_CHECK(count == exchange->slots.size(), "gradients of ", count, " parameters, expected ",
+                exchange->slots.size());
+    for (size_t slot = 0; slot < count; slot++)
+      torch::autograd::impl::set_post_acc_grad_hooks(*leaves[slot], std::make_unique<Taker>(exchange, slot, at));
+  });
+}
+
+// Ends that, and says which gradient did not come.
+char *tinyres_exchange_heard(Exchange *exchange, at::Tensor *const *leaves, size_t count, size_t at) noexcept {
+  return guarded([&] {
+    for (size_t slot = 0; slot < count; slot++)
+      torch::autograd::impl::set_post_acc_grad_hooks(*leaves[slot], nullptr);
+    const std::lock_guard lock(exchange->mutex);
+    for (const Slot &slot : exchange->slots)
+      TORCH_CHECK(slot.own[at].defined(), "a parameter of shape ", slot.param.sizes(), " has no gradient");
+  });
+}
+
+// Waits for the sums, and makes them the gradients of the parameters. They lie in memory that the next exchange
+// overwrites. Frees the exchange, unless it fails: then libtorch may still write to what it holds, and the process ends.
+char *tinyres_exchange_finish(Exchange *exchange) noexcept {
+  exchange->thread.join();
+  if (exchange->error)
+    return exchange->error;
+  return guarded([&] {
+    for (const Slot &slot : exchange->slots)
+      slot.param.mutable_grad() =
+          exchange->group->wire.as_strided(slot.param.sizes(), slot.param.strides(), slot.start);
+    delete exchange;
+  });
+}
+
+// Gives an exchange up whose gradients will not come. It is never freed, as its thread may wait for other ranks.
+void tinyres_exchange_give_up(Exchange *exchange) noexcept {
+  {
+    const std::lock_guard lock(exchange->mutex);
+    exchange->given_up = true;
+  }
+  exchange->arrived.notify_one();
+  exchange->thread.detach();
+}
+
+// Begins to receive those of `weights` that other ranks compute: `owners` has the rank for each.
+char *tinyres_copies_begin(Group *group, at::Tensor *const *weights, const int32_t *owners, size_t count,
+                           Copies **out) noexcept {
+  return guarded([&] {
+    // After an error it must not be destroyed: that waits for what is under way.
+    auto *const copies = new Copies{group, {}, {}, {}};
+    for (size_t i = 0; i < count; i++) {
+      copies->weights.push_back(flat(*weights[i]));
+      std::vector<at::Tensor> to{copies->weights[i]};
+      if (owners[i] != group->rank)
+        copies->works.push_back(group->gloo->recv(to, owners[i], WEIGHTS + static_cast<int>(i)));
     }
-    for (const auto &work : *sent)
+    *out = copies;
+  });
+}
+
+// Sends the weights at `at`, which this rank has computed, to the others.
+char *tinyres_copies_send(Copies *copies, size_t at) noexcept {
+  return guarded([&] {
+    const std::lock_guard lock(copies->mutex);
+    Group *const group = copies->group;
+    std::vector<at::Tensor> from{copies->weights[at]};
+    for (int rank = 0; rank < group->size; rank++)
+      if (rank != group->rank)
+        copies->works.push_back(group->gloo->send(from, rank, WEIGHTS + static_cast<int>(at)));
+  });
+}
+
+// Waits until all weights are there.
+char *tinyres_copies_finish(Copies *copies) noexcept {
+  return guarded([&] {
+    for (const auto &work : copies->works)
       work->wait();
-    delete up;
-    delete down;
-    delete sent;
-    for (size_t i = 0; i < count; i++)
-      params[i]->mutable_grad() = group->wire.as_strided(params[i]->sizes(), params[i]->strides(), slots[i].start);
+    delete copies;
   });
 }
 

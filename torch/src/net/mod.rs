@@ -360,6 +360,18 @@ impl ResNet18 {
         &self.named
     }
 
+    /// CRC-32 of the values of all tensors: networks of two hosts with the same one compute the same.
+    ///
+    /// # Errors
+    /// libtorch is out of memory.
+    pub fn checksum(&self) -> Result<u32> {
+        let mut crc = crc32fast::Hasher::new();
+        for named in self.named() {
+            crc.update(&tensors::bytes(&named.tensor)?);
+        }
+        Ok(crc.finalize())
+    }
+
     /// Logits, `f32 [B, classes]`, of `images`, `f32 [B, 3, H, W]`, normalised and channels last. With
     /// `train`, batch norm uses the statistics of the batch and updates the running ones.
     ///

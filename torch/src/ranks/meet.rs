@@ -1,7 +1,7 @@
 //! The meeting of the ranks before they train: each says what it is, rank 0 compares, and all learn the result. Whoever
 //! does not come or differs is named, and nothing was begun.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{ToSocketAddrs as _, UdpSocket};
@@ -177,6 +177,18 @@ impl Meeting {
         self.wait_for("plan")
     }
 
+    /// Rank 0's value of `own`.
+    ///
+    /// # Errors
+    /// A rank has failed.
+    pub fn settle<T: Serialize + DeserializeOwned + Clone>(&self, own: &T) -> Result<T> {
+        if self.launch.rank > 0 {
+            return self.published();
+        }
+        self.publish(own)?;
+        Ok(own.clone())
+    }
+
     /// Says that this rank can begin. Rank 0 waits here until all others have said so.
     ///
     /// # Errors
@@ -218,6 +230,7 @@ impl Meeting {
             group,
             watch,
             is_fast: OnceCell::new(),
+            pace: RefCell::default(),
         })))
     }
 }

@@ -1,15 +1,16 @@
-//! Several processes that train together, as one would: each is a *rank*, with a number. `launch` finds the place of
-//! this process in the environment, `meet` brings the ranks together and compares them, `watch` notices when one of them
-//! is gone, and [`Ranks`] is what they compute together, with libtorch's c10d.
+//! Several processes that train or evaluate together, as one would: each is a *rank*, with a number. `launch` finds the
+//! place of this process in the environment, `meet` brings the ranks together and compares them, `watch` notices when one
+//! of them is gone, `pace` when one is slow, and [`Ranks`] is what they compute together, with libtorch's c10d.
 //!
 //! A process alone is a [`Ranks`], too. Then each function returns what it was given, at once: there is no thread, no
 //! socket and no copy.
 
 pub mod launch;
 pub mod meet;
+mod pace;
 mod watch;
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::thread;
@@ -20,13 +21,14 @@ use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
 use crate::libtorch::equal_parts;
-use crate::libtorch::ffi::{Group, Store};
+use crate::libtorch::ffi::{Copies, Exchange, Group, Store};
 use crate::{Error, Result};
 
 pub use launch::Launch;
 pub use meet::Meeting;
 pub use watch::{Fault, OnFault};
 
+use pace::Pace;
 use watch::Watch;
 
 /// Why processes cannot train together, or no longer can.
@@ -110,7 +112,7 @@ pub enum RankError {
         ghost_batch: u32,
     },
     /// The ranks would compute on a GPU.
-    #[error("several processes train on the CPU only: add --device cpu")]
+    #[error("several processes compute on the CPU only: add --device cpu")]
     Gpu,
     /// A rank has other weights than rank 0.
     #[error(
@@ -172,6 +174,7 @@ struct Several {
     group: Group,
     watch: Watch,
     is_fast: OnceCell<bool>,
+    pace: RefCell<Pace>,
 }
 
 /// Bytes with which the network is measured.
@@ -211,11 +214,19 @@ impl Ranks {
         all.into_iter().nth(self.rank()).unwrap_or(0..0)
     }
 
-    /// Takes note of the step that this rank has come to, which the others are told if it fails.
-    pub(crate) fn at_step(&self, step: u64) {
+    /// Takes note of the step that this rank has come to, which the others are told if it fails, and of the images that it
+    /// has computed of each step.
+    pub(crate) fn at_step(&self, step: u64, images: i64) {
         if let Some(several) = &self.0 {
-            several.watch.at_step(step);
+            let pace = several.pace.borrow_mut().step(images.unsigned_abs());
+            several.watch.at_step(step, pace);
         }
+    }
+
+    /// Sentences on ranks that others wait for, on rank 0, each of them once.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let several = self.0.as_ref();
+        several.map_or_else(Vec::new, |several| several.watch.warnings())
     }
 
     /// Rank 0's value of `own`.
@@ -301,14 +312,49 @@ impl Ranks {
         Ok(*several.is_fast.get_or_init(|| is_fast))
     }
 
-    /// Makes the gradient of each of `params` the sum of `grads` over all groups of all ranks, in their order.
-    pub(crate) fn sum_gradients(&self, params: &[Tensor], grads: &[Vec<Tensor>]) -> Result<()> {
-        self.together(|several| several.group.sum_gradients(params, grads))
+    /// Begins to add up the gradients of `params` over all groups of all ranks, in their order, of which this one computes
+    /// `groups`. `None` for one process.
+    pub(crate) fn exchange(
+        &self,
+        params: &[Tensor],
+        groups: usize,
+    ) -> Result<Option<Exchange<'_>>> {
+        let several = self.0.as_ref();
+        several
+            .map(|several| several.group.exchange(params, groups))
+            .transpose()
+    }
+
+    /// Waits until `exchange` is done.
+    pub(crate) fn finish_exchange(&self, exchange: Exchange<'_>) -> Result<()> {
+        self.together(|_| exchange.finish())
+    }
+
+    /// Begins to receive those of `weights` that other ranks compute: `owners` has the rank of each. `None` for one process.
+    pub(crate) fn copies(
+        &self,
+        weights: &[Tensor],
+        owners: &[usize],
+    ) -> Result<Option<Copies<'_>>> {
+        let several = self.0.as_ref();
+        several
+            .map(|several| several.group.copies(weights, owners))
+            .transpose()
+    }
+
+    /// Waits until `copies` are done.
+    pub(crate) fn finish_copies(&self, copies: Copies<'_>) -> Result<()> {
+        self.together(|_| copies.finish())
     }
 
     fn together(&self, work: impl FnOnce(&Several) -> Result<()>) -> Result<()> {
         match &self.0 {
-            Some(several) => work(several).map_err(|error| several.watch.explain(error)),
+            Some(several) => {
+                let began = Instant::now();
+                let done = work(several);
+                several.pace.borrow_mut().wait(began.elapsed());
+                done.map_err(|error| several.watch.explain(error))
+            }
             None => Ok(()),
         }
     }
@@ -366,6 +412,8 @@ pub(crate) fn check_sum() -> Result<()> {
 mod tests {
     use super::*;
 
+    const FLOAT: (Kind, Device) = (Kind::Float, Device::Cpu);
+
     /// Runs `work` as each of `size` ranks, by threads, and returns what they return.
     fn as_ranks<T: Send>(size: usize, work: impl Fn(usize, &Group) -> T + Sync) -> Vec<T> {
         const PATIENCE: Duration = Duration::from_secs(60);
@@ -414,10 +462,21 @@ mod tests {
                     .collect();
                 // The second time into memory that has been used.
                 for _ in 0..2 {
-                    let grads: Vec<Vec<_>> = (0..sides.len())
-                        .map(|p| (0..groups).map(|g| gradient(rank, g, p)).collect())
-                        .collect();
-                    group.sum_gradients(&params, &grads).unwrap();
+                    let exchange = group.exchange(&params, groups).unwrap();
+                    // The second group comes first, and the last parameter of each.
+                    for g in (0..groups).rev() {
+                        let leaves: Vec<_> = (params.iter())
+                            .map(|param| param.detach().set_requires_grad(true))
+                            .collect();
+                        let terms = leaves.iter().enumerate();
+                        let terms = terms.map(|(p, leaf)| leaf * gradient(rank, g, p));
+                        let terms: Vec<_> = terms.map(|term| term.sum(Kind::Float)).collect();
+                        let loss = Tensor::stack(&terms, 0).sum(Kind::Float);
+                        let backward = || Ok(loss.f_backward()?);
+                        exchange.during(&leaves, g, backward).unwrap();
+                        assert!(leaves.iter().all(|leaf| !leaf.grad().defined()));
+                    }
+                    exchange.finish().unwrap();
                 }
                 let grads = params.iter().map(|param| numbers(&param.grad()));
                 grads.collect::<Vec<_>>()
@@ -439,6 +498,45 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn weights_come_from_the_rank_that_computes_them() {
+        let owners = [2, 0, 1, 0];
+        let found = as_ranks(3, |rank, group| {
+            let value = |of: usize| i64::try_from(10 * of + rank).unwrap();
+            let weights = (0..owners.len()).map(|at| Tensor::full([5, 3], value(at), FLOAT));
+            let weights: Vec<_> = weights.collect();
+            let copies = group.copies(&weights, &owners).unwrap();
+            for (at, _) in owners
+                .iter()
+                .enumerate()
+                .filter(|(_, owner)| **owner == rank)
+            {
+                copies.send(at).unwrap();
+            }
+            copies.finish().unwrap();
+            weights
+                .iter()
+                .map(|all| all.mean(Kind::Float).double_value(&[]))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(found, vec![[2.0, 10.0, 21.0, 30.0]; 3]);
+    }
+
+    #[test]
+    fn an_exchange_without_all_gradients_fails_and_ends() {
+        as_ranks(2, |_, group| {
+            let params = [Tensor::zeros([4], FLOAT), Tensor::zeros([3], FLOAT)];
+            let exchange = group.exchange(&params, 1).unwrap();
+            let leaves = params.map(|param| param.set_requires_grad(true));
+            let backward = || Ok(leaves[0].sum(Kind::Float).f_backward()?);
+            let error = exchange.during(&leaves, 0, backward).unwrap_err();
+            assert!(
+                error.to_string().contains("shape [3] has no gradient"),
+                "{error}"
+            );
+        });
     }
 
     #[test]

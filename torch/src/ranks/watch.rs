@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::RankError;
+use super::pace::Slow;
 use crate::libtorch::ffi::Store;
 use crate::{Error, Result};
 
@@ -32,6 +33,9 @@ const UNANSWERED: u32 = 20;
 const GRACE: u32 = 4;
 /// Time that the main thread waits, after a connection has broken, for the watch to say why.
 const EXPLAIN: Duration = Duration::from_secs(30);
+
+/// Beats from one look of rank 0 at the paces of all ranks to the next.
+const LOOK: u64 = 5;
 
 /// The key of the first fault.
 const FAULT: &str = "fault";
@@ -74,6 +78,10 @@ struct Shared {
     served: bool,
     on_fault: OnFault,
     step: AtomicU64,
+    /// Nanoseconds for an image; 0 if they are not known.
+    pace: AtomicU64,
+    /// Sentences for rank 0 to print.
+    warnings: Mutex<Vec<String>>,
     /// How often the store has answered.
     answers: AtomicU64,
     /// True if a connection has broken: who is gone is to be found.
@@ -100,8 +108,15 @@ struct Pulse {
 }
 
 /// The text of a beat.
-fn beat_text(round: u64, is_waiting: bool, step: u64) -> String {
-    format!("{round} {} {step}", u8::from(is_waiting))
+fn beat_text(round: u64, is_waiting: bool, step: u64, pace: u64) -> String {
+    format!("{round} {} {step} {pace}", u8::from(is_waiting))
+}
+
+/// The pace in the text of a beat.
+fn pace_in(beat: &[u8]) -> u64 {
+    let text = String::from_utf8_lossy(beat);
+    let pace = text.split(' ').nth(3).map(str::parse);
+    pace.and_then(std::result::Result::ok).unwrap_or(0)
 }
 
 impl Pulse {
@@ -165,6 +180,8 @@ impl Watch {
             served,
             on_fault,
             step: AtomicU64::new(0),
+            pace: AtomicU64::new(0),
+            warnings: Mutex::default(),
             answers: AtomicU64::new(0),
             broken: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -178,8 +195,15 @@ impl Watch {
         Ok(Self(shared))
     }
 
-    pub(super) fn at_step(&self, step: u64) {
+    pub(super) fn at_step(&self, step: u64, pace: u64) {
         self.0.step.store(step, Ordering::Relaxed);
+        self.0.pace.store(pace, Ordering::Relaxed);
+    }
+
+    /// The sentences that were not taken yet.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = (self.0.warnings.lock()).unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut warnings)
     }
 
     /// Ends the watch: what happens to other ranks from here on does not matter.
@@ -251,12 +275,19 @@ impl Shared {
 
     fn watch(&self, store: &Store) {
         let mut pulses: Vec<_> = self.hosts.iter().map(|_| Pulse::default()).collect();
+        let mut slow = Slow::default();
         for round in 0_u64.. {
             if self.ended.load(Ordering::Relaxed) {
                 return;
             }
             match self.round(store, round, &mut pulses) {
-                Ok(None) => self.answers.fetch_add(1, Ordering::Relaxed),
+                Ok(None) => {
+                    self.answers.fetch_add(1, Ordering::Relaxed);
+                    if self.rank == 0 && round % LOOK == 0 {
+                        // A store that is gone is met in the next round.
+                        let _ = self.compare_paces(store, &mut slow);
+                    }
+                }
                 Ok(Some(fault)) => return self.act(fault),
                 Err(_) if self.ended.load(Ordering::Relaxed) => return,
                 Err(_) => {
@@ -272,7 +303,7 @@ impl Shared {
                     };
                     return self.act(fault);
                 }
-            };
+            }
             thread::sleep(BEAT);
         }
     }
@@ -281,7 +312,8 @@ impl Shared {
     fn round(&self, store: &Store, round: u64, pulses: &mut [Pulse]) -> Result<Option<Fault>> {
         let step = self.step.load(Ordering::Relaxed);
         let broken = self.broken.load(Ordering::Relaxed);
-        store.set(&beat(self.rank), beat_text(round, broken, step).as_bytes())?;
+        let text = beat_text(round, broken, step, self.pace.load(Ordering::Relaxed));
+        store.set(&beat(self.rank), text.as_bytes())?;
         if let Some(found) = store.get(FAULT)? {
             return Ok(serde_json::from_slice(&found).ok());
         }
@@ -300,6 +332,21 @@ impl Shared {
             return Ok(serde_json::from_slice(&first).ok());
         }
         Ok(None)
+    }
+
+    /// Looks for a rank that the others wait for.
+    fn compare_paces(&self, store: &Store, slow: &mut Slow) -> Result<()> {
+        let pace = |rank| Ok(store.get(&beat(rank))?.map_or(0, |beat| pace_in(&beat)));
+        let paces: Vec<_> = (0..self.hosts.len()).map(pace).collect::<Result<_>>()?;
+        let Some((rank, times)) = slow.look(&paces) else {
+            return Ok(());
+        };
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.push(format!(
+            "all wait for rank {rank} ({}), which takes {times:.1} times as long for an image as the others: see what else its host does",
+            self.host(rank)
+        ));
+        Ok(())
     }
 
     /// Finds out that the store does not answer, which the thread that asks it cannot.
@@ -332,15 +379,16 @@ mod tests {
         let mut pulse = Pulse::default();
         let is_waiting = false;
         for (round, silent) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)] {
-            pulse.note(Some(beat_text(round, is_waiting, 17).into_bytes()));
+            pulse.note(Some(beat_text(round, is_waiting, 17, 900).into_bytes()));
             assert_eq!(pulse.silent, silent, "round {round}");
         }
         assert_eq!(pulse.step(), "17");
+        assert_eq!(pace_in(pulse.last.as_deref().unwrap()), 900);
     }
 
     #[test]
     fn fault_of_a_rank_follows_from_its_beats() {
-        let beat = |round: u32, waiting| Some(beat_text(round.into(), waiting, 17).into_bytes());
+        let beat = |round: u32, waiting| Some(beat_text(round.into(), waiting, 17, 0).into_bytes());
         // Rounds of this rank, how many of them the other has beaten, whether this one and the other wait in vain.
         for (rounds, beats, broken, waiting, said) in [
             (SILENT, 1, false, false, None),

@@ -23,8 +23,9 @@ use tch::{Device, Kind, Tensor};
 use super::objective::{Objective, Part};
 use crate::Result;
 use crate::input::{Batch, Examples, Pipeline};
-use crate::libtorch::{PerWorker, Workers, equal_parts, ffi};
-use crate::net::{ResNet18, Role, boxes};
+use crate::libtorch::ffi::{self, Exchange};
+use crate::libtorch::{PerWorker, Workers, equal_parts};
+use crate::net::{BOX_HEAD, NamedTensor, ResNet18, Role, boxes};
 use crate::ranks::Ranks;
 
 /// Groups of a batch, and the networks that compute them.
@@ -60,7 +61,7 @@ pub(super) struct Found {
 struct Share {
     loss: Tensor,
     margins: Option<Tensor>,
-    /// Those of the parameters that are trained, in the order of [`ResNet18::named`].
+    /// Those of the parameters that are trained, in the order of [`trained`]. None if they went to other ranks at once.
     grads: Vec<Tensor>,
     statistics: Tensor,
 }
@@ -87,6 +88,14 @@ impl Groups {
             all: [count, batch],
             replicas: (count > 1).then(replicas).transpose()?,
         })
+    }
+
+    /// The number of images of a batch that this rank computes.
+    pub(super) fn images(&self) -> i64 {
+        self.ranges
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum()
     }
 
     /// The examples of each group of `batch`. Whole groups are made by one of `workers`, unless the batch is mixed.
@@ -128,11 +137,19 @@ impl Groups {
         };
         let parts = self.parts(&examples, ranks)?;
         let weights: Vec<_> = parts.iter().map(|part| part.of_images).collect();
-        let tasks = examples.into_iter().zip(parts).collect();
-        let shares = workers.each(tasks, |worker, (examples, part)| {
-            share(&replicas.of(worker), objective, &examples, part)
+        let has_boxes = examples.iter().any(|group| group.boxes.is_some());
+        let params = tensors(trained(model, has_boxes));
+        let exchange = ranks.exchange(&params, examples.len())?;
+        let tasks = examples.into_iter().zip(parts).zip(0..).collect();
+        let shares = workers.each(tasks, |worker, ((examples, part), at)| {
+            let to = exchange.as_ref().map(|exchange| (exchange, at));
+            share(&replicas.of(worker), objective, &examples, part, to)
         })?;
-        self.sum(model, workers, ranks, shares, &weights)
+        match exchange {
+            Some(exchange) => ranks.finish_exchange(exchange)?,
+            None => sum_gradients(params, &shares, workers)?,
+        }
+        self.found(model, ranks, shares, &weights)
     }
 
     /// The weights of each group of this rank, from its `examples`.
@@ -155,38 +172,19 @@ impl Groups {
     }
 
     /// Gives `model` the sums over the groups of all ranks, of which `shares` are those of this one, with their fractions of
-    /// the images as `weights`.
-    fn sum(
+    /// Updates the running statistics of `model` by those of `shares`, and adds up what they have found out.
+    fn found(
         &self,
         model: &ResNet18,
-        workers: &Workers,
         ranks: &Ranks,
         shares: Vec<Share>,
         weights: &[f64],
     ) -> Result<Found> {
-        let trained = model.named().iter().filter(|n| n.role != Role::Buffer);
-        let mut grads: Vec<(Tensor, Vec<Tensor>)> = trained
-            .map(|named| (named.tensor.shallow_clone(), Vec::new()))
-            .collect();
         let (mut losses, mut margins, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
         for (share, &weight) in shares.into_iter().zip(weights) {
-            for ((_, grads), grad) in grads.iter_mut().zip(share.grads) {
-                // A box head has no gradient if no image of the group has a box to learn.
-                grads.extend(grad.defined().then_some(grad));
-            }
             losses.push(share.loss);
             margins.extend(share.margins);
             statistics.push(share.statistics.f_mul_scalar(weight)?);
-        }
-        grads.retain(|(_, grads)| !grads.is_empty());
-        if ranks.count() > 1 {
-            let (params, grads): (Vec<_>, Vec<_>) = grads.into_iter().unzip();
-            ranks.sum_gradients(&params, &grads)?;
-        } else {
-            grads.sort_by_key(|(param, _)| Reverse(param.numel()));
-            workers.each(grads, |_, (param, mut grads)| {
-                ffi::sum_gradients(&param, &mut grads)
-            })?;
         }
         tch::no_grad(|| model.update_statistics(&self.total(ranks, &statistics)?))?;
         Ok(Found {
@@ -245,30 +243,72 @@ pub(super) fn own_images(batch: i64, count: i64, ranks: &Ranks) -> Range<i64> {
     first.start..end
 }
 
-/// The share of the group with `examples`, computed by `replica`.
+/// The parameters of `model` that are trained, those first whose gradients come first: the last ones. The box head has none
+/// where no image has a box to learn.
+fn trained(model: &ResNet18, has_boxes: bool) -> impl Iterator<Item = &NamedTensor> {
+    let is_trained = move |named: &&NamedTensor| {
+        named.role != Role::Buffer
+            && named.tensor.requires_grad()
+            && (has_boxes || !named.name.starts_with(BOX_HEAD))
+    };
+    model.named().iter().rev().filter(is_trained)
+}
+
+fn tensors<'a>(named: impl Iterator<Item = &'a NamedTensor>) -> Vec<Tensor> {
+    named.map(|named| named.tensor.shallow_clone()).collect()
+}
+
+/// Makes the gradient of each of `params` the sum of those of `shares`.
+fn sum_gradients(params: Vec<Tensor>, shares: &[Share], workers: &Workers) -> Result<()> {
+    let of_param = |at: usize| {
+        shares
+            .iter()
+            .map(move |share| share.grads[at].shallow_clone())
+    };
+    let grads = (0..params.len()).map(|at| of_param(at).collect::<Vec<_>>());
+    let mut tasks: Vec<_> = params.into_iter().zip(grads).collect();
+    tasks.sort_by_key(|(param, _)| Reverse(param.numel()));
+    workers.each(tasks, |_, (param, mut grads)| {
+        ffi::sum_gradients(&param, &mut grads)
+    })?;
+    Ok(())
+}
+
+/// The share of the group with `examples`, computed by `replica`. Its gradients go `to` an exchange as those of a group with
+/// this number, each as soon as it is there.
 fn share(
     replica: &ResNet18,
     objective: &Objective,
     examples: &Examples,
     part: Part,
+    to: Option<(&Exchange<'_>, usize)>,
 ) -> Result<Share> {
     let outputs = replica.outputs(&examples.images, true)?;
     let loss = objective.loss(&outputs, examples, part)?;
-    loss.f_backward()?;
-    let trained = replica.named().iter().filter(|n| n.role != Role::Buffer);
-    let take = |tensor: &Tensor| -> Result<Tensor> {
-        let grad = tensor.f_grad()?;
-        ffi::clear_grad(tensor)?;
-        Ok(grad)
+    let leaves = tensors(trained(replica, examples.boxes.is_some()));
+    let backward = || Ok(loss.f_backward()?);
+    let grads = match to {
+        Some((exchange, at)) => {
+            exchange.during(&leaves, at, backward)?;
+            Vec::new()
+        }
+        None => {
+            backward()?;
+            leaves.iter().map(take_gradient).collect::<Result<_>>()?
+        }
     };
     Ok(Share {
         loss: loss.f_detach()?,
         margins: objective.margins(&outputs, examples)?,
-        grads: trained
-            .map(|named| take(&named.tensor))
-            .collect::<Result<_>>()?,
+        grads,
         statistics: replica.statistics()?,
     })
+}
+
+fn take_gradient(of: &Tensor) -> Result<Tensor> {
+    let grad = of.f_grad()?;
+    ffi::clear_grad(of)?;
+    Ok(grad)
 }
 
 #[cfg(test)]

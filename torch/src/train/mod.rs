@@ -216,6 +216,9 @@ impl<'a, 'scope, 'env> Trainer<'a, 'scope, 'env> {
             };
             state.at.waited = waited + pass.waited();
             reporter.push_loss(setup, state, &loss?)?;
+            for warning in setup.ranks.warnings() {
+                reporter.watch.on(&Event::Warning(warning));
+            }
             if state.is_over(setup)? {
                 break EpochEnd::Complete;
             }

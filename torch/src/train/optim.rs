@@ -9,7 +9,6 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::config::{Algorithm, Config};
-use crate::libtorch::device::Precision;
 use crate::libtorch::{Workers, ffi, tensors};
 use crate::net::{FIRST_WEIGHT, NamedTensor, Role};
 use crate::ranks::Ranks;
@@ -135,17 +134,24 @@ impl Group {
             members.iter().map(|member| &member.params[0]),
             ranks.count(),
         );
-        let dealt = members.into_iter().zip(&owners);
-        let tasks = dealt.map(|(member, &owner)| (member, owner == ranks.rank()));
-        let tasks: Vec<_> = tasks.collect();
-        let sent = tasks.iter().map(|(member, _)| member.params[0].f_detach());
+        let sent = members.iter().map(|member| member.params[0].f_detach());
         let sent = sent.collect::<std::result::Result<Vec<_>, _>>()?;
-        workers.each(tasks, |_, (member, is_own)| match is_own {
-            true => member.step(rule, rate, weight_decay),
+        let copies = ranks.copies(&sent, &owners)?;
+        let dealt = members.into_iter().zip(owners).enumerate();
+        let mut tasks: Vec<_> = dealt
+            .map(|(at, (member, owner))| (at, member, owner == ranks.rank()))
+            .collect();
+        // The others get them while this rank does the rest.
+        tasks.sort_by_key(|&(.., is_own)| !is_own);
+        workers.each(tasks, |_, (at, member, is_own)| match is_own {
+            true => {
+                member.step(rule, rate, weight_decay)?;
+                copies.as_ref().map_or(Ok(()), |copies| copies.send(at))
+            }
             false => member.follow(rule),
         })?;
-        for (mut weight, owner) in sent.into_iter().zip(owners) {
-            ranks.copy_from(owner, &mut weight)?;
+        if let Some(copies) = copies {
+            ranks.finish_copies(copies)?;
         }
         Ok(())
     }
@@ -226,10 +232,7 @@ impl Optimizer {
                 momentum,
                 ..
             } => {
-                let kind = match config.precision.on(device) {
-                    Precision::Bf16 => Kind::BFloat16,
-                    _ => Kind::Float,
-                };
+                let kind = muon::kind_of_products(config.precision, device);
                 Some((Rule::Muon { momentum, kind }, lr_factor))
             }
             Algorithm::Sgd(_) | Algorithm::Adam => None,

@@ -15,7 +15,6 @@ use super::setup::Setup;
 use crate::Result;
 use crate::infer::evaluate::{Score, SplitOutputs, Wanted, outputs_over, score};
 use crate::input::{Batch, Pipeline};
-use crate::libtorch::tensors;
 use crate::net::ResNet18;
 use crate::ranks::{RankError, Ranks};
 use crate::run::SetId;
@@ -131,11 +130,7 @@ impl State {
         if ranks.count() == 1 {
             return Ok(());
         }
-        let mut crc = crc32fast::Hasher::new();
-        for named in self.model.named() {
-            crc.update(&tensors::bytes(&named.tensor)?);
-        }
-        let own = f64::from(crc.finalize());
+        let own = f64::from(self.model.checksum()?);
         match ranks.settle(own)?.to_bits() == own.to_bits() {
             true => Ok(()),
             false => Err(RankError::Diverged { step: self.at.step }.into()),
@@ -228,7 +223,7 @@ impl State {
         }
         self.at.batch += 1;
         self.at.step += 1;
-        ranks.at_step(self.at.step);
+        ranks.at_step(self.at.step, self.groups.images());
         Ok(found.loss)
     }
 

@@ -1,9 +1,11 @@
-//! The safe interface of `ranks.cpp`: the store where processes meet, and a group of them.
+//! The safe interface of `ranks.cpp`: the store where processes meet, a group of them, and what is under way between them.
 //!
-//! Neither is ever freed: after an error c10d waits for what is under way when it is destroyed, and the process ends
-//! with them.
+//! Stores and groups are never freed, nor what an error has broken off: c10d waits for what is under way when it is
+//! destroyed, and the process ends with them.
 
 use std::ffi::{CString, c_char};
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use torch_sys::C_tensor;
 use super::check;
 use crate::{Error, Result};
 
-/// `Store` and `Group` of `ranks.cpp`, opaque types.
+/// `Store`, `Group`, `Exchange` and `Copies` of `ranks.cpp`, opaque types.
 #[repr(C)]
 struct RawStore {
     _opaque: [u8; 0],
@@ -21,6 +23,16 @@ struct RawStore {
 
 #[repr(C)]
 struct RawGroup {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+struct RawExchange {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
+struct RawCopies {
     _opaque: [u8; 0],
 }
 
@@ -71,13 +83,36 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn tinyres_group_sum(group: *mut RawGroup, tensor: *const C_tensor) -> *mut c_char;
     fn tinyres_group_copy(group: *mut RawGroup, tensor: *const C_tensor, from: i32) -> *mut c_char;
-    fn tinyres_group_sum_gradients(
+    fn tinyres_exchange_begin(
         group: *mut RawGroup,
         params: *const *const C_tensor,
         count: usize,
-        grads: *const *const C_tensor,
         groups: usize,
+        out: *mut *mut RawExchange,
     ) -> *mut c_char;
+    fn tinyres_exchange_listen(
+        exchange: *mut RawExchange,
+        leaves: *const *const C_tensor,
+        count: usize,
+        at: usize,
+    ) -> *mut c_char;
+    fn tinyres_exchange_heard(
+        exchange: *mut RawExchange,
+        leaves: *const *const C_tensor,
+        count: usize,
+        at: usize,
+    ) -> *mut c_char;
+    fn tinyres_exchange_finish(exchange: *mut RawExchange) -> *mut c_char;
+    fn tinyres_exchange_give_up(exchange: *mut RawExchange);
+    fn tinyres_copies_begin(
+        group: *mut RawGroup,
+        weights: *const *const C_tensor,
+        owners: *const i32,
+        count: usize,
+        out: *mut *mut RawCopies,
+    ) -> *mut c_char;
+    fn tinyres_copies_send(copies: *mut RawCopies, at: usize) -> *mut c_char;
+    fn tinyres_copies_finish(copies: *mut RawCopies) -> *mut c_char;
 }
 
 fn text(text: &str) -> Result<CString> {
@@ -231,30 +266,145 @@ impl Group {
         check(unsafe { tinyres_group_copy(self.0.as_ptr(), tensor.as_ptr(), int(from)?) })
     }
 
-    /// Makes the gradient of each of `params` the sum of its `grads` over all ranks, in the order of the ranks. Each
-    /// parameter has as many gradients here as the others.
-    pub(crate) fn sum_gradients(&self, params: &[Tensor], grads: &[Vec<Tensor>]) -> Result<()> {
-        let groups = grads.first().map_or(0, Vec::len);
-        assert!(
-            params.len() == grads.len() && grads.iter().all(|of| of.len() == groups),
-            "gradients of each group for each parameter"
-        );
-        let params: Vec<_> = params.iter().map(Tensor::as_ptr).collect();
-        let address = |grad: &Tensor| match grad.defined() {
-            true => grad.as_ptr(),
-            false => ptr::null(),
-        };
-        let grads: Vec<_> = grads.iter().flatten().map(address).collect();
-        // SAFETY: the lists hold addresses of live tensors, or null, which the shim refuses; it checks their layouts. The
-        // gradients that it sets are views of the group's own memory, which libtorch counts references to.
+    /// Begins to add up the gradients of `params` over all ranks, in the order of the ranks. This one has `groups` of
+    /// each. All ranks give the same parameters in the same order, those first whose gradients come first.
+    pub(crate) fn exchange(&self, params: &[Tensor], groups: usize) -> Result<Exchange<'_>> {
+        let (params, mut out) = (addresses(params), ptr::null_mut());
+        // SAFETY: the group and the tensors are live; the shim keeps handles of the tensors.
         check(unsafe {
-            tinyres_group_sum_gradients(
+            tinyres_exchange_begin(
                 self.0.as_ptr(),
                 params.as_ptr(),
                 params.len(),
-                grads.as_ptr(),
                 groups,
+                &raw mut out,
             )
+        })?;
+        let raw = NonNull::new(out).ok_or_else(|| Error::Torch("no exchange".to_owned()))?;
+        let (count, group) = (params.len(), PhantomData);
+        Ok(Exchange {
+            raw,
+            count,
+            groups,
+            group,
         })
+    }
+
+    /// Begins to receive those of `weights` that other ranks compute: `owners` has the rank of each.
+    pub(crate) fn copies(&self, weights: &[Tensor], owners: &[usize]) -> Result<Copies<'_>> {
+        assert_eq!(
+            weights.len(),
+            owners.len(),
+            "an owner of each of the weights"
+        );
+        let owners = owners.iter().map(|&rank| int(rank));
+        let owners = owners.collect::<Result<Vec<_>>>()?;
+        let (weights, mut out) = (addresses(weights), ptr::null_mut());
+        // SAFETY: the group and the tensors are live, and there are as many owners. The shim keeps handles of the tensors,
+        // and the caller uses none before `finish` that this rank does not own.
+        check(unsafe {
+            tinyres_copies_begin(
+                self.0.as_ptr(),
+                weights.as_ptr(),
+                owners.as_ptr(),
+                weights.len(),
+                &raw mut out,
+            )
+        })?;
+        let raw = NonNull::new(out).ok_or_else(|| Error::Torch("no copies".to_owned()))?;
+        let (count, group) = (weights.len(), PhantomData);
+        Ok(Copies { raw, count, group })
+    }
+}
+
+fn addresses(tensors: &[Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(|tensor| tensor.as_ptr()).collect()
+}
+
+/// Sums of gradients over all ranks, under way while the gradients are computed. One that is dropped before it is finished
+/// is given up, and the group with it.
+#[derive(Debug)]
+pub(crate) struct Exchange<'a> {
+    raw: NonNull<RawExchange>,
+    count: usize,
+    groups: usize,
+    group: PhantomData<&'a Group>,
+}
+
+// SAFETY: the shim locks what `during` changes, which is all that is called through a reference.
+unsafe impl Sync for Exchange<'_> {}
+
+impl Exchange<'_> {
+    /// Calls `backward`, and takes the gradients that it computes for `leaves` as those of the group at `at`, each as soon as
+    /// it is there. The leaves are views of the parameters, in the same order, and have no gradient afterwards.
+    ///
+    /// # Errors
+    /// Those of `backward`; a leaf gets no gradient.
+    pub(crate) fn during(
+        &self,
+        leaves: &[Tensor],
+        at: usize,
+        backward: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        assert!(
+            leaves.len() == self.count && at < self.groups,
+            "the leaves of a group"
+        );
+        let leaves = addresses(leaves);
+        let (raw, leaves, count) = (self.raw.as_ptr(), leaves.as_ptr(), leaves.len());
+        // SAFETY: the exchange and the leaves are live until this returns, and with them what the hooks point to, which the
+        // second call takes away again.
+        let heard = check(unsafe { tinyres_exchange_listen(raw, leaves, count, at) });
+        let done = heard.and_then(|()| backward());
+        // SAFETY: as above.
+        let heard = check(unsafe { tinyres_exchange_heard(raw, leaves, count, at) });
+        done.and(heard)
+    }
+
+    /// Waits for the sums, and makes them the gradients of the parameters.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub(crate) fn finish(self) -> Result<()> {
+        let exchange = ManuallyDrop::new(self);
+        // SAFETY: nobody uses the exchange after this, which frees it. The gradients are views of the group's own memory,
+        // which libtorch counts references to.
+        check(unsafe { tinyres_exchange_finish(exchange.raw.as_ptr()) })
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses the exchange after this but its own thread, for which the shim keeps it.
+        unsafe { tinyres_exchange_give_up(self.raw.as_ptr()) }
+    }
+}
+
+/// Weights that one rank computes and the others receive, under way.
+#[derive(Debug)]
+pub(crate) struct Copies<'a> {
+    raw: NonNull<RawCopies>,
+    count: usize,
+    group: PhantomData<&'a Group>,
+}
+
+// SAFETY: the shim locks what `send` changes, which is all that is called through a reference.
+unsafe impl Sync for Copies<'_> {}
+
+impl Copies<'_> {
+    /// Sends the weights at `at`, which this rank has computed, to the others.
+    pub(crate) fn send(&self, at: usize) -> Result<()> {
+        assert!(at < self.count, "weights {at} of {}", self.count);
+        // SAFETY: the copies are live.
+        check(unsafe { tinyres_copies_send(self.raw.as_ptr(), at) })
+    }
+
+    /// Waits until all weights are there.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub(crate) fn finish(self) -> Result<()> {
+        // SAFETY: nobody uses the copies after this, which frees them.
+        check(unsafe { tinyres_copies_finish(self.raw.as_ptr()) })
     }
 }

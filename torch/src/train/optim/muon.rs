@@ -5,16 +5,27 @@
 
 mod stacked;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Result;
-use crate::libtorch::{device, ffi};
+use crate::libtorch::device::{self, Precision};
+use crate::libtorch::ffi;
 
 /// Coefficients a, b, c of the Newton-Schulz iteration `s -> a s + b s^3 + c s^5` on the singular values. It
 /// lifts small values fast, and ends with all of them between about 0.7 and 1.2.
 const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// Rounds of the iteration.
 const ROUNDS: usize = 3;
+
+/// What matrix products on `device` are computed in: bfloat16 where the forward passes are, and on a CPU that multiplies it
+/// in any case. The iteration needs no more than its 8 bits, and the published code has it in no other format.
+pub(super) fn kind_of_products(precision: Precision, device: Device) -> Kind {
+    match precision.on(device) {
+        Precision::Bf16 => Kind::BFloat16,
+        _ if !device.is_cuda() && ffi::multiplies_bf16() => Kind::BFloat16,
+        _ => Kind::Float,
+    }
+}
 
 /// One [`step`] of each of `weights`, with its running mean in `means`; on a GPU all of them at once.
 pub(super) fn steps(
@@ -131,8 +142,6 @@ fn symmetric(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
 
     #[test]
