@@ -14,7 +14,7 @@ use tinyres::ui::{Output, Ui};
 use tinyres_format::Split;
 use tinyres_load::Verify;
 use tinyres_torch::Error;
-use tinyres_torch::infer::evaluate::{Wanted, outputs_over, score};
+use tinyres_torch::infer::evaluate::{Wanted, outputs, score};
 use tinyres_torch::infer::foreign::{AnyWeights, Assumed};
 use tinyres_torch::infer::predictions::{self, Origin};
 use tinyres_torch::infer::tta::Tta;
@@ -179,7 +179,7 @@ fn evaluate(
         Some((_, meeting)) => agree(meeting, &model, &feed, device)?,
         None => Ranks::alone(),
     };
-    let outputs = outputs_over(&ranks, &model, &feed, &pipeline, wanted, args.batch, ui)?;
+    let outputs = outputs(&ranks, &model, &feed, &pipeline, wanted, args.batch, ui)?;
     ranks.finish()?;
     if !ranks.is_first() {
         return Ok(ExitCode::SUCCESS);

@@ -127,27 +127,11 @@ pub struct Wanted {
 }
 
 /// Runs `model` on all images of `feed`, in batches of `batch`. `pipeline` resizes and normalises them. On a CPU, each
-/// thread takes parts of a batch.
+/// thread takes parts of a batch. Of as many batches as there are `ranks`, each computes one. All get all outputs.
 ///
 /// # Errors
-/// [`Error::Load`] if the data cannot be read or is damaged.
+/// [`Error::Load`] if the data cannot be read or is damaged, or a rank has failed.
 pub fn outputs(
-    model: &ResNet18,
-    feed: &Feed,
-    pipeline: &Pipeline,
-    wanted: Wanted,
-    batch: NonZeroUsize,
-    watch: &mut dyn Observer,
-) -> Result<SplitOutputs> {
-    let alone = Ranks::alone();
-    outputs_over(&alone, model, feed, pipeline, wanted, batch, watch)
-}
-
-/// The same, of which each of `ranks` computes one batch of as many as there are ranks. All get all outputs.
-///
-/// # Errors
-/// Those of [`outputs`], or a rank has failed.
-pub fn outputs_over(
     ranks: &Ranks,
     model: &ResNet18,
     feed: &Feed,
@@ -229,7 +213,7 @@ pub fn outputs_over(
     })
 }
 
-/// Scores `model` on all images of `feed`. The arguments and errors are those of [`outputs`].
+/// Scores `model` on all images of `feed`, as one process. The arguments are those of [`outputs`].
 ///
 /// # Errors
 /// Those of [`outputs`].
@@ -245,7 +229,9 @@ pub fn evaluate(
         tta,
         ..Wanted::default()
     };
-    score(feed, &outputs(model, feed, pipeline, wanted, batch, watch)?)
+    let alone = Ranks::alone();
+    let outputs = outputs(&alone, model, feed, pipeline, wanted, batch, watch)?;
+    score(feed, &outputs)
 }
 
 /// The scores of `outputs`, which are for the images of `feed`.

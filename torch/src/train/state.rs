@@ -13,7 +13,7 @@ use super::margins::Margins;
 use super::optim::Optimizer;
 use super::setup::Setup;
 use crate::Result;
-use crate::infer::evaluate::{Score, SplitOutputs, Wanted, outputs_over, score};
+use crate::infer::evaluate::{Score, SplitOutputs, Wanted, outputs, score};
 use crate::input::{Batch, Pipeline};
 use crate::net::ResNet18;
 use crate::ranks::{RankError, Ranks};
@@ -249,7 +249,7 @@ impl State {
         let pipeline = setup.evaluation(self.at.size)?;
         let (model, val) = (&self.model, &setup.val);
         let (wanted, ranks) = (Wanted::default(), &setup.ranks);
-        let outputs = outputs_over(ranks, model, val, &pipeline, wanted, setup.batch, watch)?;
+        let outputs = outputs(ranks, model, val, &pipeline, wanted, setup.batch, watch)?;
         Ok((score(val, &outputs)?.score(), outputs))
     }
 
