@@ -93,11 +93,16 @@ struct Exchange {
   Group *group;
   std::vector<Slot> slots;
   std::mutex mutex;
-  std::condition_variable arrived;
+  // Says that one of the following has changed.
+  std::condition_variable changed;
+  // The first of the sums that are not there yet, in floats.
+  int64_t done = 0;
   // Says that the gradients will not come.
   bool given_up = false;
+  // Says that the thread is at its end; with what it has thrown, if it has.
+  bool ended = false;
+  std::string error;
   std::thread thread;
-  char *error = nullptr;
 
   void put(size_t slot, size_t at, at::Tensor grad) {
     Slot &to = slots[slot];
@@ -108,18 +113,36 @@ struct Exchange {
     TORCH_CHECK(!to.own[at].defined(), "a second gradient of a parameter of shape ", to.param.sizes());
     to.own[at] = std::move(grad);
     if (--to.missing == 0)
-      arrived.notify_one();
+      changed.notify_all();
   }
 
   // Waits for the own gradients of the parameters that begin before `end`.
   void await(int64_t end) {
     std::unique_lock lock(mutex);
-    arrived.wait(lock, [&] {
+    changed.wait(lock, [&] {
       return given_up || std::all_of(slots.begin(), slots.end(), [&](const Slot &slot) {
                return slot.start >= end || slot.missing == 0;
              });
     });
     TORCH_CHECK(!given_up, "a gradient is missing");
+  }
+
+  // Takes note that the sums before `end` are there.
+  void note_done(int64_t end) {
+    const std::lock_guard lock(mutex);
+    done = end;
+    changed.notify_all();
+  }
+
+  // Waits for the sum of a parameter, and makes it its gradient.
+  void arrive(const Slot &slot) {
+    {
+      std::unique_lock lock(mutex);
+      const int64_t end = slot.start + slot.len;
+      changed.wait(lock, [&] { return ended || done >= end; });
+      TORCH_CHECK(done >= end, error);
+    }
+    slot.param.mutable_grad() = group->wire.as_strided(slot.param.sizes(), slot.param.strides(), slot.start);
   }
 
   void run();
@@ -167,12 +190,13 @@ void Exchange::run() {
         down->push_back(receive(piece, rank + 1, true));
       }
     }
-    const int64_t done = piece - lag;
-    if (done >= 0 && done < pieces) {
+    const int64_t passed = piece - lag;
+    if (passed >= 0 && passed < pieces) {
       if (rank < last)
-        (*down)[done]->wait();
+        (*down)[passed]->wait();
       if (rank > 0)
-        send(done, rank - 1, true);
+        send(passed, rank - 1, true);
+      note_done(end(passed));
     }
   }
   for (const auto &work : *sent)
@@ -305,7 +329,13 @@ char *tinyres_exchange_begin(Group *group, at::Tensor *const *params, size_t cou
     if (!group->wire.defined() || group->wire.numel() != total)
       group->wire = at::zeros({total}, at::kFloat);
     auto *const running = exchange.get();
-    running->thread = std::thread([running] { running->error = guarded([&] { running->run(); }); });
+    running->thread = std::thread([running] {
+      char *const error = guarded([&] { running->run(); });
+      const std::lock_guard lock(running->mutex);
+      running->error = error ? error : "";
+      running->ended = true;
+      running->changed.notify_all();
+    });
     *out = exchange.release();
   });
 }
@@ -332,16 +362,18 @@ char *tinyres_exchange_heard(Exchange *exchange, at::Tensor *const *leaves, size
   });
 }
 
-// Waits for the sums, and makes them the gradients of the parameters. They lie in memory that the next exchange
-// overwrites. Frees the exchange, unless it fails: then libtorch may still write to what it holds, and the process ends.
+// Waits for the sum of the parameter at `slot`, and makes it its gradient. It lies in memory that the next exchange
+// overwrites.
+char *tinyres_exchange_arrive(Exchange *exchange, size_t slot) noexcept {
+  return guarded([&] { exchange->arrive(exchange->slots.at(slot)); });
+}
+
+// Waits until this rank has passed on all sums. Frees the exchange, unless it fails: then libtorch may still write to what
+// it holds, and the process ends.
 char *tinyres_exchange_finish(Exchange *exchange) noexcept {
-  exchange->thread.join();
-  if (exchange->error)
-    return exchange->error;
   return guarded([&] {
-    for (const Slot &slot : exchange->slots)
-      slot.param.mutable_grad() =
-          exchange->group->wire.as_strided(slot.param.sizes(), slot.param.strides(), slot.start);
+    exchange->thread.join();
+    TORCH_CHECK(exchange->error.empty(), exchange->error);
     delete exchange;
   });
 }
@@ -352,7 +384,7 @@ void tinyres_exchange_give_up(Exchange *exchange) noexcept {
     const std::lock_guard lock(exchange->mutex);
     exchange->given_up = true;
   }
-  exchange->arrived.notify_one();
+  exchange->changed.notify_all();
   exchange->thread.detach();
 }
 

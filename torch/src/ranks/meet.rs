@@ -1,7 +1,7 @@
 //! The meeting of the ranks before they train: each says what it is, rank 0 compares, and all learn the result. Whoever
 //! does not come or differs is named, and nothing was begun.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{ToSocketAddrs as _, UdpSocket};
@@ -221,17 +221,21 @@ impl Meeting {
             None => own_address(&self.launch),
         };
         let Launch { rank, size, .. } = self.launch;
-        let group = Group::open(&self.store, "group", &address, rank, size, self.patience);
-        let group = group.map_err(|error| self.watch.explain(error))?;
-        let watch = self.watch.clone();
-        Ok(Ranks(Some(Several {
+        let open = |name: &str| {
+            let group = Group::open(&self.store, name, &address, rank, size, self.patience);
+            group.map_err(|error| self.watch.explain(error))
+        };
+        let mut ranks = Ranks(Some(Several {
             rank,
             size,
-            group,
-            watch,
-            is_fast: OnceCell::new(),
+            group: open("group")?,
+            bulk: open("bulk")?,
+            watch: self.watch.clone(),
+            is_fast: false,
             pace: RefCell::default(),
-        })))
+        }));
+        ranks.measure()?;
+        Ok(ranks)
     }
 }
 

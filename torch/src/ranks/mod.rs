@@ -1,6 +1,7 @@
 //! Several processes that train or evaluate together, as one would: each is a *rank*, with a number. `launch` finds the
 //! place of this process in the environment, `meet` brings the ranks together and compares them, `watch` notices when one
-//! of them is gone, `pace` when one is slow, and [`Ranks`] is what they compute together, with libtorch's c10d.
+//! of them is gone, `pace` when one is slow, and [`Ranks`] is what they compute together, with libtorch's c10d: `sums` are
+//! gradients on their way.
 //!
 //! A process alone is a [`Ranks`], too. Then each function returns what it was given, at once: there is no thread, no
 //! socket and no copy.
@@ -8,9 +9,10 @@
 pub mod launch;
 pub mod meet;
 mod pace;
+mod sums;
 mod watch;
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::thread;
@@ -21,11 +23,12 @@ use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
 use crate::libtorch::equal_parts;
-use crate::libtorch::ffi::{Copies, Exchange, Group, Store};
+use crate::libtorch::ffi::{Copies, Group, Store};
 use crate::{Error, Result};
 
 pub use launch::Launch;
 pub use meet::Meeting;
+pub(crate) use sums::Sums;
 pub use watch::{Fault, OnFault};
 
 use pace::Pace;
@@ -171,9 +174,12 @@ pub struct Ranks(Option<Several>);
 struct Several {
     rank: usize,
     size: usize,
+    /// For what the ranks wait for at once.
     group: Group,
+    /// For gradients and weights: others would stand in line behind them.
+    bulk: Group,
     watch: Watch,
-    is_fast: OnceCell<bool>,
+    is_fast: bool,
     pace: RefCell<Pace>,
 }
 
@@ -292,14 +298,13 @@ impl Ranks {
     }
 
     /// True if sending a number costs less than some hundred of products: [`FAST`] of bytes a second or more from rank to
-    /// rank. Measured when it is first asked, which is the same moment on all ranks, and rank 0 decides.
-    pub(crate) fn is_fast(&self) -> Result<bool> {
-        let Some(several) = &self.0 else {
-            return Ok(false);
-        };
-        if let Some(&known) = several.is_fast.get() {
-            return Ok(known);
-        }
+    /// rank, when the ranks met.
+    pub(crate) fn is_fast(&self) -> bool {
+        self.0.as_ref().is_some_and(|several| several.is_fast)
+    }
+
+    /// Measures [`is_fast`](Self::is_fast). Rank 0 decides.
+    fn measure(&mut self) -> Result<()> {
         let mut probe = Tensor::f_zeros([PROBE / 4], (Kind::Float, Device::Cpu))?;
         // The first one connects.
         self.copy(&mut probe)?;
@@ -309,25 +314,29 @@ impl Ranks {
         self.total(0.0)?;
         let rate = PROBE as f64 / began.elapsed().as_secs_f64();
         let is_fast = self.decide(rate >= FAST)?;
-        Ok(*several.is_fast.get_or_init(|| is_fast))
+        if let Some(several) = &mut self.0 {
+            several.is_fast = is_fast;
+        }
+        Ok(())
     }
 
     /// Begins to add up the gradients of `params` over all groups of all ranks, in their order, of which this one computes
-    /// `groups`. `None` for one process.
-    pub(crate) fn exchange(
-        &self,
-        params: &[Tensor],
-        groups: usize,
-    ) -> Result<Option<Exchange<'_>>> {
-        let several = self.0.as_ref();
-        several
-            .map(|several| several.group.exchange(params, groups))
-            .transpose()
+    /// `groups`.
+    pub(crate) fn sums(&self, params: &[Tensor], groups: usize) -> Result<Sums<'_>> {
+        match &self.0 {
+            Some(several) => Ok(Sums::of(params, several.bulk.exchange(params, groups)?)),
+            None => Ok(Sums::default()),
+        }
     }
 
-    /// Waits until `exchange` is done.
-    pub(crate) fn finish_exchange(&self, exchange: Exchange<'_>) -> Result<()> {
-        self.together(|_| exchange.finish())
+    /// Waits until `sums` are done, for which each of `threads` may have waited before.
+    pub(crate) fn finish_sums(&self, sums: Sums<'_>, threads: usize) -> Result<()> {
+        self.together(|several| {
+            let (waited, done) = sums.finish();
+            let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+            several.pace.borrow_mut().wait(waited / threads.max(1));
+            done
+        })
     }
 
     /// Begins to receive those of `weights` that other ranks compute: `owners` has the rank of each. `None` for one process.
@@ -338,13 +347,21 @@ impl Ranks {
     ) -> Result<Option<Copies<'_>>> {
         let several = self.0.as_ref();
         several
-            .map(|several| several.group.copies(weights, owners))
+            .map(|several| several.bulk.copies(weights, owners))
             .transpose()
     }
 
     /// Waits until `copies` are done.
     pub(crate) fn finish_copies(&self, copies: Copies<'_>) -> Result<()> {
         self.together(|_| copies.finish())
+    }
+
+    /// The reason of `result`'s error, if it is one of another rank.
+    pub(crate) fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        match &self.0 {
+            Some(several) => result.map_err(|error| several.watch.explain(error)),
+            None => result,
+        }
     }
 
     fn together(&self, work: impl FnOnce(&Several) -> Result<()>) -> Result<()> {
@@ -475,6 +492,9 @@ mod tests {
                         let backward = || Ok(loss.f_backward()?);
                         exchange.during(&leaves, g, backward).unwrap();
                         assert!(leaves.iter().all(|leaf| !leaf.grad().defined()));
+                    }
+                    for slot in [2, 0, 1] {
+                        exchange.arrive(slot).unwrap();
                     }
                     exchange.finish().unwrap();
                 }

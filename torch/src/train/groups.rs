@@ -26,7 +26,7 @@ use crate::input::{Batch, Examples, Pipeline};
 use crate::libtorch::ffi::{self, Exchange};
 use crate::libtorch::{PerWorker, Workers, equal_parts};
 use crate::net::{BOX_HEAD, NamedTensor, ResNet18, Role, boxes};
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, Sums};
 
 /// Groups of a batch, and the networks that compute them.
 pub(super) struct Groups {
@@ -50,7 +50,9 @@ pub(super) fn count(batch: u32, size: u32, device: Device) -> u32 {
 }
 
 /// What a step finds out about its batch, still on the device.
-pub(super) struct Found {
+pub(super) struct Found<'a> {
+    /// The gradients, over all ranks.
+    pub sums: Sums<'a>,
     /// The mean loss, a scalar.
     pub loss: Tensor,
     /// The margin of each image, `f32 [B]`, if [`Objective::margins`] gives some.
@@ -118,19 +120,20 @@ impl Groups {
 
     /// Computes the gradients of `model` for a batch, of which each group has its `examples`, and updates the running
     /// statistics.
-    pub(super) fn backward(
+    pub(super) fn backward<'a>(
         &self,
         model: &ResNet18,
         objective: &Objective,
         examples: Vec<Examples>,
         workers: &Workers,
-        ranks: &Ranks,
-    ) -> Result<Found> {
+        ranks: &'a Ranks,
+    ) -> Result<Found<'a>> {
         let Some(replicas) = &self.replicas else {
             let outputs = model.outputs(&examples[0].images, true)?;
             let loss = objective.loss(&outputs, &examples[0], Part::WHOLE)?;
             loss.f_backward()?;
             return Ok(Found {
+                sums: Sums::default(),
                 loss: loss.f_detach()?,
                 margins: objective.margins(&outputs, &examples[0])?,
             });
@@ -139,17 +142,16 @@ impl Groups {
         let weights: Vec<_> = parts.iter().map(|part| part.of_images).collect();
         let has_boxes = examples.iter().any(|group| group.boxes.is_some());
         let params = tensors(trained(model, has_boxes));
-        let exchange = ranks.exchange(&params, examples.len())?;
+        let sums = ranks.sums(&params, examples.len())?;
         let tasks = examples.into_iter().zip(parts).zip(0..).collect();
         let shares = workers.each(tasks, |worker, ((examples, part), at)| {
-            let to = exchange.as_ref().map(|exchange| (exchange, at));
+            let to = sums.exchange().map(|exchange| (exchange, at));
             share(&replicas.of(worker), objective, &examples, part, to)
         })?;
-        match exchange {
-            Some(exchange) => ranks.finish_exchange(exchange)?,
-            None => sum_gradients(params, &shares, workers)?,
+        if sums.exchange().is_none() {
+            sum_gradients(params, &shares, workers)?;
         }
-        self.found(model, ranks, shares, &weights)
+        self.found(model, ranks, sums, shares, &weights)
     }
 
     /// The weights of each group of this rank, from its `examples`.
@@ -173,13 +175,14 @@ impl Groups {
 
     /// Gives `model` the sums over the groups of all ranks, of which `shares` are those of this one, with their fractions of
     /// Updates the running statistics of `model` by those of `shares`, and adds up what they have found out.
-    fn found(
+    fn found<'a>(
         &self,
         model: &ResNet18,
         ranks: &Ranks,
+        sums: Sums<'a>,
         shares: Vec<Share>,
         weights: &[f64],
-    ) -> Result<Found> {
+    ) -> Result<Found<'a>> {
         let (mut losses, mut margins, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
         for (share, &weight) in shares.into_iter().zip(weights) {
             losses.push(share.loss);
@@ -188,6 +191,7 @@ impl Groups {
         }
         tch::no_grad(|| model.update_statistics(&self.total(ranks, &statistics)?))?;
         Ok(Found {
+            sums,
             loss: self.total(ranks, &losses)?,
             margins: match margins.is_empty() {
                 true => None,

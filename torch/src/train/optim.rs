@@ -9,9 +9,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::config::{Algorithm, Config};
+use crate::libtorch::ffi::Copies;
 use crate::libtorch::{Workers, ffi, tensors};
 use crate::net::{FIRST_WEIGHT, NamedTensor, Role};
-use crate::ranks::Ranks;
+use crate::ranks::{Ranks, Sums};
 
 /// The defaults of `torch.optim.Adam`. The weight decay is the group's.
 const ADAM: ffi::Adam = ffi::Adam {
@@ -99,13 +100,10 @@ impl Group {
         })
     }
 
-    fn step(&mut self, ranks: &Ranks, rate: f64, workers: &Workers) -> Result<()> {
-        if self.rule == Rule::Adam {
-            let _ = self.steps.f_add_scalar_(1)?;
-        }
-        let is_costly = matches!(self.rule, Rule::Muon { .. });
-        let is_dealt = ranks.count() > 1 && is_costly && ranks.is_fast()?;
-        if workers.count() == 1 && !is_dealt {
+    /// Takes a step with the learning rate `rate`. Each of several workers trains whole parameters, the largest first.
+    fn step(&mut self, rate: f64, workers: &Workers) -> Result<()> {
+        self.count_step()?;
+        if workers.count() == 1 {
             // The fused kernels take a list of tensors: on a GPU it is one launch.
             let all = Members {
                 params: clones(&self.params),
@@ -115,46 +113,73 @@ impl Group {
             };
             return all.step(self.rule, rate, self.weight_decay);
         }
-        let one = |tensors: &[Tensor], at: usize| clones(tensors.get(at..=at).unwrap_or_default());
-        let mut members: Vec<_> = (0..self.params.len())
-            .map(|at| Members {
-                params: one(&self.params, at),
-                first: one(&self.first, at),
-                second: one(&self.second, at),
-                steps: self.steps.shallow_clone(),
-            })
-            .collect();
+        let mut members: Vec<_> = self.members().collect();
         members.sort_by_key(|member| std::cmp::Reverse(member.params[0].numel()));
         let (rule, weight_decay) = (self.rule, self.weight_decay);
-        if !is_dealt {
-            workers.each(members, |_, member| member.step(rule, rate, weight_decay))?;
-            return Ok(());
-        }
-        let owners = muon::deal(
-            members.iter().map(|member| &member.params[0]),
-            ranks.count(),
-        );
-        let sent = members.iter().map(|member| member.params[0].f_detach());
-        let sent = sent.collect::<std::result::Result<Vec<_>, _>>()?;
-        let copies = ranks.copies(&sent, &owners)?;
-        let dealt = members.into_iter().zip(owners).enumerate();
-        let mut tasks: Vec<_> = dealt
-            .map(|(at, (member, owner))| (at, member, owner == ranks.rank()))
-            .collect();
-        // The others get them while this rank does the rest.
-        tasks.sort_by_key(|&(.., is_own)| !is_own);
-        workers.each(tasks, |_, (at, member, is_own)| match is_own {
-            true => {
-                member.step(rule, rate, weight_decay)?;
-                copies.as_ref().map_or(Ok(()), |copies| copies.send(at))
-            }
-            false => member.follow(rule),
-        })?;
-        if let Some(copies) = copies {
-            ranks.finish_copies(copies)?;
+        workers.each(members, |_, member| member.step(rule, rate, weight_decay))?;
+        Ok(())
+    }
+
+    fn count_step(&mut self) -> Result<()> {
+        if self.rule == Rule::Adam {
+            let _ = self.steps.f_add_scalar_(1)?;
         }
         Ok(())
     }
+
+    /// Each parameter by itself.
+    fn members(&self) -> impl Iterator<Item = Members> {
+        let one = |tensors: &[Tensor], at: usize| clones(tensors.get(at..=at).unwrap_or_default());
+        (0..self.params.len()).map(move |at| Members {
+            params: one(&self.params, at),
+            first: one(&self.first, at),
+            second: one(&self.second, at),
+            steps: self.steps.shallow_clone(),
+        })
+    }
+}
+
+/// The step of one parameter.
+struct Task {
+    /// The place of its gradient among those that come.
+    slot: Option<usize>,
+    member: Members,
+    rule: Rule,
+    rate: f64,
+    weight_decay: f64,
+    /// The rank that computes it for all, and its number among the weights that are dealt.
+    deal: Option<(usize, usize)>,
+}
+
+impl Task {
+    fn run(self, rank: usize, copies: Option<&Copies<'_>>) -> Result<()> {
+        match self.deal {
+            Some((owner, _)) if owner != rank => self.member.follow(self.rule),
+            _ => {
+                self.member.step(self.rule, self.rate, self.weight_decay)?;
+                match (copies, self.deal) {
+                    (Some(copies), Some((_, at))) => copies.send(at),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Deals Muon's steps among `ranks`, and begins to receive the weights that others compute.
+fn deal<'a>(tasks: &mut [Task], ranks: &'a Ranks) -> Result<Option<Copies<'a>>> {
+    let mut costly: Vec<_> = tasks
+        .iter_mut()
+        .filter(|task| matches!(task.rule, Rule::Muon { .. }))
+        .collect();
+    costly.sort_by_key(|task| std::cmp::Reverse(task.member.params[0].numel()));
+    let weights = costly.iter().map(|task| task.member.params[0].f_detach());
+    let weights = weights.collect::<std::result::Result<Vec<_>, _>>()?;
+    let owners = muon::deal(weights.iter(), ranks.count());
+    for (at, (task, &owner)) in costly.iter_mut().zip(&owners).enumerate() {
+        task.deal = Some((owner, at));
+    }
+    ranks.copies(&weights, &owners)
 }
 
 /// Some parameters of a [`Group`], by handles for a worker.
@@ -267,29 +292,79 @@ impl Optimizer {
         Ok(Self { clip, groups })
     }
 
-    /// Takes one step with the learning rate `rate`, and clears the gradients. Each of several workers trains whole
-    /// parameters, the largest first.
+    /// Takes one step with the learning rate `rate`, and clears the gradients.
     ///
     /// # Errors
     /// A parameter has no gradient.
     pub fn step(&mut self, rate: f64, workers: &Workers) -> Result<()> {
-        self.step_over(&Ranks::alone(), rate, workers)
+        self.step_over(&Ranks::alone(), Sums::default(), rate, workers)
     }
 
-    /// The same of `ranks`, which have equal parameters, gradients and state. Where it costs less to send them, each
-    /// computes Muon's steps for some of the parameters.
+    /// The same of `ranks`, which have equal parameters and state, with the gradients `sums`.
     ///
     /// # Errors
     /// Those of [`step`](Self::step), and [`Error::Ranks`](crate::Error::Ranks) if a rank fails.
-    pub(crate) fn step_over(&mut self, ranks: &Ranks, rate: f64, workers: &Workers) -> Result<()> {
+    pub(crate) fn step_over(
+        &mut self,
+        ranks: &Ranks,
+        sums: Sums<'_>,
+        rate: f64,
+        workers: &Workers,
+    ) -> Result<()> {
         if self.clip > 0.0 {
+            let params = self.groups.iter().flat_map(|group| &group.params);
+            let waits = params.map(|param| sums.wait_for(sums.slot(param)));
+            ranks.explain(waits.collect::<Result<()>>())?;
             self.clip_gradients(workers)?;
         }
-        for group in &mut self.groups {
-            group.step(ranks, rate * group.lr_factor, workers)?;
-            group.params.iter().try_for_each(ffi::clear_grad)?;
+        if ranks.count() == 1 {
+            for group in &mut self.groups {
+                group.step(rate * group.lr_factor, workers)?;
+            }
+        } else {
+            self.step_as_they_come(ranks, &sums, rate, workers)?;
         }
-        Ok(())
+        ranks.finish_sums(sums, workers.count())?;
+        let mut params = self.groups.iter().flat_map(|group| &group.params);
+        params.try_for_each(ffi::clear_grad)
+    }
+
+    /// Takes the step of each parameter as soon as its gradient is there. Where it costs less to send the result, each rank
+    /// computes Muon's steps for some of the parameters.
+    fn step_as_they_come(
+        &mut self,
+        ranks: &Ranks,
+        sums: &Sums<'_>,
+        rate: f64,
+        workers: &Workers,
+    ) -> Result<()> {
+        let mut tasks = Vec::new();
+        for group in &mut self.groups {
+            group.count_step()?;
+            tasks.extend(group.members().map(|member| Task {
+                slot: sums.slot(&member.params[0]),
+                member,
+                rule: group.rule,
+                rate: rate * group.lr_factor,
+                weight_decay: group.weight_decay,
+                deal: None,
+            }));
+        }
+        tasks.sort_by_key(|task| task.slot);
+        let copies = match ranks.is_fast() {
+            true => deal(&mut tasks, ranks)?,
+            false => None,
+        };
+        let rank = ranks.rank();
+        let done = workers.each(tasks, |_, task| {
+            sums.wait_for(task.slot)?;
+            task.run(rank, copies.as_ref())
+        });
+        ranks.explain(done)?;
+        match copies {
+            Some(copies) => ranks.finish_copies(copies),
+            None => Ok(()),
+        }
     }
 
     /// Scales all gradients by `min(1, clip / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_` does, but

@@ -217,7 +217,7 @@ impl State {
         if let (Some(all), Some(own)) = (&mut self.margins, &found.margins) {
             all.put(batch.number, own)?;
         }
-        self.optimizer.step_over(ranks, self.at.rate, workers)?;
+        (self.optimizer).step_over(ranks, found.sums, self.at.rate, workers)?;
         if let Some(ema) = &mut self.ema {
             ema.update(self.model.named(), self.at.step)?;
         }

@@ -102,6 +102,7 @@ unsafe extern "C" {
         count: usize,
         at: usize,
     ) -> *mut c_char;
+    fn tinyres_exchange_arrive(exchange: *mut RawExchange, slot: usize) -> *mut c_char;
     fn tinyres_exchange_finish(exchange: *mut RawExchange) -> *mut c_char;
     fn tinyres_exchange_give_up(exchange: *mut RawExchange);
     fn tinyres_copies_begin(
@@ -331,7 +332,7 @@ pub(crate) struct Exchange<'a> {
     group: PhantomData<&'a Group>,
 }
 
-// SAFETY: the shim locks what `during` changes, which is all that is called through a reference.
+// SAFETY: the shim locks what `during` and `arrive` change, which is all that is called through a reference.
 unsafe impl Sync for Exchange<'_> {}
 
 impl Exchange<'_> {
@@ -361,14 +362,23 @@ impl Exchange<'_> {
         done.and(heard)
     }
 
-    /// Waits for the sums, and makes them the gradients of the parameters.
+    /// Waits for the sum of the parameter at `slot`, and makes it its gradient. One thread asks for a parameter.
+    ///
+    /// # Errors
+    /// Another rank is gone.
+    pub(crate) fn arrive(&self, slot: usize) -> Result<()> {
+        // SAFETY: the exchange is live. The gradient is a view of the group's own memory, which libtorch counts references
+        // to; the shim checks the slot.
+        check(unsafe { tinyres_exchange_arrive(self.raw.as_ptr(), slot) })
+    }
+
+    /// Waits until all sums are there, and this rank has passed them on.
     ///
     /// # Errors
     /// Another rank is gone.
     pub(crate) fn finish(self) -> Result<()> {
         let exchange = ManuallyDrop::new(self);
-        // SAFETY: nobody uses the exchange after this, which frees it. The gradients are views of the group's own memory,
-        // which libtorch counts references to.
+        // SAFETY: nobody uses the exchange after this, which frees it.
         check(unsafe { tinyres_exchange_finish(exchange.raw.as_ptr()) })
     }
 }
