@@ -64,7 +64,7 @@ impl Pca {
     clippy::cast_possible_truncation,
     reason = "a mean of f32 values, in their precision"
 )]
-fn centred(values: &[f32], width: usize) -> Vec<f32> {
+pub(crate) fn centred(values: &[f32], width: usize) -> Vec<f32> {
     let mut mean = vec![0.0_f64; width];
     for row in values.chunks_exact(width) {
         mean.iter_mut()

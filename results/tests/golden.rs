@@ -1,10 +1,12 @@
-//! Predictions that pyarrow wrote, and analyses of them compared with those of scikit-learn, cleanlab and NumPy:
-//! `tools/witness/results_golden.py` wrote the files.
+//! Predictions that pyarrow wrote, and analyses of them compared with those of scikit-learn, cleanlab, NumPy and
+//! umap-learn: `results_golden.py` and `umap_golden.py` of `tools/witness` wrote the files.
 
 use std::path::PathBuf;
 
 use serde_json::Value;
-use tinyres_results::{Calibration, Confusion, Error, Features, Predictions, by_class, suspects};
+use tinyres_results::{
+    Calibration, Confusion, Error, Features, Pca, Predictions, by_class, suspects, umap,
+};
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -137,6 +139,63 @@ fn suspected_labels_are_those_of_cleanlab() {
         .map(|suspect| suspect.row)
         .collect();
     assert_eq!(serde_json::json!(rows), expected()["suspects"]);
+}
+
+/// The fraction of the 15 nearest others of each place that are of its cluster, `number % 12`.
+fn purity(places: &[[f32; 2]]) -> f64 {
+    let mut same = 0;
+    for (at, own) in places.iter().enumerate() {
+        let distance = |other: usize| {
+            let [x, y] = places[other];
+            (x - own[0]).powi(2) + (y - own[1]).powi(2)
+        };
+        let mut others: Vec<_> = (0..places.len()).filter(|&other| other != at).collect();
+        others.sort_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+        same += others[..15]
+            .iter()
+            .filter(|&&other| other % 12 == at % 12)
+            .count();
+    }
+    same as f64 / (15 * places.len()) as f64
+}
+
+#[test]
+fn neighbourhoods_on_the_map_are_as_pure_as_those_of_umap_learn() {
+    let text = std::fs::read(golden("clusters.json")).unwrap();
+    let witness: Value = serde_json::from_slice(&text).unwrap();
+    let table = golden("clusters.parquet");
+    let features = Features::next_to(&table, 600).unwrap().unwrap();
+    let told = std::sync::Mutex::new(Vec::new());
+    let places = umap(&features, 0, &|done| told.lock().unwrap().push(done));
+    let own = purity(&places);
+    for theirs in witness["umap"].as_array().unwrap() {
+        let theirs = theirs.as_f64().unwrap();
+        assert!(own > theirs - 0.05, "{own} {theirs}");
+    }
+    // The measure tells maps apart: that of NumPy's PCA and ours have the same value, a lower one.
+    let pca = purity(&Pca::of(&features).places);
+    assert!(
+        (pca - witness["pca"].as_f64().unwrap()).abs() < 0.01,
+        "{pca}"
+    );
+    assert!(pca < own - 0.1, "{pca} {own}");
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.last(), Some(&1.0));
+    assert!(told.iter().all(|done| (0.0..=1.0).contains(done)));
+    assert_eq!(umap(&features, 0, &|_| ()), places);
+    assert_ne!(umap(&features, 1, &|_| ()), places);
+}
+
+#[test]
+fn few_images_and_equal_ones_have_places_on_the_map() {
+    for rows in [0, 1, 2, 3, 20] {
+        let places = umap(&Features::new(vec![0.5; rows * 4], 4), 0, &|_| ());
+        assert_eq!(places.len(), rows);
+        assert!(
+            places.iter().flatten().all(|side| side.is_finite()),
+            "{rows}: {places:?}"
+        );
+    }
 }
 
 #[test]
