@@ -30,9 +30,9 @@ pub struct Args {
 }
 
 const ACCESS: &str = "\
-Shards are mapped into memory when they are opened, and while duplicates are
-looked for: no program may write to or truncate them then. At other times a
-shard that is cut or removed is a message on the page.
+Shards are mapped into memory when they are opened: no program may write to
+or truncate them then. After that, a shard that is cut or removed is a message
+on the page.
 
 The link has a token, without which the page shows nothing: other users of this
 machine cannot see it. To look from another machine, forward the port:

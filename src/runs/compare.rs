@@ -26,10 +26,10 @@ pub fn compare(dirs: &[PathBuf]) -> Result<Comparison> {
     let mut values: BTreeMap<String, Vec<Option<String>>> = BTreeMap::new();
     for (at, dir) in dirs.iter().enumerate() {
         runs.push(RunSummary::read(dir)?);
-        flatten("", &config(dir)?, &mut |key, value| {
+        for (key, value) in flatten(&config(dir)?) {
             let row = values.entry(key).or_insert_with(|| vec![None; dirs.len()]);
             row[at] = Some(value);
-        });
+        }
     }
     values.retain(|_, row| row.iter().any(|value| *value != row[0]));
     Ok(Comparison {
@@ -38,19 +38,25 @@ pub fn compare(dirs: &[PathBuf]) -> Result<Comparison> {
     })
 }
 
-/// Calls `each` with the values in `value` that are not tables, and with their keys, joined by points.
-fn flatten(key: &str, value: &toml::Value, each: &mut dyn FnMut(String, String)) {
-    match value {
-        toml::Value::Table(table) => {
-            for (name, value) in table {
-                let key = match key {
-                    "" => name.clone(),
-                    _ => format!("{key}.{name}"),
-                };
-                flatten(&key, value, each);
-            }
-        }
-        toml::Value::String(text) => each(key.to_owned(), text.clone()),
-        other => each(key.to_owned(), other.to_string()),
+/// The values in `value` that are not tables, with their keys, joined by points.
+#[must_use]
+pub fn flatten(value: &toml::Value) -> Vec<(String, String)> {
+    let toml::Value::Table(table) = value else {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        return vec![(String::new(), text)];
+    };
+    let mut values = Vec::new();
+    for (name, value) in table {
+        values.extend(
+            flatten(value)
+                .into_iter()
+                .map(|(key, value)| match key.as_str() {
+                    "" => (name.clone(), value),
+                    _ => (format!("{name}.{key}"), value),
+                }),
+        );
     }
+    values
 }

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-pub use compare::{Comparison, compare};
+pub use compare::{Comparison, compare, flatten};
 pub use error::{Error, Result};
 pub use metrics::{EpochFigures, Metrics, StepFigures};
 

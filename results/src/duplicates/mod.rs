@@ -14,13 +14,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use tinyres_format::Shape;
 use tinyres_load::{Dataset, pool};
 
 use crate::num::narrow;
 use sketch::Sketch;
 
-/// Images that are read at once.
+/// Images that are read at once at most, and their bytes.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
 /// Near images are at most so far apart as 8x8 grey values, by root mean square, of 255.
 const SHRUNK: f32 = 6.0;
 /// Near images have at most so much of their variance in their difference, over all pixels and colours.
@@ -63,6 +65,56 @@ pub struct Pair {
     pub difference: f32,
 }
 
+/// Images that can be searched: a split of a set.
+pub trait Images: Sync {
+    /// Why pixels cannot be read.
+    type Error: Send;
+
+    /// Shape of every image.
+    fn shape(&self) -> Shape;
+
+    /// Number of images.
+    fn count(&self) -> u32;
+
+    /// Copies the pixels of `images` to `out`, `u8 [n, 3, H, W]`.
+    ///
+    /// # Errors
+    /// They are damaged, or can no longer be read.
+    fn copy(&self, images: &[u32], out: &mut [u8]) -> Result<(), Self::Error>;
+}
+
+impl Images for Dataset {
+    type Error = tinyres_load::Error;
+
+    fn shape(&self) -> Shape {
+        Self::shape(self)
+    }
+
+    fn count(&self) -> u32 {
+        self.len()
+    }
+
+    fn copy(&self, images: &[u32], out: &mut [u8]) -> Result<(), Self::Error> {
+        self.gather(images, out)
+    }
+}
+
+impl<I: Images + Send> Images for Arc<I> {
+    type Error = I::Error;
+
+    fn shape(&self) -> Shape {
+        I::shape(self)
+    }
+
+    fn count(&self) -> u32 {
+        I::count(self)
+    }
+
+    fn copy(&self, images: &[u32], out: &mut [u8]) -> Result<(), Self::Error> {
+        I::copy(self, images, out)
+    }
+}
+
 /// The images that are there more than once.
 #[derive(Clone, Debug)]
 pub struct Duplicates {
@@ -78,7 +130,7 @@ impl Duplicates {
     ///
     /// # Errors
     /// Pixels are damaged.
-    pub fn find(sets: &[Arc<Dataset>]) -> tinyres_load::Result<Self> {
+    pub fn find<I: Images>(sets: &[I]) -> Result<Self, I::Error> {
         pool::install(|| {
             let sketches = sketches(sets)?;
             let (mut pairs, first) = exact(sets, &sketches)?;
@@ -86,7 +138,7 @@ impl Duplicates {
             let complete = near.is_some();
             let near = near.unwrap_or_default();
             let checked = near.into_par_iter().map(|pair| check(sets, pair));
-            for pair in checked.collect::<tinyres_load::Result<Vec<_>>>()? {
+            for pair in checked.collect::<Result<Vec<_>, _>>()? {
                 pairs.extend(pair);
             }
             pairs.sort_by(|a, b| {
@@ -110,13 +162,19 @@ struct Kept {
 }
 
 /// Memories of all images, in the order of sets and images.
-fn sketches(sets: &[Arc<Dataset>]) -> tinyres_load::Result<Vec<Kept>> {
+fn sketches<I: Images>(sets: &[I]) -> Result<Vec<Kept>, I::Error> {
     let mut all = Vec::new();
     for (set, data) in sets.iter().enumerate() {
-        let shape = data.shape();
-        let batch = |(images, pixels): (std::ops::Range<u32>, tinyres_load::Result<&[u8]>)| {
-            let pixels = pixels?.chunks_exact(shape.image_len().max(1));
-            let kept = images.zip(pixels).map(|(image, pixels)| {
+        let (shape, count) = (data.shape(), data.count());
+        let len = shape.image_len().max(1);
+        let most = BATCH.min(BATCH_BYTES / len).max(1);
+        let batch = |first: u32| {
+            let end = first.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
+            let images: Vec<u32> = (first..end.min(count)).collect();
+            let mut pixels = vec![0; images.len() * len];
+            data.copy(&images, &mut pixels)?;
+            let kept = images.iter().zip(pixels.chunks_exact(len));
+            let kept = kept.map(|(&image, pixels)| {
                 let mut hasher = DefaultHasher::new();
                 pixels.hash(&mut hasher);
                 Kept {
@@ -127,19 +185,23 @@ fn sketches(sets: &[Arc<Dataset>]) -> tinyres_load::Result<Vec<Kept>> {
             });
             Ok(kept.collect::<Vec<_>>())
         };
-        let batches = data.sequential(BATCH).par_bridge().map(batch);
-        let mut batches = batches.collect::<tinyres_load::Result<Vec<_>>>()?;
-        batches.sort_by_key(|batch| batch.first().map(|kept| kept.place));
-        all.extend(batches.into_iter().flatten());
+        let firsts: Vec<u32> = (0..count).step_by(most).collect();
+        let batches = firsts.into_par_iter().map(batch);
+        all.extend(
+            batches
+                .collect::<Result<Vec<_>, _>>()?
+                .into_iter()
+                .flatten(),
+        );
     }
     Ok(all)
 }
 
 /// The pairs with the same pixels, and what is kept of one image of each such group and of all others.
-fn exact<'a>(
-    sets: &[Arc<Dataset>],
+fn exact<'a, I: Images>(
+    sets: &[I],
     kept: &'a [Kept],
-) -> tinyres_load::Result<(Vec<Pair>, Vec<&'a Kept>)> {
+) -> Result<(Vec<Pair>, Vec<&'a Kept>), I::Error> {
     let mut first_of: HashMap<u64, &Kept> = HashMap::with_capacity(kept.len());
     let (mut pairs, mut firsts) = (Vec::new(), Vec::new());
     for image in kept {
@@ -162,10 +224,10 @@ fn exact<'a>(
 }
 
 /// The pixels of an image, copied.
-fn pixels(sets: &[Arc<Dataset>], place: Place) -> tinyres_load::Result<Vec<u8>> {
+fn pixels<I: Images>(sets: &[I], place: Place) -> Result<Vec<u8>, I::Error> {
     let data = &sets[place.set];
     let mut pixels = vec![0; data.shape().image_len()];
-    data.gather(&[place.image], &mut pixels)?;
+    data.copy(&[place.image], &mut pixels)?;
     Ok(pixels)
 }
 
@@ -222,10 +284,10 @@ fn near(mut kept: Vec<&Kept>) -> Option<Vec<(Place, Place, Likeness)>> {
 }
 
 /// Compares a pair by all pixels.
-fn check(
-    sets: &[Arc<Dataset>],
+fn check<I: Images>(
+    sets: &[I],
     (a, b, likeness): (Place, Place, Likeness),
-) -> tinyres_load::Result<Option<Pair>> {
+) -> Result<Option<Pair>, I::Error> {
     let (one, other) = (pixels(sets, a)?, pixels(sets, b)?);
     let width = sets[b.set].shape().width as usize;
     let same = difference(&one, other.iter().copied());

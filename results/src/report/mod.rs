@@ -46,8 +46,6 @@ impl Run {
     /// has curves and configuration alone.
     pub fn read(dir: &Path, split: Split, sets: &[Arc<Dataset>]) -> Result<Self> {
         let summary = RunSummary::read(dir)?;
-        let mut config = Vec::new();
-        flatten("", &runs::config(dir)?, &mut config);
         let path = dir.join("eval").join(format!("{split}.parquet"));
         let predictions = match Predictions::read(&path) {
             Err(Error::NoPredictions { .. }) => None,
@@ -68,7 +66,7 @@ impl Run {
                 .map_or_else(|| ".".into(), |name| name.to_string_lossy().into_owned()),
             dir: dir.to_owned(),
             summary,
-            config,
+            config: runs::flatten(&runs::config(dir)?),
             metrics: Metrics::read(dir)?,
             analysis: predictions
                 .map(|predictions| Analysis::new(predictions, &[]))
@@ -100,23 +98,6 @@ pub fn read(dirs: &[PathBuf], split: Split, sets: &[Arc<Dataset>]) -> Result<Vec
         analysis.duplicates = Some(Duplicates::find(&run.sets)?);
     }
     Ok(runs)
-}
-
-/// Adds the values in `value` that are not tables, by their keys, joined by points.
-fn flatten(key: &str, value: &toml::Value, to: &mut Vec<(String, String)>) {
-    match value {
-        toml::Value::Table(table) => {
-            for (name, value) in table {
-                let key = match key {
-                    "" => name.clone(),
-                    _ => format!("{key}.{name}"),
-                };
-                flatten(&key, value, to);
-            }
-        }
-        toml::Value::String(text) => to.push((key.to_owned(), text.clone())),
-        other => to.push((key.to_owned(), other.to_string())),
-    }
 }
 
 /// The page about `runs`, which are compared if there are several.
