@@ -1,6 +1,6 @@
 // The page: header, tabs, and the page that the address names.
 import { html, render, useEffect, useState } from './vendor/preact.js';
-import { json, usePromise } from './data.js';
+import { answer, forget, json } from './data.js';
 import { ClassesPage } from './classes.js';
 import { ComparePage } from './compare.js';
 import { ConfusionPage } from './confusion.js';
@@ -23,8 +23,12 @@ const PAGES = {
 
 function Theme() {
   const root = document.documentElement;
-  const isDark = () => (root.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
-  const [dark, set] = useState(isDark);
+  const [dark, set] = useState(root.dataset.theme === 'dark');
+  useEffect(() => {
+    const changed = () => set(root.dataset.theme === 'dark');
+    addEventListener('theme', changed);
+    return () => removeEventListener('theme', changed);
+  }, []);
   const change = () => {
     root.dataset.theme = dark ? 'light' : 'dark';
     try {
@@ -32,8 +36,6 @@ function Theme() {
     } catch {
       // Then it is not remembered.
     }
-    set(isDark());
-    // Components that draw, or have colours of their own, do so again.
     dispatchEvent(new Event('theme'));
   };
   return html`<button class="icon" onClick=${change} aria-label=${dark ? 'Use light colours' : 'Use dark colours'}
@@ -72,9 +74,38 @@ function Header({ set, state, split, run }) {
     </header>`;
 }
 
+/** Milliseconds between two looks for new results. */
+const LOOK = 3000;
+
+/** The set and the runs, `version` counts up when a run has other results than before. */
+function useSite() {
+  const [site, setSite] = useState({ version: 0 });
+  useEffect(() => {
+    let [known, timer] = [];
+    const look = async () => {
+      // A server that ended is told of by the request that needs it.
+      const now = await answer('/api/changes').catch(() => known);
+      const isNew = known !== undefined && now !== known;
+      known = now;
+      if (!isNew) return;
+      forget();
+      const set = await json('/api/set');
+      setSite(({ version }) => ({ set, version: version + 1 }));
+    };
+    const again = async () => {
+      if (!document.hidden) await look().catch(() => {});
+      timer = setTimeout(again, LOOK);
+    };
+    json('/api/set').then((set) => setSite((site) => ({ set, ...site })), (error) => setSite({ error: error.message }));
+    again();
+    return () => clearTimeout(timer);
+  }, []);
+  return site;
+}
+
 function App() {
   const state = useAddress();
-  const { value: set, error } = usePromise(() => json('/api/set'), []);
+  const { set, version, error } = useSite();
   if (error) return html`<main class="message" role="alert"><h1>tinyres view</h1><p>${error}</p></main>`;
   if (!set) return html`<main class="message"><p>Loading …</p></main>`;
   const names = set.splits.filter(({ images }) => images > 0).map(({ name }) => name);
@@ -85,7 +116,7 @@ function App() {
   document.title = `${title} · ${set.dir.split('/').at(-1)} · tinyres`;
   return html`
     <${Header} set=${set} state=${state} split=${split} run=${run} />
-    <${Page} set=${set} state=${state} split=${split} run=${run} />`;
+    <${Page} key=${version} set=${set} state=${state} split=${split} run=${run} />`;
 }
 
 // The token has done its work, and should not be seen over a shoulder.

@@ -32,7 +32,7 @@ function Calibration({ calibration }) {
 }
 
 export function ClassesPage({ set, state, split, run }) {
-  const { value: analysis, error } = usePromise(() => analysisOf(run, split), [run, split]);
+  const { value: analysis, error } = usePromise(() => analysisOf(set, run, split), [run, split]);
   const rows = useMemo(() => {
     if (!analysis) return [];
     const worst = new Map();

@@ -10,7 +10,8 @@ export function ComparePage({ set, state, split, run }) {
   const other = others.includes(Number(state.other)) ? Number(state.other) : others[0];
   const { value, error } = usePromise(async () => {
     if (other === undefined) return undefined;
-    const [compared, a, b] = await Promise.all([json(`/api/compare/${run}/${other}/${split}`), analysisOf(run, split), analysisOf(other, split)]);
+    const [a, b] = await Promise.all([analysisOf(set, run, split), analysisOf(set, other, split)]);
+    const compared = await json(`/api/compare/${run}/${other}/${split}`);
     return { compared, a, b };
   }, [run, other, split]);
   const rows = useMemo(

@@ -92,7 +92,7 @@ function Matrix({ set, state, analysis }) {
 }
 
 export function ConfusionPage({ set, state, split, run }) {
-  const { value: analysis, error } = usePromise(() => analysisOf(run, split), [run, split]);
+  const { value: analysis, error } = usePromise(() => analysisOf(set, run, split), [run, split]);
   const data = useSplit(set, split, run, {});
   if (error) return html`<${Message} error=${error} />`;
   if (!analysis || !data.columns) return html`<${Message} text="Loading …" />`;

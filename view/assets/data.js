@@ -28,9 +28,28 @@ export function once(key, make) {
   return kept.get(key);
 }
 
+/** Forgets what follows from runs, since they have other results by now. Of the set all is kept. */
+export function forget() {
+  for (const key of kept.keys()) {
+    if (/^\/api\/(set|run|compare)|^layout/.test(key)) kept.delete(key);
+  }
+}
+
+/** The text of an answer, as it is now. */
+export const answer = async (path) => (await ask(path)).text();
 export const json = (path) => once(path, async () => (await ask(path)).json());
 export const bytes = async (path) => (await ask(path)).arrayBuffer();
 export const table = (path) => once(path, async () => decode(await bytes(path)));
+
+/** The table that the server makes meanwhile: until it is ready, `tell` is given the fraction that is done. */
+export async function awaited(path, tell) {
+  for (;;) {
+    const answer = await ask(path);
+    if (answer.status === 200) return decode(await answer.arrayBuffer());
+    tell((await answer.json()).done);
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
 
 const ARRAYS = { u8: Uint8Array, u32: Uint32Array, i32: Int32Array, f32: Float32Array };
 

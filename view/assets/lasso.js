@@ -1,10 +1,17 @@
 // Where pictures lie on the map, and which of them lie inside of a line.
-import { once, table } from './data.js';
+import { awaited, once, table } from './data.js';
 
-/** Places on the map, 0 to 1: `xy`, and the part of the variance that they explain. */
-export function layoutOf(set, run, split) {
-  return once(`layout ${run} ${split}`, async () => {
-    const columns = await table(`/api/run/${run}/map/${split}`);
+/** How pictures are laid out: by their neighbours, or along the two main directions of their features. */
+export const layoutIn = (state) => (state.layout === 'pca' ? 'pca' : 'umap');
+
+/**
+ * Places on a map, 0 to 1: `xy`, and for PCA the part of the variance that they explain. The server makes the other one
+ * meanwhile, and an event `arranging` tells how much of it is done.
+ */
+export function layoutOf(run, split, layout) {
+  return once(`layout ${run} ${split} ${layout}`, async () => {
+    const tell = (done) => dispatchEvent(new CustomEvent('arranging', { detail: done }));
+    const columns = layout === 'pca' ? await table(`/api/run/${run}/map/${split}`) : await awaited(`/api/run/${run}/umap/${split}`, tell);
     const xy = new Float32Array(2 * columns.rows);
     for (const side of [0, 1]) {
       let [low, high] = [Infinity, -Infinity];
@@ -17,7 +24,7 @@ export function layoutOf(set, run, split) {
         xy[2 * row + side] = 0.03 + (0.94 * (columns.xy[2 * row + side] - low)) / length;
       }
     }
-    return { xy, rows: columns.rows, explained: columns.explained[0] };
+    return { xy, rows: columns.rows, explained: columns.explained?.[0] };
   });
 }
 

@@ -1,7 +1,7 @@
 // The data of a split and of the runs that the address names, for components.
-import { json, once, table, usePromise } from './data.js';
+import { Failure, json, once, table, usePromise } from './data.js';
 import { areas } from './filters.js';
-import { layoutOf, parseLasso, within } from './lasso.js';
+import { layoutIn, layoutOf, parseLasso, within } from './lasso.js';
 
 /** The columns of a split, with those that follow from them. */
 export function columnsOf(set, split) {
@@ -34,8 +34,8 @@ export function useSplit(set, split, run, state) {
   );
   const lasso = usePromise(async () => {
     const corners = parseLasso(state.lasso);
-    return corners && within(await layoutOf(set, run, split), corners);
-  }, [run, split, state.lasso]);
+    return corners && within(await layoutOf(run, split, layoutIn(state)), corners);
+  }, [run, split, state.lasso, state.layout]);
   const note = made.error ?? other.error ?? lasso.error;
   return { set, columns: value, error, predictions: made.value, other: other.value, inLasso: lasso.value, note };
 }
@@ -45,4 +45,9 @@ export function useGrey(split, wanted) {
   return usePromise(async () => (wanted ? (await table(`/api/split/${split}/grey`)).grey : undefined), [split, wanted]);
 }
 
-export const analysisOf = (run, split) => json(`/api/run/${run}/analysis/${split}`);
+/** What follows from the predictions of a run for a split. */
+export async function analysisOf(set, run, split) {
+  if (set.runs[run]?.predictions?.includes(split)) return json(`/api/run/${run}/analysis/${split}`);
+  throw new Failure(`This run has no predictions for ${split}. A run that trains writes those for val when it ends;
+    tinyres eval RUN SHARDS --split ${split} writes them at any time. Then they appear here.`);
+}

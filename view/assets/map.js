@@ -1,26 +1,45 @@
-// The map of the features: pictures that the network finds alike lie together. A lasso takes them to the grid.
+// The map of the features: pictures that the network finds alike lie together. A lasso takes them to the grid. The map by
+// main directions is there at once, and is shown until the one by neighbours is ready.
 import { html, useEffect, useMemo, useRef, useState } from './vendor/preact.js';
 import { short, usePromise, words } from './data.js';
-import { layoutOf, parseLasso, within } from './lasso.js';
+import { layoutIn, layoutOf, parseLasso, within } from './lasso.js';
 import { useSplit } from './loaded.js';
-import { Message, count } from './parts.js';
+import { Message, count, percent } from './parts.js';
 import { Still } from './picture.js';
 import { go, link } from './state.js';
 
 /** A colour for each class, the hues far apart for neighbours. */
 const hue = (label) => (label * 137.508) % 360;
 
+/** The fraction of a map by neighbours that is done. */
+function useArranging() {
+  const [done, set] = useState(0);
+  useEffect(() => {
+    const told = (event) => set(event.detail);
+    addEventListener('arranging', told);
+    return () => removeEventListener('arranging', told);
+  }, []);
+  return done;
+}
+
 export function MapPage({ set, state, split, run }) {
   const data = useSplit(set, split, run, {});
-  const { value: layout, error } = usePromise(() => layoutOf(set, run, split), [run, split]);
+  const has = set.runs[run]?.features?.includes(split);
+  const wanted = layoutIn(state);
+  const main = usePromise(() => has && layoutOf(run, split, 'pca'), [run, split]);
+  const alike = usePromise(() => has && wanted === 'umap' && layoutOf(run, split, 'umap'), [run, split, wanted]);
+  const done = useArranging();
+  const layout = (wanted === 'umap' && alike.value) || main.value;
+  const error = alike.error ?? main.error;
+  const shown = layout && layout === main.value ? 'pca' : 'umap';
   const canvas = useRef();
   const drawn = useRef([]);
   const [under, setUnder] = useState();
   const [line, setLine] = useState([]);
   const { columns, predictions } = data;
   const byRight = state.color !== 'class';
-  const lasso = parseLasso(state.lasso);
-  const inside = useMemo(() => layout && lasso && within(layout, lasso), [layout, state.lasso]);
+  const lasso = shown === wanted ? parseLasso(state.lasso) : undefined;
+  const inside = useMemo(() => layout && lasso && within(layout, lasso), [layout, shown, state.lasso]);
   const ready = layout && columns && predictions;
 
   const draw = () => {
@@ -65,7 +84,7 @@ export function MapPage({ set, state, split, run }) {
       removeEventListener('resize', draw);
     };
   });
-  if (!set.runs[run]?.features?.includes(split)) {
+  if (!has) {
     return html`<${Message} text=${`This run has no features for ${split}. Write them with: tinyres eval RUN SHARDS --split ${split} --features`} />`;
   }
   if (error ?? data.error) return html`<${Message} error=${error ?? data.error} />`;
@@ -106,19 +125,28 @@ export function MapPage({ set, state, split, run }) {
       return;
     }
     const every = Math.ceil(path.length / 40);
-    go({ lasso: path.filter((_, at) => at % every === 0).map((point) => point.map((side) => side.toFixed(3)).join('_')).join(',') });
+    // The line is one of the map that is shown.
+    go({ layout: shown === 'pca' ? 'pca' : null, lasso: path.filter((_, at) => at % every === 0).map((point) => point.map((side) => side.toFixed(3)).join('_')).join(',') });
   };
   const chosen = inside ? inside.reduce((sum, one) => sum + one, 0) : 0;
   return html`<main class="page grid-page">
     <div class="page-head"><h1>Map</h1>
-      <p class="soft">The two main directions of the features (PCA), ${(100 * layout.explained).toFixed(0)}% of their variance. Draw a line around pictures to take them to the grid.</p>
-      <span class="spring"></span>
+      <span class="joined" role="group" aria-label="Layout">
+        <button aria-pressed=${wanted === 'umap'} onClick=${() => go({ layout: null, lasso: null }, true)}>Neighbours</button>
+        <button aria-pressed=${wanted === 'pca'} onClick=${() => go({ layout: 'pca', lasso: null }, true)}>Main directions</button></span>
       <span class="joined" role="group" aria-label="Colour">
         <button aria-pressed=${byRight} onClick=${() => go({ color: null }, true)}>Right or wrong</button>
         <button aria-pressed=${!byRight} onClick=${() => go({ color: 'class' }, true)}>Class</button></span>
-      ${lasso && html`<a class="button" href=${link({ page: 'grid', split, run, lasso: state.lasso }, {})}>Show ${count(chosen)} pictures</a>
+      ${lasso && html`<a class="button" href=${link({ page: 'grid', split, run, layout: state.layout, lasso: state.lasso }, {})}>Show ${count(chosen)} pictures</a>
         <button onClick=${() => go({ lasso: null })}>Clear</button>`}
     </div>
+    <p class="soft map-note">${
+      shown === 'pca'
+        ? `The two main directions of the features (PCA), ${(100 * layout.explained).toFixed(0)}% of their variance.`
+        : 'Pictures that the network finds alike lie together (UMAP of the features): distances between groups mean little.'
+    } Draw a line around pictures to take them to the grid.
+      ${shown !== wanted && html`<span class="arranging" role="status">Arranging by neighbours <progress value=${done} aria-label="Arranged"></progress>
+        ${percent(done, 0)}</span>`}</p>
     <div class="map">
       <canvas ref=${canvas} role="img" aria-label=${`Map of ${count(columns.rows)} pictures by their features`}
         onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerLeave=${() => setUnder(undefined)}></canvas>

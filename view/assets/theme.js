@@ -1,8 +1,15 @@
-// Dark or light, as chosen before, or as the system is. Runs before the page is drawn, so that it does not flash.
-let chosen = null;
-try {
-  chosen = localStorage.getItem('theme');
-} catch {
-  // Storage may be forbidden: then the system decides.
+// The colours, before the first drawing: those that were chosen here before, or those of the system.
+const scheme = matchMedia('(prefers-color-scheme: dark)');
+function colour() {
+  let chosen;
+  try {
+    chosen = localStorage.getItem('theme');
+  } catch {
+    // Then none is remembered.
+  }
+  document.documentElement.dataset.theme = chosen ?? (scheme.matches ? 'dark' : 'light');
+  // Components that draw, or have colours of their own, do so again.
+  dispatchEvent(new Event('theme'));
 }
-if (chosen) document.documentElement.dataset.theme = chosen;
+scheme.addEventListener('change', colour);
+colour();

@@ -64,7 +64,9 @@ impl Error {
     fn status(&self) -> StatusCode {
         match self {
             Self::Refused(status, _) => *status,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::Results(tinyres_results::Error::NoPredictions { .. }) => {
+                StatusCode::NOT_FOUND
+            }
             Self::Bad(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }

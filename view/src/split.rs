@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytemuck::cast_slice;
 use tinyres_format::{BLOCK_IMAGES, Class, Error as FormatError, Le32, Manifest, Part};
 use tinyres_format::{Shape, Shard, SplitEntry};
-use tinyres_load::{Dataset, Verify};
+use tinyres_results::duplicates::Images;
 
 use crate::error::{Error, Result};
 
@@ -43,16 +43,6 @@ struct Pixels {
     crcs: Vec<u32>,
     /// True for each block that has passed its check.
     checked: Vec<AtomicBool>,
-}
-
-/// Maps a split of the set in `dir`, for work that reads all pixels. A shard that is cut meanwhile ends the program, with
-/// a message.
-pub fn map(dir: &Path, split: tinyres_format::Split) -> Result<Dataset> {
-    #[expect(unsafe_code, reason = "the command's help states the rule of the map")]
-    // SAFETY: nothing in tinyres writes to or truncates a shard in place, and the help of the command tells the user that
-    // no other program may.
-    let data = unsafe { Dataset::open(dir, split, Verify::Lazy) };
-    Ok(data?)
 }
 
 impl Split {
@@ -137,7 +127,13 @@ impl Split {
             )));
         }
         let mut pixels = vec![0; images.len() * len];
-        let mut rest = &mut pixels[..];
+        self.fill(images, &mut pixels)?;
+        Ok(pixels)
+    }
+
+    /// Fills `out` with the pixels of `images`, which are there.
+    fn fill(&self, images: &[u32], mut rest: &mut [u8]) -> Result<()> {
+        let len = self.shape.image_len();
         // Runs of images that lie side by side are read at once.
         let mut at = 0;
         while at < images.len() {
@@ -152,7 +148,7 @@ impl Split {
             rest = others;
             at += run;
         }
-        Ok(pixels)
+        Ok(())
     }
 
     /// Tells of each image if it is grey: red, green and blue are the same everywhere.
@@ -169,6 +165,22 @@ impl Split {
             }));
         }
         Ok(grey)
+    }
+}
+
+impl Images for Split {
+    type Error = Error;
+
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn count(&self) -> u32 {
+        self.len()
+    }
+
+    fn copy(&self, images: &[u32], out: &mut [u8]) -> Result<()> {
+        self.fill(images, out)
     }
 }
 

@@ -36,17 +36,18 @@ def softmax(logits):
 
 
 def read_split(shards: Path, split: str):
-    """Labels, boxes, names and classes of a split of one shard, by the reader in NumPy."""
+    """Labels, boxes, names and classes of a split, by the reader in NumPy."""
     path = Path(__file__).parents[2] / "examples/numpy_reader.py"
     spec = importlib.util.spec_from_file_location("numpy_reader", path)
     reader = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reader)
-    _, labels, boxes, names, metadata = reader.read_shard(shards / f"{split}-00000.bin")
-    return labels, boxes, names, metadata["classes"]
+    parts = [reader.read_shard(path) for path in sorted(shards.glob(f"{split}-*.bin"))]
+    _, labels, boxes, names, metadata = zip(*parts)
+    return np.concatenate(labels), np.concatenate(boxes), [name for part in names for name in part], metadata[0]["classes"]
 
 
-def write_run(run: Path, shards: Path, seed: int):
-    """A run with predictions for val that are right for about two images of three. Returns its figures."""
+def write_run(run: Path, shards: Path, seed: int, split: str = "val"):
+    """A run with predictions for a split that are right for about two images of three. Returns its figures."""
     run.mkdir()
     (run / "config.toml").write_text(f'recipe = "default"\nseed = {seed}\n\n[run]\nversion = "0.1.0"\ndata = "/data"\n')
     lines = [{"kind": "step", "step": n, "epoch": 0, "images": n, "loss": 3 / n, "lr": 0.1, "images_per_second": 9.0} for n in range(1, 50)]
@@ -56,18 +57,18 @@ def write_run(run: Path, shards: Path, seed: int):
 
     manifest = json.loads((shards / "dataset.json").read_text())
     draws = np.random.default_rng(seed)
-    labels, boxes, names, classes = read_split(shards, "val")
+    labels, boxes, names, classes = read_split(shards, split)
     n = len(labels)
-    logits = draws.normal(size=(n, CLASSES)).astype("f4")
+    logits = draws.normal(size=(n, len(classes))).astype("f4")
     logits[np.arange(n), labels] += 2.0
     p = softmax(logits.astype("f8"))
     order = np.argsort(-p, axis=1)
     rank = (logits > logits[np.arange(n), labels][:, None]).sum(1) + 1
-    others = np.where(np.arange(CLASSES) == labels[:, None], -np.inf, logits).max(1)
+    others = np.where(np.arange(len(classes)) == labels[:, None], -np.inf, logits).max(1)
     guess = boxes + draws.normal(size=boxes.shape) * 3
     columns = {
         "image": pa.array(np.arange(n), pa.int32()),
-        "shard": ["val-00000.bin"] * n,
+        "shard": [f"{split}-00000.bin"] * n,
         "shard_image": pa.array(np.arange(n), pa.int32()),
         "name": names,
         "label": pa.array(labels, pa.int32()),
@@ -90,7 +91,7 @@ def write_run(run: Path, shards: Path, seed: int):
     fields = [field.with_nullable(False) for field in table.schema]
     origin = {
         "version": "0.1.0",
-        "split": "val",
+        "split": split,
         "fingerprint": manifest["fingerprint"],
         "shards": "0" * 64,
         "weights": "final.safetensors",
@@ -102,9 +103,9 @@ def write_run(run: Path, shards: Path, seed: int):
     }
     table = table.cast(pa.schema(fields, metadata={"tinyres": json.dumps(origin)}))
     (run / "eval").mkdir()
-    np.save(run / "eval/val.logits.npy", logits)
-    np.save(run / "eval/val.features.npy", np.concatenate([logits, draws.normal(size=(n, 8)) / 9], 1).astype("f2"))
-    pq.write_table(table, run / "eval/val.parquet")
+    np.save(run / f"eval/{split}.logits.npy", logits)
+    np.save(run / f"eval/{split}.features.npy", np.concatenate([logits, draws.normal(size=(n, 8)) / 9], 1).astype("f2"))
+    pq.write_table(table, run / f"eval/{split}.parquet")
     right = order[:, 0] == labels
     return {
         "labels": labels,
@@ -128,23 +129,26 @@ def set_and_runs(tmp_path_factory):
             # Every page shows this name. If one took it for markup, the browser would ask for the picture and complain.
             words, wnid = home / "tree/words.txt", (home / "tree/wnids.txt").read_text().split()[0]
             words.write_text(re.sub(f"{wnid}\t.*", f"{wnid}\t{HOSTILE}", words.read_text()))
-    truth = [write_run(home / name, home / "shards", seed) for seed, name in enumerate(["run-a", "run-b"])]
+    truth = [write_run(home / name, home / "shards", seed) for seed, name in enumerate(["run-a", "run-b", "run-c"])]
+    # The last run has not ended yet.
+    (home / "run-c/eval").rename(home / "run-c/later")
     return home, truth
 
 
 class Served:
     """A server of the set and its runs."""
 
-    def __init__(self, home: Path, *args: str):
+    def __init__(self, home: Path, *args: str, threads: str = "2"):
         command = [PROGRAMS / "tinyres-view", "view", "shards", *args, "--port", "0", "--json"]
-        self.process = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, text=True)
+        env = os.environ | {"RAYON_NUM_THREADS": threads}
+        self.process = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, text=True, env=env)
         self.url = json.loads(self.process.stdout.readline())["url"]
 
 
 @pytest.fixture(scope="session")
 def served(set_and_runs):
     home, _ = set_and_runs
-    server = Served(home, "--run", "run-a", "run-b")
+    server = Served(home, "--run", "run-a", "run-b", "run-c")
     yield server
     server.process.kill()
     server.process.wait()
@@ -241,7 +245,7 @@ def test_pixels_on_the_canvas_are_those_of_the_shard(page, set_and_runs):
 
 
 def test_numbers_on_the_page_are_those_of_the_predictions(page, set_and_runs):
-    _, (truth, _) = set_and_runs
+    _, (truth, *_) = set_and_runs
     drawn(page)
     right = truth["right"]
     expect(page.locator(".toolbar .count")).to_contain_text(f"{100 * right.mean():.2f}% right")
@@ -256,7 +260,7 @@ def test_numbers_on_the_page_are_those_of_the_predictions(page, set_and_runs):
 
 
 def test_filters_sort_and_search_find_the_pictures(page, set_and_runs):
-    _, (truth, _) = set_and_runs
+    _, (truth, *_) = set_and_runs
     drawn(page)
     page.get_by_role("combobox", name="Sort").select_option("loss")
     page.get_by_role("button", name="Largest first").click()
@@ -278,7 +282,7 @@ def test_filters_sort_and_search_find_the_pictures(page, set_and_runs):
 
 
 def test_a_class_is_typed_into_its_filter(page, set_and_runs):
-    _, (truth, _) = set_and_runs
+    _, (truth, *_) = set_and_runs
     drawn(page)
     field = page.get_by_role("combobox", name="Class", exact=True)
     field.press_sequentially(truth["classes"][4]["id"])
@@ -290,7 +294,7 @@ def test_a_class_is_typed_into_its_filter(page, set_and_runs):
 
 
 def test_names_of_what_is_shown_are_exported(page, set_and_runs):
-    _, (truth, _) = set_and_runs
+    _, (truth, *_) = set_and_runs
     drawn(page)
     go(page, "/grid?right=no&sort=loss")
     expect(page.locator(".toolbar .count b").first).to_have_text(str((~truth["right"]).sum()))
@@ -328,7 +332,7 @@ def test_the_keyboard_alone_reaches_and_opens_pictures(page):
 
 
 def test_a_picture_shows_what_the_run_says_of_it(any_page, set_and_runs):
-    _, (truth, _) = set_and_runs
+    _, (truth, *_) = set_and_runs
     page = any_page
     drawn(page)
     image = int(np.flatnonzero(~truth["right"])[0])
@@ -345,19 +349,19 @@ def test_curves_move_while_a_run_trains(page, set_and_runs):
     drawn(page)
     page.get_by_role("link", name="Runs").click()
     chart = page.get_by_role("img", name=re.compile("^Training loss, by step"))
-    expect(chart).to_have_attribute("data-points", "98")
+    expect(chart).to_have_attribute("data-points", "147")
     with open(home / "run-a/metrics.jsonl", "a") as metrics:
         line = {"kind": "step", "step": 60, "epoch": 1, "images": 9, "loss": 0.5, "lr": 0.1, "images_per_second": 9.0}
         metrics.write(json.dumps(line) + "\n" + '{"kind":"st')
         metrics.flush()
-        expect(chart).to_have_attribute("data-points", "99")
+        expect(chart).to_have_attribute("data-points", "148")
         metrics.write('ep","step":61,"epoch":1,"images":9,"loss":0.5,"lr":0.1,"images_per_second":9.0}\n')
-    expect(chart).to_have_attribute("data-points", "100")
+    expect(chart).to_have_attribute("data-points", "149")
     expect(page.get_by_role("table", name="Runs")).to_contain_text("60.00%")
 
 
 def test_the_matrix_and_the_classes_have_the_numbers_of_the_predictions(page, set_and_runs):
-    _, (truth, _) = set_and_runs
+    _, (truth, *_) = set_and_runs
     drawn(page)
     counts = np.zeros((CLASSES, CLASSES), int)
     np.add.at(counts, (truth["labels"], truth["predicted"]), 1)
@@ -386,7 +390,7 @@ def test_the_matrix_and_the_classes_have_the_numbers_of_the_predictions(page, se
 
 
 def test_two_runs_are_compared_picture_by_picture(page, set_and_runs):
-    _, (a, b) = set_and_runs
+    _, (a, b, _) = set_and_runs
     drawn(page)
     page.get_by_role("link", name="Compare").click()
     table = page.get_by_role("table", name="Pictures by who is right")
@@ -412,9 +416,9 @@ def test_the_map_is_that_of_numpy_and_a_line_around_pictures_takes_them_to_the_g
         expected = centred @ directions[side]
         error = min(abs(places[:, side] - expected).max(), abs(places[:, side] + expected).max())
         assert error < 0.02 * abs(expected).max()
-    page.get_by_role("link", name="Map").click()
+    go(page, "/map?layout=pca")
     explained = (values[:2] ** 2).sum() / (values**2).sum()
-    expect(page.locator(".page-head")).to_contain_text(f"{100 * explained:.0f}% of their variance")
+    expect(page.locator(".map-note")).to_contain_text(f"{100 * explained:.0f}% of their variance")
     box = page.locator(".map canvas").bounding_box()
     at = lambda x, y: (box["x"] + x * box["width"], box["y"] + y * box["height"])
     page.mouse.move(*at(0.01, 0.01))
@@ -428,6 +432,84 @@ def test_the_map_is_that_of_numpy_and_a_line_around_pictures_takes_them_to_the_g
     expect(page.locator(".toolbar .count b").first).to_have_text("0")
 
 
+def test_the_map_by_neighbours_replaces_the_other_one_and_is_the_same_for_any_number_of_threads(page, set_and_runs):
+    home, (truth, *_) = set_and_runs
+    drawn(page)
+    ask = """async () => {
+      for (;;) {
+        const answer = await fetch('/api/run/0/umap/val');
+        if (answer.status === 200) return Array.from(new Uint8Array(await answer.arrayBuffer()));
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    }"""
+    made = page.evaluate(ask)
+    rows, length = len(truth["labels"]), int.from_bytes(bytes(made[:4]), "little")
+    places = np.frombuffer(bytes(made), "<f4", 2 * rows, 8 + length).reshape(-1, 2)
+
+    def purity(places):
+        distances = ((places[:, None] - places) ** 2).sum(2) + np.where(np.eye(rows), np.inf, 0)
+        near = np.argsort(distances, axis=1)[:, :15]
+        return (truth["predicted"][near] == truth["predicted"][:, None]).mean()
+
+    features = np.load(home / "run-a/eval/val.features.npy").astype("f4")
+    assert purity(places) > purity(features) - 0.05
+    server = Served(home, "--run", "run-a", threads="1")
+    other = page.context.browser.new_page()
+    other.goto(server.url)
+    drawn(other)
+    assert other.evaluate(ask) == made
+    other.close()
+    server.process.kill()
+    server.process.wait()
+
+    page.get_by_role("link", name="Map").click()
+    expect(page.locator(".map-note")).to_contain_text("alike lie together")
+    expect(page.get_by_text("Arranging by neighbours")).to_have_count(0)
+    canvas = page.locator(".map canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    corners = [(0.001, 0.001), (0.5, 0.001), (0.999, 0.001), (0.999, 0.999), (0.5, 0.999), (0.001, 0.999)]
+    for number, (x, y) in enumerate(corners):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+    page.get_by_role("link", name=f"Show {rows} pictures").click()
+    expect(page.locator(".toolbar .count b").first).to_have_text(str(rows))
+    assert "layout" not in page.url and "lasso" in page.url
+
+
+def test_training_labels_are_listed_by_their_margins(page, set_and_runs):
+    home, _ = set_and_runs
+    rows = CLASSES * 400
+    (home / "run-b/margins").mkdir()
+    margins = np.random.default_rng(3).normal(size=(2, rows)).astype("f2")
+    margins[1, :9] = np.nan
+    for epoch, row in enumerate(margins, 1):
+        np.save(home / f"run-b/margins/epoch-{epoch:04}.npy", row)
+    area = np.nanmean(margins.astype("f8"), axis=0)
+    page.reload()
+    drawn(page)
+    go(page, "/suspects?run=1")
+    page.get_by_role("button", name="Training labels by margin").click()
+    drawn(page)
+    cell = page.get_by_role("gridcell")
+    cell.focus()
+    order = np.argsort(area.astype("f4"), kind="stable")
+    expect(cell).to_have_attribute("aria-label", re.compile(f"^image {order[0]}, .* margin {area[order[0]]:.2f}"))
+    page.keyboard.press("End")
+    expect(cell).to_have_attribute("aria-label", re.compile(f"^image {order[-1]}, "))
+
+
+def test_predictions_of_a_run_that_ends_appear_by_themselves(page, set_and_runs):
+    home, (*_, truth) = set_and_runs
+    drawn(page)
+    go(page, "/classes?run=2")
+    expect(page.get_by_text("This run has no predictions for val")).to_be_visible()
+    (home / "run-c/later").rename(home / "run-c/eval")
+    expect(page.locator(".page-head")).to_contain_text(f"{100 * truth['right'].mean():.2f}%")
+
+
 def test_suspected_labels_are_listed_and_duplicates_looked_for(page):
     drawn(page)
     page.get_by_role("link", name="Suspects").click()
@@ -439,7 +521,7 @@ def test_suspected_labels_are_listed_and_duplicates_looked_for(page):
     expect(page.get_by_text("pairs of pictures are alike")).to_be_visible(timeout=60_000)
 
 
-@pytest.mark.parametrize("name", ["grid", "confusion", "classes", "runs", "compare", "suspects", "map"])
+@pytest.mark.parametrize("name", ["grid", "confusion", "classes", "runs", "compare", "suspects", "suspects?run=1&show=margins", "map", "map?layout=pca"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_are_accessible(any_page, name, scheme):
     page = any_page

@@ -424,9 +424,9 @@ fn hostile_queries_are_errors() {
 #[test]
 fn what_a_run_does_not_have_is_a_message() {
     let server = Server::start(&[]);
-    for kind in ["predictions", "analysis", "map"] {
+    for kind in ["predictions", "analysis", "map", "umap"] {
         let answer = server.get(&format!("/api/run/0/{kind}/val"));
-        assert!(answer.status >= 400, "{kind}");
+        assert_eq!(answer.status, 404, "{kind}");
         let error = answer.error();
         assert!(error.contains("eval/val.parquet"), "{error}");
         for path in [format!("run/7/{kind}/val"), format!("run/0/{kind}/none")] {
@@ -440,10 +440,20 @@ fn what_a_run_does_not_have_is_a_message() {
     ] {
         assert_eq!(server.get(&format!("/api/{path}")).status, 400, "{path}");
     }
+    let margins = server.get("/api/run/0/margins");
+    assert_eq!(margins.status, 404);
+    assert!(
+        margins.error().contains("tinyres train --track"),
+        "{}",
+        margins.error()
+    );
+    let changes = server.get("/api/changes").body;
+    assert_eq!(server.get("/api/changes").body, changes);
     let not_parquet = server.dir.path().join("run/eval/val.parquet");
     fs::create_dir(not_parquet.parent().unwrap()).unwrap();
     fs::write(not_parquet, "PAR1 nothing PAR1").unwrap();
     assert_eq!(server.get("/api/run/0/analysis/val").status, 500);
+    assert_ne!(server.get("/api/changes").body, changes);
 }
 
 #[test]
@@ -496,6 +506,14 @@ fn a_shard_that_is_cut_or_damaged_while_it_is_shown_is_a_message() {
         damaged.error().contains("train-00001.bin"),
         "{}",
         damaged.error()
+    );
+    // A search that reads all pictures is a message, too.
+    let duplicates = server.get("/api/duplicates");
+    assert_eq!(duplicates.status, 500);
+    assert!(
+        duplicates.error().contains("train-0000"),
+        "{}",
+        duplicates.error()
     );
     // The rest is shown as before, and a split that is gone says so.
     assert_eq!(

@@ -21,7 +21,7 @@ pub use access::{Access, Token};
 
 use crate::error::{Error, Result};
 use crate::run::{Predicted, Run};
-use crate::split::{self, Split};
+use crate::split::Split;
 
 /// What is shown.
 pub struct Site {
@@ -67,10 +67,10 @@ impl Site {
             return Ok(found.clone());
         }
         let entries = self.manifest.splits.iter().filter(|entry| entry.images > 0);
-        let sets = entries.map(|entry| split::map(&self.dir, entry.split).map(Arc::new));
-        let sets = sets.collect::<Result<Vec<_>>>()?;
-        let all = Duplicates::find(&sets)?;
-        let place = |place: Place| json!([sets[place.set].split(), place.image]);
+        let names: Vec<_> = entries.map(|entry| entry.split).collect();
+        let sets = names.iter().map(|name| self.split(&name.to_string()));
+        let all = Duplicates::find(&sets.collect::<Result<Vec<_>>>()?)?;
+        let place = |place: Place| json!([names[place.set], place.image]);
         let pairs = all.pairs.iter().map(|pair| {
             let likeness = match pair.likeness {
                 Likeness::Exact => "exact",
@@ -102,6 +102,13 @@ impl Site {
         run.predicted(entry.split, self.manifest.fingerprint, entry.images)
     }
 
+    /// The areas under the margins of a run for the train split of this set.
+    fn margins(&self, run: usize) -> Result<Vec<u8>> {
+        let train = self.manifest.split(tinyres_format::Split::Train);
+        let images = train.map_or(0, |entry| entry.images);
+        self.run(run)?.margins(self.manifest.fingerprint, images)
+    }
+
     fn run(&self, index: usize) -> Result<&Run> {
         let none = || Error::NotFound(format!("there is no run {index}"));
         self.runs.get(index).ok_or_else(none)
@@ -127,6 +134,9 @@ pub async fn serve(listener: TcpListener, site: Site, access: Access) -> anyhow:
         )
         .route("/api/run/{run}/analysis/{split}", get(routes::analysis))
         .route("/api/run/{run}/map/{split}", get(routes::map))
+        .route("/api/run/{run}/umap/{split}", get(routes::umap))
+        .route("/api/run/{run}/margins", get(routes::margins))
+        .route("/api/changes", get(routes::changes))
         .route("/api/compare/{a}/{b}/{split}", get(routes::compare))
         .route("/api/duplicates", get(routes::duplicates))
         .fallback(assets::asset)

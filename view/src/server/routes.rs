@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::{self, Stream};
@@ -20,6 +21,7 @@ use tokio::time::sleep;
 use super::Site;
 use crate::error::{Error, Result};
 use crate::follow::{Follower, News};
+use crate::run::Arranged;
 use crate::table::Table;
 
 /// Time between two looks at the figures of a run.
@@ -38,9 +40,9 @@ async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(Error::Broken(error.to_string())))
 }
 
-fn binary(bytes: Vec<u8>) -> Response {
+fn binary(bytes: impl Into<Body>) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/octet-stream")];
-    (kind, bytes).into_response()
+    (kind, bytes.into()).into_response()
 }
 
 /// The set, its splits and classes, and the runs.
@@ -199,7 +201,12 @@ pub async fn analysis(
     State(site): Shared,
     Path((run, split)): Path<(usize, String)>,
 ) -> Result<Json<Value>> {
-    blocking(move || Ok(Json(site.predicted(run, &split)?.analysis().clone()))).await
+    blocking(move || {
+        Ok(Json(Value::clone(
+            &*site.predicted(run, &split)?.analysis()?,
+        )))
+    })
+    .await
 }
 
 /// How far two runs agree on a split, and which values of their configurations differ.
@@ -235,6 +242,37 @@ pub async fn map(
     Path((run, split)): Path<(usize, String)>,
 ) -> Result<Response> {
     blocking(move || Ok(binary(site.predicted(run, &split)?.map()?.to_vec()))).await
+}
+
+/// Places of the images on a map by their neighbours, as columns. While it is made: the fraction that is done, with the
+/// status 202.
+pub async fn umap(
+    State(site): Shared,
+    Path((run, split)): Path<(usize, String)>,
+) -> Result<Response> {
+    blocking(move || {
+        Ok(match site.predicted(run, &split)?.arranged()? {
+            Arranged::Ready(columns) => binary(columns),
+            Arranged::Working(done) => {
+                (StatusCode::ACCEPTED, Json(json!({ "done": done }))).into_response()
+            }
+        })
+    })
+    .await
+}
+
+/// The area under the margin of each image of train, as a column.
+pub async fn margins(State(site): Shared, Path(run): Path<usize>) -> Result<Response> {
+    blocking(move || Ok(binary(site.margins(run)?))).await
+}
+
+/// A list that differs once a run has other results than before.
+pub async fn changes(State(site): Shared) -> Result<Json<Value>> {
+    blocking(move || {
+        let runs = site.runs.iter().map(|run| run.stamps());
+        Ok(Json(json!(runs.collect::<Vec<_>>())))
+    })
+    .await
 }
 
 /// The pictures that are in the set more than once. Compares every one with every other.
