@@ -255,11 +255,18 @@ fn any_number_of_ranks_trains_the_same_bits() {
         "--erasing",
         "0.3",
     ];
-    for (name, flags) in [("everything", &everything[..]), ("mixed", &mixed)] {
+    let tracked = ["--optimizer", "muon", "--track", "true"];
+    for (name, flags) in [
+        ("everything", &everything[..]),
+        ("mixed", &mixed),
+        ("tracked", &tracked),
+    ] {
         let run = |size: usize| format!("{name}-{size}");
+        let margins = (name == "tracked").then_some("margins/epoch-0002.npy");
         for size in 1..=4 {
             place.train(size, &run(size), flags).succeed();
-            for file in ["final.safetensors", "best.safetensors"] {
+            let weights = ["final.safetensors", "best.safetensors"];
+            for file in weights.into_iter().chain(margins) {
                 let [one, several] =
                     [1, size].map(|size| place.read(&format!("{}/{file}", run(size))));
                 assert!(one == several, "{name}: {file} of {size} ranks");

@@ -406,6 +406,9 @@ fn differs(found: &Hello, first: &Hello) -> Option<RankError> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    use super::super::launch::Launcher;
     use super::*;
 
     fn hello() -> Hello {
@@ -418,6 +421,60 @@ mod tests {
             processor: "AVX2".to_owned(),
             flags: flags.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         }
+    }
+
+    /// Ranks by threads meet, hear what rank 0 has decided, and are ready.
+    fn meet(size: usize) {
+        const PATIENCE: Duration = Duration::from_secs(300);
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let rank = |rank: usize| {
+            let launch = Launch {
+                launcher: Launcher::Environment,
+                rank,
+                size,
+                local_size: size,
+                host: "127.0.0.1".to_owned(),
+                port,
+                served: false,
+                restarts: 0,
+                may_restart: false,
+            };
+            let on_fault: OnFault = Box::new(|fault| panic!("{fault}"));
+            let meeting = Meeting::join(&launch, hello().flags, PATIENCE, on_fault).unwrap();
+            let plan: usize = meeting.settle(&(7 + rank)).unwrap();
+            meeting.ready().unwrap();
+            (plan, meeting)
+        };
+        let meetings: Vec<_> = thread::scope(|scope| {
+            let rank = &rank;
+            let spawn = |at| {
+                let small = thread::Builder::new().stack_size(256 << 10);
+                small.spawn_scoped(scope, move || rank(at)).unwrap()
+            };
+            let threads: Vec<_> = (0..size).map(spawn).collect();
+            (threads.into_iter())
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        assert!(meetings.iter().all(|(plan, _)| *plan == 7));
+        // The store of rank 0 is that of all watches.
+        meetings.iter().for_each(|(_, meeting)| meeting.watch.end());
+        thread::sleep(2 * LINGER);
+    }
+
+    #[test]
+    fn many_ranks_meet() {
+        meet(64);
+    }
+
+    #[test]
+    #[ignore = "takes 4,000 open files and 3,000 threads"]
+    fn a_thousand_ranks_meet() {
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+        meet(1000);
     }
 
     #[test]
