@@ -311,12 +311,18 @@ impl Optimizer {
         rate: f64,
         workers: &Workers,
     ) -> Result<()> {
-        if self.clip > 0.0 {
-            let params = self.groups.iter().flat_map(|group| &group.params);
-            let waits = params.map(|param| sums.wait_for(sums.slot(param)));
-            ranks.explain(waits.collect::<Result<()>>())?;
-            self.clip_gradients(workers)?;
-        }
+        let sums = match self.clip > 0.0 {
+            true => {
+                let params = self.groups.iter().flat_map(|group| &group.params);
+                let waits = params.map(|param| sums.wait_for(sums.slot(param)));
+                ranks.explain(waits.collect::<Result<()>>())?;
+                // Scaling changes the memory that they are sent from.
+                ranks.finish_sums(sums, 1)?;
+                self.clip_gradients(workers)?;
+                Sums::default()
+            }
+            false => sums,
+        };
         if ranks.count() == 1 {
             for group in &mut self.groups {
                 group.step(rate * group.lr_factor, workers)?;
