@@ -6,9 +6,12 @@
     VENV/bin/python benches/arrays.py target/release/tinyres shards [ROUNDS]
 
 The limit of `ds[i]` in random order is a copy of a view of the same image. That of the first use of `ds.images`, in a
-process that has only imported tinyres, is `tinyres inspect --verify` of the same files. Prints medians over the rounds.
+process that has only imported tinyres, is `tinyres inspect --verify` of the same files. That process has
+OPENBLAS_NUM_THREADS=1: otherwise importing NumPy starts threads of OpenBLAS, which keep all cores but one busy for 30 ms.
+Prints medians over the rounds.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +23,7 @@ import numpy as np
 import tinyres
 
 IMAGES = 3000
+ALONE = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
 
 FIRST = """
 import sys, time
@@ -54,7 +58,7 @@ def main():
     for _ in range(rounds):
         single = seconds(lambda: each(lambda i: ds[i], order)), seconds(lambda: each(lambda i: images[i].copy(), order))
         pairs["ds[i], us an image"].append([took / IMAGES * 1e6 for took in single])
-        line = subprocess.run([sys.executable, "-c", FIRST, shards], check=True, capture_output=True).stdout
+        line = subprocess.run([sys.executable, "-c", FIRST, shards], check=True, capture_output=True, env=ALONE).stdout
         limit = seconds(lambda: subprocess.run(inspect, check=True, stdout=subprocess.DEVNULL))
         pairs["ds.images at first, ms"].append([float(line) * 1e3, limit * 1e3])
     for name, both in pairs.items():

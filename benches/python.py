@@ -6,10 +6,13 @@
     VENV/bin/python benches/python.py target/release/examples/epoch shards [ROUNDS]
 
 Prints medians over the rounds, the time from a process's start to its first batch beyond the time of importing NumPy,
-how long `import tinyres` takes beyond it, and the memory of a process that has broken off 100 epochs, and 1,000.
+how long `import tinyres` takes beyond it, and the memory of a process that has broken off 100 epochs, and 1,000. The
+start is also measured with OPENBLAS_NUM_THREADS=1: otherwise importing NumPy starts threads of OpenBLAS, which keep all
+cores but one busy for 30 ms.
 """
 
 import itertools
+import os
 import re
 import statistics
 import subprocess
@@ -82,11 +85,14 @@ def main():
     forms = itertools.product(("u8", "f32"), ("First", "Last"), (False, True))
     loaders = {form: loader(split, *form) for form in forms}
     python(loaders)  # Checks every block, and touches the memory of the batches.
-    pairs, starts = [], []
+    pairs, starts = [], {"": [], ", OPENBLAS_NUM_THREADS=1": []}
     for _ in range(rounds):
         pairs.append((native(example, shards), python(loaders)))
-        line = subprocess.run([sys.executable, "-c", START, shards], check=True, capture_output=True, text=True).stdout
-        starts.append([float(seconds) * 1000 for seconds in line.split()])
+        for name, times in starts.items():
+            environment = os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if name else {})
+            command = [sys.executable, "-c", START, shards]
+            line = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+            times.append([float(seconds) * 1000 for seconds in line.split()])
     command = [sys.executable, "-c", MEMORY, shards]
     grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     median = {}
@@ -101,8 +107,9 @@ def main():
     for dtype, layout in itertools.product(("u8", "f32"), ("First", "Last")):
         ratio = statistics.median(ours[dtype, layout, True] / ours[dtype, layout, False] for _, ours in pairs)
         print(f"{dtype}, channels {layout.lower()}: flip and shift {ratio:.2f} of none")
-    imported, first = (statistics.median(times) for times in zip(*starts))
-    print(f"beyond NumPy: import {imported:.0f} ms, first batch {first:.0f} ms")
+    for name, times in starts.items():
+        imported, first = (statistics.median(each) for each in zip(*times))
+        print(f"beyond NumPy{name}: import {imported:.0f} ms, first batch {first:.0f} ms")
     early, late = (int(size) / 1e6 for size in grown)
     print(f"memory, maps of files left out: {early:.1f} MB after 100 epochs broken off, {late:.1f} MB after 1,000")
 

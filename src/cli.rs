@@ -12,9 +12,11 @@ use crate::cmd;
 pub use crate::cmd::completions::Args as Completions;
 pub use crate::cmd::man::Args as Man;
 use crate::cmd::program;
+pub use crate::cmd::program::Started;
 pub use crate::cmd::report::Args as Report;
 pub use crate::cmd::view::Args as View;
-use crate::ui::{Output, Ui};
+use crate::threads;
+use crate::ui::{self, Output, Ui};
 
 /// Pack labelled images into memory-mapped tensor shards, and train ResNet18 from them
 #[derive(Parser)]
@@ -81,6 +83,26 @@ struct Passed {
     _rest: Vec<OsString>,
 }
 
+/// The program `tinyres`: carries out the command that it was started with, and returns the exit code. A wrong command
+/// line, `--help` and `--version` end the process.
+#[must_use]
+pub fn main(started: &Started) -> u8 {
+    ui::prepare_process();
+    let cli = Cli::parse_from(&started.args);
+    let mut ui = cli.global.ui();
+    if cli.computes() {
+        // Nothing here uses the pool from a thread of its own.
+        let _ = threads::start_pool();
+    }
+    match cli.run(started, &mut ui) {
+        Ok(()) => 0,
+        Err(error) => {
+            ui::complain(&error);
+            1
+        }
+    }
+}
+
 impl Global {
     /// The terminal that these flags ask for.
     #[must_use]
@@ -96,8 +118,7 @@ impl Global {
 
 impl Cli {
     /// True for a command that `tinyres` carries out with rayon's global pool.
-    #[must_use]
-    pub fn computes(&self) -> bool {
+    fn computes(&self) -> bool {
         matches!(
             self.command,
             Command::Pack(_) | Command::Expand(_) | Command::Inspect(_) | Command::Unpack(_)
@@ -105,10 +126,7 @@ impl Cli {
     }
 
     /// Carries out the command.
-    ///
-    /// # Errors
-    /// Those of the command.
-    pub fn run(self, ui: &mut Ui) -> anyhow::Result<()> {
+    fn run(self, started: &Started, ui: &mut Ui) -> anyhow::Result<()> {
         match self.command {
             Command::Pack(args) => cmd::pack::run(args, ui),
             Command::Expand(args) => cmd::expand::run(args, ui),
@@ -118,18 +136,18 @@ impl Cli {
             Command::Cache(args) => cmd::cache::run(args, ui),
             Command::Runs(args) => cmd::runs::run(&args, ui),
             Command::Compare(args) => cmd::compare::run(&args, ui),
-            Command::View(_) | Command::Report(_) => Err(program::VIEW.exec()?.error()),
+            Command::View(_) | Command::Report(_) => Err(program::VIEW.exec(started)?.error()),
             Command::Train(_)
             | Command::Eval(_)
             | Command::Predict(_)
             | Command::Export(_)
-            | Command::Doctor(_) => Err(program::TORCH.exec()?.error()),
+            | Command::Doctor(_) => Err(program::TORCH.exec(started)?.error()),
             Command::Completions(args) => {
-                program::TORCH.exec()?.warn(ui);
+                program::TORCH.exec(started)?.warn(ui);
                 args.run(Self::command(), ui)
             }
             Command::Man(args) => {
-                program::TORCH.exec()?.warn(ui);
+                program::TORCH.exec(started)?.warn(ui);
                 args.run(Self::command(), ui)
             }
         }

@@ -1,21 +1,13 @@
 //! The `tinyres` program: the commands that need no libtorch, and the way to those that do.
 
+use std::env;
 use std::process::ExitCode;
 
-use clap::Parser;
-use tinyres::cli::Cli;
-use tinyres::{threads, ui};
+use tinyres::cli::{self, Started};
 
 fn main() -> ExitCode {
-    ui::prepare_process();
-    let cli = Cli::parse();
-    let mut ui = cli.global.ui();
-    if cli.computes() {
-        // Nothing here uses the pool from a thread of its own.
-        let _ = threads::start_pool();
-    }
-    match cli.run(&mut ui) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => ui::exit(&error),
-    }
+    ExitCode::from(cli::main(&Started {
+        file: env::current_exe(),
+        args: env::args_os().collect(),
+    }))
 }

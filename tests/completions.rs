@@ -54,7 +54,7 @@ fn a_command_that_needs_torch_says_how_to_build_it() {
 }
 
 #[test]
-fn a_command_of_view_has_its_help_without_it_and_says_how_to_build_it() {
+fn a_command_of_view_has_its_help_without_it_and_says_how_to_get_it() {
     let dir = dir();
     let help = alone(dir.path(), &["view", "--help"]);
     assert!(String::from_utf8_lossy(&help.stdout).contains("--allow-host"));
@@ -63,7 +63,8 @@ fn a_command_of_view_has_its_help_without_it_and_says_how_to_build_it() {
     assert!(!output.status.success());
     assert!(err.contains("this command needs tinyres-view"), "{err}");
     assert!(
-        err.contains("cargo build --release -p tinyres-view"),
+        err.contains("pip install 'tinyres[view]'")
+            && err.contains("cargo build --release -p tinyres-view"),
         "{err}"
     );
 }

@@ -14,6 +14,7 @@ mod loader;
 mod memory;
 mod names;
 mod pack;
+mod program;
 mod unpack;
 mod watched;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use numpy::IntoPyArray;
 use numpy::ndarray::{Array2, Ix4};
+use once_cell::race::OnceBox;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -63,6 +64,8 @@ pub(crate) struct Loader {
     pool: Arc<Pool>,
     /// Gives the memory of each batch, if that of the pool will not do.
     alloc: Option<Py<PyAny>>,
+    /// The labels of all images, side by side. In the shards, most of those of a batch are a miss of all caches each.
+    labels: Arc<OnceBox<Vec<i64>>>,
 }
 
 #[pymethods]
@@ -146,6 +149,7 @@ impl Loader {
             pool: Pool::new(bytes, settings.ahead() + 2),
             settings,
             alloc,
+            labels: Arc::default(),
         })
     }
 
@@ -190,6 +194,7 @@ impl Loader {
                 settings,
                 pool: Arc::clone(&self.pool),
                 alloc: self.alloc.as_ref().map(|alloc| alloc.clone_ref(py)),
+                labels: Arc::clone(&self.labels),
             },
             moves: form.moves,
             prefetch: Mutex::new(Some(prefetch)),
@@ -236,6 +241,16 @@ impl Loader {
             Some(alloc) => self.pool.lend(py, alloc),
             None => self.pool.take(),
         }
+    }
+
+    fn labels(&self, py: Python<'_>) -> PyResult<&[i64]> {
+        if let Some(labels) = self.labels.get() {
+            return Ok(labels);
+        }
+        let data = &self.settings.data;
+        let labels = faults::settle(data, py.detach(|| data.labels()))?;
+        // Those of another thread, if it was first.
+        Ok(self.labels.get_or_init(|| Box::new(labels)))
     }
 }
 
@@ -372,9 +387,9 @@ impl Batches {
                     }
                 }
                 Field::Label => {
-                    let labels = images.iter().map(|&image| data.label(image));
-                    let labels = faults::settle(data, labels.collect::<Result<Vec<_>, _>>())?;
-                    labels.into_pyarray(py).into_any()
+                    let labels = self.loader.labels(py)?;
+                    let labels = images.iter().map(|&image| labels[image as usize]);
+                    labels.collect::<Vec<_>>().into_pyarray(py).into_any()
                 }
                 Field::Box => {
                     let moved = |&image: &u32| {

@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tomllib
+import urllib.request
 from importlib import metadata
 from pathlib import Path
 
@@ -49,20 +52,83 @@ def test_wheel_has_package_program_and_types_and_needs_numpy_alone():
         "tinyres",
         f"tinyres-{VERSION}.dist-info",
     }
-    result = run(BIN / "tinyres", "--version")
+    assert [name for name in files if name.startswith("..")] == ["../../../bin/tinyres"]
+
+
+def test_program_needs_neither_numpy_nor_the_package(tmp_path):
+    (tmp_path / "numpy.py").write_text("raise SystemError('NumPy was imported')")
+    result = run(BIN / "tinyres", "--version", PYTHONPATH=tmp_path)
     assert result.stdout.split() == ["tinyres", VERSION], result
 
 
-def test_extra_train_is_the_program_of_this_version_with_the_torch_that_it_was_linked_with():
+def test_program_ends_with_the_exit_code_of_its_command_and_all_of_its_output(tmp_path):
+    assert run(BIN / "tinyres", "sample", tmp_path / "tree", "--classes", 2).returncode == 0
+    failed = run(BIN / "tinyres", "inspect", tmp_path / "missing")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ") and "missing" in failed.stderr
+    wrong = run(BIN / "tinyres", "sample", "--no-such-flag")
+    assert wrong.returncode == 2
+    assert "--no-such-flag" in wrong.stderr
+    helped = run(BIN / "tinyres", "sample", "--help")
+    assert helped.returncode == 0
+    assert "--classes" in helped.stdout
+
+
+def test_program_takes_names_of_files_that_are_not_text(tmp_path):
+    result = run(BIN / "tinyres", "sample", os.fsdecode(os.fsencode(tmp_path) + b"/tree\xff"), "--classes", 2)
+    assert result.returncode == 0, result
+    assert os.listdir(os.fsencode(tmp_path)) == [b"tree\xff"]
+
+
+def test_program_ends_at_ctrl_c_as_a_program_does(tmp_path):
+    command = [BIN / "tinyres", "sample", tmp_path / "tree", "--classes", "1000", "--train-per-class", "10000"]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as program:
+        while program.poll() is None and not list(tmp_path.iterdir()):
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)
+        assert "Traceback" not in program.stderr.read()
+    assert program.returncode == -signal.SIGINT
+
+
+def test_each_extra_is_the_program_of_this_version():
     needs = installed("tinyres").requires
-    assert [re.sub("[\"' ]", "", need) for need in needs if "extra" in need] == [
-        f"tinyres-torch=={VERSION};extra==train"
-    ]
+    assert {re.sub("[\"' ]", "", need) for need in needs if "extra" in need} == {
+        f"tinyres-torch=={VERSION};extra==train",
+        f"tinyres-view=={VERSION};extra==view",
+    }
+
+
+def test_tinyres_torch_needs_the_torch_that_it_was_linked_with():
     program = installed("tinyres-torch")
     pinned = (ROOT / "tools/libtorch/cpu.txt").read_text()
     release = re.search(r"^torch==(\d+\.\d+)\.", pinned, re.M).group(1)
     assert sorted(program.requires) == [f"tinyres=={VERSION}", f"torch=={release}.*"]
     assert program.version == VERSION
+
+
+def test_tinyres_view_is_the_program_alone_and_serves_the_page(tmp_path):
+    wheel = installed("tinyres-view")
+    assert wheel.version == VERSION
+    assert wheel.requires == [f"tinyres=={VERSION}"]
+    files = [str(file) for file in wheel.files]
+    assert [name for name in files if f"tinyres_view-{VERSION}.dist-info" not in name] == ["../../../bin/tinyres-view"]
+    notices = {name.split("/")[-1] for name in files if "license" in name.lower()}
+    assert notices == LICENCES | {f"{name}.LICENSE" for name in ("htm", "preact", "uplot")}
+    for command in (
+        ["sample", tmp_path / "tree", "--classes", 2, "--train-per-class", 8, "--val-per-class", 4, "--test", 0],
+        ["pack", tmp_path / "tree", "-o", tmp_path / "shards"],
+    ):
+        result = run(BIN / "tinyres", *command)
+        assert result.returncode == 0, result.stderr
+    command = [BIN / "tinyres", "view", tmp_path / "shards", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            link = json.loads(server.stdout.readline())["url"]
+            with urllib.request.urlopen(link) as answer:
+                page = answer.read().decode()
+        finally:
+            server.terminate()
+    assert "<!doctype html>" in page.lower() and "app.js" in page
 
 
 def test_training_works_with_the_libtorch_of_the_torch_package(tmp_path):

@@ -1,14 +1,23 @@
 //! The way to the other programs, which carry out the commands that `tinyres` does not.
 
-use std::io::ErrorKind;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context as _, anyhow};
 
 use crate::threads;
 use crate::ui::Ui;
+
+/// How `tinyres` was started.
+pub struct Started {
+    /// The file that the program lies in. Others are looked for next to it.
+    pub file: io::Result<PathBuf>,
+    /// The arguments, of which the first is a name of the program.
+    pub args: Vec<OsString>,
+}
 
 /// A program that `tinyres` becomes.
 #[derive(Clone, Copy)]
@@ -27,7 +36,7 @@ pub const TORCH: Program = Program {
 /// The program that shows sets and runs in a browser. It has a web server, so `tinyres` itself stays small.
 pub const VIEW: Program = Program {
     name: "tinyres-view",
-    install: "build it with `cargo build --release -p tinyres-view`",
+    install: "install it with `pip install 'tinyres[view]'`, or build it with `cargo build --release -p tinyres-view`",
 };
 
 /// The program is neither at this path nor in `PATH`.
@@ -36,11 +45,12 @@ pub struct Missing(Program, PathBuf);
 
 impl Program {
     /// Becomes this program with the arguments of this process. Returns only if there is no such program.
-    pub fn exec(self) -> anyhow::Result<Missing> {
-        let itself = std::env::current_exe().context("cannot find this executable's path")?;
+    pub fn exec(self, started: &Started) -> anyhow::Result<Missing> {
+        let itself = (started.file.as_ref())
+            .map_err(|error| anyhow!("cannot find this executable's path: {error}"))?;
         let sibling = itself
             .canonicalize()
-            .unwrap_or(itself)
+            .unwrap_or_else(|_| itself.clone())
             .with_file_name(self.name);
         let program = if sibling.is_file() {
             sibling.clone()
@@ -48,7 +58,7 @@ impl Program {
             PathBuf::from(self.name)
         };
         let mut command = Command::new(&program);
-        command.args(std::env::args_os().skip(1));
+        command.args(started.args.iter().skip(1));
         threads::sleep_early(&mut command);
         let error = command.exec();
         if error.kind() == ErrorKind::NotFound {

@@ -166,6 +166,12 @@ impl Observer for Ui {
 /// Prints `error` and its causes, and returns exit code 1.
 #[must_use]
 pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
+    complain(error);
+    std::process::ExitCode::FAILURE
+}
+
+/// Prints `error` and its causes.
+pub(crate) fn complain(error: &anyhow::Error) {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         // Most errors say their cause's words in their own.
@@ -175,7 +181,6 @@ pub fn exit(error: &anyhow::Error) -> std::process::ExitCode {
         }
     }
     let _ = writeln!(io::stderr(), "{} {}", heading(), printable(&text));
-    std::process::ExitCode::FAILURE
 }
 
 /// Prepares the process. Call it first in a program's `main`.
