@@ -81,7 +81,7 @@ def test_program_takes_names_of_files_that_are_not_text(tmp_path):
 
 
 def test_program_ends_at_ctrl_c_as_a_program_does(tmp_path):
-    command = [BIN / "tinyres", "sample", tmp_path / "tree", "--classes", "1000", "--train-per-class", "10000"]
+    command = [BIN / "tinyres", "sample", tmp_path / "tree", "--classes", "200", "--train-per-class", "5000"]
     with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as program:
         while program.poll() is None and not list(tmp_path.iterdir()):
             time.sleep(0.01)
