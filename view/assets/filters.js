@@ -43,9 +43,9 @@ export const parseList = (text) => (text ? text.split(',').map(Number).filter(Nu
 /** The part of the image that each box covers, 0 to 1; NaN without a box. */
 export function areas(columns, [, height, width]) {
   const area = new Float32Array(columns.rows);
-  for (let row = 0; row < columns.rows; row++) {
-    const [x0, y0, x1, y1] = columns.box.subarray(4 * row, 4 * row + 4);
-    area[row] = x0 < 0 ? NaN : ((x1 + 1 - x0) * (y1 + 1 - y0)) / (width * height);
+  const { box } = columns;
+  for (let row = 0, at = 0; row < columns.rows; row++, at += 4) {
+    area[row] = box[at] < 0 ? NaN : ((box[at + 2] + 1 - box[at]) * (box[at + 3] + 1 - box[at + 1])) / (width * height);
   }
   return area;
 }
@@ -131,20 +131,18 @@ export function sorted(images, column, down) {
   return result;
 }
 
-/** Counts of the finite values of `column` of `images` in `bins` bins, and the ends of the first and last bin. */
-export function histogram(column, images, span, bins = 32) {
+/** Counts of the finite values of `column` in `bins` bins, and the ends of the first and last bin. */
+export function histogram(column, span, bins = 32) {
   let [low, high] = span ?? [Infinity, -Infinity];
   if (!span) {
-    for (const image of images) {
-      const value = column[image];
+    for (const value of column) {
       if (value < low) low = value;
       if (value > high) high = value;
     }
   }
   const counts = new Uint32Array(bins);
   if (!(high > low)) return { low, high: low, counts };
-  for (const image of images) {
-    const value = column[image];
+  for (const value of column) {
     if (value >= low && value <= high) counts[Math.min(bins - 1, Math.floor(((value - low) / (high - low)) * bins))]++;
   }
   return { low, high, counts };

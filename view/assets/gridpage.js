@@ -191,7 +191,7 @@ function Filters({ set, state, data, grey, order, chosen }) {
     ${Object.entries(RANGES).map(([key, { title, from, span }]) => {
       const column = data[from]?.[key];
       return column && html`<${Range} key=${key} name=${key} title=${title} column=${column} span=${span}
-        state=${state} rows=${columns.rows} />`;
+        state=${state} />`;
     })}
     ${three('grey', ['Grey', 'Colour'], 'Colour')}
     ${state.grey && !grey.value && html`<p class="soft">${grey.error ?? 'Reading every picture …'}</p>`}
@@ -232,10 +232,12 @@ function Classes({ set, title, name, state }) {
 }
 
 /** A range of a column: a histogram to drag on, and two fields. */
-function Range({ name, title, column, span, state, rows }) {
-  const bins = useMemo(() => {
-    const all = Uint32Array.from({ length: rows }, (_, row) => row);
-    return histogram(column, all, span);
+function Range({ name, title, column, span, state }) {
+  // The pictures come first.
+  const [bins, setBins] = useState({ low: 0, high: 0, counts: [] });
+  useEffect(() => {
+    const later = setTimeout(() => setBins(histogram(column, span)), 50);
+    return () => clearTimeout(later);
   }, [column]);
   const [low, high] = parseRange(state[name]) ?? [-Infinity, Infinity];
   const change = (low, high) => go({ [name]: formatRange(low, high), image: null }, true);

@@ -27,7 +27,7 @@ export function MapPage({ set, state, split, run }) {
   const has = set.runs[run]?.features?.includes(split);
   const wanted = layoutIn(state);
   const main = usePromise(() => has && layoutOf(run, split, 'pca'), [run, split]);
-  const alike = usePromise(() => has && wanted === 'umap' && layoutOf(run, split, 'umap'), [run, split, wanted]);
+  const alike = usePromise(() => main.value && wanted === 'umap' && layoutOf(run, split, 'umap'), [main.value, run, split, wanted]);
   const done = useArranging();
   const layout = (wanted === 'umap' && alike.value) || main.value;
   const error = alike.error ?? main.error;
@@ -54,15 +54,13 @@ export function MapPage({ set, state, split, run }) {
     const [right, wrong] = [color('--right'), color('--wrong')];
     const dark = color('color-scheme') === 'dark';
     const size = Math.max(2, (columns.rows > 20000 ? 1.5 : 3) * scale);
-    context.globalAlpha = columns.rows > 20000 ? 0.5 : 0.75;
+    const alpha = columns.rows > 20000 ? 0.5 : 0.75;
     for (let image = 0; image < columns.rows; image++) {
       const label = columns.label[image];
       const isRight = predictions.predicted[image] === label;
       context.fillStyle = byRight ? (isRight ? right : wrong) : `hsl(${hue(label)} 65% ${dark ? 62 : 42}%)`;
-      const faint = inside && !inside[image];
-      if (faint) context.globalAlpha = 0.12;
+      context.globalAlpha = inside && !inside[image] ? 0.12 : alpha;
       context.fillRect(layout.xy[2 * image] * width - size / 2, layout.xy[2 * image + 1] * height - size / 2, size, size);
-      if (faint) context.globalAlpha = 0.75;
     }
     context.globalAlpha = 1;
     const path = line.length > 0 ? line : (lasso ?? []);

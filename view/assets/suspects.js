@@ -85,7 +85,8 @@ function Labels({ set, state, split, run, head }) {
   };
   return html`<${Listed} ...${{ set, state, split, run, head, data, order, look }}>
     ${count(order.length)} of ${count(columns.rows)} pictures of ${split}, the likeliest first: the network is confident of another class than the
-    label (confident learning). ${split === 'train' ? 'It was trained on these labels, so many wrong ones do not show.' : ''}
+    label (confident learning). ${analysis.top1 < 0.5 ? `It is right for ${percent(analysis.top1, 1)} alone, so most of these are its own mistakes.` : ''}
+    ${split === 'train' ? 'It was trained on these labels, so many wrong ones do not show.' : ''}
     ${analysis.has_logits ? '' : ' This needs the logits, which are not next to the predictions.'}<//>`;
 }
 
