@@ -48,6 +48,7 @@ pub struct Stamp {
 /// read for the analysis alone, and features when they are first asked for.
 pub struct Predicted {
     pub table: Predictions,
+    columns: OnceLock<Bytes>,
     features: Mutex<Option<Arc<Features>>>,
     analysis: Mutex<Option<Arc<Value>>>,
     map: OnceLock<Vec<u8>>,
@@ -164,6 +165,7 @@ impl Run {
             )));
         }
         let predicted = Arc::new(Predicted {
+            columns: OnceLock::new(),
             features: Mutex::default(),
             analysis: Mutex::default(),
             map: OnceLock::new(),
@@ -177,8 +179,12 @@ impl Run {
 }
 
 impl Predicted {
-    /// The columns that the page filters by and shows.
-    pub fn columns(&self) -> Vec<u8> {
+    /// The columns that the page filters by and shows. Kept: each page asks for them.
+    pub fn columns(&self) -> Bytes {
+        self.columns.get_or_init(|| self.encode().into()).clone()
+    }
+
+    fn encode(&self) -> Vec<u8> {
         let all = &self.table;
         let mut table = Table::new(all.len());
         table.numbers("predicted", 1, &all.predicted);

@@ -5,14 +5,17 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use axum::body::Bytes;
 use bytemuck::cast_slice;
 use tinyres_format::{BLOCK_IMAGES, Class, Error as FormatError, Le32, Manifest, Part};
 use tinyres_format::{Shape, Shard, SplitEntry};
 use tinyres_results::duplicates::Images;
 
 use crate::error::{Error, Result};
+use crate::table::Table;
 
 /// Bytes of pixels in an answer at most.
 pub const MAX_BYTES: usize = 32 << 20;
@@ -29,6 +32,7 @@ pub struct Split {
     pub name_ends: Vec<u32>,
     pub names: Vec<u8>,
     shards: Vec<Pixels>,
+    columns: OnceLock<Bytes>,
 }
 
 /// The pixels of a shard.
@@ -56,6 +60,7 @@ impl Split {
             name_ends: Vec::new(),
             names: Vec::new(),
             shards: Vec::new(),
+            columns: OnceLock::new(),
         };
         for (index, listed) in entry.shards.iter().enumerate() {
             let path = dir.join(&listed.file);
@@ -106,6 +111,18 @@ impl Split {
             checked: crcs.iter().map(|_| AtomicBool::new(false)).collect(),
         });
         Ok(())
+    }
+
+    /// Labels, boxes and names, as columns. Kept: each page asks for them.
+    pub fn columns(&self) -> Bytes {
+        let encode = || {
+            let mut table = Table::new(self.labels.len());
+            table.numbers("label", 1, &self.labels);
+            table.numbers("box", 4, self.boxes.as_flattened());
+            table.texts(["name.ends", "name"], &self.name_ends, &self.names);
+            table.encode().into()
+        };
+        self.columns.get_or_init(encode).clone()
     }
 
     /// Number of images.

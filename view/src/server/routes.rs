@@ -77,15 +77,7 @@ pub async fn set(State(site): Shared) -> Result<Json<Value>> {
 
 /// Labels, boxes and names of a split.
 pub async fn columns(State(site): Shared, Path(split): Path<String>) -> Result<Response> {
-    blocking(move || {
-        let split = site.split(&split)?;
-        let mut table = Table::new(split.labels.len());
-        table.numbers("label", 1, &split.labels);
-        table.numbers("box", 4, split.boxes.as_flattened());
-        table.texts(["name.ends", "name"], &split.name_ends, &split.names);
-        Ok(binary(table.encode()))
-    })
-    .await
+    blocking(move || Ok(binary(site.split(&split)?.columns()))).await
 }
 
 /// Which images of a split are grey. Reads every pixel.
