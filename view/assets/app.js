@@ -1,25 +1,39 @@
 // The page: header, tabs, and the page that the address names.
 import { html, render, useEffect, useState } from './vendor/preact.js';
-import { answer, forget, json } from './data.js';
-import { ClassesPage } from './classes.js';
-import { ComparePage } from './compare.js';
-import { ConfusionPage } from './confusion.js';
+import { SILENT, answer, forget, json } from './data.js';
 import { GridPage } from './gridpage.js';
-import { MapPage } from './map.js';
-import { RunsPage } from './runs.js';
 import { go, link, useAddress } from './state.js';
-import { SuspectsPage } from './suspects.js';
 
-/** Pages: title, component, and the least number of runs for which it is offered. */
+/** Pages: title, the least number of runs for which it is offered, and what fetches it when it is first shown. */
 const PAGES = {
-  grid: ['Pictures', GridPage, 0],
-  confusion: ['Confusion', ConfusionPage, 1],
-  classes: ['Classes', ClassesPage, 1],
-  runs: ['Runs', RunsPage, 1],
-  compare: ['Compare', ComparePage, 2],
-  suspects: ['Suspects', SuspectsPage, 0],
-  map: ['Map', MapPage, 1],
+  grid: ['Pictures', 0],
+  confusion: ['Confusion', 1, () => import('./confusion.js').then((page) => page.ConfusionPage)],
+  classes: ['Classes', 1, () => import('./classes.js').then((page) => page.ClassesPage)],
+  runs: ['Runs', 1, () => import('./runs.js').then((page) => page.RunsPage)],
+  compare: ['Compare', 2, () => import('./compare.js').then((page) => page.ComparePage)],
+  suspects: ['Suspects', 0, () => import('./suspects.js').then((page) => page.SuspectsPage)],
+  map: ['Map', 1, () => import('./map.js').then((page) => page.MapPage)],
 };
+/** The pages that are there. */
+const fetched = new Map([['grid', GridPage]]);
+
+/** The component of the page `name`; undefined until it is there. */
+function usePage(name) {
+  const [error, setError] = useState();
+  const [, draw] = useState();
+  useEffect(() => {
+    setError();
+    if (fetched.has(name)) return;
+    PAGES[name][2]().then(
+      (component) => {
+        fetched.set(name, component);
+        draw(name);
+      },
+      () => setError(SILENT),
+    );
+  }, [name]);
+  return { Page: fetched.get(name), error };
+}
 
 function Theme() {
   const root = document.documentElement;
@@ -52,7 +66,7 @@ function Choice({ label, value, options, onchange }) {
 function Header({ set, state, split, run }) {
   // On a small screen the tabs scroll.
   useEffect(() => document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' }), [state.page]);
-  const tabs = Object.entries(PAGES).filter(([, [, , runs]]) => set.runs.length >= runs);
+  const tabs = Object.entries(PAGES).filter(([, [, runs]]) => set.runs.length >= runs);
   return html`
     <header>
       <a class="brand" href=${link({}, { page: 'grid' })}><img src="/icon.svg" alt="" width="20" height="20" />tinyres</a>
@@ -105,18 +119,24 @@ function useSite() {
 
 function App() {
   const state = useAddress();
-  const { set, version, error } = useSite();
+  const name = state.page in PAGES ? state.page : 'grid';
+  const { Page, error: missing } = usePage(name);
+  const site = useSite();
+  const { set, version } = site;
+  const error = site.error ?? missing;
   if (error) return html`<main class="message" role="alert"><h1>tinyres view</h1><p>${error}</p></main>`;
   if (!set) return html`<main class="message"><p>Loading …</p></main>`;
   const names = set.splits.filter(({ images }) => images > 0).map(({ name }) => name);
   const preferred = ['val', 'train', 'test'].find((name) => names.includes(name)) ?? names[0];
   const split = names.includes(state.split) ? state.split : preferred;
   const run = set.runs[state.run] ? Number(state.run) : 0;
-  const [title, Page] = PAGES[state.page] ?? PAGES.grid;
+  const [title] = PAGES[name];
   document.title = `${title} · ${set.dir.split('/').at(-1)} · tinyres`;
   return html`
     <${Header} set=${set} state=${state} split=${split} run=${run} />
-    <${Page} key=${version} set=${set} state=${state} split=${split} run=${run} />`;
+    ${Page
+      ? html`<${Page} key=${version} set=${set} state=${state} split=${split} run=${run} />`
+      : html`<main class="message"><p>Loading …</p></main>`}`;
 }
 
 // The token has done its work, and should not be seen over a shoulder.

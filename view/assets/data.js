@@ -1,6 +1,9 @@
 // What the server knows: fetched once, and kept. Tables come as typed arrays over the bytes of the answer.
 import { useEffect, useState } from './vendor/preact.js';
 
+/** What is said when the server does not answer. */
+export const SILENT = 'The server does not answer: was `tinyres view` ended? Start it again, and open its link.';
+
 /** An answer of the server that is no success. */
 export class Failure extends Error {}
 
@@ -9,7 +12,7 @@ async function ask(path) {
   try {
     answer = await fetch(path);
   } catch {
-    throw new Failure('The server does not answer: was `tinyres view` ended? Start it again, and open its link.');
+    throw new Failure(SILENT);
   }
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));

@@ -3,6 +3,19 @@ import { html, useEffect, useMemo, useRef, useState } from './vendor/preact.js';
 import { go } from './state.js';
 import { SortedTable, count, fixed, percent } from './parts.js';
 
+// uPlot is a script, and no module.
+await Promise.all(
+  [
+    ['script', { src: '/vendor/uplot.js' }],
+    ['link', { rel: 'stylesheet', href: '/vendor/uplot.css' }],
+  ].map(
+    ([kind, attributes]) =>
+      new Promise((done, failed) =>
+        document.head.append(Object.assign(document.createElement(kind), attributes, { onload: done, onerror: failed })),
+      ),
+  ),
+);
+
 /** Colours that people with any colour vision tell apart (after Okabe and Ito 2008), on a light and on a dark ground. */
 const COLORS = {
   light: ['#0072b2', '#d55e00', '#009e73', '#b0508a', '#8f6a00', '#3a8fc4', '#7a5195', '#6b6b6b'],
