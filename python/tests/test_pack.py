@@ -420,7 +420,7 @@ def test_progress_counts_all_images(tmp_path):
 
 SLOW = """
 import sys, numpy as np, tinyres
-rows = ((np.full((900, 900, 3), at, np.uint8), 0) for at in range(120))
+rows = ((np.full((900, 900, 3), at % 256, np.uint8), 0) for at in range(1_000_000))
 def tell(done, total, unit):
     if unit == "img":
         print("packing", flush=True)

@@ -4,8 +4,9 @@
 
 mod common;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use tinyres_torch::libtorch::Workers;
+use tinyres_torch::libtorch::device::Precision;
 use tinyres_torch::net::{NamedTensor, Role};
 use tinyres_torch::train::optim::Optimizer;
 
@@ -86,7 +87,7 @@ fn parameters() -> Vec<NamedTensor> {
             .set_requires_grad(role != Role::Buffer),
         role,
     };
-    let arange = |n: i64| Tensor::arange(n, (Kind::Double, tch::Device::Cpu));
+    let arange = |n: i64| Tensor::arange(n, (Kind::Double, Device::Cpu));
     vec![
         named("w", ((arange(6) - 2.0) / 4.0).view([2, 3]), Role::Weight),
         named("b", arange(3) / 8.0 - 0.125, Role::NoDecay),
@@ -138,8 +139,13 @@ fn five_steps_match_pytorch() {
         }
         assert_eq!(values[9..12], [0.0, 1.0, 2.0]);
         if flags.contains("muon") {
+            // Where the processor multiplies bfloat16, Muon's products are in it, and have 8 bits.
+            let most = match Precision::Auto.on(Device::Cpu) {
+                Precision::Bf16 => 1e-2,
+                _ => 2e-6,
+            };
             for (got, want) in values[12..].iter().zip(MUON) {
-                assert!((got - want).abs() < 2e-6, "{flags}: {got}, expected {want}");
+                assert!((got - want).abs() < most, "{flags}: {got}, expected {want}");
             }
         }
     }
