@@ -419,8 +419,11 @@ def test_progress_counts_all_images(tmp_path):
 
 
 SLOW = """
-import sys, numpy as np, tinyres
-rows = ((np.full((900, 900, 3), at % 256, np.uint8), 0) for at in range(1_000_000))
+import io, sys, tinyres
+from PIL import Image
+png = io.BytesIO()
+Image.new("RGB", (3000, 3000)).save(png, "PNG")
+rows = [(png.getvalue(), 0)] * 200
 def tell(done, total, unit):
     if unit == "img":
         print("packing", flush=True)
