@@ -1,4 +1,4 @@
-"""Five steps of torch.optim's SGD and Adam, and of Muon, as the numbers in torch/tests/optim.rs.
+"""Five steps of torch.optim's SGD and Adam, and of Muon, as the numbers in torch/tests/optim.rs and golden/muon.rs.
 
     optim_golden.py                 prints them
 
@@ -50,4 +50,4 @@ def muon_steps():
     return f.flatten().tolist()
 
 
-print(f"const MUON: [f32; 24] = {[float(f'{x:.7g}') for x in muon_steps()]};")
+print(f"golden/muon.rs: {[float(f'{x:.7g}') for x in muon_steps()]}")

@@ -170,6 +170,29 @@ mod tests {
         }
     }
 
+    /// The steps of `tools/witness/optim_golden.py`.
+    #[test]
+    fn five_steps_by_products_in_f32_match_pytorch() {
+        let want: [f32; 24] = include!("../../../tests/golden/muon.rs");
+        let filter = (Tensor::arange(24, (Kind::Float, Device::Cpu)) - 10.0) / 12.0;
+        let weight = ffi::channels_last(&filter.view([4, 3, 1, 2])).unwrap();
+        let weight = weight.set_requires_grad(true);
+        let mut mean = weight.detach().zeros_like();
+        for s in 0..5 {
+            let s = f64::from(s);
+            let loss = weight.square().sum(Kind::Float) * ((s + 1.0) / 4.0)
+                - weight.sum(Kind::Float) * 0.25;
+            loss.backward();
+            let rate = 0.6 * 0.1 / (s + 1.0);
+            tch::no_grad(|| step(&weight, &mut mean, 0.6, rate, Kind::Float)).unwrap();
+            ffi::clear_grad(&weight).unwrap();
+        }
+        let got = Vec::<f32>::try_from(weight.detach().reshape([-1])).unwrap();
+        for (got, want) in got.iter().zip(want) {
+            assert!((got - want).abs() < 2e-6, "{got}, expected {want}");
+        }
+    }
+
     #[test]
     fn steps_are_dealt_to_the_rank_with_the_least_to_do() {
         let weights = [512, 512, 256, 256, 64]
