@@ -196,8 +196,11 @@ def opened(browser, served, **options):
 def drawn(page: Page):
     """Waits until all pictures in view are drawn. Returns the positions of the first one, and of the one after the last."""
     grid = page.get_by_role("grid", name="Pictures")
-    expect(grid).to_have_attribute("data-drawn", re.compile(r"\d+-\d+"))
-    return [int(number) for number in grid.get_attribute("data-drawn").split("-")]
+    while True:
+        expect(grid).to_have_attribute("data-drawn", re.compile(r"^\d+-\d+$"))
+        # Other pictures may be drawn by now.
+        if text := grid.get_attribute("data-drawn"):
+            return [int(number) for number in text.split("-")]
 
 
 def go(page: Page, address: str):
