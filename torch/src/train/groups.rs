@@ -144,12 +144,12 @@ impl Groups {
         let params = tensors(trained(model, has_boxes));
         let sums = ranks.sums(&params, examples.len())?;
         let tasks = examples.into_iter().zip(parts).zip(0..).collect();
-        let shares = workers.each(tasks, |worker, ((examples, part), at)| {
+        let mut shares = workers.each(tasks, |worker, ((examples, part), at)| {
             let to = sums.exchange().map(|exchange| (exchange, at));
             share(&replicas.of(worker), objective, &examples, part, to)
         })?;
         if sums.exchange().is_none() {
-            sum_gradients(params, &shares, workers)?;
+            sum_gradients(params, &mut shares, workers)?;
         }
         self.found(model, ranks, sums, shares, &weights)
     }
@@ -262,15 +262,24 @@ fn tensors<'a>(named: impl Iterator<Item = &'a NamedTensor>) -> Vec<Tensor> {
     named.map(|named| named.tensor.shallow_clone()).collect()
 }
 
-/// Makes the gradient of each of `params` the sum of those of `shares`.
-fn sum_gradients(params: Vec<Tensor>, shares: &[Share], workers: &Workers) -> Result<()> {
-    let of_param = |at: usize| {
-        shares
-            .iter()
-            .map(move |share| share.grads[at].shallow_clone())
-    };
-    let grads = (0..params.len()).map(|at| of_param(at).collect::<Vec<_>>());
-    let mut tasks: Vec<_> = params.into_iter().zip(grads).collect();
+/// Makes the gradient of each of `params` the sum of those of `shares`, which are freed one after the other.
+fn sum_gradients(params: Vec<Tensor>, shares: &mut [Share], workers: &Workers) -> Result<()> {
+    let mut grads: Vec<_> = shares
+        .iter_mut()
+        .map(|share| std::mem::take(&mut share.grads).into_iter())
+        .collect();
+    let mut tasks: Vec<_> = params
+        .into_iter()
+        .map(|param| {
+            (
+                param,
+                grads
+                    .iter_mut()
+                    .filter_map(Iterator::next)
+                    .collect::<Vec<_>>(),
+            )
+        })
+        .collect();
     tasks.sort_by_key(|(param, _)| Reverse(param.numel()));
     workers.each(tasks, |_, (param, mut grads)| {
         ffi::sum_gradients(&param, &mut grads)
