@@ -114,7 +114,7 @@ fn five_steps_match_pytorch() {
         }
         assert_eq!(values[9..12], [0.0, 1.0, 2.0]);
         if flags.contains("muon") {
-            // Where the processor multiplies bfloat16, Muon's products are in it, and have 8 bits. Those in f32 are compared
+            // Muon's products are in bfloat16 where the processor multiplies it, and have 8 bits. Those in f32 are compared
             // in `muon.rs`.
             let most = match Precision::Auto.on(Device::Cpu) {
                 Precision::Bf16 => 1e-2,

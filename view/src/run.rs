@@ -61,7 +61,7 @@ enum Arranging {
     Ready(Bytes),
 }
 
-/// What there is of a map by neighbours: its columns, or the fraction that is done.
+/// A map by neighbours: its columns, or the fraction that is done.
 pub enum Arranged {
     Ready(Bytes),
     Working(f64),
@@ -336,7 +336,7 @@ impl Predicted {
     }
 }
 
-/// What `place` holds; what `make` makes, if it holds nothing yet. A failure is not kept.
+/// The value that `place` holds, made by `make` if there is none yet. A failure is not kept.
 fn once<T>(place: &Mutex<Option<Arc<T>>>, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
     let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(made) = &*place {

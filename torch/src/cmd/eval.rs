@@ -27,9 +27,6 @@ use tinyres_torch::run::Run;
 use super::pictures::Pictures;
 use super::ranked;
 
-/// Time that one of several processes waits for the others to come.
-const PATIENCE: Duration = Duration::from_secs(300);
-
 /// Evaluate trained weights on a split
 ///
 /// Prints loss, top-1 and top-5 over all images of the split, and the ten classes with the lowest top-1;
@@ -87,6 +84,9 @@ pub struct Args {
     /// Threads that compute [default: one for each core, or what a CPU quota allows]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
+    /// With several processes, the time that one waits for the others
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    rank_timeout: Duration,
 }
 
 const EXAMPLES: &str = "\
@@ -101,7 +101,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     let Some(launch) = Launch::from_env()? else {
         return evaluate(&args, None, ui);
     };
-    ranked::as_rank(&launch, args.common(), PATIENCE, |meeting| {
+    ranked::as_rank(&launch, args.common(), args.rank_timeout, |meeting| {
         let mut silent = Ui::new(Output::Text, true);
         let ui = if launch.rank == 0 { ui } else { &mut silent };
         evaluate(&args, Some((&launch, meeting)), ui)

@@ -32,7 +32,7 @@ impl<'a> Sums<'a> {
         }))
     }
 
-    /// What takes the gradients that are still to come; `None` for one process.
+    /// The exchange that takes the gradients still to come; `None` for one process.
     pub(crate) fn exchange(&self) -> Option<&Exchange<'a>> {
         self.0.as_ref().map(|pending| &pending.exchange)
     }

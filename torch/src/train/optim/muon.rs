@@ -17,7 +17,7 @@ const QUINTIC: [f64; 3] = [3.4445, -4.7750, 2.0315];
 /// Rounds of the iteration.
 const ROUNDS: usize = 3;
 
-/// What matrix products on `device` are computed in: bfloat16 where the forward passes are, and on a CPU that multiplies it
+/// The number format of matrix products on `device`: bfloat16 where the forward passes are, and on a CPU that multiplies it
 /// in any case. The iteration needs no more than its 8 bits, and the published code has it in no other format.
 pub(super) fn kind_of_products(precision: Precision, device: Device) -> Kind {
     match precision.on(device) {
