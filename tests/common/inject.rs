@@ -106,12 +106,20 @@ pub fn run_until(command: &mut Command, dir: &Path, number: usize) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let stat = format!("/proc/{}/stat", child.id());
-    while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+    while !halted(&child) {
         assert_eq!(child.try_wait().unwrap(), None, "it ended before that call");
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     child
+}
+
+/// True once every thread of the process has halted. They do so one after another, and until then write on.
+fn halted(child: &Child) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let stats = threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("stat")));
+    stats
+        .into_iter()
+        .all(|stat| stat.is_ok_and(|stat| stat.contains(") T ")))
 }
 
 /// Lets a process that has halted before a call go on.
