@@ -2,7 +2,8 @@
 import { html, render, useEffect, useState } from './vendor/preact.js';
 import { SILENT, answer, forget, json } from './data.js';
 import { GridPage } from './gridpage.js';
-import { go, link, useAddress } from './state.js';
+import { columnsOf } from './loaded.js';
+import { go, link, read, useAddress } from './state.js';
 
 /** Pages: title, the least number of runs for which it is offered, and what fetches it when it is first shown. */
 const PAGES = {
@@ -117,6 +118,13 @@ function useSite() {
   return site;
 }
 
+/** The split that an address names, or the one that is shown without. */
+function splitOf(set, state) {
+  const names = set.splits.filter(({ images }) => images > 0).map(({ name }) => name);
+  const preferred = ['val', 'train', 'test'].find((name) => names.includes(name)) ?? names[0];
+  return names.includes(state.split) ? state.split : preferred;
+}
+
 function App() {
   const state = useAddress();
   const name = state.page in PAGES ? state.page : 'grid';
@@ -126,9 +134,7 @@ function App() {
   const error = site.error ?? missing;
   if (error) return html`<main class="message" role="alert"><h1>tinyres view</h1><p>${error}</p></main>`;
   if (!set) return html`<main class="message"><p>Loading …</p></main>`;
-  const names = set.splits.filter(({ images }) => images > 0).map(({ name }) => name);
-  const preferred = ['val', 'train', 'test'].find((name) => names.includes(name)) ?? names[0];
-  const split = names.includes(state.split) ? state.split : preferred;
+  const split = splitOf(set, state);
   const run = set.runs[state.run] ? Number(state.run) : 0;
   const [title] = PAGES[name];
   document.title = `${title} · ${set.dir.split('/').at(-1)} · tinyres`;
@@ -143,4 +149,6 @@ function App() {
 if (new URLSearchParams(location.search).has('token')) {
   history.replaceState(null, '', location.pathname + location.hash);
 }
+// Asked for at once: components ask for what they need only once they are drawn, and get these.
+json('/api/set').then((set) => read().page === 'grid' && columnsOf(set, splitOf(set, read()))).catch(() => {});
 render(html`<${App} />`, document.getElementById('app'));

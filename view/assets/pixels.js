@@ -5,7 +5,7 @@ import { bytes } from './data.js';
 const BLOCK_BYTES = 1 << 20;
 /** Bytes of bitmaps that are kept. */
 const KEPT_BYTES = 96 << 20;
-const LOADERS = 4;
+const LOADERS = 8;
 
 /** Pictures of one split. */
 export class Pictures {
