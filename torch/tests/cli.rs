@@ -137,6 +137,41 @@ fn train_then_eval() {
 }
 
 #[test]
+fn a_run_may_end_at_enlarged_images_and_eval_takes_any_size() {
+    let dir = set(4);
+    let enlarged = [&SHORT[..], &["--sizes", "50%,150%"]].concat();
+    let last: Value = {
+        let out = stdout(&run(
+            dir.path(),
+            &[&enlarged[..], &["--json", "-q"]].concat(),
+        ));
+        serde_json::from_str(out.lines().last().unwrap()).unwrap()
+    };
+    let loss = |size: &[&str]| {
+        let eval = [
+            "eval",
+            "runs/default-1",
+            "shards",
+            "--json",
+            "--pictures=off",
+        ];
+        let out = stdout(&run(dir.path(), &[&eval[..], size].concat()));
+        let json: Value = serde_json::from_str(&out).unwrap();
+        json["loss"].as_f64().unwrap()
+    };
+    assert_eq!(Some(loss(&[])), last["val_loss"].as_f64());
+    assert_eq!(loss(&[]), loss(&["--size", "48"]));
+    let others = ["16", "32", "47", "64"].map(|size| loss(&["--size", size]));
+    assert!(!others.contains(&loss(&[])), "{others:?}");
+    let largest = [&SHORT[..], &["--sizes", "32,129"]].concat();
+    refused(
+        &run(dir.path(), &largest),
+        1,
+        "sizes is 129, expected at most 128 for images of 32 pixels",
+    );
+}
+
+#[test]
 fn compressed_shards_are_expanded_once() {
     let dir = set(4);
     let (raw, packed) = (dir.path().join("shards"), dir.path().join("packed"));

@@ -63,6 +63,9 @@ pub struct Args {
     /// Precision of the forward pass [default: that of the training]
     #[arg(long, value_parser = super::name_of::<Precision>())]
     precision: Option<Precision>,
+    /// Pixels of the shorter side that the images are scaled to [default: that of the end of the training]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=4096))]
+    size: Option<u32>,
     /// Average predictions over views of an image; flip adds its mirror image
     #[arg(long, default_value = "none", value_parser = super::name_of::<Tta>())]
     tta: Tta,
@@ -115,6 +118,7 @@ impl Args {
         let flags = [
             ("split", Some(self.split.to_string())),
             ("batch", Some(self.batch.to_string())),
+            ("size", self.size.map(|size| size.to_string())),
             ("tta", Some(self.tta.to_string())),
             ("features", Some(self.features.to_string())),
             ("precision", precision),
@@ -160,7 +164,10 @@ fn evaluate(
     let mean_box = model.mean_box()?;
     let targets = Targets::read(&data, mean_box.is_some())?;
     let about = &checkpoint.about;
-    let (size, normalize) = (about.position.size, about.config.normalize);
+    let (size, normalize) = (
+        args.size.unwrap_or(about.position.size),
+        about.config.normalize,
+    );
     let pipeline = Pipeline::evaluation(data.shape(), size, normalize, device)?;
     let feed = Feed::new(data, targets, device, Placement::Auto)?;
     let is_own = about.fingerprint == feed.data().fingerprint();

@@ -2,16 +2,19 @@
 //! run that is done. `inputs` scales the images.
 //!
 //! A run starts with small images, as in fast.ai's entry to DAWNBench (Howard 2018): a step at 32 pixels
-//! costs a quarter of one at 64, and early steps do not need the detail.
+//! costs a quarter of one at 64, and early steps do not need the detail. It may end with enlarged ones: they have no
+//! more detail, but the network's maps are larger.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::run::checkpoint::MAX_SIZE;
+
 /// The sides that a run trains at, one after the other. `32:0.35,48:0.2,64` means 32 pixels for the first 0.35
 /// of the run, then 48 for 0.2, then 64. Sides without a fraction divide the rest of the run equally. `50%` is
-/// half the side of the data set's images, and `full` alone is their side for the whole run.
+/// half the side of the data set's images, `150%` one and a half times, and `full` alone is their side for the whole run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sizes {
@@ -30,6 +33,14 @@ enum Side {
 
 /// Smallest side, in pixels. Below it the network's last maps would see little but padding.
 const SMALLEST: u32 = 8;
+/// Largest side, in percent of the side of the data set's images. A step at four times the side costs 16 times as much.
+const LARGEST_PERCENT: u32 = 400;
+
+/// Largest side that a set whose images have side `full` can be trained at.
+pub(crate) fn largest(full: u32) -> u32 {
+    let most = u64::from(full) * u64::from(LARGEST_PERCENT) / 100;
+    u32::try_from(most).map_or(MAX_SIZE, |most| most.min(MAX_SIZE))
+}
 
 impl Sizes {
     /// The side, in pixels, at `progress` through the run, for a data set whose images have side `full`.
@@ -40,7 +51,9 @@ impl Sizes {
             None => full,
             Some((Side::Pixels(side), _)) => *side,
             Some((Side::Percent(percent), _)) => {
-                ((full * percent + 50) / 100).clamp(SMALLEST.min(full), full)
+                let scaled = (u64::from(full) * u64::from(*percent) + 50) / 100;
+                let side = u32::try_from(scaled).unwrap_or(u32::MAX);
+                side.clamp(SMALLEST.min(full), largest(full).max(full))
             }
         }
     }
@@ -80,8 +93,10 @@ impl FromStr for Sizes {
                 None => (side, false),
             };
             let side = match number.parse() {
-                Ok(number @ 1..=100) if percent => Side::Percent(number),
-                Ok(_) if percent => return Err(bad(format!("{side} is not from 1% to 100%"))),
+                Ok(number @ 1..=LARGEST_PERCENT) if percent => Side::Percent(number),
+                Ok(_) if percent => {
+                    return Err(bad(format!("{side} is not from 1% to {LARGEST_PERCENT}%")));
+                }
                 Ok(pixels) if pixels >= SMALLEST => Side::Pixels(pixels),
                 Ok(_) => return Err(bad(format!("{side} is below {SMALLEST} pixels"))),
                 Err(_) => return Err(bad(format!("{side:?} is not a number of pixels"))),
@@ -162,6 +177,8 @@ mod tests {
         assert_eq!([0.3, 0.4, 0.7].map(|at| relative.at(at, 64)), [32, 48, 64]);
         assert_eq!([0.3, 0.4, 0.7].map(|at| relative.at(at, 12)), [8, 9, 12]);
         assert_eq!(relative.largest(), None);
+        let larger: Sizes = "100%,150%,400%".parse().unwrap();
+        assert_eq!([0.3, 0.4, 0.7].map(|at| larger.at(at, 64)), [64, 96, 256]);
         let full: Sizes = "full".parse().unwrap();
         assert_eq!((full.at(0.5, 96), full.largest()), (96, None));
     }
@@ -172,8 +189,8 @@ mod tests {
             ("", "not a number of pixels"),
             ("32,x", "\"x\""),
             ("4", "below 8"),
-            ("0%", "1% to 100%"),
-            ("101%", "1% to 100%"),
+            ("0%", "1% to 400%"),
+            ("401%", "1% to 400%"),
             ("32:0", "\"32:0\" is not above 0"),
             ("32:1.5", "\"32:1.5\" is not above 0"),
             ("32:0.5,64:0.4", "add up to 0.9"),

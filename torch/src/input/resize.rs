@@ -1,5 +1,5 @@
-//! Resizing of a whole batch on its device, for training on smaller images first. Which size a step has is
-//! decided in `config::sizes`.
+//! Resizing of a whole batch on its device, for training on smaller images first and enlarged ones last. Which size a
+//! step has is decided in `config::sizes`.
 
 use tch::{Device, Kind, Tensor};
 
@@ -15,7 +15,9 @@ pub(super) fn scaled((height, width): (u32, u32), size: u32) -> (u32, u32) {
     (side(height), side(width))
 }
 
-/// Makes images smaller. Each pixel of the result is the mean of the area that it covers.
+/// Makes images smaller or larger. A pixel of a smaller image is the mean of the area that it covers; one of a larger image
+/// is interpolated linearly between the centres of those around it, as by OpenCV's `INTER_LINEAR` and PyTorch's
+/// `interpolate` without aligned corners.
 #[derive(Debug)]
 pub(super) struct Resize {
     /// `f32 [h, H]`: the weight of each row of the source in each row of the result.
@@ -31,7 +33,8 @@ impl Resize {
             return Ok(None);
         }
         let weights = |from: u32, to: u32| -> Result<Tensor> {
-            let weights = Tensor::f_from_slice(&area(from, to))?;
+            let weights = if to < from { area } else { linear };
+            let weights = Tensor::f_from_slice(&weights(from, to))?;
             device::upload(&weights.f_view([i64::from(to), i64::from(from)])?, device)
         };
         Ok(Some(Self {
@@ -74,6 +77,18 @@ fn area(from: u32, to: u32) -> Vec<f32> {
     weights
 }
 
+/// The weights `[to, from]` of the `from` pixels of a line in the `to` pixels that it is enlarged to. Beyond the centres of
+/// the first and the last pixel, these go on.
+fn linear(from: u32, to: u32) -> Vec<f32> {
+    let scale = f64::from(from) / f64::from(to);
+    let last = f64::from(from - 1);
+    let weights = (0..to).flat_map(|at| {
+        let centre = ((f64::from(at) + 0.5) * scale - 0.5).clamp(0.0, last);
+        (0..from).map(move |pixel| to_f32((1.0 - (centre - f64::from(pixel)).abs()).max(0.0)))
+    });
+    weights.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +120,21 @@ mod tests {
         ];
         for (got, want) in area(4, 3).into_iter().zip(expected.as_flattened()) {
             assert!((got - want).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn larger_images_are_those_of_pytorch() {
+        let pixels: Vec<u8> = (0..2 * 3 * 8 * 6).map(|i| (i * 37 % 251) as u8).collect();
+        let tensor = Tensor::from_slice(&pixels).view([2, 3, 8, 6]);
+        for (height, width) in [(12, 9), (16, 12), (11, 8), (32, 24), (8, 7)] {
+            let resize = Resize::new((8, 6), (height, width), Device::Cpu).unwrap();
+            let got = resize.unwrap().apply(&tensor).unwrap();
+            let sides = [height, width].map(i64::from);
+            let want = (tensor.to_kind(Kind::Float)).upsample_bilinear2d(sides, false, None, None);
+            assert_eq!(got.size(), want.size());
+            let apart = (got - want).abs().max().double_value(&[]);
+            assert!(apart < 1e-3, "{height} x {width}: {apart}");
         }
     }
 

@@ -7,7 +7,7 @@ use tinyres::text::counted;
 use tinyres_format::Digest;
 use tinyres_load::Dataset;
 
-use crate::config::Config;
+use crate::config::{Config, sizes};
 use crate::input::Targets;
 use crate::libtorch::device;
 use crate::run::SetId;
@@ -69,8 +69,9 @@ pub fn check(config: &Config, data: &Splits, device: Device) -> Result<Checked> 
     }
     let shape = data.train.shape();
     let side = shape.height.min(shape.width);
-    if let Some(largest) = config.sizes.largest().filter(|&largest| largest > side) {
-        let expected = format!("at most {side}, the side of an image in pixels");
+    let most = sizes::largest(side);
+    if let Some(largest) = config.sizes.largest().filter(|&largest| largest > most) {
+        let expected = format!("at most {most} for images of {side} pixels");
         return Err(unfit("sizes", largest.to_string(), expected));
     }
     if config.augment.shift >= side {
