@@ -108,7 +108,7 @@ fn train_then_eval() {
     assert_eq!(runs.len(), 2);
     for run in &runs {
         assert!(run.complete && run.dir.starts_with(dir.path().join("runs")));
-        assert_eq!((run.epochs, run.steps, run.size), (1, 4, Some(32)));
+        assert_eq!((run.epochs, run.steps, run.size), (1, 4, Some(48)));
         let top1 = run.last.unwrap().top1;
         assert_eq!((run.best, last["top1"].as_f64()), (run.last, Some(top1)));
     }

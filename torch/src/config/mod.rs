@@ -249,12 +249,16 @@ impl Layers {
     pub fn config(self, cuda: bool) -> Result<Config> {
         let recipe = self.text("recipe").unwrap_or(DEFAULT_RECIPE);
         let mut values = self::recipe(recipe, cuda)?;
-        put(&mut values, self.file);
+        let hour = values.remove(HOUR);
+        put(&mut values, self.file.clone());
         if self.flags.contains_key("init") {
             // The file's digest belongs to another file of weights.
             values.remove("init_digest");
         }
-        put(&mut values, self.flags);
+        put(&mut values, self.flags.clone());
+        if let Some(Value::Table(hour)) = hour.filter(|_| takes_an_hour(&values)) {
+            values.extend(hour.into_iter().filter(|(key, _)| !self.sets(key)));
+        }
         Config::from_values(values)
     }
 
@@ -383,7 +387,19 @@ pub fn in_recipes(key: &str) -> bool {
     tables.values().any(|recipe| recipe.get(key).is_some())
 }
 
-/// The values of the recipe `name` on a device that is a GPU if `cuda`.
+/// Key of a recipe's values for a time budget of [`HOUR_FROM`] or more.
+const HOUR: &str = "hour";
+const HOUR_FROM: Duration = Duration::from_secs(30 * 60);
+
+/// True if `values` give the run a time budget of [`HOUR_FROM`] or more.
+fn takes_an_hour(values: &Table) -> bool {
+    let budget = values.get("time_budget").and_then(Value::as_str);
+    let budget = budget.and_then(|text| humantime::parse_duration(text).ok());
+    budget.is_some_and(|budget| budget >= HOUR_FROM)
+}
+
+/// The values of the recipe `name`, over those of its `base`, on a device that is a GPU if `cuda`. Those under [`HOUR`] are a
+/// table of their own.
 fn recipe(name: &str, cuda: bool) -> Result<Table> {
     let Some(Value::Table(mut values)) = recipe_tables().remove(name) else {
         return Err(Error::Value {
@@ -395,6 +411,13 @@ fn recipe(name: &str, cuda: bool) -> Result<Table> {
     let [cpu, gpu] = ["cpu", "cuda"].map(|kind| values.remove(kind));
     if let Some(Value::Table(own)) = if cuda { gpu } else { cpu } {
         values.extend(own);
+    }
+    if let Some(base) = values.remove("base") {
+        let own = std::mem::replace(
+            &mut values,
+            recipe(base.as_str().unwrap_or_default(), cuda)?,
+        );
+        put(&mut values, own);
     }
     values.insert("recipe".into(), name.into());
     Ok(values)
@@ -459,7 +482,10 @@ mod tests {
         assert!(recipes().len() >= 2);
         for name in recipes() {
             for cuda in [false, true] {
-                let values = recipe(&name, cuda).unwrap();
+                let mut values = recipe(&name, cuda).unwrap();
+                if let Some(Value::Table(hour)) = values.remove(HOUR) {
+                    knobs::check(&hour).unwrap();
+                }
                 knobs::check(&values).unwrap();
                 assert_eq!(Config::from_values(values).unwrap().recipe, name);
             }
@@ -475,6 +501,37 @@ mod tests {
         assert!(!gpu.contains_key("time_budget"));
         assert_eq!(gpu["epochs"].as_integer(), Some(30));
         assert_eq!(gpu["stem"].as_str(), Some("small"));
+    }
+
+    #[test]
+    fn a_recipe_takes_what_it_does_not_state_from_its_base() {
+        for cuda in [false, true] {
+            let on = |name: &str| {
+                let recipe = flags(&format!("recipe = '{name}'"));
+                Config::layered(None, recipe, cuda).unwrap()
+            };
+            let (base, long) = (on("default"), on("long"));
+            assert_eq!(long.length.epochs, 150);
+            assert_eq!(long.length.time_budget, None);
+            assert_eq!((long.augment.cutmix, long.stem), (1.0, base.stem));
+            assert_eq!(long.optimizer, base.optimizer);
+        }
+    }
+
+    #[test]
+    fn an_hour_takes_values_of_its_own_unless_they_are_set() {
+        let sizes = |text: &str| Config::layered(None, flags(text), false).unwrap().sizes;
+        let (short, hour) = (sizes("time_budget = '29m'"), sizes("time_budget = '30m'"));
+        assert_ne!(short, hour);
+        assert_eq!(hour, sizes(""));
+        assert_eq!(short, sizes("epochs = 100"));
+        let full = "full".parse().unwrap();
+        assert_eq!(sizes("time_budget = '1h'\nsizes = 'full'"), full);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, "sizes = 'full'\ntime_budget = '1h'\n").unwrap();
+        let config = Config::layered(Some(&path), flags(""), false).unwrap();
+        assert_eq!(config.sizes, full);
     }
 
     #[test]
