@@ -49,7 +49,7 @@ pub mod picture;
 pub mod remote;
 pub mod runs;
 pub mod sample;
-mod scratch;
+pub mod scratch;
 pub mod source;
 pub mod text;
 pub mod threads;

@@ -24,7 +24,7 @@ pub struct OutputError {
 }
 
 /// Adds `path` to an error of the operating system, for `map_err`.
-pub(crate) fn output_error(path: &Path) -> impl Fn(io::Error) -> OutputError {
+pub fn output_error(path: &Path) -> impl Fn(io::Error) -> OutputError {
     let path = path.to_owned();
     move |reason| OutputError {
         path: path.clone(),
@@ -215,7 +215,7 @@ impl Moves {
 ///
 /// # Errors
 /// [`OutputError`] with what is needed and what is free. None if the file system does not say.
-pub(crate) fn check_room(dir: &Path, needed: u64) -> Result<(), OutputError> {
+pub fn check_room(dir: &Path, needed: u64) -> Result<(), OutputError> {
     let Ok(room) = statvfs(dir) else {
         return Ok(());
     };

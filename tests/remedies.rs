@@ -85,6 +85,7 @@ fn every_message_that_says_what_to_do_is_listed() {
         "load/src",
         "results/src",
         "view/src",
+        "remote/src",
         "torch/src",
     ]
     .map(|folder| root.join(folder));

@@ -249,8 +249,8 @@ fn addresses_that_cannot_be_fetched_are_named() {
     let dir = tempfile::tempdir().unwrap();
     for (address, words) in [
         (
-            "s3://bucket/set.zip",
-            "only http://, https:// and hf://datasets/OWNER/NAME can be fetched",
+            "ftp://host/set.zip",
+            "only http://, https:// and hf://datasets/OWNER/NAME, and packed sets at s3://, gs:// and az://, can be fetched",
         ),
         ("hf://OWNER/NAME", "expected hf://datasets/OWNER/NAME"),
         ("hf://datasets/NAME", "expected hf://datasets/OWNER/NAME"),

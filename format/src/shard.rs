@@ -82,7 +82,9 @@ impl<B: AsRef<[u8]>> RawShard<B> {
         &self.bytes()[self.range(part)]
     }
 
-    pub(crate) fn range(&self, part: Part) -> Range<usize> {
+    /// The place of a part in the file, in bytes; empty for a block that the shard does not have.
+    #[must_use]
+    pub fn range(&self, part: Part) -> Range<usize> {
         self.layout.range(part)
     }
 

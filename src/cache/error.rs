@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tinyres_format::{Refused, Split};
 
 use crate::scratch::OutputError;
-use crate::text::shell_word;
+use crate::text::{Bytes, shell_word};
 use crate::{pack, source, transport};
 
 /// A result whose error is [`Error`].
@@ -59,6 +59,21 @@ pub enum Error {
         path: PathBuf,
         /// The command that does the same: pack or expand.
         instead: &'static str,
+    },
+    /// What is in use leaves too little of the cache's limit.
+    #[error(
+        "{}: {} are needed, but of the limit of {} {} are in use: raise the limit, or wait until the runs that use the sets have ended",
+        cache.display(), Bytes(*needed), Bytes(*limit), Bytes(*in_use)
+    )]
+    Limit {
+        /// The directory of the cache.
+        cache: PathBuf,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that the cache may have.
+        limit: u64,
+        /// Bytes that cannot be removed.
+        in_use: u64,
     },
     /// The source cannot be fetched.
     #[cfg(feature = "remote")]

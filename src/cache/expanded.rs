@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tinyres_format::{Digest, Manifest};
+use tinyres_format::Manifest;
 
 use super::{Error, Place, Result};
 use crate::event::{Event, Observer};
@@ -18,15 +18,15 @@ pub(super) fn ready(
     cache: Option<&Path>,
     watch: &mut dyn Observer,
 ) -> Result<PathBuf> {
-    let raw = Manifest {
-        transport: None,
-        ..manifest
-    };
     let no_cache = || Error::NoCache {
         path: dir.to_owned(),
         instead: "expand",
     };
-    let place = Place::new(cache.ok_or_else(no_cache)?, Digest::of(&raw.to_json()?));
+    let place = Place::of_set(cache.ok_or_else(no_cache)?, &manifest)?;
+    let raw = Manifest {
+        transport: None,
+        ..manifest
+    };
     let holds = || place.whole().is_some_and(|there| there == raw);
     let shown = |what: &str| {
         let (dir, place) = (dir.display(), place.dir.display());

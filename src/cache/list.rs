@@ -79,6 +79,18 @@ pub(super) fn places(cache: &Path, kind: &str) -> Result<Vec<Place>> {
 /// # Errors
 /// The cache cannot be read.
 pub fn list(cache: &Path, unused: u64) -> Result<CacheReport> {
+    let sets = all(cache)?.into_iter().map(|(_, set)| set);
+    let sets: Vec<_> = sets.filter(|set| set.unused_days >= unused).collect();
+    Ok(CacheReport {
+        dir: cache.to_owned(),
+        bytes: sets.iter().map(|set| set.bytes).sum(),
+        sets,
+        removed: false,
+    })
+}
+
+/// All that is in `cache`, with the time of its last use, those used last first.
+pub(super) fn all(cache: &Path) -> Result<Vec<(SystemTime, CachedSet)>> {
     let mut sets = Vec::new();
     let shards = places(cache, SHARDS)?.into_iter();
     let sources = places(cache, SOURCES)?.into_iter();
@@ -86,21 +98,14 @@ pub fn list(cache: &Path, unused: u64) -> Result<CacheReport> {
         .chain(sources.map(|place| (Kind::Source, place)));
     for (kind, place) in all {
         match describe(kind, &place) {
-            Ok(set) if set.1.unused_days >= unused => sets.push(set),
-            Ok(_) => {}
+            Ok(set) => sets.push(set),
             // Another process has just removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(output_error(&place.dir)(error).into()),
         }
     }
     sets.sort_by_key(|(used, _)| Reverse(*used));
-    let sets: Vec<_> = sets.into_iter().map(|(_, set)| set).collect();
-    Ok(CacheReport {
-        dir: cache.to_owned(),
-        bytes: sets.iter().map(|set| set.bytes).sum(),
-        sets,
-        removed: false,
-    })
+    Ok(sets)
 }
 
 /// Removes the sets in `cache` that were not used for `unused` days, except those that another process is
@@ -115,26 +120,27 @@ pub fn clear(cache: &Path, unused: u64) -> Result<CacheReport> {
         let place = Place {
             dir: set.dir.clone(),
         };
-        let removed = lock_directory(&place.dir).and_then(|lock| {
-            let Some(lock) = lock else { return Ok(false) };
-            let locked = Locked {
-                place: &place,
-                _lock: lock,
-            };
-            locked.remove()?;
-            // Remains of a killed process are removed, too.
-            fs::remove_dir_all(&place.dir).map(|()| true)
-        });
-        if removed.map_err(output_error(&set.dir))? {
+        if remove(&place).map_err(output_error(&set.dir))? {
             sets.push(set);
         }
     }
+    super::addresses::forget(cache)?;
     Ok(CacheReport {
         bytes: sets.iter().map(|set| set.bytes).sum(),
         sets,
         removed: true,
         ..all
     })
+}
+
+/// Removes what is in `place`, with the remains of a killed process. False if another process is making it.
+pub(super) fn remove(place: &Place) -> io::Result<bool> {
+    let Some(lock) = lock_directory(&place.dir)? else {
+        return Ok(false);
+    };
+    let locked = Locked { place, _lock: lock };
+    locked.remove()?;
+    fs::remove_dir_all(&place.dir).map(|()| true)
 }
 
 /// The set or source in `place`, and when it was used last.

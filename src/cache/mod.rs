@@ -6,12 +6,16 @@
 //! | `shards/NAME/` | a set of raw shards; `NAME` is a digest of what it was made of |
 //! | `shards/NAME.json` | where it came from; its modification time is that of the last use |
 //! | `sources/NAME/`, `sources/NAME.json` | the same for a source that was fetched: see [`remote`](crate::remote) |
+//! | `addresses/NAME.json` | `dataset.json` of a set in an object store; `NAME` is a digest of its address |
 //!
 //! A process locks `shards/NAME/` while it fills or removes it. Nothing is removed unless the user asks for it
-//! ([`clear`]). A set may be removed while others map its shards: on Linux they keep them.
+//! ([`clear`]) or sets a limit ([`reserve`]). A set may be removed while others map its shards: on Linux they keep them.
+//! A limit spares what is in use all the same: a process that uses a set has a shared lock on `shards/NAME.json`.
 
+mod addresses;
 mod error;
 mod expanded;
+mod limit;
 mod list;
 mod packed;
 
@@ -22,9 +26,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tinyres_format::transport::ReadAt;
-use tinyres_format::{Digest, MANIFEST, Manifest, PAGE, Split, publish, shards_in};
+use tinyres_format::{Digest, MANIFEST, Manifest, PAGE, ShardEntry, Split, publish, shards_in};
 
+pub use addresses::{manifest_of, record_manifest};
 pub use error::{Error, Result};
+pub use limit::{Reserved, reserve};
 pub use list::{CacheReport, CachedSet, Kind, clear, list};
 pub use packed::find;
 
@@ -86,7 +92,7 @@ struct Record {
 
 /// The directory of a cached set or of a fetched source, which may not exist.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     dir: PathBuf,
 }
 
@@ -100,11 +106,32 @@ impl Place {
         Self::below(&cache.join(SHARDS), identity)
     }
 
+    /// The place in `cache` of the raw shards of `manifest`, which may list them in their transport form: copies of a
+    /// set, in either form, share one place.
+    ///
+    /// # Errors
+    /// None in practice: every manifest can be written as JSON.
+    pub fn of_set(cache: &Path, manifest: &Manifest) -> Result<Self> {
+        let raw = Manifest {
+            transport: None,
+            ..manifest.clone()
+        };
+        Ok(Self::new(cache, Digest::of(&raw.to_json()?)))
+    }
+
     /// The place in `cache` of what is fetched from `address`.
     #[cfg(feature = "remote")]
     pub(crate) fn of_source(cache: &Path, address: &Path) -> Self {
         let identity = Digest::of(address.as_os_str().as_encoded_bytes());
         Self::below(&cache.join(SOURCES), identity)
+    }
+
+    /// The place whose directory is `dir`.
+    #[cfg(feature = "remote")]
+    pub(crate) fn at(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
     }
 
     fn below(dir: &Path, identity: Digest) -> Self {
@@ -114,8 +141,8 @@ impl Place {
     }
 
     /// Its directory.
-    #[cfg(feature = "remote")]
-    pub(crate) fn dir(&self) -> &Path {
+    #[must_use]
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 
@@ -124,22 +151,30 @@ impl Place {
     }
 
     /// The manifest of the set, if it is whole as far as can be told without reading the pixels.
-    fn whole(&self) -> Option<Manifest> {
+    #[must_use]
+    pub fn whole(&self) -> Option<Manifest> {
         let manifest = Manifest::load(&self.dir).ok()?;
-        let whole = |listed: &tinyres_format::ShardEntry| -> io::Result<bool> {
+        let all = manifest.shards().all(|listed| self.has(listed));
+        all.then_some(manifest)
+    }
+
+    /// True if the raw shard `listed` is here, by its length and its header page.
+    #[must_use]
+    pub fn has(&self, listed: &ShardEntry) -> bool {
+        let has = || -> io::Result<bool> {
             let file = File::open(self.dir.join(&listed.file))?;
             let mut page = [0; PAGE];
             file.read_exact_at(&mut page, 0)?;
             Ok(ReadAt::len(&file)? == listed.bytes && Digest::of(&page) == listed.digest)
         };
-        let all = manifest
-            .shards()
-            .all(|listed| whole(listed).unwrap_or(false));
-        all.then_some(manifest)
+        has().unwrap_or(false)
     }
 
     /// Locks the place, which is created if missing, when no other process holds it. Says once that it waits.
-    pub(crate) fn lock(&self, watch: &mut dyn Observer, waiting: String) -> Result<Locked<'_>> {
+    ///
+    /// # Errors
+    /// The cache cannot be written.
+    pub fn lock(&self, watch: &mut dyn Observer, waiting: String) -> Result<Locked<'_>> {
         let mut waiting = Some(waiting);
         loop {
             let lock = lock_directory(&self.dir).map_err(output_error(&self.dir))?;
@@ -158,37 +193,57 @@ impl Place {
 
     /// The directory of the set that is here, which is used now, as `notice` says. A cache that cannot be written
     /// serves all the same.
-    pub(crate) fn found(&self, watch: &mut dyn Observer, notice: String) -> PathBuf {
+    pub fn found(&self, watch: &mut dyn Observer, notice: String) -> PathBuf {
         watch.on(&Event::Notice(notice));
         let touch = || {
             let record = File::options().write(true).open(self.record())?;
             record.set_modified(SystemTime::now())
         };
         let _: io::Result<()> = touch();
+        self.hold();
         self.dir.clone()
+    }
+
+    /// Keeps the set from being removed for a limit until this process ends.
+    pub(crate) fn hold(&self) {
+        if let Ok(record) = File::open(self.record())
+            && record.try_lock_shared().is_ok()
+        {
+            // The lock ends with the process.
+            std::mem::forget(record);
+        }
     }
 }
 
-/// A place that no other process fills or removes meanwhile.
-pub(crate) struct Locked<'a> {
+/// A [`Place`] that no other process fills or removes meanwhile.
+#[derive(Debug)]
+pub struct Locked<'a> {
     place: &'a Place,
     _lock: DirectoryLock,
 }
 
 impl Locked<'_> {
     /// Records that the set in this place was made of `origin`.
-    pub(crate) fn record(&self, origin: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// The cache cannot be written.
+    pub fn record(&self, origin: &Path) -> Result<()> {
         let record = Record {
             origin: origin.to_string_lossy().into_owned(),
         };
         let path = self.place.record();
         let json = serde_json::to_vec(&record).map_err(io::Error::from);
         let written = json.and_then(|json| publish::write(&path, &json));
-        Ok(written.map_err(output_error(&path))?)
+        written.map_err(output_error(&path))?;
+        self.place.hold();
+        Ok(())
     }
 
-    /// Removes record and set, in an order in which no part of the set is taken for all of it.
-    fn remove(&self) -> io::Result<()> {
+    /// Removes record and manifest: the shards that stay are no set any more.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn withdraw(&self) -> io::Result<()> {
         for file in [self.place.record(), self.place.dir.join(MANIFEST)] {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -196,6 +251,12 @@ impl Locked<'_> {
             }
             publish::sync_parent(&file)?;
         }
+        Ok(())
+    }
+
+    /// Removes record and set, in an order in which no part of the set is taken for all of it.
+    fn remove(&self) -> io::Result<()> {
+        self.withdraw()?;
         for shard in shards_in(&self.place.dir)? {
             fs::remove_file(shard)?;
         }

@@ -18,7 +18,7 @@ use crate::ui::Ui;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Shards, or directories of them
+    /// Shards, directories of them, or addresses of sets such as s3://BUCKET/PATH, which are fetched to the cache once
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Compare all pixels with their checksums, too
@@ -53,6 +53,7 @@ Examples:
   tinyres inspect shards --verify                     whether all is as written
   tinyres inspect shards --split val --image 7 --png 7.png
   tinyres inspect shards/train-00000.bin --sheet sheet.png --count 100
+  tinyres inspect s3://bucket/shards                  a set in an object store
   tinyres inspect shards --classes --json | jq '.per_class[].name'";
 
 /// Widest picture in a terminal, in characters.
@@ -67,6 +68,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
     }
     let mut unsound = Vec::new();
     for path in &args.paths {
+        let path = &*super::set(path, ui)?;
         let set = Set::open(path, super::map)?;
         if let Some(image) = args.image {
             let sample = set.sample(args.split, image)?;

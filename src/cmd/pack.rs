@@ -3,8 +3,12 @@
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+#[cfg(feature = "remote")]
+use anyhow::Context as _;
 use clap::Args as _;
 use clap::error::ErrorKind;
+#[cfg(feature = "remote")]
+use tinyres_format::Digest;
 use tinyres_format::transport::Level;
 
 #[cfg(feature = "remote")]
@@ -31,6 +35,9 @@ use crate::ui::Ui;
 /// /PATH where needed), is fetched to the cache once. If the transfer breaks off, the same command goes on. HF_TOKEN
 /// opens data sets that ask for a login, HF_ENDPOINT names another server, SSL_CERT_FILE certificates of your own.
 ///
+/// With -o s3://BUCKET/PATH, gs:// or az:// the set is packed in the cache, and then published there, dataset.json last;
+/// --force replaces another set there. `tinyres-remote --help` says where credentials come from.
+///
 /// The set appears in the output directory once all of it is written. A killed pack leaves no set;
 /// the same command resumes it and keeps every finished shard whose source files have not changed
 /// since, by identity, length, modification and change time. Nobody else may write to the output
@@ -53,8 +60,8 @@ use crate::ui::Ui;
 pub struct Args {
     /// Directory, zip, tar, tar.gz, tar.zst, .npz or Parquet file to read, or an address of one
     source: PathBuf,
-    /// Directory for the shards, created if missing
-    #[arg(short, long, value_name = "DIR", default_value = "shards")]
+    /// Directory for the shards, created if missing, or an address in an object store
+    #[arg(short, long, value_name = "DIR|ADDRESS", default_value = "shards")]
     output: PathBuf,
     /// Resize to this width and height: resize the shorter side, keep the middle of the longer one
     ///
@@ -101,6 +108,7 @@ Examples:
   tinyres pack hf://datasets/zh-plus/tiny-imagenet
   tinyres pack cifar-10-python.tar.gz --val-fraction 0.1
   tinyres pack imagenette2-160.tgz --size 128
+  tinyres pack tiny-imagenet-200.zip --zstd -o s3://bucket/tiny-imagenet
   tinyres pack hub/tiny-imagenet                      data/train-*.parquet of the Hugging Face Hub
   tinyres pack photos --size 64 --squash --skip-bad --json | jq .refused";
 
@@ -141,7 +149,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
             held => held?,
         }
     }
-    let config = Config {
+    let mut config = Config {
         output: args.output,
         shard_images: args.shard_images,
         resize: args.size.and_then(NonZeroU32::new).map(|side| Resize {
@@ -153,6 +161,43 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
         force: args.force,
         zstd: args.zstd,
     };
+    #[cfg(feature = "remote")]
+    if let Some(address) = remote::set_address(&config.output.clone()) {
+        let report = pack_to(address, &source, &mut config, ui)?;
+        return Ok(ui.result(&report)?);
+    }
     let report = pack::pack(&source, &config, ui)?;
     Ok(ui.result(&report)?)
+}
+
+/// Packs `source` to the cache, and publishes the set at `address`. A set that could not be published stays there for the
+/// same command.
+#[cfg(feature = "remote")]
+fn pack_to(
+    address: &str,
+    source: &Source,
+    config: &mut Config,
+    ui: &mut Ui,
+) -> anyhow::Result<pack::PackReport> {
+    let cache = cache::cache_dir().context("no cache directory is known: set TINYRES_CACHE")?;
+    let name = Digest::of(address.as_bytes()).to_string();
+    let dir = cache.join("outgoing").join(format!("{name:.32}"));
+    let force = std::mem::replace(&mut config.force, false);
+    config.output = dir.clone();
+    let packed = match pack::pack(source, config, ui) {
+        // What another command could not publish.
+        Err(pack::Error::Occupied { .. } | pack::Error::Leftover { .. }) => {
+            config.force = true;
+            pack::pack(source, config, ui)
+        }
+        packed => packed,
+    };
+    let packed = packed?;
+    remote::publish(&dir, address, force, ui)?;
+    // It is in the store.
+    let _: std::io::Result<()> = std::fs::remove_dir_all(&dir);
+    Ok(pack::PackReport {
+        output: PathBuf::from(address),
+        ..packed
+    })
 }

@@ -19,7 +19,7 @@ use crate::unpack;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory of the shards, or one shard
+    /// Directory of the shards, one shard, or an address of a set such as s3://BUCKET/PATH
     shards: PathBuf,
     /// Directory to write, which must be absent or empty
     dir: PathBuf,
@@ -31,7 +31,8 @@ Examples:
   tinyres unpack shards images && tinyres pack images -o again";
 
 pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
-    let set = Set::open(&args.shards, super::map)?;
+    let shards = super::set(&args.shards, ui)?;
+    let set = Set::open(&shards, super::map)?;
     let report = unpack::unpack(&set, &args.dir, &AtomicBool::new(false), ui)?;
     Ok(ui.result(&report)?)
 }

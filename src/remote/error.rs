@@ -12,8 +12,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The address has a scheme that cannot be fetched.
     #[error(
-        "{address}: only http://, https:// and hf://datasets/OWNER/NAME can be fetched; \
-         fetch it by another program, and name the file"
+        "{address}: only http://, https:// and hf://datasets/OWNER/NAME, and packed sets at s3://, gs:// and az://, can \
+         be fetched; fetch it by another program, and name the file"
     )]
     Scheme {
         /// The address.
@@ -68,6 +68,9 @@ pub enum Error {
     /// The certificates of `SSL_CERT_FILE` cannot be read.
     #[error("SSL_CERT_FILE: {0}: name a file of certificates in PEM, or unset it")]
     Certificates(String),
+    /// `tinyres-remote` says why a set cannot be fetched or published, or cannot be run.
+    #[error("{0}")]
+    Objects(String),
     /// The cache cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),

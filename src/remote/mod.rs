@@ -1,5 +1,6 @@
 //! Sources behind an address: a file at `http://` or `https://`, or a data set of the Hugging Face Hub at
-//! `hf://datasets/OWNER/NAME`. They are fetched to the cache once, and read there as any source.
+//! `hf://datasets/OWNER/NAME`. They are fetched to the cache once, and read there as any source. Packed sets in object
+//! stores, too: `tinyres-remote` fetches these.
 //!
 //! | in the cache directory | content |
 //! |---|---|
@@ -14,6 +15,8 @@ mod download;
 mod error;
 mod http;
 mod hub;
+mod objects;
+pub mod relay;
 
 use std::borrow::Cow;
 use std::fs;
@@ -24,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use tinyres_format::publish;
 
 pub use error::{Error, Result};
+pub use objects::publish;
 
 use crate::cache::Place;
 use crate::event::{Event, Observer};
@@ -39,6 +43,8 @@ enum Address {
     Url(String),
     /// Files of the Hugging Face Hub.
     Hub(DataSet),
+    /// A packed set.
+    Set(String),
 }
 
 impl Address {
@@ -55,6 +61,9 @@ impl Address {
             return Ok(None);
         }
         match scheme.to_ascii_lowercase().as_str() {
+            scheme if objects::is_set(scheme, rest) && !rest.is_empty() => {
+                Ok(Some(Self::Set(text.to_owned())))
+            }
             "http" | "https" if !rest.is_empty() => Ok(Some(Self::Url(text.to_owned()))),
             "hf" => Ok(Some(Self::Hub(DataSet::parse(text, rest)?))),
             _ => Err(Error::Scheme {
@@ -83,7 +92,14 @@ pub fn is_address(path: &Path) -> bool {
     !matches!(Address::of(path), Ok(None))
 }
 
-/// The local source for `path`: `path` itself, or what was fetched to `cache` if it is an address.
+/// The address in `path` if it is one of a packed set, which is fetched and published by `tinyres-remote`.
+#[must_use]
+pub fn set_address(path: &Path) -> Option<&str> {
+    let is_set = matches!(Address::of(path), Ok(Some(Address::Set(_))));
+    path.to_str().filter(|_| is_set)
+}
+
+/// The local source or set for `path`: `path` itself, or what was fetched to `cache` if it is an address.
 ///
 /// # Errors
 /// The address is malformed or its server fails, and nothing was fetched before; or the cache cannot be written.
@@ -99,6 +115,11 @@ pub fn local<'a>(
     let Some(cache) = cache else {
         return Err(Error::NoCache { address: shown });
     };
+    if let Address::Set(address) = &address {
+        let dir = objects::fetch(address, cache, watch)?;
+        Place::at(&dir).hold();
+        return Ok(Cow::Owned(dir));
+    }
     let client = Client::new(http::PATIENCE)?;
     let fetch = Fetch::new(&client, cache, path);
     fetch.run(&address, &shown, watch).map(Cow::Owned)
@@ -134,6 +155,9 @@ impl<'a> Fetch<'a> {
         let fetched = match address {
             Address::Url(url) => download::file(self.client, url, &files, before.as_ref(), watch),
             Address::Hub(set) => hub::fetch(self.client, set, &files, before.as_ref(), watch),
+            Address::Set(address) => Err(Error::Scheme {
+                address: address.clone(),
+            }),
         };
         let fetched = match (fetched, before) {
             (Ok(None), Some(before)) => before,

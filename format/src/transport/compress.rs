@@ -11,8 +11,9 @@ use memmap2::Mmap;
 use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
 
 use super::seek::{self, FrameEntry};
-use super::{MAX_FRAME, ReadAt, outline, parts, resize, zstd_error};
+use super::{MAX_FRAME, ReadAt, parts, resize, zstd_error};
 use crate::header::Layout;
+use crate::outline::zeros;
 use crate::publish::AtomicFile;
 use crate::{Error, PAGE, Part, Result, Shard};
 
@@ -146,7 +147,7 @@ fn columns<R: ReadAt>(raw: &R) -> Result<Shard<Mmap>> {
             });
         }
     }
-    let mut bytes = outline(len, &page)?;
+    let mut bytes = zeros(len, &page)?;
     let tail = layout.range(Part::Tail);
     raw.read_exact_at(&mut bytes[tail.clone()], tail.start as u64)?;
     let shard = Shard::new(bytes.make_read_only()?)?;

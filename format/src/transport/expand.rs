@@ -3,6 +3,7 @@
 //! The caller lends its threads; this module starts none.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
@@ -13,8 +14,9 @@ use zstd::zstd_safe::DCtx;
 
 use super::compress::{give_back, take};
 use super::seek::{self, Extent};
-use super::{ReadAt, outline, parts, resize, zstd_error};
+use super::{ReadAt, parts, resize, zstd_error};
 use crate::header::Layout;
+use crate::outline::zeros;
 use crate::publish::AtomicFile;
 use crate::{Error, PAGE, Part, Result, Shard};
 
@@ -61,16 +63,22 @@ impl<R: ReadAt> Zstd<R> {
         let part = Part::Block(block);
         let mut raw = std::mem::take(&mut with.raw);
         resize(&mut raw, shard.range(part).len())?;
-        let frame = usize::try_from(block)
-            .ok()
-            .and_then(|block| self.frames.get(block.checked_add(1)?))
-            .filter(|_| block < shard.blocks());
-        if let Some(frame) = frame {
+        if let Some(frame) = self.extent(shard, block) {
             with.frame(&self.source, frame, part, &mut raw)?;
         }
         shard.check_block(block, &raw)?;
         with.raw = raw;
         Ok(&with.raw)
+    }
+}
+
+impl<R> Zstd<R> {
+    /// The frame of a block of `shard`, if there is such a block.
+    fn extent<B: AsRef<[u8]>>(&self, shard: &Shard<B>, block: u64) -> Option<&Extent> {
+        usize::try_from(block)
+            .ok()
+            .and_then(|block| self.frames.get(block.checked_add(1)?))
+            .filter(|_| block < shard.blocks())
     }
 }
 
@@ -111,22 +119,26 @@ impl Expander {
         let Extent {
             offset, compressed, ..
         } = *frame;
-        resize(&mut self.compressed, compressed as usize)?;
-        source.read_exact_at(&mut self.compressed, offset)?;
+        let mut bytes = std::mem::take(&mut self.compressed);
+        resize(&mut bytes, compressed as usize)?;
+        source.read_exact_at(&mut bytes, offset)?;
+        let expanded = self.unpack(&bytes, part, raw);
+        self.compressed = bytes;
+        expanded
+    }
+
+    /// Expands `compressed`, the frame that holds `part`, to `raw`, which has the length of the part.
+    fn unpack(&mut self, compressed: &[u8], part: Part, raw: &mut [u8]) -> Result<()> {
         // Exactly one frame: zstd would expand any number of them.
-        let content = zstd::zstd_safe::get_frame_content_size(&self.compressed);
-        let whole = zstd::zstd_safe::find_frame_compressed_size(&self.compressed);
+        let content = zstd::zstd_safe::get_frame_content_size(compressed);
+        let whole = zstd::zstd_safe::find_frame_compressed_size(compressed);
         for (what, got, expected) in [
             (
                 "expands to",
                 content.ok().flatten().unwrap_or_default(),
                 raw.len(),
             ),
-            (
-                "has",
-                whole.unwrap_or_default() as u64,
-                self.compressed.len(),
-            ),
+            ("has", whole.unwrap_or_default() as u64, compressed.len()),
         ] {
             if got != expected as u64 {
                 return Err(Error::Frame {
@@ -139,7 +151,7 @@ impl Expander {
         }
         let got = self
             .zstd
-            .decompress(raw, &self.compressed)
+            .decompress(raw, compressed)
             .map_err(|code| zstd_error(part, code))?;
         if got == raw.len() {
             Ok(())
@@ -184,7 +196,7 @@ impl<R: ReadAt> Shard<Zstd<R>> {
         for (frame, part) in frames.iter().zip(parts(&layout)) {
             sized(frame, part, layout.range(part).len())?;
         }
-        let mut outline = outline(raw_len, &page)?;
+        let mut outline = zeros(raw_len, &page)?;
         let tail = &mut outline[layout.range(Part::Tail)];
         expander.frame(&source, last, Part::Tail, tail)?;
         Self::new(Zstd {
@@ -202,6 +214,36 @@ impl<R: ReadAt> Shard<Zstd<R>> {
     /// [`Error::NoBlock`], or the damage of the block.
     pub fn expand_block<'a>(&self, block: u64, with: &'a mut Expander) -> Result<&'a [u8]> {
         self.inner().expand_block(self, block, with)
+    }
+
+    /// The place in the transport file of the frame that holds a block, in bytes; `None` if there is no such block.
+    #[must_use]
+    pub fn frame(&self, block: u64) -> Option<Range<u64>> {
+        let Extent {
+            offset, compressed, ..
+        } = *self.inner().extent(self, block)?;
+        Some(offset..offset + u64::from(compressed))
+    }
+
+    /// Like [`expand_block`](Self::expand_block), of a frame whose bytes were read elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::NoBlock`], or the damage of the block.
+    pub fn expand_frame<'a>(
+        &self,
+        block: u64,
+        frame: &[u8],
+        with: &'a mut Expander,
+    ) -> Result<&'a [u8]> {
+        let part = Part::Block(block);
+        let mut raw = std::mem::take(&mut with.raw);
+        resize(&mut raw, self.range(part).len())?;
+        if block < self.blocks() {
+            with.unpack(frame, part, &mut raw)?;
+        }
+        self.check_block(block, &raw)?;
+        with.raw = raw;
+        Ok(&with.raw)
     }
 
     /// Writes the raw shard to a file that will appear at `to`, and checks every byte against its

@@ -10,11 +10,10 @@ pub use compress::{Frame, Level, compress};
 pub use expand::{Expander, Zstd, ZstdShard};
 pub use read_at::ReadAt;
 
-use memmap2::{MmapMut, MmapOptions};
 use zstd::zstd_safe;
 
 use crate::header::Layout;
-use crate::{Error, PAGE, Part, Result};
+use crate::{Error, Part, Result};
 
 pub use crate::manifest::TRANSPORT_SUFFIX as SUFFIX;
 
@@ -48,13 +47,4 @@ fn zstd_error(part: Part, code: usize) -> Error {
 fn parts(layout: &Layout) -> impl Iterator<Item = Part> {
     let blocks = (0..layout.blocks()).map(Part::Block);
     [Part::Header].into_iter().chain(blocks).chain([Part::Tail])
-}
-
-/// Returns memory for a whole shard of `len` bytes, with the header page filled in. The pages of the
-/// pixels are never touched, so they take no memory.
-fn outline(len: u64, page: &[u8; PAGE]) -> Result<MmapMut> {
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
-    let mut outline = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
-    outline[..PAGE].copy_from_slice(page);
-    Ok(outline)
 }

@@ -1,0 +1,132 @@
+//! SeaweedFS, a real store that speaks S3, on this machine.
+#![allow(dead_code, reason = "each of the test programs uses a part")]
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::skip::skip;
+
+/// Name of the bucket.
+pub const BUCKET: &str = "sets";
+pub const KEY: &str = "a-key";
+pub const SECRET: &str = "a-secret";
+
+/// The store, until it is dropped.
+pub struct Weed {
+    process: Child,
+    /// Where it listens, as `127.0.0.1:80`.
+    pub host: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Weed {
+    /// Starts it. `None` if this machine lacks it.
+    pub fn start() -> Option<Self> {
+        let Some(program) = program() else {
+            skip(
+                "weed is missing: `PATH=$(tools/packages remote/tests/requirements.txt)/bin:$PATH` has it",
+            );
+            return None;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..5 {
+            let ports = ports();
+            let mut command = Command::new(&program);
+            command
+                .args(["mini", "-ip=127.0.0.1", "-webdav=false", "-admin.ui=false"])
+                .arg(format!("-dir={}", dir.path().display()))
+                .env("AWS_ACCESS_KEY_ID", KEY)
+                .env("AWS_SECRET_ACCESS_KEY", SECRET)
+                .env("S3_BUCKET", BUCKET)
+                .current_dir(&dir)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            for (at, name) in [
+                "s3",
+                "master",
+                "volume",
+                "filer",
+                "admin",
+                "s3.port.iceberg",
+            ]
+            .iter()
+            .enumerate()
+            {
+                let flag = if name.contains('.') {
+                    (*name).to_owned()
+                } else {
+                    format!("{name}.port")
+                };
+                command.arg(format!("-{flag}={}", ports[at]));
+            }
+            let mut process = command.spawn().unwrap();
+            let host = format!("127.0.0.1:{}", ports[0]);
+            let began = Instant::now();
+            // It may be slow on a busy machine.
+            while process.try_wait().unwrap().is_none() {
+                if answers(&host) {
+                    return Some(Self {
+                        process,
+                        host,
+                        _dir: dir,
+                    });
+                }
+                assert!(
+                    began.elapsed() < Duration::from_secs(120),
+                    "weed does not start"
+                );
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+        panic!("weed ended five times");
+    }
+}
+
+impl Drop for Weed {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join("weed"))
+        .find(|program| program.is_file())
+}
+
+/// True if the bucket is there: it is refused, since the request has no keys.
+fn answers(host: &str) -> bool {
+    use std::io::{Read, Write};
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(host)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET /{BUCKET}/ HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains(" 403 "))
+}
+
+/// Free ports, each with the one 10,000 above it, which the same service takes.
+fn ports() -> Vec<u16> {
+    // Two tests of this process take others; those of other processes mostly do.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let start = 20_000 + (std::process::id() as usize * 97) % 20_000;
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut ports = Vec::new();
+    while ports.len() < 6 {
+        let at = start + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(20_000 + at % 25_000).unwrap();
+        if free(port) && free(port + 10_000) {
+            ports.push(port);
+        }
+    }
+    ports
+}

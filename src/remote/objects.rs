@@ -1,0 +1,96 @@
+//! Sets in object stores and on web servers, which the program `tinyres-remote` fetches and publishes.
+
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tinyres_format::MANIFEST;
+
+use super::relay::Message;
+use super::{Error, Result};
+use crate::event::Observer;
+
+/// The program. The clients of object stores are large, so that no other program has them.
+const NAME: &str = "tinyres-remote";
+/// Schemes of object stores.
+const SCHEMES: [&str; 9] = [
+    "s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "wasbs",
+];
+
+/// True if an address of this scheme, with `rest` after it, names a set and not a source: it lies in an object store,
+/// or it is a URL of a directory or of a manifest.
+pub(super) fn is_set(scheme: &str, rest: &str) -> bool {
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    let is_directory = || {
+        let (_, path) = path.split_once('/').unwrap_or_default();
+        path.ends_with('/') || path.rsplit('/').next() == Some(MANIFEST)
+    };
+    SCHEMES.contains(&scheme) || (matches!(scheme, "http" | "https") && is_directory())
+}
+
+/// The directory in `cache` of the set at `address`, which is fetched unless it is there.
+pub(super) fn fetch(address: &str, cache: &Path, watch: &mut dyn Observer) -> Result<PathBuf> {
+    let mut command = program(address)?;
+    command.args(["fetch", address, "--cache"]).arg(cache);
+    let result = run(command, address, watch)?;
+    match result.get("dir").and_then(Value::as_str) {
+        Some(dir) => Ok(PathBuf::from(dir)),
+        None => Err(Error::Objects(format!(
+            "{address}: tinyres-remote is of another version: install both of one version"
+        ))),
+    }
+}
+
+/// Publishes the set in the directory `dir` at `address`, in place of another one if `force`.
+///
+/// # Errors
+/// The store refuses it, or there is no `tinyres-remote`.
+pub fn publish(dir: &Path, address: &str, force: bool, watch: &mut dyn Observer) -> Result<()> {
+    let mut command = program(address)?;
+    command.arg("publish").arg(dir).arg(address);
+    command.args(force.then_some("--force"));
+    run(command, address, watch).map(drop)
+}
+
+/// The program in the directory of this one, or in `PATH`.
+fn program(address: &str) -> Result<Command> {
+    let itself = std::env::current_exe();
+    let itself = itself.map_err(|error| Error::Objects(format!("{address}: {error}")))?;
+    let sibling = (itself.canonicalize().unwrap_or(itself)).with_file_name(NAME);
+    Ok(match sibling.is_file() {
+        true => Command::new(sibling),
+        false => Command::new(NAME),
+    })
+}
+
+/// Runs `command`, tells `watch` what it says, and returns its result.
+fn run(mut command: Command, address: &str, watch: &mut dyn Observer) -> Result<Value> {
+    let failed = |reason: String| Error::Objects(format!("{address}: tinyres-remote: {reason}"));
+    command.arg("--events").stdin(Stdio::null());
+    let mut child = match command.stdout(Stdio::piped()).spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Error::Objects(format!(
+                "{address}: this needs {NAME}, which is neither next to this program nor in PATH: build it with \
+                 `cargo build --release -p tinyres-remote`"
+            )));
+        }
+        child => child.map_err(|error| failed(error.to_string()))?,
+    };
+    let mut result = None;
+    let lines = child.stdout.take().map(BufReader::new);
+    for line in lines.into_iter().flat_map(BufRead::lines) {
+        let message = line.map(|line| serde_json::from_str::<Message>(&line));
+        match message {
+            Ok(Ok(message)) => result = message.tell(watch).or(result),
+            // The rest of its output is of no use, and its exit status says more.
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    match result {
+        Some(Ok(result)) if status.success() => Ok(result),
+        Some(Err(error)) => Err(Error::Objects(error)),
+        _ => Err(failed(format!("ended with {status}"))),
+    }
+}
