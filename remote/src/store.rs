@@ -215,10 +215,15 @@ impl Store {
     ) -> std::result::Result<(u64, Option<String>), Fault> {
         let rest = range.start + got.len() as u64..range.end;
         let mut answer = self.get(name, Some(rest), None).await?;
-        while let Some(bytes) = answer.bytes.next().await {
-            got.extend_from_slice(&bytes.map_err(|error| self.fault(name, &error))?);
-        }
         let expected = range.end.min(answer.len).saturating_sub(range.start);
+        while let Some(bytes) = answer.bytes.next().await {
+            match bytes {
+                Ok(bytes) => got.extend_from_slice(&bytes),
+                // All of it came.
+                Err(_) if got.len() as u64 == expected => break,
+                Err(error) => return Err(self.fault(name, &error)),
+            }
+        }
         match got.len() as u64 {
             len if len == expected => Ok((answer.len, answer.version)),
             len if len < expected => Err(ended(len, expected)),

@@ -113,7 +113,7 @@ fn rows() -> Vec<Row> {
                 set,
                 of,
                 Always,
-                Stall(50),
+                Stall(0),
                 &["goes on with what was fetched"],
             ));
             let expired = &["400 (ExpiredToken): the credentials have expired: get new ones"];
@@ -133,7 +133,7 @@ fn rows() -> Vec<Row> {
                 denied,
             ));
         }
-        for of in [Heads, Pixels, Tails] {
+        for of in [Heads, Pixels] {
             rows.push(row(
                 set,
                 of,

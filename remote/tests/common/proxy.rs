@@ -20,7 +20,7 @@ pub enum Change {
     Status(u16, &'static str, Option<u32>),
     /// Nothing comes after so many bytes of the body, for longer than anyone waits.
     Stall(usize),
-    /// The store is not told which part is wanted.
+    /// The part is said to be the whole object, as by a server that ignores which part is wanted.
     Whole,
     /// The length is stated to be so many bytes more than it is.
     Longer(usize),
@@ -177,8 +177,7 @@ fn answer(mut to: &TcpStream, request: &Request, store: &str, change: &Change) -
     let mut head = String::new();
     for line in &request.head {
         let name = line.split(':').next().unwrap_or_default().to_lowercase();
-        let hidden = name == "connection" || (name == "range" && matches!(change, Change::Whole));
-        if !hidden {
+        if name != "connection" {
             head += &format!("{line}\r\n");
         }
     }
@@ -202,6 +201,8 @@ fn answer(mut to: &TcpStream, request: &Request, store: &str, change: &Change) -
             head += &format!("Content-Length: {}\r\n", stated + more);
         } else if line.trim_end().is_empty() {
             break;
+        } else if matches!(change, Change::Whole) && line.starts_with("HTTP/1.1 206") {
+            head += "HTTP/1.1 200 OK\r\n";
         } else if !name.eq_ignore_ascii_case("connection") {
             head += &line;
         }
