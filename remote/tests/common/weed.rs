@@ -69,6 +69,11 @@ impl Weed {
             // It may be slow on a busy machine.
             while process.try_wait().unwrap().is_none() {
                 if answers(&host) {
+                    // A service that starts later may find its port taken, and all end.
+                    std::thread::sleep(Duration::from_secs(1));
+                    if process.try_wait().unwrap().is_some() {
+                        break;
+                    }
                     return Some(Self {
                         process,
                         host,

