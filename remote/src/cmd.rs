@@ -1,11 +1,12 @@
 //! What was typed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use tinyres::cache;
 use tinyres::event::Observer;
+use tinyres::remote;
 
 use crate::address::Address;
 use crate::error::Error;
@@ -116,6 +117,7 @@ Examples:
 
 impl Publish {
     pub fn run(self, watch: &mut dyn Observer) -> anyhow::Result<publish::Published> {
+        remote::store_address(Path::new(&self.address))?;
         let publish = publish::Publish {
             address: Address::parse(&self.address)?,
             dir: &self.dir,

@@ -90,11 +90,6 @@ pub enum Error {
         address: String,
         fingerprint: String,
     },
-    /// A web server cannot be published to.
-    #[error(
-        "{address}: a set can be published to s3://, gs:// and az:// only; copy the files to a web server, dataset.json last"
-    )]
-    ReadOnly { address: String },
     /// No cache directory is known.
     #[error(
         "{address}: there is no cache directory to fetch it to; set TINYRES_CACHE, or use --cache"
@@ -144,7 +139,7 @@ fn refused(status: u16, code: &str) -> &'static str {
             ": look for a typing error in the keys"
         }
         (401 | 403, _) => {
-            ": use credentials that may read it; for a public set, AWS_SKIP_SIGNATURE, GOOGLE_SKIP_SIGNATURE or \
+            ": use credentials with the right to do this; to read a public set, AWS_SKIP_SIGNATURE, GOOGLE_SKIP_SIGNATURE or \
              AZURE_SKIP_SIGNATURE=true uses none"
         }
         _ => "",

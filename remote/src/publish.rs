@@ -16,7 +16,7 @@ use tinyres::transport;
 use tinyres_format::transport::Expander;
 use tinyres_format::{Form, MANIFEST, Manifest, Outline, PAGE, Part, Shard, ShardEntry};
 
-use crate::address::{Address, Kind};
+use crate::address::Address;
 use crate::answers::Fault;
 use crate::error::{Error, Result};
 use crate::fetch::{manifest, runtime};
@@ -64,11 +64,6 @@ impl std::fmt::Display for Published {
 impl Publish<'_> {
     pub fn run(&self, watch: &mut dyn Observer) -> Result<Published> {
         let began = Instant::now();
-        if self.address.kind == Kind::Http {
-            return Err(Error::ReadOnly {
-                address: self.address.text.clone(),
-            });
-        }
         let set = Manifest::load_any(self.dir)?;
         let runtime = runtime(&self.address.text)?;
         let [reader, writer] = [false, true].map(|writes| {

@@ -2,19 +2,21 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fmt};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use object_store::aws::{AmazonS3ConfigKey, resolve_bucket_region};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpError, HttpErrorKind};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::http::HttpBuilder;
 use object_store::path::Path;
 use object_store::{ClientOptions, GetOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
 use reqwest::header::HeaderValue;
+use tinyres::remote::{Pace, STEP};
 
 use crate::address::{Address, Kind};
 use crate::answers::{Connector, Fault, fault};
@@ -25,9 +27,6 @@ use crate::error::{Error, Result};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Further tries after damage at the same place: what is damaged in the store stays so.
 const DAMAGE_TRIES: u32 = 2;
-
-/// Bytes that count as getting further: a store that sends a few bytes and stalls, each time, is given up.
-const STEP: u64 = 64 << 10;
 
 /// Bounds of waiting.
 #[derive(Clone, Copy, Debug)]
@@ -183,7 +182,7 @@ impl Store {
             len: answer.meta.size,
             // A weak tag matches no If-Match.
             version: etag.filter(|etag| !etag.starts_with("W/")),
-            bytes: answer.into_stream(),
+            bytes: paced(answer.into_stream(), self.patience.wait),
         })
     }
 
@@ -261,6 +260,26 @@ impl Store {
             }
         }
     }
+}
+
+/// The body `bytes`, which fails if too little of it comes in the time `limit`.
+fn paced(
+    bytes: BoxStream<'static, object_store::Result<Bytes>>,
+    limit: Duration,
+) -> BoxStream<'static, object_store::Result<Bytes>> {
+    let next = async |(mut bytes, mut pace): (BoxStream<'static, _>, Pace)| {
+        let began = Instant::now();
+        let Some(chunk): Option<Bytes> = bytes.next().await.transpose()? else {
+            return Ok(None);
+        };
+        pace.came(chunk.len(), began.elapsed())
+            .map_err(|slow| object_store::Error::Generic {
+                store: "tinyres",
+                source: Box::new(HttpError::new(HttpErrorKind::Timeout, slow)),
+            })?;
+        Ok(Some((chunk, (bytes, pace))))
+    };
+    stream::try_unfold((bytes, Pace::new(limit)), next).boxed()
 }
 
 /// The fault of a body that is too short.

@@ -79,7 +79,7 @@ fn row(
 
 /// Every fault, at every place.
 fn rows() -> Vec<Row> {
-    use Change::{Away, Cut, Flip, Longer, Stall, Status, Whole};
+    use Change::{Away, Cut, Drip, Flip, Longer, Stall, Status, Whole};
     use Of::{Heads, Manifest, Pixels, Tails};
     use When::{Always, Once};
     let mut rows = Vec::new();
@@ -91,6 +91,7 @@ fn rows() -> Vec<Row> {
             rows.push(row(set, of, Once, Cut(100), &[]));
             rows.push(row(set, of, Once, Stall(100), &[]));
             rows.push(row(set, of, Once, Stall(0), &[]));
+            rows.push(row(set, of, Once, Drip, &[]));
             rows.push(row(set, of, Once, Away, &[]));
             rows.push(row(set, of, Once, Longer(10), &[]));
             rows.push(row(set, of, Once, Status(500, "InternalError", None), &[]));
@@ -124,7 +125,7 @@ fn rows() -> Vec<Row> {
                 Status(400, "ExpiredToken", None),
                 expired,
             ));
-            let denied = &["403 (AccessDenied): use credentials that may read it"];
+            let denied = &["403 (AccessDenied): use credentials with the right to do this"];
             rows.push(row(
                 set,
                 of,
@@ -132,6 +133,9 @@ fn rows() -> Vec<Row> {
                 Status(403, "AccessDenied", None),
                 denied,
             ));
+        }
+        for of in [Manifest, Pixels] {
+            rows.push(row(set, of, Always, Drip, &["bytes came in 2"]));
         }
         for of in [Heads, Pixels] {
             rows.push(row(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use assert_cmd::cargo::cargo_bin;
 use common::proxy::{Change, Proxy};
 use common::skip::skip;
-use common::weed::{BUCKET, KEY, SECRET};
+use common::weed::{BUCKET, KEY, PUBLIC, SECRET};
 use common::{address, compress, dir, fail, files, remote, said, succeed, world, write_set};
 
 /// Bytes of one part.
@@ -332,9 +332,60 @@ fn without_or_with_wrong_keys_the_error_says_what_to_set() {
     let mut command = world.fetch(&world.url(), "small", cache.path());
     let error = fail(command.env("AWS_SKIP_SIGNATURE", "true"));
     assert!(
-        error.contains("403 (AccessDenied): use credentials that may read it"),
+        error.contains("403 (AccessDenied): use credentials with the right to do this"),
         "{error}"
     );
+}
+
+#[test]
+fn a_public_set_needs_no_keys() {
+    let Some(world) = world() else { return };
+    let temporary = tempfile::tempdir().unwrap();
+    let address = format!("s3://{PUBLIC}/set");
+    let mut publish = world.program(&world.url());
+    succeed(publish.arg("publish").arg(&world.set).arg(&address));
+    let mut fetch = remote();
+    fetch.env("AWS_ENDPOINT_URL", world.url());
+    fetch.env("AWS_SKIP_SIGNATURE", "true");
+    fetch.args(["fetch", &address, "--json", "--cache"]);
+    let result = succeed(fetch.arg(temporary.path()));
+    assert!(files(&dir(&result)) == files(&world.set));
+}
+
+/// By the requests of Google's XML interface, without its credentials.
+#[test]
+fn a_set_is_published_and_fetched_as_google_takes_it() {
+    let Some(world) = world() else { return };
+    let temporary = tempfile::tempdir().unwrap();
+    let path = |name: &str| temporary.path().join(name);
+    let proxy = Proxy::start(&world.weed.host, |_, _| Change::Pass);
+    // Shards of several parts, and others.
+    write_set(&path("large"), 8, 2_000, 1_500);
+    for (name, set) in [("large", path("large")), ("small", world.set.clone())] {
+        let address = format!("gs://{PUBLIC}/{name}");
+        let google = || {
+            let mut command = remote();
+            command.env("STORAGE_EMULATOR_HOST", &proxy.url);
+            command
+        };
+        let sent = succeed(google().args(["publish", "--json"]).arg(&set).arg(&address));
+        assert_eq!(sent["sent"], sent["shards"], "{sent}");
+        let again = succeed(google().args(["publish", "--json"]).arg(&set).arg(&address));
+        assert_eq!(again["sent"], 0, "{again}");
+        let mut fetch = google();
+        fetch.args(["fetch", &address, "--json", "--cache"]);
+        let result = succeed(fetch.arg(path("cache")));
+        assert!(files(&dir(&result)) == files(&set), "{name}");
+        let mut fetch = google();
+        fetch.args(["fetch", &format!("{address}/not"), "--cache"]);
+        let error = fail(fetch.arg(path("cache")));
+        assert!(
+            error.contains(&format!(
+                "{address}/not/dataset.json: there is no such object"
+            )),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub fn reserve(
             dir: set.dir.clone(),
         };
         let fresh = used.elapsed().unwrap_or_default() < FRESH;
-        let removed = !fresh && !is_held(&old) && remove(&old).map_err(output_error(&old.dir))?;
+        let removed = !fresh && !is_held(&old) && remove(&old)?;
         if removed {
             taken -= set.bytes;
             watch.on(&Event::Notice(format!(

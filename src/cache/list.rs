@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::{Locked, Place, Record, Result, SHARDS, SOURCES};
+use super::{Locked, OUTGOING, Place, Record, Result, SHARDS, SOURCES};
 use crate::scratch::{lock_directory, output_error};
 use crate::text::{Bytes, Count, counted};
 
@@ -92,10 +92,14 @@ pub fn list(cache: &Path, unused: u64) -> Result<CacheReport> {
 /// All that is in `cache`, with the time of its last use, those used last first.
 pub(super) fn all(cache: &Path) -> Result<Vec<(SystemTime, CachedSet)>> {
     let mut sets = Vec::new();
-    let shards = places(cache, SHARDS)?.into_iter();
-    let sources = places(cache, SOURCES)?.into_iter();
-    let all = (shards.map(|place| (Kind::Shards, place)))
-        .chain(sources.map(|place| (Kind::Source, place)));
+    let mut all = Vec::new();
+    for (kind, dir) in [
+        (Kind::Shards, SHARDS),
+        (Kind::Shards, OUTGOING),
+        (Kind::Source, SOURCES),
+    ] {
+        all.extend(places(cache, dir)?.into_iter().map(|place| (kind, place)));
+    }
     for (kind, place) in all {
         match describe(kind, &place) {
             Ok(set) => sets.push(set),
@@ -120,7 +124,7 @@ pub fn clear(cache: &Path, unused: u64) -> Result<CacheReport> {
         let place = Place {
             dir: set.dir.clone(),
         };
-        if remove(&place).map_err(output_error(&set.dir))? {
+        if remove(&place)? {
             sets.push(set);
         }
     }
@@ -134,13 +138,13 @@ pub fn clear(cache: &Path, unused: u64) -> Result<CacheReport> {
 }
 
 /// Removes what is in `place`, with the remains of a killed process. False if another process is making it.
-pub(super) fn remove(place: &Place) -> io::Result<bool> {
-    let Some(lock) = lock_directory(&place.dir)? else {
+pub(super) fn remove(place: &Place) -> Result<bool> {
+    let lock = lock_directory(&place.dir).map_err(output_error(&place.dir))?;
+    let Some(lock) = lock else {
         return Ok(false);
     };
     let locked = Locked { place, _lock: lock };
-    locked.remove()?;
-    fs::remove_dir_all(&place.dir).map(|()| true)
+    locked.discard().map(|()| true)
 }
 
 /// The set or source in `place`, and when it was used last.

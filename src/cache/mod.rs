@@ -6,6 +6,7 @@
 //! | `shards/NAME/` | a set of raw shards; `NAME` is a digest of what it was made of |
 //! | `shards/NAME.json` | where it came from; its modification time is that of the last use |
 //! | `sources/NAME/`, `sources/NAME.json` | the same for a source that was fetched: see [`remote`](crate::remote) |
+//! | `outgoing/NAME/`, `outgoing/NAME.json` | the same for a set that is to be published at an address, and then goes |
 //! | `addresses/NAME.json` | `dataset.json` of a set in an object store; `NAME` is a digest of its address |
 //!
 //! A process locks `shards/NAME/` while it fills or removes it. Nothing is removed unless the user asks for it
@@ -99,6 +100,8 @@ pub struct Place {
 /// The directories of places, below the cache.
 const SHARDS: &str = "shards";
 const SOURCES: &str = "sources";
+/// The directory of the sets that are packed to be published, below the cache.
+const OUTGOING: &str = "outgoing";
 
 impl Place {
     /// The place in `cache` of the set that is made of what `identity` identifies.
@@ -117,6 +120,12 @@ impl Place {
             ..manifest.clone()
         };
         Ok(Self::new(cache, Digest::of(&raw.to_json()?)))
+    }
+
+    /// The place in `cache` of a set that is packed to be published at `address`.
+    #[must_use]
+    pub fn outgoing(cache: &Path, address: &str) -> Self {
+        Self::below(&cache.join(OUTGOING), Digest::of(address.as_bytes()))
     }
 
     /// The place in `cache` of what is fetched from `address`.
@@ -252,6 +261,17 @@ impl Locked<'_> {
             publish::sync_parent(&file)?;
         }
         Ok(())
+    }
+
+    /// Removes the whole place.
+    ///
+    /// # Errors
+    /// The cache cannot be written.
+    pub fn discard(&self) -> Result<()> {
+        let removed = self
+            .remove()
+            .and_then(|()| fs::remove_dir_all(self.place.dir()));
+        Ok(removed.map_err(output_error(self.place.dir()))?)
     }
 
     /// Removes record and set, in an order in which no part of the set is taken for all of it.

@@ -5,7 +5,7 @@ use anyhow::Context;
 use crate::cache;
 use crate::ui::Ui;
 
-/// List or remove the sets that train and eval packed or expanded for themselves, and sources that were fetched
+/// List or remove the sets that train and eval packed or expanded for themselves, and sets and sources that were fetched
 ///
 /// They are kept in TINYRES_CACHE, by default ~/.cache/tinyres, until this command removes them. A removed set is
 /// made again when it is needed, if its source is still the same; a run that uses it goes on.

@@ -1,14 +1,14 @@
 //! `tinyres pack`: its flags, and how they become settings of [`pack`].
 
 use std::num::NonZeroU32;
+#[cfg(feature = "remote")]
+use std::path::Path;
 use std::path::PathBuf;
 
 #[cfg(feature = "remote")]
 use anyhow::Context as _;
 use clap::Args as _;
 use clap::error::ErrorKind;
-#[cfg(feature = "remote")]
-use tinyres_format::Digest;
 use tinyres_format::transport::Level;
 
 #[cfg(feature = "remote")]
@@ -149,7 +149,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
             held => held?,
         }
     }
-    let mut config = Config {
+    let config = Config {
         output: args.output,
         shard_images: args.shard_images,
         resize: args.size.and_then(NonZeroU32::new).map(|side| Resize {
@@ -162,8 +162,8 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
         zstd: args.zstd,
     };
     #[cfg(feature = "remote")]
-    if let Some(address) = remote::set_address(&config.output.clone()) {
-        let report = pack_to(address, &source, &mut config, ui)?;
+    if let Some(address) = remote::store_address(&config.output)? {
+        let report = publish(address, &source, &config, ui)?;
         return Ok(ui.result(&report)?);
     }
     let report = pack::pack(&source, &config, ui)?;
@@ -173,29 +173,41 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<()> {
 /// Packs `source` to the cache, and publishes the set at `address`. A set that could not be published stays there for the
 /// same command.
 #[cfg(feature = "remote")]
-fn pack_to(
+fn publish(
     address: &str,
     source: &Source,
-    config: &mut Config,
+    config: &Config,
     ui: &mut Ui,
 ) -> anyhow::Result<pack::PackReport> {
     let cache = cache::cache_dir().context("no cache directory is known: set TINYRES_CACHE")?;
-    let name = Digest::of(address.as_bytes()).to_string();
-    let dir = cache.join("outgoing").join(format!("{name:.32}"));
-    let force = std::mem::replace(&mut config.force, false);
-    config.output = dir.clone();
-    let packed = match pack::pack(source, config, ui) {
+    let place = cache::Place::outgoing(&cache, address);
+    let dir = place.dir();
+    let locked = place.lock(
+        ui,
+        format!(
+            "{address}: another tinyres is packing it in {}",
+            dir.display()
+        ),
+    )?;
+    let local = Config {
+        output: dir.to_owned(),
+        force: false,
+        ..config.clone()
+    };
+    let packed = match pack::pack(source, &local, ui) {
         // What another command could not publish.
         Err(pack::Error::Occupied { .. } | pack::Error::Leftover { .. }) => {
-            config.force = true;
-            pack::pack(source, config, ui)
+            let local = Config {
+                force: true,
+                ..local
+            };
+            pack::pack(source, &local, ui)
         }
         packed => packed,
-    };
-    let packed = packed?;
-    remote::publish(&dir, address, force, ui)?;
-    // It is in the store.
-    let _: std::io::Result<()> = std::fs::remove_dir_all(&dir);
+    }?;
+    locked.record(Path::new(address))?;
+    remote::publish(dir, address, config.force, ui)?;
+    locked.discard()?;
     Ok(pack::PackReport {
         output: PathBuf::from(address),
         ..packed

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tinyres_format::publish;
@@ -11,7 +12,7 @@ use ureq::Body;
 use ureq::http::{HeaderName, Response, header};
 
 use super::http::{Client, Fault, TRIES, text};
-use super::{Error, Fetched, Result, read};
+use super::{Error, Fetched, Pace, Result, read};
 use crate::event::{Event, Observer};
 use crate::scratch::{check_room, output_error};
 
@@ -230,8 +231,12 @@ impl Download<'_> {
         }
         let (mut body, mut at, mut reported) = (response.into_body().into_reader(), start, 0);
         let mut buffer = vec![0; 1 << 16];
+        let mut pace = Pace::new(self.client.patience);
         let received = loop {
-            match body.read(&mut buffer) {
+            let began = Instant::now();
+            let came = body.read(&mut buffer);
+            let waited = began.elapsed();
+            match came {
                 Ok(0) => break Ok(at),
                 Ok(got) => {
                     file.write_all(&buffer[..got]).map_err(write(part))?;
@@ -239,6 +244,9 @@ impl Download<'_> {
                     if at - reported >= REPORT {
                         reported = at;
                         watch.on(&Event::Advance { done: at / 1000 });
+                    }
+                    if let Err(slow) = pace.came(got, waited) {
+                        break Err(Fault::passing(slow.to_string()));
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

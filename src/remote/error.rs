@@ -68,6 +68,15 @@ pub enum Error {
     /// The certificates of `SSL_CERT_FILE` cannot be read.
     #[error("SSL_CERT_FILE: {0}: name a file of certificates in PEM, or unset it")]
     Certificates(String),
+    /// A set cannot be published there.
+    #[error(
+        "{address}: a set can be published to s3://, gs:// and az:// only; pack it to a directory, and copy the files \
+         there, dataset.json last"
+    )]
+    ReadOnly {
+        /// The address.
+        address: String,
+    },
     /// `tinyres-remote` says why a set cannot be fetched or published, or cannot be run.
     #[error("{0}")]
     Objects(String),

@@ -8,7 +8,7 @@ use ureq::http::{Response, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
-use super::{Error, Result};
+use super::{Error, Result, STEP};
 
 /// Longest wait for the next bytes of a server. There is none for a whole file, which may be large.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,6 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// `SSL_CERT_FILE`.
 pub(super) struct Client {
     agent: Agent,
+    /// Longest wait for the next bytes.
+    pub(super) patience: Duration,
 }
 
 /// An attempt that failed.
@@ -70,6 +72,7 @@ impl Client {
             .build();
         Ok(Self {
             agent: config.into(),
+            patience,
         })
     }
 
@@ -100,7 +103,8 @@ impl Client {
         }
     }
 
-    /// Repeats `attempt` after faults that may pass, at most `most` times without `progress`, which counts what is there.
+    /// Repeats `attempt` after faults that may pass, at most `most` times until [`STEP`] more bytes are there, which
+    /// `progress` counts.
     pub(super) fn retry<T>(
         &self,
         url: &str,
@@ -116,7 +120,7 @@ impl Client {
                 Err(Fault::Passing { reason, pause }) => (reason, pause),
             };
             let now = progress();
-            if now > reached {
+            if now >= reached + STEP {
                 (tries, reached) = (0, now);
             }
             if tries >= most {

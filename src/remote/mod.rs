@@ -16,6 +16,7 @@ mod error;
 mod http;
 mod hub;
 mod objects;
+mod pace;
 pub mod relay;
 
 use std::borrow::Cow;
@@ -28,6 +29,7 @@ use tinyres_format::publish;
 
 pub use error::{Error, Result};
 pub use objects::publish;
+pub use pace::{Pace, STEP, Slow};
 
 use crate::cache::Place;
 use crate::event::{Event, Observer};
@@ -43,27 +45,15 @@ enum Address {
     Url(String),
     /// Files of the Hugging Face Hub.
     Hub(DataSet),
-    /// A packed set.
-    Set(String),
 }
 
 impl Address {
     /// The address that `path` is; `None` if it has not the form of one.
     fn of(path: &Path) -> Result<Option<Self>> {
-        let Some(text) = path.to_str() else {
+        let Some((text, scheme, rest)) = split(path) else {
             return Ok(None);
         };
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Ok(None);
-        };
-        let is_scheme = |at: char| at.is_ascii_alphanumeric() || "+-.".contains(at);
-        if scheme.is_empty() || !scheme.chars().all(is_scheme) {
-            return Ok(None);
-        }
-        match scheme.to_ascii_lowercase().as_str() {
-            scheme if objects::is_set(scheme, rest) && !rest.is_empty() => {
-                Ok(Some(Self::Set(text.to_owned())))
-            }
+        match scheme.as_str() {
             "http" | "https" if !rest.is_empty() => Ok(Some(Self::Url(text.to_owned()))),
             "hf" => Ok(Some(Self::Hub(DataSet::parse(text, rest)?))),
             _ => Err(Error::Scheme {
@@ -71,6 +61,15 @@ impl Address {
             }),
         }
     }
+}
+
+/// The text of an address, its scheme in lower case, and what comes after `://`; `None` if `path` has not the form of one.
+fn split(path: &Path) -> Option<(&str, String, &str)> {
+    let text = path.to_str()?;
+    let (scheme, rest) = text.split_once("://")?;
+    let is_scheme = |at: char| at.is_ascii_alphanumeric() || "+-.".contains(at);
+    let is_address = !scheme.is_empty() && scheme.chars().all(is_scheme);
+    is_address.then(|| (text, scheme.to_ascii_lowercase(), rest))
 }
 
 /// A source that was fetched, with its version.
@@ -89,14 +88,29 @@ struct Fetched {
 /// True if `path` is an address, and not a file.
 #[must_use]
 pub fn is_address(path: &Path) -> bool {
-    !matches!(Address::of(path), Ok(None))
+    split(path).is_some()
 }
 
-/// The address in `path` if it is one of a packed set, which is fetched and published by `tinyres-remote`.
+/// The address in `path` if it is one of a packed set, which `tinyres-remote` fetches.
 #[must_use]
 pub fn set_address(path: &Path) -> Option<&str> {
-    let is_set = matches!(Address::of(path), Ok(Some(Address::Set(_))));
-    path.to_str().filter(|_| is_set)
+    let (text, scheme, rest) = split(path)?;
+    (!rest.is_empty() && objects::is_set(&scheme, rest)).then_some(text)
+}
+
+/// The address in `path` if it is one in an object store, where `tinyres-remote` can publish a set; `None` if it is a
+/// directory.
+///
+/// # Errors
+/// [`Error::ReadOnly`]: it is another address.
+pub fn store_address(path: &Path) -> Result<Option<&str>> {
+    match split(path) {
+        None => Ok(None),
+        Some((text, scheme, _)) if objects::is_store(&scheme) => Ok(Some(text)),
+        Some((text, ..)) => Err(Error::ReadOnly {
+            address: text.to_owned(),
+        }),
+    }
 }
 
 /// The local source or set for `path`: `path` itself, or what was fetched to `cache` if it is an address.
@@ -108,20 +122,22 @@ pub fn local<'a>(
     cache: Option<&Path>,
     watch: &mut dyn Observer,
 ) -> Result<Cow<'a, Path>> {
-    let Some(address) = Address::of(path)? else {
-        return Ok(Cow::Borrowed(path));
-    };
     let shown = path.display().to_string();
-    let Some(cache) = cache else {
-        return Err(Error::NoCache { address: shown });
+    let cache = || {
+        cache.ok_or_else(|| Error::NoCache {
+            address: shown.clone(),
+        })
     };
-    if let Address::Set(address) = &address {
-        let dir = objects::fetch(address, cache, watch)?;
+    if let Some(address) = set_address(path) {
+        let dir = objects::fetch(address, cache()?, watch)?;
         Place::at(&dir).hold();
         return Ok(Cow::Owned(dir));
     }
+    let Some(address) = Address::of(path)? else {
+        return Ok(Cow::Borrowed(path));
+    };
     let client = Client::new(http::PATIENCE)?;
-    let fetch = Fetch::new(&client, cache, path);
+    let fetch = Fetch::new(&client, cache()?, path);
     fetch.run(&address, &shown, watch).map(Cow::Owned)
 }
 
@@ -155,9 +171,6 @@ impl<'a> Fetch<'a> {
         let fetched = match address {
             Address::Url(url) => download::file(self.client, url, &files, before.as_ref(), watch),
             Address::Hub(set) => hub::fetch(self.client, set, &files, before.as_ref(), watch),
-            Address::Set(address) => Err(Error::Scheme {
-                address: address.clone(),
-            }),
         };
         let fetched = match (fetched, before) {
             (Ok(None), Some(before)) => before,

@@ -18,6 +18,11 @@ const SCHEMES: [&str; 9] = [
     "s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss", "wasbs",
 ];
 
+/// True if an address of this scheme lies in an object store.
+pub(super) fn is_store(scheme: &str) -> bool {
+    SCHEMES.contains(&scheme)
+}
+
 /// True if an address of this scheme, with `rest` after it, names a set and not a source: it lies in an object store,
 /// or it is a URL of a directory or of a manifest.
 pub(super) fn is_set(scheme: &str, rest: &str) -> bool {
@@ -26,7 +31,7 @@ pub(super) fn is_set(scheme: &str, rest: &str) -> bool {
         let (_, path) = path.split_once('/').unwrap_or_default();
         path.ends_with('/') || path.rsplit('/').next() == Some(MANIFEST)
     };
-    SCHEMES.contains(&scheme) || (matches!(scheme, "http" | "https") && is_directory())
+    is_store(scheme) || (matches!(scheme, "http" | "https") && is_directory())
 }
 
 /// The directory in `cache` of the set at `address`, which is fetched unless it is there.

@@ -104,3 +104,54 @@ fn a_stalled_server_is_asked_again_for_the_rest() {
     assert!(asked[1].contains("range: bytes=4-"), "{asked:?}");
     assert!(asked[1].contains("if-range: \"x\""), "{asked:?}");
 }
+
+/// A server that never lets anyone wait long for a byte, and needs more than a second for all of them.
+#[test]
+fn a_server_that_drips_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/set.zip", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n").unwrap();
+        for _ in 0..60 {
+            std::thread::sleep(Duration::from_millis(20));
+            if stream.write_all(b"x").is_err() {
+                break;
+            }
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let client = Client::new(Duration::from_millis(300)).unwrap();
+    let download = download::Download {
+        client: &client,
+        url: &url,
+        to: dir.path().join("set.zip"),
+        headers: Vec::new(),
+    };
+    // With a version that is known, it is tried once.
+    let error = download.run(Some(&Version::default()), &mut ());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("bytes came in"), "{error}");
+    server.join().unwrap();
+}
+
+#[test]
+fn tries_end_when_each_brings_only_a_few_bytes() {
+    let client = Client::new(Duration::from_secs(1)).unwrap();
+    let tries = |each: u64| {
+        let (count, reached) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+        let attempt = || {
+            reached.set(reached.get() + each);
+            count.set(count.get() + 1);
+            match count.get() {
+                4 => Ok(()),
+                _ => Err(http::Fault::passing("it broke off")),
+            }
+        };
+        let done = client.retry("http://h/x", 1, || reached.get(), attempt);
+        (done.is_ok(), count.get())
+    };
+    assert_eq!(tries(1), (false, 2));
+    assert_eq!(tries(STEP), (true, 4));
+}

@@ -1,6 +1,8 @@
-//! SeaweedFS, a real store that speaks S3, on this machine.
+//! SeaweedFS, a real store that speaks S3, on this machine. Its gateway answers requests of the XML interface of Google Cloud
+//! Storage, too, which has the same shape, and its filer serves the same objects as a plain web server.
 #![allow(dead_code, reason = "each of the test programs uses a part")]
 
+use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +13,8 @@ use super::skip::skip;
 
 /// Name of the bucket.
 pub const BUCKET: &str = "sets";
+/// Name of a bucket that needs no keys.
+pub const PUBLIC: &str = "public";
 pub const KEY: &str = "a-key";
 pub const SECRET: &str = "a-secret";
 
@@ -19,6 +23,8 @@ pub struct Weed {
     process: Child,
     /// Where it listens, as `127.0.0.1:80`.
     pub host: String,
+    /// Where its web server listens. The objects lie below `/buckets/BUCKET/`.
+    pub web: String,
     _dir: tempfile::TempDir,
 }
 
@@ -32,15 +38,25 @@ impl Weed {
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("s3.json");
+        let public = ["Read", "Write", "List"].map(|action| format!("{action}:{PUBLIC}"));
+        let identities = serde_json::json!({"identities": [
+            {
+                "name": "test",
+                "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+                "actions": ["Admin", "Read", "Write", "List"],
+            },
+            {"name": "anonymous", "actions": public},
+        ]});
+        fs::write(&config, identities.to_string()).unwrap();
         for _ in 0..5 {
             let ports = ports();
             let mut command = Command::new(&program);
             command
                 .args(["mini", "-ip=127.0.0.1", "-webdav=false", "-admin.ui=false"])
                 .arg(format!("-dir={}", dir.path().display()))
-                .env("AWS_ACCESS_KEY_ID", KEY)
-                .env("AWS_SECRET_ACCESS_KEY", SECRET)
-                .env("S3_BUCKET", BUCKET)
+                .arg(format!("-s3.config={}", config.display()))
+                .env("S3_BUCKET", format!("{BUCKET},{PUBLIC}"))
                 .current_dir(&dir)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -65,10 +81,11 @@ impl Weed {
             }
             let mut process = command.spawn().unwrap();
             let host = format!("127.0.0.1:{}", ports[0]);
+            let web = format!("127.0.0.1:{}", ports[3]);
             let began = Instant::now();
             // It may be slow on a busy machine.
             while process.try_wait().unwrap().is_none() {
-                if answers(&host) {
+                if answers(&host, BUCKET, "403") && answers(&host, PUBLIC, "200") {
                     // A service that starts later may find its port taken, and all end.
                     std::thread::sleep(Duration::from_secs(1));
                     if process.try_wait().unwrap().is_some() {
@@ -77,6 +94,7 @@ impl Weed {
                     return Some(Self {
                         process,
                         host,
+                        web,
                         _dir: dir,
                     });
                 }
@@ -105,18 +123,18 @@ fn program() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// True if the bucket is there: it is refused, since the request has no keys.
-fn answers(host: &str) -> bool {
+/// True if the bucket is there: a request without keys gets this status.
+fn answers(host: &str, bucket: &str, status: &str) -> bool {
     use std::io::{Read, Write};
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(host)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET /{BUCKET}/ HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+        write!(stream, "GET /{bucket}/ HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    ask().is_ok_and(|answer| answer.contains(" 403 "))
+    ask().is_ok_and(|answer| answer.starts_with(&format!("HTTP/1.0 {status} ")))
 }
 
 /// Free ports, each with the one 10,000 above it, which the same service takes.
