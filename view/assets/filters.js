@@ -51,15 +51,14 @@ export function areas(columns, [, height, width]) {
 }
 
 /** The test of one word of a search: it is in the name of the image, the id or the words of its class. */
-function finder(word, { columns, set }) {
+function finder(word, { columns, names, set }) {
   const classes = set.classes.map(({ id, name }) => `${id} ${name}`.toLowerCase().includes(word));
-  return (row) => classes[columns.label[row]] || columns.lower(row).includes(word);
+  return (row) => classes[columns.label[row]] || names.lower(row).includes(word);
 }
 
 /**
- * The images that `state` asks for, in its order, as Uint32Array. `data`: `set`, `columns` with `area` and `lower` (names
- * in small letters), and where they are there `predictions`, `grey`, `chosen` (a Set), `other` (predictions to compare
- * with), `inLasso`.
+ * The images that `state` asks for, in its order, as Uint32Array. `data`: `set`, `columns` with `area`, and where they
+ * are there `names` (for a search), `predictions`, `grey`, `chosen` (a Set), `other` (predictions to compare with), `inLasso`.
  */
 export function select(state, data) {
   const { columns, predictions, grey, chosen, inLasso } = data;

@@ -3,7 +3,7 @@ import { html, useEffect, useMemo, useState } from './vendor/preact.js';
 import { short, words } from './data.js';
 import { RANGES, SORTS, formatRange, histogram, parseList, parseRange, score, select } from './filters.js';
 import { Grid } from './grid.js';
-import { useGrey, useSplit } from './loaded.js';
+import { namesOf, useGrey, useSplit } from './loaded.js';
 import { Picture } from './picture.js';
 import { go } from './state.js';
 import { Field, Histogram, Message, count, percent } from './parts.js';
@@ -70,7 +70,7 @@ export function GridPage({ set, state, split, run }) {
     ${open && html`<${Filters} set=${set} state=${state} data=${data} grey=${grey} order=${order} chosen=${chosen} />`}
     <section class="pictures" aria-label="Pictures">
       <h1 class="sr">Pictures of ${split}</h1>
-      <${Toolbar} ...${{ set, state, data, order, chosen, size, open, setOpen, split }} />
+      <${Toolbar} ...${{ set, state, data, order, chosen, size, open, setOpen, split }} onerror=${setTrouble} />
       ${(trouble ?? data.note) && html`<p class="trouble" role="alert">${trouble ?? data.note}</p>`}
       ${order.length === 0 && html`<p class="empty">No picture is like that. <a href=${`#/grid?split=${split}`}>Show all</a></p>`}
       <${Grid} split=${split} shape=${set.shape} order=${order} size=${size} look=${look} onerror=${setTrouble}
@@ -92,7 +92,7 @@ export function boxesOf({ columns, predictions }, image) {
   return boxes;
 }
 
-function Toolbar({ set, state, data, order, chosen, size, open, setOpen, split }) {
+function Toolbar({ set, state, data, order, chosen, size, open, setOpen, split, onerror }) {
   const { columns, predictions } = data;
   const sorts = Object.entries(SORTS).filter(([, [, key]]) => !key || predictions?.[key] || columns[key]);
   const scored = useMemo(() => predictions && score(order, columns, predictions), [order, predictions]);
@@ -118,18 +118,19 @@ function Toolbar({ set, state, data, order, chosen, size, open, setOpen, split }
       <button class="icon" aria-label="Smaller pictures" disabled=${at <= 0} onClick=${() => go({ size: SIZES[at - 1] }, true)}>−</button>
       <button class="icon" aria-label="Larger pictures" disabled=${at >= SIZES.length - 1} onClick=${() => go({ size: SIZES[at + 1] }, true)}>+</button>
     </span>
-    <${Export} ...${{ set, data, split, order, chosen }} />
+    <${Export} ...${{ set, data, split, order, chosen, onerror }} />
   </div>`;
 }
 
 /** Saves the names of what is shown, or of what is chosen. */
-function Export({ set, data, split, order, chosen }) {
+function Export({ set, data, split, order, chosen, onerror }) {
   const images = chosen.size > 0 ? order.filter((image) => chosen.has(image)) : order;
-  const save = (kind) => {
+  const save = async (kind) => {
     const { columns, predictions } = data;
     const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const id = (label) => set.classes[label]?.id ?? '';
-    const names = Array.from(images, (image) => columns.name(image));
+    const { name } = await namesOf(split);
+    const names = Array.from(images, name);
     const rows = {
       txt: () => names,
       csv: () => [
@@ -154,7 +155,7 @@ function Export({ set, data, split, order, chosen }) {
   };
   return html`<label class="choice"><span class="sr">Export</span>
     <select class="export" value="" title="Names of the pictures shown, or of those chosen" onChange=${(event) => {
-      save(event.target.value);
+      save(event.target.value).catch((error) => onerror(error.message));
       event.target.value = '';
     }}>
       <option value="">Export ${count(images.length)}</option>

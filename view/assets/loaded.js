@@ -9,12 +9,20 @@ export function columnsOf(set, split) {
     const columns = await table(`/api/split/${split}/columns`);
     columns.area = areas(columns, set.shape);
     if (columns.area.every(Number.isNaN)) delete columns.area;
-    let names;
-    columns.lower = (row) => {
-      names ??= Array.from({ length: columns.rows }, (_, row) => columns.name(row).toLowerCase());
-      return names[row];
-    };
     return columns;
+  });
+}
+
+/** The names of a split: `name(row)`, and `lower(row)`, the same in small letters. */
+export function namesOf(split) {
+  return once(`names ${split}`, async () => {
+    const { rows, name } = await table(`/api/split/${split}/names`);
+    let small;
+    const lower = (row) => {
+      small ??= Array.from({ length: rows }, (_, row) => name(row).toLowerCase());
+      return small[row];
+    };
+    return { name, lower };
   });
 }
 
@@ -24,9 +32,11 @@ export async function predictionsOf(set, run, split) {
   return has ? table(`/api/run/${run}/predictions/${split}`) : undefined;
 }
 
-/** All of a split for the grid: `columns`, and `predictions`, where the run has any. */
+/** All of a split for the grid: `columns`, `names` where the address searches them, and `predictions` where the run has any. */
 export function useSplit(set, split, run, state) {
   const { value, error } = usePromise(() => columnsOf(set, split), [split]);
+  const searched = Boolean(state.q);
+  const names = usePromise(() => (searched ? namesOf(split) : undefined), [split, searched]);
   const made = usePromise(() => predictionsOf(set, run, split), [run, split]);
   const other = usePromise(
     () => (state.other === undefined ? undefined : predictionsOf(set, Number(state.other), split)),
@@ -37,7 +47,8 @@ export function useSplit(set, split, run, state) {
     return corners && within(await layoutOf(run, split, layoutIn(state)), corners);
   }, [run, split, state.lasso, state.layout]);
   const note = made.error ?? other.error ?? lasso.error;
-  return { set, columns: value, error, predictions: made.value, other: other.value, inLasso: lasso.value, note };
+  const columns = searched && !names.value ? undefined : value;
+  return { set, columns, names: names.value, error: error ?? names.error, predictions: made.value, other: other.value, inLasso: lasso.value, note };
 }
 
 /** Which images are grey, once that is asked for. */

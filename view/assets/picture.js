@@ -1,6 +1,7 @@
 // One picture, large: its boxes, what the run says of it, where it comes from, and pictures like it.
 import { html, useEffect, useMemo, useRef, useState } from './vendor/preact.js';
 import { bytes, json, short, usePromise, words } from './data.js';
+import { namesOf } from './loaded.js';
 import { Pictures } from './pixels.js';
 import { boxesOf } from './gridpage.js';
 import { go, link } from './state.js';
@@ -46,6 +47,7 @@ export function Still({ split, shape, image, zoom, boxes, label }) {
 export function Picture({ set, state, split, run, data, order, image, chosen, onchoose }) {
   const dialog = useRef();
   const { columns, predictions } = data;
+  const names = usePromise(() => namesOf(split), [split]);
   const position = useMemo(() => order.indexOf(image), [order, image]);
   const [, height, width] = set.shape;
   const fitting = ZOOMS.findLast((zoom) => zoom * Math.max(width, height) <= Math.min(512, innerWidth - 48)) ?? 1;
@@ -82,11 +84,10 @@ export function Picture({ set, state, split, run, data, order, image, chosen, on
   const guess = predictions?.predicted[image];
   const marked = predictions && label >= 0;
   const right = guess === label;
-  const name = columns.name(image);
   const list = (box) => Array.from(box, (side) => Number(side.toFixed(1))).join(', ');
   const facts = [
     ['Image', count(image)],
-    ['Name', html`<span class="name">${name}</span>`],
+    ['Name', html`<span class="name">${names.value ? names.value.name(image) : (names.error ?? '…')}</span>`],
     ['Class', label < 0 ? 'none' : html`<a href=${link({ page: 'grid', label, image: null })}>${words(set, label)}</a> <code>${set.classes[label].id}</code>`],
     boxes.truth && ['Box', html`<i class="key truth"></i>${list(boxes.truth)}`],
     boxes.guess && ['Predicted box', html`<i class="key guess"></i>${list(boxes.guess)}`],

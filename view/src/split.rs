@@ -33,6 +33,7 @@ pub struct Split {
     pub names: Vec<u8>,
     shards: Vec<Pixels>,
     columns: OnceLock<Bytes>,
+    name_column: OnceLock<Bytes>,
 }
 
 /// The pixels of a shard.
@@ -61,6 +62,7 @@ impl Split {
             names: Vec::new(),
             shards: Vec::new(),
             columns: OnceLock::new(),
+            name_column: OnceLock::new(),
         };
         for (index, listed) in entry.shards.iter().enumerate() {
             let path = dir.join(&listed.file);
@@ -113,16 +115,25 @@ impl Split {
         Ok(())
     }
 
-    /// Labels, boxes and names, as columns. Kept: each page asks for them.
+    /// Labels and boxes, as columns. Kept: each page asks for them.
     pub fn columns(&self) -> Bytes {
         let encode = || {
             let mut table = Table::new(self.labels.len());
             table.numbers("label", 1, &self.labels);
             table.numbers("box", 4, self.boxes.as_flattened());
-            table.texts(["name.ends", "name"], &self.name_ends, &self.names);
             table.encode().into()
         };
         self.columns.get_or_init(encode).clone()
+    }
+
+    /// Names, as a column. Kept, as well: they are most of what a page takes, and few need them.
+    pub fn name_column(&self) -> Bytes {
+        let encode = || {
+            let mut table = Table::new(self.labels.len());
+            table.texts(["name.ends", "name"], &self.name_ends, &self.names);
+            table.encode().into()
+        };
+        self.name_column.get_or_init(encode).clone()
     }
 
     /// Number of images.

@@ -120,6 +120,7 @@ pub async fn serve(listener: TcpListener, site: Site, access: Access) -> anyhow:
     let router = Router::new()
         .route("/api/set", get(routes::set))
         .route("/api/split/{split}/columns", get(routes::columns))
+        .route("/api/split/{split}/names", get(routes::names))
         .route("/api/split/{split}/grey", get(routes::grey))
         .route("/api/split/{split}/pixels", get(routes::pixels))
         .route("/api/run/{run}", get(routes::run))

@@ -75,9 +75,14 @@ pub async fn set(State(site): Shared) -> Result<Json<Value>> {
     .await
 }
 
-/// Labels, boxes and names of a split.
+/// Labels and boxes of a split.
 pub async fn columns(State(site): Shared, Path(split): Path<String>) -> Result<Response> {
     blocking(move || Ok(binary(site.split(&split)?.columns()))).await
+}
+
+/// Names of the images of a split.
+pub async fn names(State(site): Shared, Path(split): Path<String>) -> Result<Response> {
+    blocking(move || Ok(binary(site.split(&split)?.name_column()))).await
 }
 
 /// Which images of a split are grey. Reads every pixel.
