@@ -17,7 +17,7 @@ pub enum Kind {
 /// The address of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// As messages and the cache name it: without a slash or `dataset.json` at its end.
+    /// Its name in messages and in the cache: without a slash or `dataset.json` at its end.
     pub text: String,
     pub kind: Kind,
     /// Scheme and bucket, or scheme and host: `s3://bucket`.

@@ -30,7 +30,7 @@ pub enum Fault {
         /// The pause that the store asks for.
         pause: Option<Duration>,
     },
-    /// What came does not match its checksum. It may be the object, or the way from there.
+    /// The bytes do not match their checksum. They may be wrong in the store, or have been changed on their way.
     Damage(tinyres_format::Error),
     /// Another try fails as well.
     Lasting(Error),
@@ -131,7 +131,7 @@ fn code(text: &str) -> String {
     code.take(60).collect()
 }
 
-/// What to make of `error`, which a request for `object` in a store of this kind met.
+/// The kind of fault that `error` is, which a request for `object` in a store of this kind met.
 pub fn fault(object: &str, kind: Kind, error: &object_store::Error) -> Fault {
     let object = object.to_owned();
     let mut chain: Vec<&(dyn std::error::Error + 'static)> = vec![error];

@@ -1,4 +1,4 @@
-//! What was typed.
+//! The commands of `tinyres-remote`: their flags, and what they call.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -101,7 +101,7 @@ impl Fetch {
 pub struct Publish {
     /// Directory of a packed set, raw or compressed
     dir: PathBuf,
-    /// Where to: s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH
+    /// Address to publish it at: s3://BUCKET/PATH, gs://BUCKET/PATH or az://CONTAINER/PATH
     address: String,
     /// Replace another set that is there
     #[arg(long)]

@@ -66,7 +66,7 @@ pub enum Error {
         found: String,
         expected: String,
     },
-    /// What came does not match its checksum, each time.
+    /// The bytes do not match their checksum, each time.
     #[error("{object}: {error}, {tries} times: publish the set again")]
     Damaged {
         object: String,

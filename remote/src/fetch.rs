@@ -66,7 +66,7 @@ impl Fetch<'_> {
             Place::of_set(self.cache, known).is_ok_and(|place| place.whole().is_some())
         });
         let patience = match known {
-            // What is there will do.
+            // The set that is there will do.
             Some(_) => Patience {
                 retries: 0,
                 ..self.patience
@@ -143,7 +143,7 @@ impl Fetch<'_> {
         Ok(fetched(came))
     }
 
-    /// What was fetched before, since the store does not answer.
+    /// Takes what was fetched before, since the store does not answer.
     fn offline(
         &self,
         error: &Error,

@@ -31,7 +31,7 @@ use tinyres::ui;
 #[derive(Parser)]
 #[command(name = "tinyres-remote", version, disable_help_subcommand = true)]
 struct Cli {
-    /// What to do
+    /// The command
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]

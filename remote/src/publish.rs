@@ -299,7 +299,7 @@ impl Upload<'_> {
             Err(error) => Err(error),
         };
         if sent.is_err() {
-            // What was sent costs money until it is given up.
+            // Parts that were sent cost money until they are given up.
             let _ = upload.abort().await;
         }
         sent

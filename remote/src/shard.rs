@@ -240,7 +240,7 @@ impl Incoming {
             done.fetch_add(place.len() as u64, Ordering::Relaxed);
         };
         match result {
-            // What is damaged is read again.
+            // Damaged bytes are read again.
             Err(Fault::Damage(_)) => taking.buffer.clear(),
             _ => drop(taking.buffer.drain(..used)),
         }
@@ -267,7 +267,7 @@ impl Incoming {
 struct Taking {
     /// The block that comes next.
     next: u64,
-    /// What came of it.
+    /// Its bytes that have come.
     buffer: Vec<u8>,
     expander: Option<Expander>,
     /// Bytes of the blocks before it.
