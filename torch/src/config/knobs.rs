@@ -152,7 +152,8 @@ pub static KNOBS: &[Knob] = &[
         "Normalise pixels by ImageNet's mean and std, or only scale them to 0..1"),
     knob("sizes", DATA, "SIZES", "\"full\"", Kind::Text(sizes),
         "Train on smaller images first, or on enlarged ones last: sides in pixels or percent, with or without a \
-         fraction of the run, such as 32:0.35,48:0.2,64 or 50%,100%,150%; or full"),
+         fraction of the run, such as 32:0.35,48:0.2,64 or 50%,100%,150%; or full. Percents enlarge to 128 \
+         pixels at most"),
     knob("flip", DATA, "BOOL", "false", Kind::Bool,
         "Mirror half of the training images"),
     knob("shift", DATA, "PIXELS", "0", COUNT_OR_ZERO,

@@ -14,7 +14,8 @@ use crate::run::checkpoint::MAX_SIZE;
 
 /// The sides that a run trains at, one after the other. `32:0.35,48:0.2,64` means 32 pixels for the first 0.35
 /// of the run, then 48 for 0.2, then 64. Sides without a fraction divide the rest of the run equally. `50%` is
-/// half the side of the data set's images, `150%` one and a half times, and `full` alone is their side for the whole run.
+/// half the side of the data set's images, and `full` alone is their side for the whole run. `150%` is one and a half times
+/// their side, but at most 128 pixels, or their side where that is more.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sizes {
@@ -33,6 +34,9 @@ enum Side {
 
 /// Smallest side, in pixels. Below it the network's last maps would see little but padding.
 const SMALLEST: u32 = 8;
+/// Largest side, in pixels, that percents enlarge images to: maps of larger images are large enough, and a step at 320 pixels takes
+/// 25 GB. Sides in pixels may be larger.
+const ENLARGED: u32 = 128;
 /// Largest side, in percent of the side of the data set's images. A step at four times the side costs 16 times as much.
 const LARGEST_PERCENT: u32 = 400;
 
@@ -53,7 +57,7 @@ impl Sizes {
             Some((Side::Percent(percent), _)) => {
                 let scaled = (u64::from(full) * u64::from(*percent) + 50) / 100;
                 let side = u32::try_from(scaled).unwrap_or(u32::MAX);
-                side.clamp(SMALLEST.min(full), largest(full).max(full))
+                side.clamp(SMALLEST.min(full), ENLARGED.max(full))
             }
         }
     }
@@ -178,7 +182,9 @@ mod tests {
         assert_eq!([0.3, 0.4, 0.7].map(|at| relative.at(at, 12)), [8, 9, 12]);
         assert_eq!(relative.largest(), None);
         let larger: Sizes = "100%,150%,400%".parse().unwrap();
-        assert_eq!([0.3, 0.4, 0.7].map(|at| larger.at(at, 64)), [64, 96, 256]);
+        assert_eq!([0.3, 0.4, 0.7].map(|at| larger.at(at, 64)), [64, 96, 128]);
+        assert_eq!([0.3, 0.4, 0.7].map(|at| larger.at(at, 16)), [16, 24, 64]);
+        assert_eq!([0.3, 0.4, 0.7].map(|at| larger.at(at, 160)), [160; 3]);
         let full: Sizes = "full".parse().unwrap();
         assert_eq!((full.at(0.5, 96), full.largest()), (96, None));
     }
