@@ -290,7 +290,7 @@ fn what_is_wrong_is_named_before_anything_is_written() {
         (
             &["train", "shards", "--recipe", "none"],
             2,
-            "default or seed",
+            "one of default, long, seed",
         ),
         (&["train", "shards", "--time-budget", "soon"], 2, "soon"),
         (&["train", "shards", "--lr=-1"], 1, "lr is -1, expected"),

@@ -36,7 +36,7 @@ fn trained(dir: &Path, flags: &str) -> PathBuf {
     let data = common::splits(dir, CLASSES, 40, 10);
     let run = dir.join("run");
     let flags = format!(
-        "max_steps = 4\nbatch = 10\nlr = 0.02\nprecision = 'f32'\nzero_init_residual = false\n{flags}"
+        "max_steps = 4\nbatch = 10\nlr = 0.02\nprecision = 'f32'\nsizes = 'full'\nzero_init_residual = false\n{flags}"
     );
     let fingerprint = data.train.fingerprint();
     let mut record = Run::create(&run, config(&flags), dir, fingerprint).unwrap();

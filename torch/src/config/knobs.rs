@@ -315,7 +315,7 @@ fn recipe(name: &str) -> Result<()> {
     let recipes = recipes();
     match recipes.iter().any(|recipe| recipe == name) {
         true => Ok(()),
-        false => bad("recipe", name, recipes.join(" or ")),
+        false => bad("recipe", name, format!("one of {}", recipes.join(", "))),
     }
 }
 

@@ -405,7 +405,7 @@ fn recipe(name: &str, cuda: bool) -> Result<Table> {
         return Err(Error::Value {
             key: "recipe",
             got: name.to_owned(),
-            expected: recipes().join(" or "),
+            expected: format!("one of {}", recipes().join(", ")),
         });
     };
     let [cpu, gpu] = ["cpu", "cuda"].map(|kind| values.remove(kind));
