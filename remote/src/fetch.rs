@@ -150,8 +150,13 @@ impl Fetch<'_> {
         known: Manifest,
         watch: &mut dyn Observer,
     ) -> (Option<Store>, Manifest) {
+        let reason = match error {
+            // Nothing has to go on.
+            Error::Transfer { object, reason } => format!("{object}: {reason}"),
+            error => error.to_string(),
+        };
         watch.on(&Event::Notice(format!(
-            "{error}; using what was fetched before"
+            "{reason}; using what was fetched before"
         )));
         (None, known)
     }
