@@ -18,7 +18,16 @@ pub const PUBLIC: &str = "public";
 pub const KEY: &str = "a-key";
 pub const SECRET: &str = "a-secret";
 
-/// The store, until it is dropped.
+/// Runs the server of its arguments until its input ends, and then removes the directory `$0`. A store that a static holds
+/// is never dropped, but its input ends with the tests.
+const UNTIL_THE_END: &str = r#"
+exec 3<&0
+"$@" & server=$!
+(cat <&3 >/dev/null; kill -9 $server 2>/dev/null; rm -rf "$0") &
+wait $server
+"#;
+
+/// The store, until it is dropped or the tests end.
 pub struct Weed {
     process: Child,
     /// Where it listens, as `127.0.0.1:80`.
@@ -37,28 +46,30 @@ impl Weed {
             );
             return None;
         };
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("s3.json");
-        let public = ["Read", "Write", "List"].map(|action| format!("{action}:{PUBLIC}"));
-        let identities = serde_json::json!({"identities": [
-            {
-                "name": "test",
-                "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
-                "actions": ["Admin", "Read", "Write", "List"],
-            },
-            {"name": "anonymous", "actions": public},
-        ]});
-        fs::write(&config, identities.to_string()).unwrap();
         for _ in 0..5 {
+            let dir = tempfile::tempdir().unwrap();
+            let config = dir.path().join("s3.json");
+            let public = ["Read", "Write", "List"].map(|action| format!("{action}:{PUBLIC}"));
+            let identities = serde_json::json!({"identities": [
+                {
+                    "name": "test",
+                    "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+                    "actions": ["Admin", "Read", "Write", "List"],
+                },
+                {"name": "anonymous", "actions": public},
+            ]});
+            fs::write(&config, identities.to_string()).unwrap();
             let ports = ports();
-            let mut command = Command::new(&program);
+            let mut command = Command::new("bash");
+            command.args(["-c", UNTIL_THE_END]);
+            command.arg(dir.path()).arg(&program);
             command
                 .args(["mini", "-ip=127.0.0.1", "-webdav=false", "-admin.ui=false"])
                 .arg(format!("-dir={}", dir.path().display()))
                 .arg(format!("-s3.config={}", config.display()))
                 .env("S3_BUCKET", format!("{BUCKET},{PUBLIC}"))
                 .current_dir(&dir)
-                .stdin(Stdio::null())
+                .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
             for (at, name) in [
@@ -111,7 +122,7 @@ impl Weed {
 
 impl Drop for Weed {
     fn drop(&mut self) {
-        let _ = self.process.kill();
+        // Closes its input.
         let _ = self.process.wait();
     }
 }
