@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tinyres_format::transport::Level;
-use tinyres_format::{Form, Manifest};
+use tinyres_format::{Form, Manifest, Split};
 
 fn tinyres(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tinyres-torch"));
@@ -163,6 +163,28 @@ fn a_run_may_end_at_enlarged_images_and_eval_takes_any_size() {
     assert_eq!(loss(&[]), loss(&["--size", "48"]));
     let others = ["16", "32", "47", "64"].map(|size| loss(&["--size", size]));
     assert!(!others.contains(&loss(&[])), "{others:?}");
+    // Pictures of the size of the set's images are enlarged as those are.
+    let pictures = dir.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    for image in 0..30 {
+        let planes = common::pixels(Split::Val, image, image % 4);
+        let (planes, _) = planes.as_chunks::<{ 32 * 32 }>();
+        let mut file = b"P6 32 32 255\n".to_vec();
+        file.extend((0..32 * 32).flat_map(|at| [0, 1, 2].map(|plane| planes[plane][at])));
+        std::fs::write(pictures.join(format!("{image:02}.ppm")), file).unwrap();
+    }
+    let out = stdout(&run(
+        dir.path(),
+        &["predict", "runs/default-1", "pictures", "--json", "-q"],
+    ));
+    let of_label = out.lines().enumerate().map(|(image, line)| {
+        let found: Value = serde_json::from_str(line).unwrap();
+        let top = found["top"].as_array().unwrap().iter();
+        let own = top.clone().find(|guess| guess["label"] == image % 4);
+        -own.unwrap()["probability"].as_f64().unwrap().ln()
+    });
+    let mean = of_label.sum::<f64>() / 30.0;
+    assert!((mean - loss(&[])).abs() < 1e-3, "{mean}, {}", loss(&[]));
     let largest = [&SHORT[..], &["--sizes", "32,129"]].concat();
     refused(
         &run(dir.path(), &largest),

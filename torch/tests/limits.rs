@@ -14,13 +14,14 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tinyres_format::{Draws, Split, Stream};
 
-const TRAIN: [&str; 9] = [
+const TRAIN: [&str; 10] = [
     "train",
     "shards",
     "-o",
     "run",
     "--batch=16",
     "--max-steps=2",
+    "--sizes=50%,75%",
     "--device=cpu",
     "--pictures=off",
     "-q",

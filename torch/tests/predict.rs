@@ -26,7 +26,7 @@ const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/pic
 fn trained() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let data = common::splits(dir.path(), CLASSES, 40, 10);
-    let config = config("max_steps = 3\nbatch = 10\nprecision = 'f32'");
+    let config = config("max_steps = 3\nbatch = 10\nsizes = 'full'\nprecision = 'f32'");
     let run = dir.path().join("run");
     let fingerprint = data.train.fingerprint();
     let mut run = Run::create(&run, config, dir.path(), fingerprint).unwrap();

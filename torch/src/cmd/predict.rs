@@ -25,7 +25,8 @@ use tinyres_torch::run::Run;
 /// Predict the classes of pictures
 ///
 /// Prints the likeliest classes of each picture, of any size and any format that `tinyres pack` reads. Pictures are turned upright as
-/// EXIF says, resized so that the shorter side has the size that the network was trained at, and cropped to
+/// EXIF says, resized so that the shorter side has the size that the network was trained at (or, if that was enlarged for
+/// training, the size of the set's images, and enlarged in the same way), and cropped to
 /// the middle, exactly as by `tinyres pack --size`. A picture that cannot be decoded is named, and the exit
 /// code is 1 at the end; the other pictures are predicted all the same. A ResNet18 of another program is taken
 /// as one for 64x64 pixels (--size), normalised by ImageNet's mean and std.
@@ -89,8 +90,15 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
     tinyres_torch::start_threads(args.threads)?;
     let weights = Run::weights(&args.weights)?;
     let checkpoint = super::described(&weights, args.classes.as_deref(), args.size, ui)?;
-    let side = args.size.unwrap_or(checkpoint.about.position.size);
-    let side = NonZeroU32::new(side).context("the network was trained on images of no size")?;
+    let nonzero =
+        |side| NonZeroU32::new(side).context("the network was trained on images of no size");
+    let size = nonzero(args.size.unwrap_or(checkpoint.about.position.size))?;
+    // Enlarged as in training, where the images were, from the size that they had.
+    let from = checkpoint.about.side.filter(|_| args.size.is_none());
+    let side = from
+        .map(nonzero)
+        .transpose()?
+        .map_or(size, |side| side.min(size));
     let (images, total) = list(args.images)?;
     let shows = !args.no_picture && ui.draws() && total.is_some_and(|total| total <= MAX_SHOWN);
     let drawn = NonZeroU32::new(match &args.png {
@@ -102,6 +110,7 @@ pub fn run(args: Args, ui: &mut Ui) -> anyhow::Result<ExitCode> {
             side,
             squash: args.squash,
         },
+        size,
         batch: args.batch,
         threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         top: args.top,

@@ -184,6 +184,7 @@ fn describe(weights: Weights, assumed: Assumed, watch: &mut dyn Observer) -> Res
         classes,
         fingerprint: Digest::of(&[]),
         shards: None,
+        side: None,
         config,
         new: Vec::new(),
         position: Position {

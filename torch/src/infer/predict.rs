@@ -15,7 +15,7 @@ use tinyres::picture::Panel;
 use tinyres::source::{self, Image};
 use tinyres_format::{Class, Shape};
 
-use crate::input::Normalizer;
+use crate::input::{self, Normalizer};
 use crate::libtorch::device::{self, Precision};
 use crate::libtorch::{PerWorker, Workers};
 use crate::net::ResNet18;
@@ -28,6 +28,8 @@ use crate::{Error, Result};
 pub struct Options {
     /// How they are resized for the network.
     pub resize: Resize,
+    /// Side, in pixels, of what the network takes: the pictures are scaled to it after that, as in training.
+    pub size: NonZeroU32,
     /// Pictures in a batch.
     pub batch: NonZeroUsize,
     /// Number of threads that decode.
@@ -256,7 +258,12 @@ impl Network {
             .copied()
             .collect();
         let pixels = Tensor::f_from_slice(&pixels)?.f_view([-1, 3, side, side])?;
-        let pixels = device::upload(&pixels, self.network.device())?;
+        let device = self.network.device();
+        let mut pixels = device::upload(&pixels, device)?;
+        let [from, to] = [options.resize.side, options.size].map(|side| (side.get(), side.get()));
+        if let Some(resize) = input::Resize::new(from, to, device)? {
+            pixels = resize.apply(&pixels)?;
+        }
         let outputs = (self.network).outputs(&self.normalizer.apply(&pixels)?, false)?;
         let edges = match &outputs.boxes {
             Some(boxes) => Vec::<Vec<f64>>::try_from(boxes::to_edges(boxes)?)?,

@@ -14,3 +14,4 @@ pub use feed::{Batch, Feed, Pass, Targets};
 pub use flip_shift::FlipShift;
 pub use normalize::Normalizer;
 pub use pipeline::{Examples, MixedWith, Pipeline};
+pub(crate) use resize::Resize;

@@ -19,7 +19,7 @@ pub(super) fn scaled((height, width): (u32, u32), size: u32) -> (u32, u32) {
 /// is interpolated linearly between the centres of those around it, as by OpenCV's `INTER_LINEAR` and PyTorch's
 /// `interpolate` without aligned corners.
 #[derive(Debug)]
-pub(super) struct Resize {
+pub(crate) struct Resize {
     /// `f32 [h, H]`: the weight of each row of the source in each row of the result.
     rows: Tensor,
     /// `f32 [W, w]`: the same for the columns, transposed.
@@ -28,7 +28,7 @@ pub(super) struct Resize {
 
 impl Resize {
     /// Resizes from the sides `from` to `to`, each `(height, width)`. `None` if they are equal.
-    pub(super) fn new(from: (u32, u32), to: (u32, u32), device: Device) -> Result<Option<Self>> {
+    pub(crate) fn new(from: (u32, u32), to: (u32, u32), device: Device) -> Result<Option<Self>> {
         if from == to {
             return Ok(None);
         }
@@ -52,7 +52,7 @@ impl Resize {
     }
 
     /// Resizes `pixels`, `[B, 3, H, W]`, to `f32 [B, 3, h, w]`.
-    pub(super) fn apply(&self, pixels: &Tensor) -> Result<Tensor> {
+    pub(crate) fn apply(&self, pixels: &Tensor) -> Result<Tensor> {
         let wide = pixels.f_to_kind(Kind::Float)?.f_matmul(&self.columns)?;
         Ok(self.rows.f_matmul(&wide)?)
     }

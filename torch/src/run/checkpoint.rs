@@ -80,6 +80,9 @@ pub struct About {
     /// Digest over the digests of its shards; `None` in files of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<Digest>,
+    /// Pixels of the shorter side of its images; `None` in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<u32>,
     /// The configuration of the run.
     #[serde(deserialize_with = "Config::checked")]
     pub config: Config,
@@ -460,6 +463,7 @@ mod tests {
             classes: Vec::new(),
             fingerprint: Digest::of(b"data"),
             shards: None,
+            side: None,
             config: Config::layered(None, toml::Table::new(), false).unwrap(),
             new: Vec::new(),
             position,

@@ -102,6 +102,7 @@ mod tests {
             classes: Vec::new(),
             fingerprint: Digest::of(b"data"),
             shards: None,
+            side: None,
             config: config.clone(),
             new: Vec::new(),
             position: Position {

@@ -152,6 +152,7 @@ impl State {
             classes: setup.train.data().classes().to_vec(),
             fingerprint: set.fingerprint,
             shards: set.shards,
+            side: Some(setup.side),
             config: setup.config.clone(),
             new: self.new.clone(),
             position: self.at.clone(),
