@@ -274,7 +274,7 @@ struct Taking {
     taken: u64,
 }
 
-/// What both forms of a shard have.
+/// The parts that both forms of a shard have.
 trait Blocks: Sync {
     /// All but the pixels.
     fn bytes(&self) -> &[u8];

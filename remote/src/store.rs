@@ -113,7 +113,7 @@ impl Store {
                     .with_client_options(options)
                     .with_retry(retry)
                     .with_http_connector(connector);
-                // As Google's own libraries take it.
+                // Google's own libraries take it so.
                 if let Some(host) = variable("STORAGE_EMULATOR_HOST") {
                     let url = match host.contains("://") {
                         true => host,

@@ -60,7 +60,7 @@ pub enum Error {
         /// The command that does the same: pack or expand.
         instead: &'static str,
     },
-    /// What is in use leaves too little of the cache's limit.
+    /// Sets in use leave too little of the cache's limit.
     #[error(
         "{}: {} are needed, but of the limit of {} {} are in use: raise the limit, or wait until the runs that use the sets have ended",
         cache.display(), Bytes(*needed), Bytes(*limit), Bytes(*in_use)

@@ -10,7 +10,7 @@ use crate::event::{Event, Observer};
 use crate::scratch::output_error;
 use crate::text::Bytes;
 
-/// What was used so recently is spared: a program that was told its path may be about to open it.
+/// A set that was used so recently is spared: a program that was told its path may be about to open it.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// The right to take the room that [`reserve`] made, until this is dropped. Others that want room wait.

@@ -195,7 +195,7 @@ fn publish(
         ..config.clone()
     };
     let packed = match pack::pack(source, &local, ui) {
-        // What another command could not publish.
+        // A set that another command could not publish.
         Err(pack::Error::Occupied { .. } | pack::Error::Leftover { .. }) => {
             let local = Config {
                 force: true,

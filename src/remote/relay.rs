@@ -1,4 +1,4 @@
-//! What `tinyres-remote` says to the program that started it: a JSON value a line.
+//! The messages of `tinyres-remote` to the program that started it: a JSON value a line.
 
 use std::io::Write;
 
@@ -15,7 +15,7 @@ pub const UNIT: &str = "kB";
 pub enum Message {
     /// [`Event::Begin`].
     Begin {
-        /// What is done.
+        /// The part that is done.
         task: String,
         /// How much there is to do.
         total: u64,

@@ -186,7 +186,7 @@ pub fn succeed(command: &mut Command) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
-/// What a command that must fail says.
+/// The message of a command that must fail.
 pub fn fail(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert_eq!(

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// What becomes of an answer.
+/// The change to an answer.
 #[derive(Clone, Debug)]
 pub enum Change {
     Pass,

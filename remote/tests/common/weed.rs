@@ -30,9 +30,9 @@ wait $server
 /// The store, until it is dropped or the tests end.
 pub struct Weed {
     process: Child,
-    /// Where it listens, as `127.0.0.1:80`.
+    /// Its address, as `127.0.0.1:80`.
     pub host: String,
-    /// Where its web server listens. The objects lie below `/buckets/BUCKET/`.
+    /// The address of its web server. The objects lie below `/buckets/BUCKET/`.
     pub web: String,
     _dir: tempfile::TempDir,
 }
