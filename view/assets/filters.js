@@ -50,10 +50,10 @@ export function areas(columns, [, height, width]) {
   return area;
 }
 
-/** The test of one word of a search: it is in the name of the image, the id or the words of its class. */
+/** The test of one word of a search: it is in the id or the words of the class, or in the name of the image once those are there. */
 function finder(word, { columns, names, set }) {
   const classes = set.classes.map(({ id, name }) => `${id} ${name}`.toLowerCase().includes(word));
-  return (row) => classes[columns.label[row]] || names.lower(row).includes(word);
+  return (row) => classes[columns.label[row]] || Boolean(names?.lower(row).includes(word));
 }
 
 /**

@@ -31,7 +31,7 @@ export function GridPage({ set, state, split, run }) {
   const filterState = JSON.stringify({ ...state, image: null, size: null, boxes: null, zoom: null });
   const order = useMemo(
     () => columns && select(state, { ...data, grey: grey.value, chosen }),
-    [columns, predictions, data.other, data.inLasso, grey.value, filterState, state.chosen && revision],
+    [columns, data.names, predictions, data.other, data.inLasso, grey.value, filterState, state.chosen && revision],
   );
   useEffect(() => setTrouble(undefined), [split]);
   if (data.error) return html`<${Message} error=${data.error} />`;

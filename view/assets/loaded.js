@@ -46,9 +46,8 @@ export function useSplit(set, split, run, state) {
     const corners = parseLasso(state.lasso);
     return corners && within(await layoutOf(run, split, layoutIn(state)), corners);
   }, [run, split, state.lasso, state.layout]);
-  const note = made.error ?? other.error ?? lasso.error;
-  const columns = searched && !names.value ? undefined : value;
-  return { set, columns, names: names.value, error: error ?? names.error, predictions: made.value, other: other.value, inLasso: lasso.value, note };
+  const note = made.error ?? names.error ?? other.error ?? lasso.error;
+  return { set, columns: value, names: names.value, error, predictions: made.value, other: other.value, inLasso: lasso.value, note };
 }
 
 /** Which images are grey, once that is asked for. */
