@@ -14,16 +14,17 @@ that of the two, in the same round.
 
 `--scale` measures the step of 1, 2, 3, 4, 8 and 16 processes that share the c cores of this host, with Muon and with SGD,
 which sends less. All of them together compute the same groups of images, so what a step takes more than that of one
-process is what being several costs. Gradients of S bytes go from rank to rank and back, and Muon's matrices of W bytes
-from the rank that computes each to the others: (p - 1)(2 S + W) bytes in all. So
+process is what being several costs. Gradients of S bytes go from rank to rank and back. Those of Muon's matrices, of W bytes, go back as far as
+the rank that computes the matrix, half the way as a mean, and the matrix goes from there to the others: (p - 1)(2 S + W / 2)
+bytes in all. So
 
-    T(p) = T(1) + (p - 1)((2 S + W) k + u) / c
+    T(p) = T(1) + (p - 1)((2 S + W / 2) k + u) / c
 
 with k seconds of a core for a byte that is sent and received, and u for what a process does by itself in a step, messages
 included. Both are fitted to 2, 3, 4 and 8 processes by least squares of the relative errors, and 16 shows how wrong they
 are. With a core for each process, and a link of b bytes a second for each, a step of p processes takes at least
 
-    max(c T(1) / p + u + (2 S + W) k,  (2 S + W) / b) + 2(p - 1)(P / b + a)
+    max(c T(1) / p + u + (2 S + W / 2) k,  (2 S + W / 2) / b) + 2(p - 1)(P / b + a)
 
 of which two processes send half. The last term is the way of the first piece, of P bytes, to the last rank and back; a is the time of a message, 0.1 ms.
 """
@@ -77,7 +78,7 @@ def link(gbits):
 
 # Bytes of the gradients of ResNet18 with 200 classes, of the weights that Muon trains, and of a piece that is sent.
 GRADIENTS = 4 * 11_279_112
-SENT = {"sgd": 2 * GRADIENTS, "muon": 2 * GRADIENTS + 4 * 11_157_504}
+SENT = {"sgd": 2 * GRADIENTS, "muon": 2 * GRADIENTS + 2 * 11_157_504}
 PIECE = 4 * (1 << 18)
 # Seconds that a message takes between two processes of one host.
 LATENCY = 1e-4

@@ -282,29 +282,32 @@ fn any_number_of_ranks_trains_the_same_bits() {
 
 #[test]
 fn a_checkpoint_knows_no_ranks() {
-    let place = Place::new();
-    let adam = ["--optimizer", "adam", "--epochs", "12"];
-    place.train(1, "whole", &adam).succeed();
-    let mut first = place.train(4, "run", &adam);
-    let mut sizes = [3, 1, 2].into_iter();
-    for signal in ["TERM", "USR1", "HUP"] {
-        first.wait_for_lines(&place.path("run"), lines(&place.path("run")) + 5);
-        let last = first.0.len() - 1;
-        first.signal(last, signal);
-        let ended = first.wait();
-        let codes: Vec<_> = ended.iter().map(|one| one.code).collect();
-        assert_eq!(
-            codes,
-            vec![Some(130); last + 1],
-            "{signal}: {}",
-            ended[0].stderr
-        );
-        assert!(place.saved_step("run") > 0);
-        first = place.start(sizes.next().unwrap(), &["train", "--resume", "run"]);
+    // Each rank has the whole state of Adam, and a part of Muon's until it is saved.
+    for optimizer in ["adam", "muon"] {
+        let place = Place::new();
+        let flags = ["--optimizer", optimizer, "--epochs", "12"];
+        place.train(1, "whole", &flags).succeed();
+        let mut first = place.train(4, "run", &flags);
+        let mut sizes = [3, 1, 2].into_iter();
+        for signal in ["TERM", "USR1", "HUP"] {
+            first.wait_for_lines(&place.path("run"), lines(&place.path("run")) + 5);
+            let last = first.0.len() - 1;
+            first.signal(last, signal);
+            let ended = first.wait();
+            let codes: Vec<_> = ended.iter().map(|one| one.code).collect();
+            assert_eq!(
+                codes,
+                vec![Some(130); last + 1],
+                "{optimizer}, {signal}: {}",
+                ended[0].stderr
+            );
+            assert!(place.saved_step("run") > 0);
+            first = place.start(sizes.next().unwrap(), &["train", "--resume", "run"]);
+        }
+        first.succeed();
+        assert!(place.read("run/final.safetensors") == place.read("whole/final.safetensors"));
+        assert_eq!(place.figures("run"), place.figures("whole"));
     }
-    first.succeed();
-    assert!(place.read("run/final.safetensors") == place.read("whole/final.safetensors"));
-    assert_eq!(place.figures("run"), place.figures("whole"));
 }
 
 #[test]
@@ -317,8 +320,13 @@ fn signals_to_all_at_once_save_and_stop() {
             team.signal(rank, signal);
         }
     }
-    let codes: Vec<_> = team.wait().iter().map(|one| one.code).collect();
-    assert_eq!(codes, [Some(130), Some(130)]);
+    let ended = team.wait();
+    for (rank, one) in ended.iter().enumerate() {
+        assert_eq!(one.code, Some(130), "rank {rank}: {}", one.stderr);
+        // Rank 0 alone says so.
+        let told = one.stderr.matches("stopping after this step").count();
+        assert_eq!(told, usize::from(rank == 0), "rank {rank}: {}", one.stderr);
+    }
     assert!(place.saved_step("run") > 0);
 }
 

@@ -62,14 +62,51 @@ bool same_layout(const at::Tensor &a, const at::Tensor &b) {
   return true;
 }
 
+// The rank that alone needs a sum; all do.
+constexpr int32_t ALL = -1;
+
 // A gradient in the list that all ranks have in the same order.
 struct Slot {
   at::Tensor param;
+  // Which rank needs the sum, or `ALL`.
+  int32_t owner;
+  // Where it lies, in floats.
   int64_t start, len;
   // Those of the groups of this rank, as far as they are there.
   std::vector<at::Tensor> own;
   size_t missing;
 };
+
+// Gradients that are sent together, in floats.
+struct Piece {
+  int64_t first, end;
+  // The first rank that needs their sum.
+  int32_t least;
+};
+
+// Gives each slot its place, and cuts the whole into pieces. The gradients that one rank needs come first: those that all
+// need are mostly small, and between them would be in many pieces.
+std::vector<Piece> lay_out(std::vector<Slot> &slots) {
+  std::vector<Piece> pieces;
+  int64_t total = 0;
+  int32_t before = ALL;
+  for (const bool for_all : {false, true})
+    for (Slot &slot : slots) {
+      if ((slot.owner == ALL) != for_all)
+        continue;
+      slot.start = total;
+      if (pieces.empty() || slot.owner != before)
+        pieces.push_back({total, total, std::max(slot.owner, 0)});
+      before = slot.owner;
+      total += (slot.len + ALIGNED - 1) / ALIGNED * ALIGNED;
+      while (total - pieces.back().first > PIECE) {
+        const int64_t end = pieces.back().end = pieces.back().first + PIECE;
+        pieces.push_back({end, end, pieces.back().least});
+      }
+      pieces.back().end = total;
+    }
+  return pieces;
+}
 
 // Adds to `wire` the part of the own gradients that lies in `first..end`. The first rank begins with its first one.
 void add_own(float *wire, const std::vector<Slot> &slots, int64_t first, int64_t end, bool begins) {
@@ -92,6 +129,7 @@ void add_own(float *wire, const std::vector<Slot> &slots, int64_t first, int64_t
 struct Exchange {
   Group *group;
   std::vector<Slot> slots;
+  std::vector<Piece> pieces;
   std::mutex mutex;
   // Says that one of the following has changed.
   std::condition_variable changed;
@@ -136,6 +174,7 @@ struct Exchange {
 
   // Waits for the sum of a parameter, and makes it its gradient.
   void arrive(const Slot &slot) {
+    TORCH_CHECK(slot.owner == ALL || slot.owner == group->rank, "a sum that rank ", slot.owner, " alone has");
     {
       std::unique_lock lock(mutex);
       const int64_t end = slot.start + slot.len;
@@ -149,17 +188,16 @@ struct Exchange {
 };
 
 // The sums go from rank to rank in pieces. Each rank adds its own to what comes from the one before; what the last one has
-// is the result, and goes back the same way at the same time. So a rank sends and receives each gradient twice, as in a
-// ring.
+// is the result, and goes back the same way at the same time, as far as a rank needs it. So a rank sends and receives each
+// gradient at most twice, as in a ring.
 void Exchange::run() {
   const at::Tensor &all = group->wire;
   float *const wire = all.mutable_data_ptr<float>();
-  const int64_t total = all.numel(), pieces = (total + PIECE - 1) / PIECE;
+  const int64_t count = static_cast<int64_t>(pieces.size());
   const int rank = group->rank, last = group->size - 1;
-  auto end = [&](int64_t piece) { return std::min(total, (piece + 1) * PIECE); };
   auto part = [&](int64_t piece) {
-    const int64_t first = piece * PIECE;
-    return std::vector<at::Tensor>{all.narrow(0, first, end(piece) - first)};
+    const auto [first, end, _] = pieces[piece];
+    return std::vector<at::Tensor>{all.narrow(0, first, end - first)};
   };
   auto tag = [&](int64_t piece, bool back) { return static_cast<int>(2 * piece + back); };
   auto &gloo = *group->gloo;
@@ -173,30 +211,32 @@ void Exchange::run() {
     auto from = part(piece);
     sent->push_back(gloo.send(from, to, tag(piece, back)));
   };
-  for (int64_t piece = 0; rank > 0 && piece < pieces; piece++)
+  for (int64_t piece = 0; rank > 0 && piece < count; piece++)
     up->push_back(receive(piece, rank - 1, false));
   // A rank passes a result on when it has sent as many later sums as lie on the way to the last rank and back, so that
   // it waits for neither direction.
   const int64_t lag = 2 * (last - rank);
-  for (int64_t piece = 0; piece < pieces + lag; piece++) {
-    if (piece < pieces) {
-      await(end(piece));
+  for (int64_t piece = 0; piece < count + lag; piece++) {
+    if (piece < count) {
+      const auto [first, end, least] = pieces[piece];
+      await(end);
       if (rank > 0)
         (*up)[piece]->wait();
-      add_own(wire, slots, piece * PIECE, end(piece), rank == 0);
+      add_own(wire, slots, first, end, rank == 0);
       if (rank < last) {
         send(piece, rank + 1, false);
         // Into the memory that is being sent: the result comes after all of it has arrived.
-        down->push_back(receive(piece, rank + 1, true));
+        down->push_back(least <= rank ? receive(piece, rank + 1, true) : nullptr);
       }
     }
     const int64_t passed = piece - lag;
-    if (passed >= 0 && passed < pieces) {
-      if (rank < last)
+    if (passed >= 0 && passed < count) {
+      const auto [_, end, least] = pieces[passed];
+      if (rank < last && least <= rank)
         (*down)[passed]->wait();
-      if (rank > 0)
+      if (rank > 0 && least < rank)
         send(passed, rank - 1, true);
-      note_done(end(passed));
+      note_done(end);
     }
   }
   for (const auto &work : *sent)
@@ -314,18 +354,17 @@ char *tinyres_group_copy(Group *group, at::Tensor *tensor, int32_t from) noexcep
 
 // Begins to make the gradient of each of `params` the sum over the groups of all ranks, in the order of the ranks and of
 // the groups of each: the additions are those of one process with all groups, and so are the bits. This rank has
-// `groups` of them. All ranks give the same parameters in the same order, those first whose gradients come first.
-char *tinyres_exchange_begin(Group *group, at::Tensor *const *params, size_t count, size_t groups,
+// `groups` of them. Of each sum, `owners` has the rank that needs it, or `ALL`. All ranks give the same parameters and
+// owners in the same order, those first whose gradients come first.
+char *tinyres_exchange_begin(Group *group, at::Tensor *const *params, const int32_t *owners, size_t count, size_t groups,
                              Exchange **out) noexcept {
   return guarded([&] {
     auto exchange = std::make_unique<Exchange>();
     exchange->group = group;
-    int64_t total = 0;
-    for (size_t i = 0; i < count; i++) {
-      const int64_t len = params[i]->numel();
-      exchange->slots.push_back({*params[i], total, len, std::vector<at::Tensor>(groups), groups});
-      total += (len + ALIGNED - 1) / ALIGNED * ALIGNED;
-    }
+    for (size_t i = 0; i < count; i++)
+      exchange->slots.push_back({*params[i], owners[i], 0, params[i]->numel(), std::vector<at::Tensor>(groups), groups});
+    exchange->pieces = lay_out(exchange->slots);
+    const int64_t total = exchange->pieces.empty() ? 0 : exchange->pieces.back().end;
     if (!group->wire.defined() || group->wire.numel() != total)
       group->wire = at::zeros({total}, at::kFloat);
     auto *const running = exchange.get();

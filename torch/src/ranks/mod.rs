@@ -321,12 +321,19 @@ impl Ranks {
     }
 
     /// Begins to add up the gradients of `params` over all groups of all ranks, in their order, of which this one computes
-    /// `groups`.
-    pub(crate) fn sums(&self, params: &[Tensor], groups: usize) -> Result<Sums<'_>> {
-        match &self.0 {
-            Some(several) => Ok(Sums::of(params, several.bulk.exchange(params, groups)?)),
-            None => Ok(Sums::default()),
-        }
+    /// `groups`. `owner` returns the rank that alone needs the sum of a parameter, if not all do.
+    pub(crate) fn sums(
+        &self,
+        params: &[Tensor],
+        owner: impl Fn(&Tensor) -> Option<usize>,
+        groups: usize,
+    ) -> Result<Sums<'_>> {
+        let Some(several) = &self.0 else {
+            return Ok(Sums::default());
+        };
+        let owners: Vec<_> = params.iter().map(owner).collect();
+        let exchange = several.bulk.exchange(params, &owners, groups)?;
+        Ok(Sums::of(params, exchange))
     }
 
     /// Waits until `sums` are done, for which each of `threads` may have waited before.
@@ -472,14 +479,18 @@ mod tests {
         let groups = 2;
         let numbers =
             |tensor: &Tensor| Vec::<f32>::try_from(tensor.contiguous().view([-1])).unwrap();
-        for size in [2, 5] {
+        // All ranks need all sums, or one of them needs some.
+        let first = [[None; 3], [Some(1), None, Some(0)], [Some(0), None, None]];
+        let cases = first.map(|owners| (2, owners)).into_iter();
+        let cases = cases.chain([(5, [None; 3]), (5, [Some(2), Some(4), None])]);
+        for (size, owners) in cases {
             let found = as_ranks(size, |rank, group| {
                 let params: Vec<_> = (0..sides.len())
                     .map(|p| gradient(0, 0, p).zeros_like())
                     .collect();
                 // The second time into memory that has been used.
                 for _ in 0..2 {
-                    let exchange = group.exchange(&params, groups).unwrap();
+                    let exchange = group.exchange(&params, &owners, groups).unwrap();
                     // The second group comes first, and the last parameter of each.
                     for g in (0..groups).rev() {
                         let leaves: Vec<_> = (params.iter())
@@ -494,11 +505,15 @@ mod tests {
                         assert!(leaves.iter().all(|leaf| !leaf.grad().defined()));
                     }
                     for slot in [2, 0, 1] {
-                        exchange.arrive(slot).unwrap();
+                        let has_it = owners[slot].is_none_or(|owner| owner == rank);
+                        assert_eq!(exchange.arrive(slot).is_ok(), has_it, "{slot}, {rank}");
                     }
                     exchange.finish().unwrap();
                 }
-                let grads = params.iter().map(|param| numbers(&param.grad()));
+                let grads = params.iter().zip(&owners);
+                let grads = grads.map(|(param, owner)| {
+                    (owner.is_none_or(|owner| owner == rank)).then(|| numbers(&param.grad()))
+                });
                 grads.collect::<Vec<_>>()
             });
             for (param, _) in sides.iter().enumerate() {
@@ -510,7 +525,10 @@ mod tests {
                 }
                 let want = numbers(&want);
                 for (rank, found) in found.iter().enumerate() {
-                    let same = found[param]
+                    let Some(found) = &found[param] else {
+                        continue;
+                    };
+                    let same = found
                         .iter()
                         .zip(&want)
                         .all(|(a, b)| a.to_bits() == b.to_bits());
@@ -548,7 +566,7 @@ mod tests {
     fn an_exchange_without_all_gradients_fails_and_ends() {
         as_ranks(2, |_, group| {
             let params = [Tensor::zeros([4], FLOAT), Tensor::zeros([3], FLOAT)];
-            let exchange = group.exchange(&params, 1).unwrap();
+            let exchange = group.exchange(&params, &[None; 2], 1).unwrap();
             let leaves = params.map(|param| param.set_requires_grad(true));
             let backward = || Ok(leaves[0].sum(Kind::Float).f_backward()?);
             let error = exchange.during(&leaves, 0, backward).unwrap_err();

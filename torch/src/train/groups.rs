@@ -119,7 +119,7 @@ impl Groups {
     }
 
     /// Computes the gradients of `model` for a batch, of which each group has its `examples`, and updates the running
-    /// statistics.
+    /// statistics. `owner` returns the rank that alone needs the gradient of a parameter, if not all do.
     pub(super) fn backward<'a>(
         &self,
         model: &ResNet18,
@@ -127,6 +127,7 @@ impl Groups {
         examples: Vec<Examples>,
         workers: &Workers,
         ranks: &'a Ranks,
+        owner: impl Fn(&Tensor) -> Option<usize>,
     ) -> Result<Found<'a>> {
         let Some(replicas) = &self.replicas else {
             let outputs = model.outputs(&examples[0].images, true)?;
@@ -142,7 +143,7 @@ impl Groups {
         let weights: Vec<_> = parts.iter().map(|part| part.of_images).collect();
         let has_boxes = examples.iter().any(|group| group.boxes.is_some());
         let params = tensors(trained(model, has_boxes));
-        let sums = ranks.sums(&params, examples.len())?;
+        let sums = ranks.sums(&params, owner, examples.len())?;
         let tasks = examples.into_iter().zip(parts).zip(0..).collect();
         let mut shares = workers.each(tasks, |worker, ((examples, part), at)| {
             let to = sums.exchange().map(|exchange| (exchange, at));
@@ -173,8 +174,8 @@ impl Groups {
         Ok(counts.iter().map(part).collect())
     }
 
-    /// Gives `model` the sums over the groups of all ranks, of which `shares` are those of this one, with their fractions of
-    /// Updates the running statistics of `model` by those of `shares`, and adds up what they have found out.
+    /// Updates the running statistics of `model` by those of `shares`, each with its part of the batch in `weights`, and adds
+    /// up what they have found out.
     fn found<'a>(
         &self,
         model: &ResNet18,
@@ -387,7 +388,7 @@ mod tests {
         let groups = Groups::new(BATCH, count, &(0..BATCH), &alone, model, workers).unwrap();
         let own = groups.ranges.iter().map(|range| examples.part(range));
         let own = own.collect::<Result<_>>().unwrap();
-        let found = groups.backward(model, &objective(), own, workers, &alone);
+        let found = groups.backward(model, &objective(), own, workers, &alone, |_| None);
         let Found { loss, .. } = found.unwrap();
         let named = model.named().iter().map(|named| {
             let tensor = match named.role {

@@ -68,6 +68,8 @@ struct Group {
     second: Vec<Tensor>,
     /// Steps taken, `f32 []`, the form that Adam's kernel takes.
     steps: Tensor,
+    /// Of each parameter the rank that takes its steps and has its state; `None` if all ranks do.
+    owners: Vec<Option<usize>>,
 }
 
 impl Group {
@@ -97,6 +99,7 @@ impl Group {
                 Rule::Adam => zeros()?,
             },
             steps: Tensor::f_zeros([0_i64; 0], (Kind::Float, device))?,
+            owners: vec![None; members.len()],
         })
     }
 
@@ -147,39 +150,18 @@ struct Task {
     rule: Rule,
     rate: f64,
     weight_decay: f64,
-    /// The rank that computes it for all, and its number among the weights that are dealt.
-    deal: Option<(usize, usize)>,
+    /// If this rank takes it for all: the place of the weights among those that are copied.
+    copy: Option<usize>,
 }
 
 impl Task {
-    fn run(self, rank: usize, copies: Option<&Copies<'_>>) -> Result<()> {
-        match self.deal {
-            Some((owner, _)) if owner != rank => self.member.follow(self.rule),
-            _ => {
-                self.member.step(self.rule, self.rate, self.weight_decay)?;
-                match (copies, self.deal) {
-                    (Some(copies), Some((_, at))) => copies.send(at),
-                    _ => Ok(()),
-                }
-            }
+    fn run(self, copies: Option<&Copies<'_>>) -> Result<()> {
+        self.member.step(self.rule, self.rate, self.weight_decay)?;
+        match (copies, self.copy) {
+            (Some(copies), Some(at)) => copies.send(at),
+            _ => Ok(()),
         }
     }
-}
-
-/// Deals Muon's steps among `ranks`, and begins to receive the weights that others compute.
-fn deal<'a>(tasks: &mut [Task], ranks: &'a Ranks) -> Result<Option<Copies<'a>>> {
-    let mut costly: Vec<_> = tasks
-        .iter_mut()
-        .filter(|task| matches!(task.rule, Rule::Muon { .. }))
-        .collect();
-    costly.sort_by_key(|task| std::cmp::Reverse(task.member.params[0].numel()));
-    let weights = costly.iter().map(|task| task.member.params[0].f_detach());
-    let weights = weights.collect::<std::result::Result<Vec<_>, _>>()?;
-    let owners = muon::deal(weights.iter(), ranks.count());
-    for (at, (task, &owner)) in costly.iter_mut().zip(&owners).enumerate() {
-        task.deal = Some((owner, at));
-    }
-    ranks.copies(&weights, &owners)
 }
 
 /// Some parameters of a [`Group`], by handles for a worker.
@@ -191,16 +173,6 @@ struct Members {
 }
 
 impl Members {
-    /// Updates the state alone: another rank computes the step.
-    fn follow(mut self, rule: Rule) -> Result<()> {
-        match rule {
-            Rule::Muon { momentum, kind } => {
-                muon::follow(&self.params, &mut self.first, momentum, kind)
-            }
-            Rule::Sgd { .. } | Rule::Adam => Ok(()),
-        }
-    }
-
     fn step(mut self, rule: Rule, rate: f64, weight_decay: f64) -> Result<()> {
         match rule {
             Rule::Sgd { momentum, nesterov } => ffi::sgd(
@@ -335,8 +307,49 @@ impl Optimizer {
         params.try_for_each(ffi::clear_grad)
     }
 
-    /// Takes the step of each parameter as soon as its gradient is there. Where it costs less to send the result, each rank
-    /// computes Muon's steps for some of the parameters.
+    /// Deals Muon's steps among `ranks`, which have equal state, if that costs less than that each takes all. From then on a
+    /// rank has the state of those alone that it takes, until [`gather`](Self::gather).
+    pub(crate) fn deal(&mut self, ranks: &Ranks) {
+        if !ranks.is_fast() {
+            return;
+        }
+        let costly = (self.groups.iter_mut()).filter(|g| matches!(g.rule, Rule::Muon { .. }));
+        let costly = costly.flat_map(|group| group.params.iter().zip(&mut group.owners));
+        let mut costly: Vec<_> = costly.collect();
+        costly.sort_by_key(|(param, _)| std::cmp::Reverse(param.numel()));
+        let owners = muon::deal(costly.iter().map(|(param, _)| *param), ranks.count());
+        for ((_, to), owner) in costly.into_iter().zip(owners) {
+            *to = Some(owner);
+        }
+    }
+
+    /// The rank that alone needs the gradient of `param`; `None` if all do.
+    pub(crate) fn owner(&self, param: &Tensor) -> Option<usize> {
+        // The common norm is that of all gradients.
+        if self.clip > 0.0 {
+            return None;
+        }
+        let owners = self
+            .groups
+            .iter()
+            .flat_map(|g| g.params.iter().zip(&g.owners));
+        let mut owners = owners.filter(|(one, _)| one.data_ptr() == param.data_ptr());
+        owners.next().and_then(|(_, owner)| *owner)
+    }
+
+    /// Gives all `ranks` the whole state.
+    pub(crate) fn gather(&self, ranks: &Ranks) -> Result<()> {
+        for group in &self.groups {
+            for (state, owner) in group.first.iter().zip(&group.owners) {
+                if let Some(owner) = *owner {
+                    ranks.copy_from(owner, &mut state.shallow_clone())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the step of each parameter as soon as its gradient is there: this rank's, while the others send theirs.
     fn step_as_they_come(
         &mut self,
         ranks: &Ranks,
@@ -344,27 +357,33 @@ impl Optimizer {
         rate: f64,
         workers: &Workers,
     ) -> Result<()> {
-        let mut tasks = Vec::new();
+        let (mut tasks, mut weights, mut owners) = (Vec::new(), Vec::new(), Vec::new());
         for group in &mut self.groups {
             group.count_step()?;
-            tasks.extend(group.members().map(|member| Task {
-                slot: sums.slot(&member.params[0]),
-                member,
-                rule: group.rule,
-                rate: rate * group.lr_factor,
-                weight_decay: group.weight_decay,
-                deal: None,
-            }));
+            for (member, &owner) in group.members().zip(&group.owners) {
+                let param = &member.params[0];
+                let copy = owner.map(|_| weights.len());
+                if let Some(owner) = owner {
+                    weights.push(param.f_detach()?);
+                    owners.push(owner);
+                }
+                if owner.is_none_or(|owner| owner == ranks.rank()) {
+                    tasks.push(Task {
+                        slot: sums.slot(param),
+                        member,
+                        rule: group.rule,
+                        rate: rate * group.lr_factor,
+                        weight_decay: group.weight_decay,
+                        copy,
+                    });
+                }
+            }
         }
         tasks.sort_by_key(|task| task.slot);
-        let copies = match ranks.is_fast() {
-            true => deal(&mut tasks, ranks)?,
-            false => None,
-        };
-        let rank = ranks.rank();
+        let copies = ranks.copies(&weights, &owners)?;
         let done = workers.each(tasks, |_, task| {
             sums.wait_for(task.slot)?;
-            task.run(rank, copies.as_ref())
+            task.run(copies.as_ref())
         });
         ranks.explain(done)?;
         match copies {

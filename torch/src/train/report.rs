@@ -254,6 +254,7 @@ impl<'a, 'scope, 'env> Reporter<'a, 'scope, 'env> {
         self.finish_save(state)?;
         let began = Instant::now();
         state.tick(setup)?;
+        state.gather(&setup.ranks)?;
         if self.run.is_written() {
             let about = state.about(setup, self.run.set());
             let copy = Snapshot::new(&state.model, state.training_state())?;

@@ -86,6 +86,7 @@ impl State {
         }
         if ranks.count() > 1 {
             state.take_over(ranks)?;
+            state.optimizer.deal(ranks);
         }
         Ok(state)
     }
@@ -135,6 +136,11 @@ impl State {
             true => Ok(()),
             false => Err(RankError::Diverged { step: self.at.step }.into()),
         }
+    }
+
+    /// Brings together on all ranks what each has of the state.
+    pub(super) fn gather(&self, ranks: &Ranks) -> Result<()> {
+        self.optimizer.gather(ranks)
     }
 
     /// Tensors that a checkpoint holds next to the network's: those of the optimizer and the average, and the margins.
@@ -214,7 +220,9 @@ impl State {
         let (objective, workers) = (&setup.objective, &setup.workers);
         let examples = self.groups.examples(batch, pipeline, workers)?;
         let ranks = &setup.ranks;
-        let found = (self.groups).backward(&self.model, objective, examples, workers, ranks)?;
+        let owner = |param: &Tensor| self.optimizer.owner(param);
+        let found =
+            (self.groups).backward(&self.model, objective, examples, workers, ranks, owner)?;
         if let (Some(all), Some(own)) = (&mut self.margins, &found.margins) {
             all.put(batch.number, own)?;
         }

@@ -86,6 +86,7 @@ unsafe extern "C" {
     fn tinyres_exchange_begin(
         group: *mut RawGroup,
         params: *const *const C_tensor,
+        owners: *const i32,
         count: usize,
         groups: usize,
         out: *mut *mut RawExchange,
@@ -268,14 +269,25 @@ impl Group {
     }
 
     /// Begins to add up the gradients of `params` over all ranks, in the order of the ranks. This one has `groups` of
-    /// each. All ranks give the same parameters in the same order, those first whose gradients come first.
-    pub(crate) fn exchange(&self, params: &[Tensor], groups: usize) -> Result<Exchange<'_>> {
+    /// each. `owners` has the rank that needs the sum of each; `None` if all do. All ranks give the same parameters and
+    /// owners in the same order, those first whose gradients come first.
+    pub(crate) fn exchange(
+        &self,
+        params: &[Tensor],
+        owners: &[Option<usize>],
+        groups: usize,
+    ) -> Result<Exchange<'_>> {
+        const ALL: i32 = -1;
+        assert_eq!(params.len(), owners.len(), "an owner of each sum");
+        let owners = owners.iter().map(|owner| owner.map_or(Ok(ALL), int));
+        let owners = owners.collect::<Result<Vec<_>>>()?;
         let (params, mut out) = (addresses(params), ptr::null_mut());
-        // SAFETY: the group and the tensors are live; the shim keeps handles of the tensors.
+        // SAFETY: the group and the tensors are live, and there are as many owners; the shim keeps handles of the tensors.
         check(unsafe {
             tinyres_exchange_begin(
                 self.0.as_ptr(),
                 params.as_ptr(),
+                owners.as_ptr(),
                 params.len(),
                 groups,
                 &raw mut out,
@@ -365,7 +377,7 @@ impl Exchange<'_> {
     /// Waits for the sum of the parameter at `slot`, and makes it its gradient. One thread asks for a parameter.
     ///
     /// # Errors
-    /// Another rank is gone.
+    /// Another rank is gone, or alone has this sum.
     pub(crate) fn arrive(&self, slot: usize) -> Result<()> {
         // SAFETY: the exchange is live. The gradient is a view of the group's own memory, which libtorch counts references
         // to; the shim checks the slot.

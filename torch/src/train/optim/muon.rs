@@ -66,21 +66,6 @@ pub(super) fn deal<'a>(weights: impl Iterator<Item = &'a Tensor>, count: usize) 
     weights.map(deal).collect()
 }
 
-/// Moves the running `means` as [`steps`] does, without a step.
-pub(super) fn follow(
-    weights: &[Tensor],
-    means: &mut [Tensor],
-    momentum: f64,
-    kind: Kind,
-) -> Result<()> {
-    tch::no_grad(|| {
-        for (weight, mean) in weights.iter().zip(means) {
-            let _ = ffi::muon_ahead(&weight.f_grad()?, mean, momentum, kind)?;
-        }
-        Ok(())
-    })
-}
-
 /// One step on the CPU of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g. Matrix products
 /// are computed in `kind`.
 ///
