@@ -77,7 +77,7 @@ pub fn as_rank(
 
 /// Trains as one of the processes of `launch`.
 pub fn train(args: Args, launch: &Launch, ui: &mut Ui) -> ! {
-    stop::be_patient();
+    stop::with_others(launch.rank == 0);
     let (flags, patience) = (args.common(), args.rank_timeout());
     as_rank(launch, flags, patience, |meeting| {
         together(args, launch, meeting, ui)

@@ -21,6 +21,8 @@ const NOTICE: &[u8] = b"\nstopping after this step; once more to stop at once, w
 static STOP: AtomicBool = AtomicBool::new(false);
 /// Seconds in which further signals are taken for the first one, which a launcher may send in several forms.
 static PATIENCE: AtomicI64 = AtomicI64::new(-1);
+/// Another process says that the training stops.
+static SILENT: AtomicBool = AtomicBool::new(false);
 /// When the first one came, in seconds since 1970.
 static FIRST: AtomicI64 = AtomicI64::new(0);
 
@@ -73,9 +75,11 @@ pub fn leave(code: i32) -> ! {
     }
 }
 
-/// Takes signals that come within 2 seconds of the first one for the same: a launcher that ends sends several.
-pub fn be_patient() {
+/// Makes this one of several processes, all of which a launcher may send several signals when it ends: those that come within
+/// 2 seconds of the first one are taken for the same. `speaks` for the one that says that the training stops.
+pub fn with_others(speaks: bool) {
     PATIENCE.store(2, Ordering::Relaxed);
+    SILENT.store(!speaks, Ordering::Relaxed);
 }
 
 extern "C" fn stop(_: c_int) {
@@ -89,6 +93,9 @@ extern "C" fn stop(_: c_int) {
         return;
     }
     FIRST.store(now, Ordering::Relaxed);
+    if SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     let errno = Errno::last_raw();
     // If nobody can read it, the training stops all the same.
     let _ = write(io::stderr(), NOTICE);
