@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::mem::{forget, take};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,8 @@ pub struct Prefetch<S> {
     slots: usize,
     /// Batches that were gathered before their turn.
     early: BTreeMap<usize, Result<Batch<S>>>,
-    free: Option<Sender<S>>,
+    /// `None` in a process that `fork` has made, once this is dropped.
+    intake: Option<Arc<Intake<S>>>,
     done: Option<Receiver<(usize, Result<Batch<S>>)>>,
     threads: Vec<JoinHandle<()>>,
     /// The process that started the threads.
@@ -64,10 +66,66 @@ pub struct Prefetch<S> {
     waited: Duration,
 }
 
-/// Slot and batch number are taken under one lock, so that the earliest batch not begun always gets a slot.
+/// What the threads take up.
+#[derive(Debug)]
 struct Intake<S> {
-    free: Receiver<S>,
-    next: usize,
+    open: Mutex<Open<S>>,
+    /// Says that a slot has come, or that no batch is left.
+    changed: Condvar,
+}
+
+/// Slot and batch number are taken under one lock, so that the earliest batch not begun always gets a slot.
+#[derive(Debug)]
+struct Open<S> {
+    /// The slot that came last is taken first: more of it is in the caches.
+    slots: Vec<S>,
+    /// Numbers of the batches that no thread has begun.
+    batches: Range<usize>,
+}
+
+impl<S> Intake<S> {
+    fn lock(&self) -> MutexGuard<'_, Open<S>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A batch and a slot for it, as soon as there is one. `None` if no batch is left.
+    fn take_up(&self) -> Option<(usize, S)> {
+        let mut open = self.lock();
+        loop {
+            if open.batches.is_empty() {
+                return None;
+            }
+            if let Some(slot) = open.slots.pop() {
+                return open.batches.next().map(|batch| (batch, slot));
+            }
+            let woken = self.changed.wait(open);
+            open = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Takes back a slot, and drops it if no batch needs it.
+    fn give_back(&self, slot: S) {
+        let mut open = self.lock();
+        if open.batches.is_empty() {
+            // Not under the lock: to drop a slot is the caller's own code.
+            drop(open);
+            drop(slot);
+            return;
+        }
+        open.slots.push(slot);
+        self.changed.notify_one();
+    }
+
+    /// Lets the threads end after the batches that they have begun.
+    fn close(&self) {
+        let slots = {
+            let mut open = self.lock();
+            open.batches = 0..0;
+            take(&mut open.slots)
+        };
+        self.changed.notify_all();
+        drop(slots);
+    }
 }
 
 impl<S: Send + 'static> Prefetch<S> {
@@ -111,25 +169,23 @@ impl<S: Send + 'static> Prefetch<S> {
         threads: usize,
     ) -> Result<Self> {
         let end = batches.len();
-        let (free, intake) = channel();
-        let mut count = 0;
-        for slot in slots {
-            // Cannot fail: the receiver is moved to the threads below.
-            let _ = free.send(slot);
-            count += 1;
-        }
+        let slots: Vec<_> = slots.into_iter().collect();
         let fill = Arc::new(fill);
         let (results, done) = channel();
-        let intake = Arc::new(Mutex::new(Intake {
-            free: intake,
-            next: first,
-        }));
+        let count = slots.len();
+        let intake = Arc::new(Intake {
+            open: Mutex::new(Open {
+                slots,
+                batches: first..end,
+            }),
+            changed: Condvar::new(),
+        });
         let mut prefetch = Self {
             next: first,
             end,
             slots: count,
             early: BTreeMap::new(),
-            free: Some(free),
+            intake: Some(Arc::clone(&intake)),
             done: Some(done),
             threads: Vec::new(),
             process: process::id(),
@@ -219,9 +275,8 @@ impl<S: Send + 'static> Prefetch<S> {
             return;
         }
         self.slots += 1;
-        if let Some(free) = &self.free {
-            // After the last batch was taken up nobody receives: the slot is dropped.
-            let _ = free.send(slot);
+        if let Some(intake) = &self.intake {
+            intake.give_back(slot);
         }
     }
 
@@ -243,13 +298,15 @@ impl<S> Prefetch<S> {
 impl<S> Drop for Prefetch<S> {
     fn drop(&mut self) {
         if self.forked().is_some() {
-            // Threads of the parent held locks of the channels, or were writing to them, when this process was made.
-            forget((self.free.take(), self.done.take()));
+            // Threads of the parent held their locks, or were writing to the channel, when this process was made.
+            forget((self.intake.take(), self.done.take()));
             forget((take(&mut self.threads), take(&mut self.early)));
             return;
         }
-        // Threads end when both channels are closed.
-        self.free = None;
+        if let Some(intake) = &self.intake {
+            intake.close();
+        }
+        // Nobody waits for what they still gather.
         self.done = None;
         for thread in self.threads.drain(..) {
             // A panic was reported as the error of its batch, unless nobody asked for that batch.
@@ -261,19 +318,11 @@ impl<S> Drop for Prefetch<S> {
 fn gather_all<S>(
     fill: &impl Fn(&[u32], &mut S) -> Result<()>,
     batches: &Batches,
-    intake: &Mutex<Intake<S>>,
+    intake: &Intake<S>,
     results: &Sender<(usize, Result<Batch<S>>)>,
 ) {
-    loop {
-        let (index, images, mut slot) = {
-            let mut intake = intake.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(images) = batches.get(intake.next).map(<[u32]>::to_vec) else {
-                return;
-            };
-            let Ok(slot) = intake.free.recv() else { return };
-            intake.next += 1;
-            (intake.next - 1, images, slot)
-        };
+    while let Some((index, mut slot)) = intake.take_up() {
+        let images = batches.get(index).unwrap_or_default().to_vec();
         let filled = catch_unwind(AssertUnwindSafe(|| fill(&images, &mut slot)));
         let result = filled
             .unwrap_or(Err(Error::Panicked { batch: index }))
