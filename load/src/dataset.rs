@@ -379,7 +379,7 @@ impl Dataset {
 
     /// Converts the pixels of `images` to `f32` by `normalization` in `form`: `f32 [n, C, H, W]` or
     /// `f32 [n, H, W, C]`. A batch of 16 MiB or more is written by non-temporal stores, where an image's place in
-    /// `out` is aligned to 16 bytes.
+    /// `out` is aligned to the width of a store, 64 bytes at most.
     ///
     /// # Errors
     /// An image does not exist, `out` has not as many numbers as the images have bytes, a block fails its

@@ -1,15 +1,15 @@
 //! [`Normalization`] by AVX2, eight pixels at a time. It gives the same bits as the portable loop.
 
 use std::arch::x86_64::{
-    __m128, __m256, _mm_cvtsi64_si128, _mm_sfence, _mm_stream_ps, _mm256_add_ps, _mm256_blend_ps,
-    _mm256_castps256_ps128, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extractf128_ps,
-    _mm256_mul_ps, _mm256_permutevar8x32_ps, _mm256_set1_ps, _mm256_setr_epi32,
+    __m256, _mm_cvtsi64_si128, _mm_sfence, _mm256_add_ps, _mm256_blend_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi32, _mm256_mul_ps, _mm256_permutevar8x32_ps, _mm256_set1_ps,
+    _mm256_setr_epi32, _mm256_stream_ps,
 };
 
 use super::Normalization;
 
 /// Converts the pixels that fill whole registers and returns their number; 0 on a processor without
-/// AVX2. Uses non-temporal stores if `streaming` and if `out` is aligned to 16 bytes.
+/// AVX2. Uses non-temporal stores if `streaming` and if `out` is aligned to 32 bytes.
 pub(super) fn apply(
     how: &Normalization,
     planes: [&[u8]; 3],
@@ -49,9 +49,9 @@ pub(super) fn apply_plane(
 /// Converts the first `len / 8 * 8` pixels.
 #[target_feature(enable = "avx2")]
 fn convert(how: &Normalization, planes: [&[u8]; 3], out: &mut [f32], streaming: bool) {
-    // A non-temporal store writes 16 aligned bytes. One iteration writes 96 bytes, so if the first store is
+    // A non-temporal store writes 32 aligned bytes. One iteration writes 96 bytes, so if the first store is
     // aligned, all are.
-    let stream = streaming && out.as_ptr().cast::<__m128>().is_aligned();
+    let stream = streaming && out.as_ptr().cast::<__m256>().is_aligned();
     // Eight pixels make 24 interleaved numbers, three registers. Pixel p of channel c goes to number 3p + c,
     // that is to lane (3p + c) % 8 of register (3p + c) / 8. The lanes of one channel differ for all p, so
     // `places[c]` first moves each pixel to its lane; two blends a register then pick the channels.
@@ -88,7 +88,7 @@ fn convert(how: &Normalization, planes: [&[u8]; 3], out: &mut [f32], streaming: 
 #[target_feature(enable = "avx2")]
 fn convert_plane(scale: f32, offset: f32, plane: &[u8], out: &mut [f32], streaming: bool) {
     // One iteration writes 32 bytes, so if the first store is aligned, all are.
-    let stream = streaming && out.as_ptr().cast::<__m128>().is_aligned();
+    let stream = streaming && out.as_ptr().cast::<__m256>().is_aligned();
     let (scale, offset) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset));
     let eights = out.as_chunks_mut::<8>().0.iter_mut();
     for (out, pixels) in eights.zip(plane.as_chunks::<8>().0) {
@@ -107,7 +107,7 @@ fn affine(pixels: &[u8; 8], scale: __m256, offset: __m256) -> __m256 {
     _mm256_add_ps(_mm256_mul_ps(pixels, scale), offset)
 }
 
-/// Writes eight numbers, by non-temporal stores if `stream`: then `out` is aligned to 16 bytes, and the caller
+/// Writes eight numbers, by a non-temporal store if `stream`: then `out` is aligned to 32 bytes, and the caller
 /// ends with a fence.
 #[target_feature(enable = "avx2")]
 fn store(numbers: __m256, out: &mut [f32; 8], stream: bool) {
@@ -115,17 +115,11 @@ fn store(numbers: __m256, out: &mut [f32; 8], stream: bool) {
         *out = bytemuck::cast(numbers);
         return;
     }
-    let halves = [
-        _mm256_castps256_ps128(numbers),
-        _mm256_extractf128_ps::<1>(numbers),
-    ];
-    for (out, half) in out.as_chunks_mut::<4>().0.iter_mut().zip(halves) {
-        debug_assert!(out.as_ptr().cast::<__m128>().is_aligned());
-        #[expect(unsafe_code, reason = "non-temporal stores have no safe form")]
-        // SAFETY: `out` is borrowed mutably, has room for four numbers and, as both callers have checked, is
-        // aligned to 16 bytes. Their fence orders these stores before anything that their caller does next.
-        unsafe {
-            _mm_stream_ps(out.as_mut_ptr(), half);
-        }
+    debug_assert!(out.as_ptr().cast::<__m256>().is_aligned());
+    #[expect(unsafe_code, reason = "non-temporal stores have no safe form")]
+    // SAFETY: `out` is borrowed mutably, has room for eight numbers and, as both callers have checked, is aligned to
+    // 32 bytes. Their fence orders these stores before anything that their caller does next.
+    unsafe {
+        _mm256_stream_ps(out.as_mut_ptr(), numbers);
     }
 }
