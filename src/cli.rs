@@ -5,6 +5,7 @@
 //! man pages cover all.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -12,11 +13,10 @@ use crate::cmd;
 pub use crate::cmd::completions::Args as Completions;
 pub use crate::cmd::man::Args as Man;
 use crate::cmd::program;
-pub use crate::cmd::program::Started;
 pub use crate::cmd::report::Args as Report;
 pub use crate::cmd::view::Args as View;
-use crate::threads;
 use crate::ui::{self, Output, Ui};
+use crate::{siblings, threads};
 
 /// Pack labelled images into memory-mapped tensor shards, and train ResNet18 from them
 #[derive(Parser)]
@@ -83,18 +83,22 @@ struct Passed {
     _rest: Vec<OsString>,
 }
 
-/// The program `tinyres`: carries out the command that it was started with, and returns the exit code. A wrong command
-/// line, `--help` and `--version` end the process.
+/// The program `tinyres`: carries out the command of `args`, of which the first is a name of the program, and returns the
+/// exit code. A wrong command line, `--help` and `--version` end the process. `file` is where the program lies, if not in
+/// the file of the process: others are looked for next to it.
 #[must_use]
-pub fn main(started: &Started) -> u8 {
+pub fn main(args: &[OsString], file: Option<&Path>) -> u8 {
     ui::prepare_process();
-    let cli = Cli::parse_from(&started.args);
+    if let Some(file) = file {
+        siblings::started_as(file);
+    }
+    let cli = Cli::parse_from(args);
     let mut ui = cli.global.ui();
     if cli.computes() {
         // Nothing here uses the pool from a thread of its own.
         let _ = threads::start_pool();
     }
-    match cli.run(started, &mut ui) {
+    match cli.run(args, &mut ui) {
         Ok(()) => 0,
         Err(error) => {
             ui::complain(&error);
@@ -126,29 +130,29 @@ impl Cli {
     }
 
     /// Carries out the command.
-    fn run(self, started: &Started, ui: &mut Ui) -> anyhow::Result<()> {
+    fn run(self, args: &[OsString], ui: &mut Ui) -> anyhow::Result<()> {
         match self.command {
-            Command::Pack(args) => cmd::pack::run(args, ui),
-            Command::Expand(args) => cmd::expand::run(args, ui),
-            Command::Unpack(args) => cmd::unpack::run(args, ui),
-            Command::Inspect(args) => cmd::inspect::run(args, ui),
-            Command::Sample(args) => cmd::sample::run(args, ui),
-            Command::Cache(args) => cmd::cache::run(args, ui),
-            Command::Runs(args) => cmd::runs::run(&args, ui),
-            Command::Compare(args) => cmd::compare::run(&args, ui),
-            Command::View(_) | Command::Report(_) => Err(program::VIEW.exec(started)?.error()),
+            Command::Pack(flags) => cmd::pack::run(flags, ui),
+            Command::Expand(flags) => cmd::expand::run(flags, ui),
+            Command::Unpack(flags) => cmd::unpack::run(flags, ui),
+            Command::Inspect(flags) => cmd::inspect::run(flags, ui),
+            Command::Sample(flags) => cmd::sample::run(flags, ui),
+            Command::Cache(flags) => cmd::cache::run(flags, ui),
+            Command::Runs(flags) => cmd::runs::run(&flags, ui),
+            Command::Compare(flags) => cmd::compare::run(&flags, ui),
+            Command::View(_) | Command::Report(_) => Err(program::VIEW.exec(args)?.error()),
             Command::Train(_)
             | Command::Eval(_)
             | Command::Predict(_)
             | Command::Export(_)
-            | Command::Doctor(_) => Err(program::TORCH.exec(started)?.error()),
-            Command::Completions(args) => {
-                program::TORCH.exec(started)?.warn(ui);
-                args.run(Self::command(), ui)
+            | Command::Doctor(_) => Err(program::TORCH.exec(args)?.error()),
+            Command::Completions(flags) => {
+                program::TORCH.exec(args)?.warn(ui);
+                flags.run(Self::command(), ui)
             }
-            Command::Man(args) => {
-                program::TORCH.exec(started)?.warn(ui);
-                args.run(Self::command(), ui)
+            Command::Man(flags) => {
+                program::TORCH.exec(args)?.warn(ui);
+                flags.run(Self::command(), ui)
             }
         }
     }

@@ -50,6 +50,7 @@ pub mod remote;
 pub mod runs;
 pub mod sample;
 pub mod scratch;
+mod siblings;
 pub mod source;
 pub mod text;
 pub mod threads;

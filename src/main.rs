@@ -3,11 +3,7 @@
 use std::env;
 use std::process::ExitCode;
 
-use tinyres::cli::{self, Started};
-
 fn main() -> ExitCode {
-    ExitCode::from(cli::main(&Started {
-        file: env::current_exe(),
-        args: env::args_os().collect(),
-    }))
+    let args: Vec<_> = env::args_os().collect();
+    ExitCode::from(tinyres::cli::main(&args, None))
 }

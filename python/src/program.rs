@@ -6,19 +6,16 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _program {
     use std::ffi::OsString;
-    use std::path::PathBuf;
+    use std::path::Path;
     use std::process;
 
     use pyo3::prelude::*;
-    use tinyres::cli::{self, Started};
+    use tinyres::cli;
 
     /// Carries out the command of ``args``, of which the first is the file of the program, and ends the process.
     #[pyfunction]
     fn main(py: Python<'_>, args: Vec<OsString>) {
-        let started = Started {
-            file: Ok(args.first().map(PathBuf::from).unwrap_or_default()),
-            args,
-        };
-        py.detach(|| process::exit(cli::main(&started).into()))
+        let file = args.first().map(Path::new);
+        py.detach(|| process::exit(cli::main(&args, file).into()))
     }
 }

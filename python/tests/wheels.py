@@ -1,11 +1,13 @@
 """The wheels: what they bring, what they require, and that training works from them. tools/wheel runs these tests."""
 
+import http.server
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 import urllib.request
@@ -93,6 +95,7 @@ def test_program_ends_at_ctrl_c_as_a_program_does(tmp_path):
 def test_each_extra_is_the_program_of_this_version():
     needs = installed("tinyres").requires
     assert {re.sub("[\"' ]", "", need) for need in needs if "extra" in need} == {
+        f"tinyres-remote=={VERSION};extra==remote",
         f"tinyres-torch=={VERSION};extra==train",
         f"tinyres-view=={VERSION};extra==view",
     }
@@ -129,6 +132,38 @@ def test_tinyres_view_is_the_program_alone_and_serves_the_page(tmp_path):
         finally:
             server.terminate()
     assert "<!doctype html>" in page.lower() and "app.js" in page
+
+
+def test_tinyres_remote_is_the_program_alone_and_is_found_without_path(tmp_path):
+    wheel = installed("tinyres-remote")
+    assert wheel.version == VERSION
+    assert wheel.requires == [f"tinyres=={VERSION}"]
+    files = [str(file) for file in wheel.files]
+    own = [name for name in files if f"tinyres_remote-{VERSION}.dist-info" not in name]
+    assert own == ["../../../bin/tinyres-remote"]
+    assert {name.split("/")[-1] for name in files if "license" in name.lower()} == LICENCES
+    commands = {"inspect": "tinyres", "train": "tinyres-torch", "view": "tinyres-view"}
+    for program in commands.values():
+        installed(program)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), NothingHere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/set/"
+        for command in commands:
+            result = run(BIN / "tinyres", command, address, TINYRES_CACHE=tmp_path, PATH="/usr/bin:/bin")
+            assert result.returncode == 1, result
+            # The words of tinyres-remote.
+            assert "there is no such object" in result.stderr, result.stderr
+        server.shutdown()
+
+
+class NothingHere(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
 
 
 def test_training_works_with_the_libtorch_of_the_torch_package(tmp_path):

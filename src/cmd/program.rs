@@ -1,23 +1,14 @@
 //! The way to the other programs, which carry out the commands that `tinyres` does not.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context as _, anyhow};
 
-use crate::threads;
 use crate::ui::Ui;
-
-/// How `tinyres` was started.
-pub struct Started {
-    /// The file that the program lies in. Others are looked for next to it.
-    pub file: io::Result<PathBuf>,
-    /// The arguments, of which the first is a name of the program.
-    pub args: Vec<OsString>,
-}
+use crate::{siblings, threads};
 
 /// A program that `tinyres` becomes.
 #[derive(Clone, Copy)]
@@ -44,27 +35,19 @@ pub const VIEW: Program = Program {
 pub struct Missing(Program, PathBuf);
 
 impl Program {
-    /// Becomes this program with the arguments of this process. Returns only if there is no such program.
-    pub fn exec(self, started: &Started) -> anyhow::Result<Missing> {
-        let itself = (started.file.as_ref())
-            .map_err(|error| anyhow!("cannot find this executable's path: {error}"))?;
-        let sibling = itself
-            .canonicalize()
-            .unwrap_or_else(|_| itself.clone())
-            .with_file_name(self.name);
-        let program = if sibling.is_file() {
-            sibling.clone()
-        } else {
-            PathBuf::from(self.name)
-        };
-        let mut command = Command::new(&program);
-        command.args(started.args.iter().skip(1));
+    /// Becomes this program with the arguments `args`, of which the first is a name of `tinyres`. Returns only if there is
+    /// no such program.
+    pub fn exec(self, args: &[OsString]) -> anyhow::Result<Missing> {
+        let unknown = "cannot find this executable's path";
+        let mut command = siblings::command(self.name).context(unknown)?;
+        command.args(args.iter().skip(1));
         threads::sleep_early(&mut command);
         let error = command.exec();
         if error.kind() == ErrorKind::NotFound {
-            return Ok(Missing(self, sibling));
+            let place = siblings::place(self.name).context(unknown)?;
+            return Ok(Missing(self, place));
         }
-        Err(error).with_context(|| format!("starting {}", program.display()))
+        Err(error).with_context(|| format!("starting {}", command.get_program().display()))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Sets in object stores and on web servers, which the program `tinyres-remote` fetches and publishes.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tinyres_format::MANIFEST;
@@ -10,6 +11,7 @@ use tinyres_format::MANIFEST;
 use super::relay::Message;
 use super::{Error, Result};
 use crate::event::Observer;
+use crate::siblings;
 
 /// The program. The clients of object stores are large, so that no other program has them.
 const NAME: &str = "tinyres-remote";
@@ -36,9 +38,17 @@ pub(super) fn is_set(scheme: &str, rest: &str) -> bool {
 
 /// The directory in `cache` of the set at `address`, which is fetched unless it is there.
 pub(super) fn fetch(address: &str, cache: &Path, watch: &mut dyn Observer) -> Result<PathBuf> {
-    let mut command = program(address)?;
-    command.args(["fetch", address, "--cache"]).arg(cache);
-    let result = run(command, address, watch)?;
+    let cache = cache.as_os_str();
+    let result = run(
+        &[
+            "fetch".as_ref(),
+            address.as_ref(),
+            "--cache".as_ref(),
+            cache,
+        ],
+        address,
+        watch,
+    )?;
     match result.get("dir").and_then(Value::as_str) {
         Some(dir) => Ok(PathBuf::from(dir)),
         None => Err(Error::Objects(format!(
@@ -52,32 +62,21 @@ pub(super) fn fetch(address: &str, cache: &Path, watch: &mut dyn Observer) -> Re
 /// # Errors
 /// The store refuses it, or there is no `tinyres-remote`.
 pub fn publish(dir: &Path, address: &str, force: bool, watch: &mut dyn Observer) -> Result<()> {
-    let mut command = program(address)?;
-    command.arg("publish").arg(dir).arg(address);
-    command.args(force.then_some("--force"));
-    run(command, address, watch).map(drop)
+    let mut args: Vec<&OsStr> = vec!["publish".as_ref(), dir.as_os_str(), address.as_ref()];
+    args.extend(force.then_some::<&OsStr>("--force".as_ref()));
+    run(&args, address, watch).map(drop)
 }
 
-/// The program in the directory of this one, or in `PATH`.
-fn program(address: &str) -> Result<Command> {
-    let itself = std::env::current_exe();
-    let itself = itself.map_err(|error| Error::Objects(format!("{address}: {error}")))?;
-    let sibling = (itself.canonicalize().unwrap_or(itself)).with_file_name(NAME);
-    Ok(match sibling.is_file() {
-        true => Command::new(sibling),
-        false => Command::new(NAME),
-    })
-}
-
-/// Runs `command`, tells `watch` what it says, and returns its result.
-fn run(mut command: Command, address: &str, watch: &mut dyn Observer) -> Result<Value> {
+/// Runs the program with `args`, tells `watch` what it says, and returns its result.
+fn run(args: &[&OsStr], address: &str, watch: &mut dyn Observer) -> Result<Value> {
     let failed = |reason: String| Error::Objects(format!("{address}: tinyres-remote: {reason}"));
-    command.arg("--events").stdin(Stdio::null());
+    let mut command = siblings::command(NAME).map_err(|error| failed(error.to_string()))?;
+    command.args(args).arg("--events").stdin(Stdio::null());
     let mut child = match command.stdout(Stdio::piped()).spawn() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(Error::Objects(format!(
-                "{address}: this needs {NAME}, which is neither next to this program nor in PATH: build it with \
-                 `cargo build --release -p tinyres-remote`"
+                "{address}: this needs {NAME}, which is neither next to this program nor in PATH: install it with \
+                 `pip install 'tinyres[remote]'`, or build it with `cargo build --release -p tinyres-remote`"
             )));
         }
         child => child.map_err(|error| failed(error.to_string()))?,
