@@ -69,9 +69,9 @@ def loader(split, dtype, layout, moved):
 
 
 def python(loaders):
-    """The same by `tinyres.Loader`: an epoch of each."""
+    """The same by `tinyres.Loader`: an epoch of each, after another one, as the native loader does it."""
     rates = {}
-    for form, batches in loaders.items():
+    for form, batches in [*loaders.items(), *loaders.items()]:
         began = time.perf_counter()
         images = sum(len(batch[0]) for batch in batches)
         rates[form] = images / (time.perf_counter() - began)
