@@ -66,7 +66,7 @@ pub struct Prefetch<S> {
     waited: Duration,
 }
 
-/// What the threads take up.
+/// The threads take slots and batches from it.
 #[derive(Debug)]
 struct Intake<S> {
     open: Mutex<Open<S>>,

@@ -70,7 +70,7 @@ struct Slot {
   at::Tensor param;
   // Which rank needs the sum, or `ALL`.
   int32_t owner;
-  // Where it lies, in floats.
+  // The place of the sum, in floats.
   int64_t start, len;
   // Those of the groups of this rank, as far as they are there.
   std::vector<at::Tensor> own;

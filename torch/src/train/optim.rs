@@ -68,7 +68,7 @@ struct Group {
     second: Vec<Tensor>,
     /// Steps taken, `f32 []`, the form that Adam's kernel takes.
     steps: Tensor,
-    /// Of each parameter the rank that takes its steps and has its state; `None` if all ranks do.
+    /// The rank that takes the steps of each parameter and has its state; `None` if all ranks do.
     owners: Vec<Option<usize>>,
 }
 
