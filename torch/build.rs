@@ -30,7 +30,10 @@ fn main() {
         "winograd_passes.h",
         "winograd.cpp",
         "script.cpp",
+        "ranks.h",
         "ranks.cpp",
+        "exchange.cpp",
+        "nccl.cpp",
         "gloo/stand_in.h",
     ] {
         println!("cargo:rerun-if-changed=src/libtorch/{file}");
@@ -62,6 +65,8 @@ fn main() {
             "src/libtorch/winograd.cpp",
             "src/libtorch/script.cpp",
             "src/libtorch/ranks.cpp",
+            "src/libtorch/exchange.cpp",
+            "src/libtorch/nccl.cpp",
         ])
         .include(gloo_headers())
         .compile("tinyres_shim");

@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,6 +133,21 @@ def test_tinyres_view_is_the_program_alone_and_serves_the_page(tmp_path):
         finally:
             server.terminate()
     assert "<!doctype html>" in page.lower() and "app.js" in page
+
+
+def test_a_program_next_to_the_script_comes_before_one_in_path(tmp_path):
+    for place, code in ("here", 7), ("path", 8):
+        (tmp_path / place).mkdir()
+        program = tmp_path / place / "tinyres-remote"
+        program.write_text(f"#!/bin/sh\nexit {code}\n")
+        program.chmod(0o755)
+    shutil.copy(BIN / "tinyres", tmp_path / "here")
+    paths = {"PATH": f"{tmp_path / 'path'}:/usr/bin:/bin", "TINYRES_CACHE": tmp_path}
+    for place, code in ("here", 7), ("path", 8):
+        result = run(tmp_path / "here/tinyres", "inspect", "https://localhost/set/", **paths)
+        assert result.returncode == 1, result
+        assert f"exit status: {code}" in result.stderr, (place, result.stderr)
+        (tmp_path / "here/tinyres-remote").unlink(missing_ok=True)
 
 
 def test_tinyres_remote_is_the_program_alone_and_is_found_without_path(tmp_path):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-import tomllib
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,8 @@ import numpy as np
 from tinyres.errors import FormatError, NotFoundError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas
     import torch
 
@@ -51,6 +51,9 @@ class Run:
     """Its directory."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        # Imported where they are used, this and tomllib: `import tinyres` would take twice as long.
+        from pathlib import Path
+
         self.path = Path(path)
         if not (self.path / "config.toml").is_file():
             raise NotFoundError(
@@ -64,6 +67,8 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """What decided the run, from ``config.toml``; ``config["run"]`` says what it was trained on."""
+        import tomllib
+
         with open(self.path / "config.toml", "rb") as file:
             return tomllib.load(file)
 

@@ -21,7 +21,7 @@ use tinyres_torch::infer::tta::Tta;
 use tinyres_torch::input::{Feed, Pipeline, Targets};
 use tinyres_torch::libtorch::device::{self, DeviceChoice, Placement, Precision};
 use tinyres_torch::net::ResNet18;
-use tinyres_torch::ranks::{Launch, Meeting, RankError, Ranks};
+use tinyres_torch::ranks::{Launch, Meeting, Ranks};
 use tinyres_torch::run::Run;
 
 use super::pictures::Pictures;
@@ -156,7 +156,10 @@ fn evaluate(
             "the data has the classes of the weights in another order: labels are matched by class id".to_owned(),
         ));
     }
-    let device = device::open(args.device)?;
+    let device = match met {
+        Some((launch, _)) => launch.device(args.device)?,
+        None => device::open(args.device)?,
+    };
     let mut model = checkpoint.network(device)?;
     if let Some(precision) = args.precision {
         model = model.with_precision(precision);
@@ -223,11 +226,9 @@ fn agree(
     feed: &Feed,
     device: Device,
 ) -> anyhow::Result<Ranks> {
-    if device.is_cuda() {
-        return Err(RankError::Gpu.into());
-    }
-    let own = (model.checksum()?, feed.data().digest());
+    let own = (model.checksum()?, feed.data().digest(), device.is_cuda());
     let first = meeting.settle(&own)?;
+    ranked::expect_alike(own.2, first.2)?;
     ensure!(
         own.0 == first.0,
         "its weights are not those of rank 0: give every rank the same file"
@@ -238,5 +239,5 @@ fn agree(
         feed.data().split()
     );
     meeting.ready()?;
-    Ok(meeting.connect()?)
+    Ok(meeting.connect(device)?)
 }

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use tinyres::ui::{self, Ui};
 use tinyres_torch::Error;
 use tinyres_torch::config::Config;
-use tinyres_torch::libtorch::device;
 use tinyres_torch::ranks::{Fault, Launch, Meeting, OnFault, RankError};
 use tinyres_torch::run::{Run, SetId};
 use tinyres_torch::train::check;
@@ -32,6 +31,7 @@ struct Plan {
     run: PathBuf,
     data: PathBuf,
     set: SetId,
+    on_gpu: bool,
 }
 
 /// Does `work` as one of the processes of `launch`, and ends this one. The `flags` of all must be the same, and one waits
@@ -102,9 +102,9 @@ fn together(
                 }
             }
         }
-        _ => follow(args, meeting, ui)?,
+        _ => follow(args, launch, meeting, ui)?,
     };
-    let ranks = Rc::new(meeting.connect()?);
+    let ranks = Rc::new(meeting.connect(begun.device)?);
     conclude(begun, pictures, &ranks, ui)
 }
 
@@ -117,16 +117,18 @@ fn agree(meeting: &Meeting, begun: &Begun) -> tinyres_torch::Result<()> {
         run: run.dir().to_path_buf(),
         data,
         set: run.set(),
+        on_gpu: begun.device.is_cuda(),
     })?;
     meeting.ready()
 }
 
 /// Makes ready what rank 0 has decided.
-fn follow(args: Args, meeting: &Meeting, ui: &mut Ui) -> anyhow::Result<Begun> {
+fn follow(args: Args, launch: &Launch, meeting: &Meeting, ui: &mut Ui) -> anyhow::Result<Begun> {
     let plan: Plan = meeting.published()?;
     let config = plan.config;
     tinyres_torch::start_threads(config.threads.and_then(std::num::NonZeroUsize::new))?;
-    let device = device::open(config.device)?;
+    let device = launch.device(config.device)?;
+    expect_alike(device.is_cuda(), plan.on_gpu)?;
     let shards = args.shards().unwrap_or(&plan.data);
     let splits = splits(shards, config.verify, ui)?;
     let (own, first) = (splits.id(), plan.set);
@@ -150,6 +152,18 @@ fn follow(args: Args, meeting: &Meeting, ui: &mut Ui) -> anyhow::Result<Begun> {
         data,
         device,
     })
+}
+
+/// Checks that this rank computes on a GPU if rank 0 does, and on the CPU if not.
+pub fn expect_alike(own_on_gpu: bool, first_on_gpu: bool) -> anyhow::Result<()> {
+    let on = |gpu: bool| if gpu { "a GPU" } else { "the CPU" };
+    ensure!(
+        own_on_gpu == first_on_gpu,
+        "it would compute on {}, and rank 0 on {}: give every rank a GPU, or add --device cpu",
+        on(own_on_gpu),
+        on(first_on_gpu)
+    );
+    Ok(())
 }
 
 /// True if this rank has failed by itself, not because another one has.

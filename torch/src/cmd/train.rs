@@ -17,7 +17,7 @@ use tinyres::ui::Ui;
 use tinyres_format::{MANIFEST, Split};
 use tinyres_load::Verify;
 use tinyres_torch::config::{Config, Layers};
-use tinyres_torch::libtorch::device;
+use tinyres_torch::libtorch::device::{self, DeviceChoice};
 use tinyres_torch::ranks::{Launch, RankError, Ranks};
 use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::run::{Run, SetId};
@@ -245,10 +245,7 @@ fn expect_trainable(
     let Some(&Launch { size, .. }) = launch else {
         return Ok(());
     };
-    if device.is_cuda() {
-        return Err(RankError::Gpu);
-    }
-    let groups = groups_of(config, device);
+    let groups = groups_of(config, device, size);
     if (groups as usize) < size {
         return Err(RankError::Groups {
             size,
@@ -258,6 +255,11 @@ fn expect_trainable(
         });
     }
     Ok(())
+}
+
+/// The device of `choice` for this process, which may be one of several.
+fn device(choice: DeviceChoice, launch: Option<&Launch>) -> tinyres_torch::Result<Device> {
+    launch.map_or_else(|| device::open(choice), |launch| launch.device(choice))
 }
 
 /// The threads to start: those that were asked for, or an equal part of the host's for each process on it.
@@ -282,7 +284,7 @@ fn create(
     ui: &mut Ui,
 ) -> anyhow::Result<Begun> {
     let layers = Layers::read(file, flags)?;
-    let device = device::open(layers.device())?;
+    let device = device(layers.device(), launch)?;
     let [batch_is_given, threads_are_given] = ["batch", "threads"].map(|key| layers.sets(key));
     let mut config = layers.config(device.is_cuda())?;
     tinyres_torch::start_threads(threads(config.threads, launch))?;
@@ -372,7 +374,7 @@ fn resume(
         dir.display(),
         shell_word(&dir.join("last.safetensors"))
     );
-    let device = device::open(run.config().device)?;
+    let device = device(run.config().device, launch)?;
     expect_trainable(run.config(), device, launch)?;
     let data = check(run.config(), &splits, device)?;
     Ok(Begun {

@@ -78,6 +78,7 @@ pub fn examine(data: &Arc<Dataset>) -> DoctorReport {
             .chain(devices)
             .flat_map(|device| check(data, device))
             .chain([check_ranks()])
+            .chain((0..gpus).map(check_nccl))
             .collect(),
         ranks: describe_ranks(),
         libtorch: ffi::version(),
@@ -125,11 +126,26 @@ fn check_ranks() -> Check {
     }
 }
 
-fn check(data: &Arc<Dataset>, device: Device) -> Vec<Check> {
-    let name = match device {
+/// Checks that NCCL, by which GPUs connect, is there, with a group of one.
+fn check_nccl(index: usize) -> Check {
+    let found = ranks::check_nccl(index);
+    Check {
+        device: name_of(Device::Cuda(index)),
+        what: "the GPU connects and adds up (NCCL)".to_owned(),
+        ok: found.is_ok(),
+        found: found.map_or_else(|error| error.to_string(), |()| "exact".to_owned()),
+    }
+}
+
+fn name_of(device: Device) -> String {
+    match device {
         Device::Cuda(index) => format!("cuda:{index}"),
         _ => "cpu".to_owned(),
-    };
+    }
+}
+
+fn check(data: &Arc<Dataset>, device: Device) -> Vec<Check> {
+    let name = name_of(device);
     let outcome = |what: &str, result: Result<(bool, String)>| {
         let (ok, found) = result.unwrap_or_else(|error| (false, error.to_string()));
         Check {

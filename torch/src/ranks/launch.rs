@@ -5,7 +5,10 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::thread::available_parallelism;
 
+use tch::Device;
+
 use super::RankError;
+use crate::libtorch::device::{self, CudaState, DeviceChoice};
 
 /// The port of Slurm jobs that name none: this plus the job's number modulo 4096, as JAX has it.
 const SLURM_PORT: u16 = 61440;
@@ -43,6 +46,8 @@ pub struct Launch {
     pub rank: usize,
     /// The number of processes, at least 2.
     pub size: usize,
+    /// Its number among the processes of this host, from 0, as far as the launcher says; 0 if it does not.
+    pub local_rank: usize,
     /// The number of processes on this host, as far as the launcher says; 1 if it does not.
     pub local_size: usize,
     /// Name or address of the host of the store where they meet.
@@ -77,6 +82,36 @@ impl Launch {
         }
         let cores = available_parallelism().map_or(1, NonZeroUsize::get);
         NonZeroUsize::new((cores / self.local_size.max(1)).max(1))
+    }
+
+    /// The device of `choice` for this process, ready for use: with `auto`, where there are GPUs, the one of its number on its
+    /// host.
+    ///
+    /// # Errors
+    /// Those of [`device::open`]; [`RankError`] where it would have no GPU of its own.
+    pub fn device(&self, choice: DeviceChoice) -> crate::Result<Device> {
+        let count = match (choice, device::cuda()) {
+            (DeviceChoice::Cpu, _) | (_, CudaState::Not(_)) => 0,
+            (_, CudaState::Ready(count)) => count,
+        };
+        device::open(self.own(choice, count)?)
+    }
+
+    /// What `choice` stands for in this process, which sees `count` GPUs.
+    fn own(&self, choice: DeviceChoice, count: usize) -> Result<DeviceChoice, RankError> {
+        let (local_rank, local_size) = (self.local_rank, self.local_size);
+        match choice {
+            DeviceChoice::Cuda(_) if local_size > 1 => Err(RankError::SharedGpu {
+                local_size,
+                device: choice.to_string(),
+            }),
+            // A launcher may show each process a GPU of its own: that is number 0 to each of them.
+            DeviceChoice::Auto if count > 1 && local_rank >= count => {
+                Err(RankError::TooFewGpus { local_rank, count })
+            }
+            DeviceChoice::Auto if count > 1 => Ok(DeviceChoice::Cuda(local_rank)),
+            choice => Ok(choice),
+        }
     }
 
     /// As [`from_env`](Self::from_env), with `value` for the environment.
@@ -152,6 +187,7 @@ impl Variables<'_> {
             },
             rank: self.needed("RANK", self.number("RANK")?)?,
             size,
+            local_rank: self.number("LOCAL_RANK")?.unwrap_or(0),
             local_size: self.number("LOCAL_WORLD_SIZE")?.unwrap_or(1),
             host: self.needed("MASTER_ADDR", self.text("MASTER_ADDR"))?,
             port: self.needed("MASTER_PORT", self.number("MASTER_PORT")?)?,
@@ -184,6 +220,7 @@ impl Variables<'_> {
             launcher: Launcher::Slurm,
             rank: self.needed("SLURM_PROCID", self.number("SLURM_PROCID")?)?,
             size,
+            local_rank: self.number("SLURM_LOCALID")?.unwrap_or(0),
             local_size: local.unwrap_or(1),
             host: self.needed("SLURM_STEP_NODELIST", host)?,
             port: self.needed(
@@ -213,6 +250,7 @@ impl Variables<'_> {
             launcher: Launcher::Trainer,
             rank: self.needed("PET_NODE_RANK", self.number("PET_NODE_RANK")?)?,
             size,
+            local_rank: 0,
             local_size: 1,
             host: self.needed("PET_MASTER_ADDR", self.text("PET_MASTER_ADDR"))?,
             port: self.needed("PET_MASTER_PORT", self.number("PET_MASTER_PORT")?)?,
@@ -262,6 +300,7 @@ mod tests {
             launcher: Launcher::Torchrun,
             rank: 3,
             size: 4,
+            local_rank: 1,
             local_size: 2,
             host: "a".to_owned(),
             port: 29500,
@@ -279,6 +318,7 @@ mod tests {
             launcher: Launcher::Environment,
             rank: 1,
             size: 2,
+            local_rank: 0,
             local_size: 1,
             host: "job-master-0".to_owned(),
             port: 23456,
@@ -293,6 +333,7 @@ mod tests {
         let expected = Launch {
             launcher: Launcher::Slurm,
             size: 4,
+            local_rank: 1,
             local_size: 2,
             host: "node01".to_owned(),
             port: 61440 + 369,
@@ -314,6 +355,33 @@ mod tests {
         assert!(
             error.to_string().contains("torchrun --no-python"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn each_process_of_a_host_has_a_gpu_of_its_own() {
+        use DeviceChoice::{Auto, Cpu, Cuda};
+        let own = |local: &str, choice, count| {
+            let all = format!("RANK=5 WORLD_SIZE=8 MASTER_ADDR=a MASTER_PORT=9 {local}");
+            let launch = read(&all).unwrap().unwrap();
+            let own = launch.own(choice, count);
+            own.map_err(|error| error.to_string())
+        };
+        let second = "LOCAL_RANK=1 LOCAL_WORLD_SIZE=4";
+        assert_eq!(own(second, Auto, 4), Ok(Cuda(1)));
+        // None, or one that the launcher has chosen.
+        assert_eq!(own(second, Auto, 0), Ok(Auto));
+        assert_eq!(own(second, Auto, 1), Ok(Auto));
+        assert_eq!(own(second, Cpu, 4), Ok(Cpu));
+        assert_eq!(own("", Auto, 2), Ok(Cuda(0)));
+        assert_eq!(own("", Cuda(1), 2), Ok(Cuda(1)));
+        assert_eq!(
+            own("LOCAL_RANK=2 LOCAL_WORLD_SIZE=3", Auto, 2),
+            Err("it is process 3 on its host, which has 2 GPUs: start one for each GPU, or add --device cpu".to_owned())
+        );
+        assert_eq!(
+            own(second, Cuda(0), 4),
+            Err("4 processes on a host cannot share cuda:0: leave --device out, and each takes a GPU of its own".to_owned())
         );
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tch::Device;
 
 use super::launch::Launch;
 use super::watch::{self, Fault, OnFault, Watch};
@@ -23,6 +24,8 @@ const INTERFACE: &str = "GLOO_SOCKET_IFNAME";
 const LOOK: Duration = Duration::from_millis(20);
 /// Time that rank 0 stays after a fault, so that the others can read it in the store.
 const LINGER: Duration = Duration::from_millis(2500);
+/// Time that NCCL waits for longer than Gloo, whose errors can be explained.
+const NCCL_MARGIN: Duration = Duration::from_secs(30);
 
 /// What a rank says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,11 +214,11 @@ impl Meeting {
         found.ok_or_else(|| Error::Torch(format!("the store has no {key}")))
     }
 
-    /// Connects the ranks with each other. All of them must call this.
+    /// Connects the ranks with each other, to compute on `device`. All of them must call this.
     ///
     /// # Errors
     /// A rank has failed, or cannot be reached.
-    pub fn connect(&self) -> Result<Ranks> {
+    pub fn connect(&self, device: Device) -> Result<Ranks> {
         let address = match std::env::var_os(INTERFACE) {
             Some(_) => String::new(),
             None => own_address(&self.launch),
@@ -225,17 +228,44 @@ impl Meeting {
             let group = Group::open(&self.store, name, &address, rank, size, self.patience);
             group.map_err(|error| self.watch.explain(error))
         };
+        let (group, bulk) = (open("group")?, open("bulk")?);
+        let gpu = match device {
+            Device::Cuda(index) => Some(self.connect_gpu(index)?),
+            _ => None,
+        };
         let mut ranks = Ranks(Some(Several {
             rank,
             size,
-            group: open("group")?,
-            bulk: open("bulk")?,
+            group,
+            bulk,
+            gpu,
             watch: self.watch.clone(),
             is_fast: false,
             pace: RefCell::default(),
         }));
-        ranks.measure()?;
+        if !device.is_cuda() {
+            ranks.measure()?;
+        }
         Ok(ranks)
+    }
+
+    /// Connects the CUDA device `index` with those of the other ranks.
+    fn connect_gpu(&self, index: usize) -> Result<Group> {
+        let Launch { rank, size, .. } = self.launch;
+        // libtorch ends the process after it, without a word on who is missing.
+        let patience = self.patience + NCCL_MARGIN;
+        let group = Group::open_cuda(&self.store, "gpu", index, rank, size, patience);
+        let connected = group.and_then(|group| {
+            super::expect_sum(&group, size, Device::Cuda(index))?;
+            Ok(group)
+        });
+        connected.map_err(|error| match self.watch.explain(error) {
+            Error::Ranks(RankError::Broken(why)) => RankError::Nccl {
+                why: why.lines().next().unwrap_or_default().to_owned(),
+            }
+            .into(),
+            error => error,
+        })
     }
 }
 
@@ -434,6 +464,7 @@ mod tests {
                 launcher: Launcher::Environment,
                 rank,
                 size,
+                local_rank: rank,
                 local_size: size,
                 host: "127.0.0.1".to_owned(),
                 port,

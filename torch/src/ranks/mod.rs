@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
 use crate::libtorch::equal_parts;
-use crate::libtorch::ffi::{Copies, Group, Store};
+use crate::libtorch::ffi::{Copies, Group, Order, Store};
 use crate::{Error, Result};
 
 pub use launch::Launch;
@@ -114,9 +114,35 @@ pub enum RankError {
         /// Images of a group at most.
         ghost_batch: u32,
     },
-    /// The ranks would compute on a GPU.
-    #[error("several processes compute on the CPU only: add --device cpu")]
-    Gpu,
+    /// There are more processes on this host than GPUs.
+    #[error(
+        "it is process {} on its host, which has {count} GPUs: start one for each GPU, or add --device cpu",
+        local_rank + 1
+    )]
+    TooFewGpus {
+        /// Its number on the host, from 0.
+        local_rank: usize,
+        /// The GPUs of the host.
+        count: usize,
+    },
+    /// All processes of a host would compute on the same GPU.
+    #[error(
+        "{local_size} processes on a host cannot share {device}: leave --device out, and each takes a GPU of its own"
+    )]
+    SharedGpu {
+        /// The number of processes on the host.
+        local_size: usize,
+        /// The device.
+        device: String,
+    },
+    /// NCCL does not connect the GPUs.
+    #[error(
+        "NCCL does not connect the GPUs ({why}): give each process a GPU of its own by LOCAL_RANK or CUDA_VISIBLE_DEVICES, see what NCCL says with NCCL_DEBUG=INFO, or add --device cpu"
+    )]
+    Nccl {
+        /// The words of libtorch.
+        why: String,
+    },
     /// A rank has other weights than rank 0.
     #[error(
         "after step {step} its weights are not those of rank 0, though it was given the same: its processor computes otherwise, or its memory fails. Run `tinyres train --resume` without this host"
@@ -178,9 +204,21 @@ struct Several {
     group: Group,
     /// For gradients and weights: others would stand in line behind them.
     bulk: Group,
+    /// For all that is on the GPU of this rank, if it has one.
+    gpu: Option<Group>,
     watch: Watch,
     is_fast: bool,
     pace: RefCell<Pace>,
+}
+
+impl Several {
+    /// The group for tensors on `device`.
+    fn of(&self, device: Device) -> &Group {
+        match &self.gpu {
+            Some(gpu) if device.is_cuda() => gpu,
+            _ => &self.group,
+        }
+    }
 }
 
 /// Bytes with which the network is measured.
@@ -284,7 +322,7 @@ impl Ranks {
 
     /// Makes `tensor` the sum over the ranks, the same bits on each.
     pub(crate) fn sum(&self, tensor: &mut Tensor) -> Result<()> {
-        self.together(|several| several.group.sum(tensor))
+        self.together(|several| several.of(tensor.device()).sum(tensor))
     }
 
     /// Makes `tensor` that of rank 0.
@@ -294,11 +332,11 @@ impl Ranks {
 
     /// Makes `tensor` that of rank `from`.
     pub(crate) fn copy_from(&self, from: usize, tensor: &mut Tensor) -> Result<()> {
-        self.together(|several| several.group.copy(tensor, from))
+        self.together(|several| several.of(tensor.device()).copy(tensor, from))
     }
 
-    /// True if sending a number costs less than some hundred of products: [`FAST`] of bytes a second or more from rank to
-    /// rank, when the ranks met.
+    /// True if sending a number costs less than some hundred of products on this processor: [`FAST`] of bytes a second or more
+    /// from rank to rank, when the ranks met. On a GPU they cost less.
     pub(crate) fn is_fast(&self) -> bool {
         self.0.as_ref().is_some_and(|several| several.is_fast)
     }
@@ -320,8 +358,8 @@ impl Ranks {
         Ok(())
     }
 
-    /// Begins to add up the gradients of `params` over all groups of all ranks, in their order, of which this one computes
-    /// `groups`. `owner` returns the rank that alone needs the sum of a parameter, if not all do.
+    /// Begins to add up the gradients of `params` over all groups of all ranks, of which this one computes `groups`: on a CPU in
+    /// their order, and on a GPU, where each rank has one, in any. `owner` returns the rank that alone needs the sum of a parameter, if not all do.
     pub(crate) fn sums(
         &self,
         params: &[Tensor],
@@ -332,7 +370,13 @@ impl Ranks {
             return Ok(Sums::default());
         };
         let owners: Vec<_> = params.iter().map(owner).collect();
-        let exchange = several.bulk.exchange(params, &owners, groups)?;
+        let exchange = match &several.gpu {
+            Some(gpu) => gpu.exchange(params, &owners, Order::Any)?,
+            None => {
+                let order = Order::OfGroups(groups);
+                several.bulk.exchange(params, &owners, order)?
+            }
+        };
         Ok(Sums::of(params, exchange))
     }
 
@@ -405,31 +449,48 @@ impl Ranks {
 /// They do not.
 pub(crate) fn check_sum() -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(20);
-    let here = Ipv4Addr::LOCALHOST;
-    let free = TcpListener::bind((here, 0)).and_then(|free| free.local_addr());
-    let port = free
-        .map_err(|error| Error::Torch(error.to_string()))?
-        .port();
-    let here = here.to_string();
-    let rank = |rank: usize| -> Result<f64> {
+    let (here, port) = (Ipv4Addr::LOCALHOST.to_string(), free_port()?);
+    let rank = |rank: usize| {
         let store = Store::open(&here, port, rank == 0, PATIENCE, "check")?;
-        let group = Group::open(&store, "group", &here, rank, 2, PATIENCE)?;
-        let mut sum = Tensor::f_from_slice(&[1.0 + rank as f64])?;
-        group.sum(&mut sum)?;
-        Ok(sum.f_double_value(&[0])?)
+        expect_sum(
+            &Group::open(&store, "group", &here, rank, 2, PATIENCE)?,
+            2,
+            Device::Cpu,
+        )
     };
-    let sums = thread::scope(|scope| {
+    let panicked = |_| Err(Error::Torch("a rank has panicked".to_owned()));
+    thread::scope(|scope| {
         let other = scope.spawn(|| rank(1));
-        let first = rank(0);
-        [first, other.join().unwrap_or(Ok(f64::NAN))]
-    });
-    for sum in sums {
-        let sum = sum?;
-        if sum.to_bits() != 3.0_f64.to_bits() {
-            return Err(Error::Torch(format!("1 + 2 = {sum} over two ranks")));
-        }
+        rank(0).and(other.join().unwrap_or_else(panicked))
+    })
+}
+
+/// Checks that NCCL makes a group of the CUDA device `index` alone, and adds up there.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn check_nccl(index: usize) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let store = Store::open("127.0.0.1", free_port()?, true, PATIENCE, "check")?;
+    let group = Group::open_cuda(&store, "gpu", index, 0, 1, PATIENCE)?;
+    expect_sum(&group, 1, Device::Cuda(index))
+}
+
+/// Checks that the `size` ranks of `group` are counted by a sum on `device`, which connects them.
+fn expect_sum(group: &Group, size: usize, device: Device) -> Result<()> {
+    let mut sum = Tensor::f_ones([1], (Kind::Float, device))?;
+    group.sum(&mut sum)?;
+    let sum = sum.f_double_value(&[0])?;
+    match sum.to_bits() == (size as f64).to_bits() {
+        true => Ok(()),
+        false => Err(Error::Torch(format!("{size} ranks count {sum}"))),
     }
-    Ok(())
+}
+
+fn free_port() -> Result<u16> {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
+    let address = free.map_err(|error| Error::Torch(error.to_string()))?;
+    Ok(address.port())
 }
 
 #[cfg(test)]
@@ -441,9 +502,7 @@ mod tests {
     /// Runs `work` as each of `size` ranks, by threads, and returns what they return.
     fn as_ranks<T: Send>(size: usize, work: impl Fn(usize, &Group) -> T + Sync) -> Vec<T> {
         const PATIENCE: Duration = Duration::from_secs(60);
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let port = free_port().unwrap();
         let rank = |rank: usize| {
             let store = Store::open("127.0.0.1", port, rank == 0, PATIENCE, "test").unwrap();
             let group = Group::open(&store, "group", "127.0.0.1", rank, size, PATIENCE).unwrap();
@@ -490,7 +549,9 @@ mod tests {
                     .collect();
                 // The second time into memory that has been used.
                 for _ in 0..2 {
-                    let exchange = group.exchange(&params, &owners, groups).unwrap();
+                    let exchange = group
+                        .exchange(&params, &owners, Order::OfGroups(groups))
+                        .unwrap();
                     // The second group comes first, and the last parameter of each.
                     for g in (0..groups).rev() {
                         let leaves: Vec<_> = (params.iter())
@@ -539,6 +600,52 @@ mod tests {
     }
 
     #[test]
+    fn gradients_are_added_by_libtorch_where_the_order_is_its_own() {
+        // The second is larger than a bucket.
+        let sides: [&[i64]; 3] = [&[7], &[1500, 1500], &[33, 5, 3, 3]];
+        let params = || sides.map(|sides| Tensor::zeros(sides, FLOAT));
+        let found = as_ranks(3, |rank, group| {
+            let params = params();
+            let exchange = group.exchange(&params, &[None; 3], Order::Any).unwrap();
+            let leaves = (params.iter()).map(|param| param.detach().set_requires_grad(true));
+            let leaves: Vec<_> = leaves.collect();
+            // Small whole numbers, of which every order has the same sum. All ranks begin with another parameter.
+            let part = |at: usize| {
+                let at = (at + rank) % 3;
+                (&leaves[at] * i64::try_from(1 + 10 * rank + at).unwrap()).sum(Kind::Float)
+            };
+            let loss = part(0) + part(1) + part(2);
+            let backward = || Ok(loss.f_backward()?);
+            exchange.during(&leaves, 0, backward).unwrap();
+            for slot in [2, 0, 1] {
+                exchange.arrive(slot).unwrap();
+            }
+            exchange.finish().unwrap();
+            params.map(|param| {
+                let grad = param.grad();
+                let is_like = grad.size() == param.size() && grad.min() == grad.max();
+                is_like.then(|| grad.max().double_value(&[]))
+            })
+        });
+        assert_eq!(found, vec![[Some(33.0), Some(36.0), Some(39.0)]; 3]);
+    }
+
+    #[test]
+    fn a_libtorch_without_gpus_makes_no_group_of_them() {
+        if matches!(
+            crate::libtorch::device::cuda(),
+            crate::libtorch::device::CudaState::Ready(_)
+        ) {
+            return;
+        }
+        let error = check_nccl(0).unwrap_err().to_string();
+        assert!(
+            error.contains("has no NCCL") || error.contains("no GPUs found"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn weights_come_from_the_rank_that_computes_them() {
         let owners = [2, 0, 1, 0];
         let found = as_ranks(3, |rank, group| {
@@ -566,7 +673,9 @@ mod tests {
     fn an_exchange_without_all_gradients_fails_and_ends() {
         as_ranks(2, |_, group| {
             let params = [Tensor::zeros([4], FLOAT), Tensor::zeros([3], FLOAT)];
-            let exchange = group.exchange(&params, &[None; 2], 1).unwrap();
+            let exchange = group
+                .exchange(&params, &[None; 2], Order::OfGroups(1))
+                .unwrap();
             let leaves = params.map(|param| param.set_requires_grad(true));
             let backward = || Ok(leaves[0].sum(Kind::Float).f_backward()?);
             let error = exchange.during(&leaves, 0, backward).unwrap_err();

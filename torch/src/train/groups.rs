@@ -1,4 +1,4 @@
-//! The gradients of a step, computed on a CPU in groups of images: ghost batch norm (Hoffer et al. 2017,
+//! The gradients of a step, computed in groups of images: ghost batch norm (Hoffer et al. 2017,
 //! <https://arxiv.org/abs/1705.08741>). A batch of B images, of which b have a box, is divided into
 //! G = ceil(B / `ghost_batch`) groups. Group g has n of the images and m of the boxes, and
 //!
@@ -14,6 +14,8 @@
 //! same weights in the same memory, and gradients and statistics of its own. What is computed depends on the groups,
 //! and not on who computes it. So several processes can divide the groups among them: each computes those of its own, and
 //! what they add up to is the same to the bit.
+//!
+//! On GPUs, one for each process, each process has one group, and NCCL chooses the order of the sum.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -40,13 +42,15 @@ pub(super) struct Groups {
     replicas: Option<PerWorker<ResNet18>>,
 }
 
-/// The number of groups of at most `size` images that a batch of `batch` has on `device`; 0 puts all in one. A group has
-/// at least two images, as one value has no variance.
-pub(super) fn count(batch: u32, size: u32, device: Device) -> u32 {
-    match (device, size) {
-        (Device::Cpu, 1..) => batch.div_ceil(size).min(batch / 2).max(1),
-        _ => 1,
-    }
+/// The number of groups that a batch of `batch` images has on `device`: on a CPU groups of at most `size` images, where 0 puts
+/// all in one; on GPUs one for each of `ranks` processes. A group has at least two images, as one value has no variance.
+pub(super) fn count(batch: u32, size: u32, device: Device, ranks: usize) -> u32 {
+    let wanted = match (device, size) {
+        (Device::Cpu, 0) => 1,
+        (Device::Cpu, size) => batch.div_ceil(size),
+        _ => u32::try_from(ranks).unwrap_or(u32::MAX),
+    };
+    wanted.min(batch / 2).max(1)
 }
 
 /// What a step finds out about its batch, still on the device.
@@ -524,9 +528,11 @@ mod tests {
 
     #[test]
     fn a_batch_that_fits_into_one_group_is_computed_as_a_whole() {
-        assert_eq!(count(64, 64, Device::Cpu), 1);
-        assert_eq!(count(256, 0, Device::Cpu), 1);
-        assert_eq!(count(256, 64, Device::Cuda(0)), 1);
+        assert_eq!(count(64, 64, Device::Cpu, 1), 1);
+        assert_eq!(count(256, 0, Device::Cpu, 1), 1);
+        assert_eq!(count(256, 64, Device::Cuda(0), 1), 1);
+        assert_eq!(count(256, 64, Device::Cuda(0), 4), 4);
+        assert_eq!(count(6, 64, Device::Cuda(0), 4), 3);
         let examples = examples(false);
         let model = network();
         let twin = copy(&model);
@@ -553,7 +559,11 @@ mod tests {
             (2, 1, 1),
             (1, 1, 1),
         ] {
-            assert_eq!(count(batch, size, Device::Cpu), groups, "{batch} by {size}");
+            assert_eq!(
+                count(batch, size, Device::Cpu, 3),
+                groups,
+                "{batch} by {size}"
+            );
         }
     }
 }

@@ -42,10 +42,10 @@ use report::Reporter;
 use setup::Setup;
 use state::State;
 
-/// The number of groups that a batch has on `device`. Of several processes, each computes whole ones.
+/// The number of groups that a batch has on `device`, of which each of `ranks` processes computes whole ones.
 #[must_use]
-pub fn groups_of(config: &Config, device: Device) -> u32 {
-    groups::count(config.batch, config.ghost_batch, device)
+pub fn groups_of(config: &Config, device: Device, ranks: usize) -> u32 {
+    groups::count(config.batch, config.ghost_batch, device, ranks)
 }
 
 /// How a training ended.

@@ -55,7 +55,7 @@ impl Setup {
         let train = Feed::new(data.train, data.train_targets, device, config.placement)?;
         let val = Feed::new(data.val, data.val_targets, device, config.placement)?;
         let batch = NonZeroUsize::new(config.batch as usize).unwrap_or(NonZeroUsize::MIN);
-        let groups = groups::count(config.batch, config.ghost_batch, device);
+        let groups = super::groups_of(config, device, ranks.count());
         let own = groups::own_images(config.batch.into(), groups.into(), &ranks);
         let place = |at: i64| usize::try_from(at).unwrap_or(0);
         let gathered = match config.augment.mixes() {

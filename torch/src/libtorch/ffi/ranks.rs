@@ -1,4 +1,5 @@
-//! The safe interface of `ranks.cpp`: the store where processes meet, a group of them, and what is under way between them.
+//! The safe interface of `ranks.cpp` and `exchange.cpp`: the store where processes meet, a group of them, and what is under
+//! way between them.
 //!
 //! Stores and groups are never freed, nor what an error has broken off: c10d waits for what is under way when it is
 //! destroyed, and the process ends with them.
@@ -12,10 +13,10 @@ use std::time::Duration;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-use super::check;
+use super::{check, cuda_index};
 use crate::{Error, Result};
 
-/// `Store`, `Group`, `Exchange` and `Copies` of `ranks.cpp`, opaque types.
+/// `Store`, `Group`, `Exchange` and `Copies` of the shim, opaque types.
 #[repr(C)]
 struct RawStore {
     _opaque: [u8; 0],
@@ -36,7 +37,7 @@ struct RawCopies {
     _opaque: [u8; 0],
 }
 
-// SAFETY: each signature is the one that `ranks.cpp` defines, with `size_t` as `usize`.
+// SAFETY: each signature is the one that the shim defines, with `size_t` as `usize`.
 unsafe extern "C" {
     fn tinyres_store_open(
         host: *const c_char,
@@ -76,6 +77,15 @@ unsafe extern "C" {
         store: *const RawStore,
         name: *const c_char,
         address: *const c_char,
+        rank: i32,
+        size: i32,
+        timeout_ms: u64,
+        out: *mut *mut RawGroup,
+    ) -> *mut c_char;
+    fn tinyres_group_open_cuda(
+        store: *const RawStore,
+        name: *const c_char,
+        device: i8,
         rank: i32,
         size: i32,
         timeout_ms: u64,
@@ -223,7 +233,8 @@ impl Store {
     }
 }
 
-/// Ranks that compute together: libtorch's `ProcessGroupGloo`. All of them call the same functions in the same order.
+/// Ranks that compute together: libtorch's `ProcessGroupGloo` for tensors on the CPU, or its `ProcessGroupNCCL` for those on a
+/// GPU. All of them call the same functions in the same order.
 #[derive(Debug)]
 pub(crate) struct Group(NonNull<RawGroup>);
 
@@ -252,6 +263,40 @@ impl Group {
                 &raw mut out,
             )
         })?;
+        Self::made(out)
+    }
+
+    /// The same for tensors on the CUDA device `device`. Its first sum connects. With libtorch's own watch, a call that waits
+    /// for longer than `timeout` ends the process.
+    ///
+    /// # Errors
+    /// libtorch has no NCCL, or finds no GPU.
+    pub(crate) fn open_cuda(
+        store: &Store,
+        name: &str,
+        device: usize,
+        rank: usize,
+        size: usize,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let (name, device, mut out) = (text(name)?, cuda_index(device)?, ptr::null_mut());
+        let (rank, size) = (int(rank)?, int(size)?);
+        // SAFETY: store and name are live, and the shim writes one pointer to `out`.
+        check(unsafe {
+            tinyres_group_open_cuda(
+                store.0.as_ptr(),
+                name.as_ptr(),
+                device,
+                rank,
+                size,
+                millis(timeout),
+                &raw mut out,
+            )
+        })?;
+        Self::made(out)
+    }
+
+    fn made(out: *mut RawGroup) -> Result<Self> {
         let made = NonNull::new(out).map(Self);
         made.ok_or_else(|| Error::Torch("no group".to_owned()))
     }
@@ -268,20 +313,24 @@ impl Group {
         check(unsafe { tinyres_group_copy(self.0.as_ptr(), tensor.as_ptr(), int(from)?) })
     }
 
-    /// Begins to add up the gradients of `params` over all ranks, in the order of the ranks. This one has `groups` of
-    /// each. `owners` has the rank that needs the sum of each; `None` if all do. All ranks give the same parameters and
-    /// owners in the same order, those first whose gradients come first.
+    /// Begins to add up the gradients of `params` over all ranks, in this `order`. `owners` has the rank that needs the sum of
+    /// each; `None` if all do. All ranks give the same parameters and owners in the same order, those first whose gradients
+    /// come first.
     pub(crate) fn exchange(
         &self,
         params: &[Tensor],
         owners: &[Option<usize>],
-        groups: usize,
+        order: Order,
     ) -> Result<Exchange<'_>> {
         const ALL: i32 = -1;
         assert_eq!(params.len(), owners.len(), "an owner of each sum");
         let owners = owners.iter().map(|owner| owner.map_or(Ok(ALL), int));
         let owners = owners.collect::<Result<Vec<_>>>()?;
         let (params, mut out) = (addresses(params), ptr::null_mut());
+        let (in_order, groups) = match order {
+            Order::OfGroups(count) => (count, count),
+            Order::Any => (0, 1),
+        };
         // SAFETY: the group and the tensors are live, and there are as many owners; the shim keeps handles of the tensors.
         check(unsafe {
             tinyres_exchange_begin(
@@ -289,7 +338,7 @@ impl Group {
                 params.as_ptr(),
                 owners.as_ptr(),
                 params.len(),
-                groups,
+                in_order,
                 &raw mut out,
             )
         })?;
@@ -328,6 +377,16 @@ impl Group {
         let (count, group) = (weights.len(), PhantomData);
         Ok(Copies { raw, count, group })
     }
+}
+
+/// The order in which gradients are added up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    /// That of the ranks, and of the groups of each, of which this one has so many: one process with all groups would add
+    /// them so, and the sums are the same to the bit.
+    OfGroups(usize),
+    /// An order that libtorch chooses for the number of ranks. Each of them has one group.
+    Any,
 }
 
 fn addresses(tensors: &[Tensor]) -> Vec<*const C_tensor> {
