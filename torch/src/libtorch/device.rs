@@ -16,7 +16,7 @@ use crate::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
-    /// On the first GPU if there is one, and else on the CPU.
+    /// On the first GPU if there is one, and else on the CPU. Of several processes on a host, each has a GPU of its own.
     #[default]
     Auto,
     /// On the CPU.

@@ -53,7 +53,7 @@ struct Slot {
   int64_t start, len;
 };
 
-// A sum of gradients over the groups of all ranks. Which additions make it, and when, is said by what derives from it.
+// A sum of gradients over the groups of all ranks. The two below say which additions make it, and when.
 struct Exchange {
   Group *const group;
   std::vector<Slot> slots;
@@ -271,7 +271,7 @@ void Chain::run() {
 struct Reduction : Exchange {
   // The first slot of each bucket, and the end.
   std::vector<size_t> bounds{0};
-  // What is under way: that of each bucket which is begun.
+  // Those under way: one for each bucket that is begun.
   Works works;
 
   Reduction(Group *group, std::vector<Slot> all) : Exchange(group, std::move(all)) {

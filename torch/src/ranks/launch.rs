@@ -97,7 +97,7 @@ impl Launch {
         device::open(self.own(choice, count)?)
     }
 
-    /// What `choice` stands for in this process, which sees `count` GPUs.
+    /// The device of `choice` for this process, which sees `count` GPUs.
     fn own(&self, choice: DeviceChoice, count: usize) -> Result<DeviceChoice, RankError> {
         let (local_rank, local_size) = (self.local_rank, self.local_size);
         match choice {

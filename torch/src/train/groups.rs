@@ -53,10 +53,17 @@ pub(super) fn count(batch: u32, size: u32, device: Device, ranks: usize) -> u32 
     wanted.min(batch / 2).max(1)
 }
 
-/// What a step finds out about its batch, still on the device.
-pub(super) struct Found<'a> {
-    /// The gradients, over all ranks.
-    pub sums: Sums<'a>,
+/// Findings of a rank about each of its groups, still on the device.
+#[derive(Default)]
+pub(super) struct Own {
+    losses: Vec<Tensor>,
+    margins: Vec<Tensor>,
+    /// Each times the part of the batch that its group has. None if the network itself has computed the only group.
+    statistics: Vec<Tensor>,
+}
+
+/// Findings of a step about its batch, still on the device.
+pub(super) struct Found {
     /// The mean loss, a scalar.
     pub loss: Tensor,
     /// The margin of each image, `f32 [B]`, if [`Objective::margins`] gives some.
@@ -122,8 +129,8 @@ impl Groups {
         workers.each(parts.collect::<Result<_>>()?, |_, part| part.apply())
     }
 
-    /// Computes the gradients of `model` for a batch, of which each group has its `examples`, and updates the running
-    /// statistics. `owner` returns the rank that alone needs the gradient of a parameter, if not all do.
+    /// Computes the gradients of `model` for a batch, of which each group has its `examples`. `owner` returns the rank that
+    /// alone needs the gradient of a parameter, if not all do. Returns their sums over the ranks, which may be under way.
     pub(super) fn backward<'a>(
         &self,
         model: &ResNet18,
@@ -132,16 +139,19 @@ impl Groups {
         workers: &Workers,
         ranks: &'a Ranks,
         owner: impl Fn(&Tensor) -> Option<usize>,
-    ) -> Result<Found<'a>> {
+    ) -> Result<(Sums<'a>, Own)> {
         let Some(replicas) = &self.replicas else {
             let outputs = model.outputs(&examples[0].images, true)?;
             let loss = objective.loss(&outputs, &examples[0], Part::WHOLE)?;
             loss.f_backward()?;
-            return Ok(Found {
-                sums: Sums::default(),
-                loss: loss.f_detach()?,
-                margins: objective.margins(&outputs, &examples[0])?,
-            });
+            let own = Own {
+                losses: vec![loss.f_detach()?],
+                margins: (objective.margins(&outputs, &examples[0])?)
+                    .into_iter()
+                    .collect(),
+                statistics: Vec::new(),
+            };
+            return Ok((Sums::default(), own));
         };
         let parts = self.parts(&examples, ranks)?;
         let weights: Vec<_> = parts.iter().map(|part| part.of_images).collect();
@@ -156,7 +166,13 @@ impl Groups {
         if sums.exchange().is_none() {
             sum_gradients(params, &mut shares, workers)?;
         }
-        self.found(model, ranks, sums, shares, &weights)
+        let mut own = Own::default();
+        for (share, weight) in shares.into_iter().zip(weights) {
+            own.losses.push(share.loss);
+            own.margins.extend(share.margins);
+            own.statistics.push(share.statistics.f_mul_scalar(weight)?);
+        }
+        Ok((sums, own))
     }
 
     /// The weights of each group of this rank, from its `examples`.
@@ -178,29 +194,18 @@ impl Groups {
         Ok(counts.iter().map(part).collect())
     }
 
-    /// Updates the running statistics of `model` by those of `shares`, each with its part of the batch in `weights`, and adds
-    /// up what they have found out.
-    fn found<'a>(
-        &self,
-        model: &ResNet18,
-        ranks: &Ranks,
-        sums: Sums<'a>,
-        shares: Vec<Share>,
-        weights: &[f64],
-    ) -> Result<Found<'a>> {
-        let (mut losses, mut margins, mut statistics) = (Vec::new(), Vec::new(), Vec::new());
-        for (share, &weight) in shares.into_iter().zip(weights) {
-            losses.push(share.loss);
-            margins.extend(share.margins);
-            statistics.push(share.statistics.f_mul_scalar(weight)?);
+    /// Adds up what the ranks have found out about their `own` groups, and updates the running statistics of `model`. The
+    /// ranks wait for each other here: after the step, so that one that was slower at the gradients may be faster at the step.
+    pub(super) fn found(&self, model: &ResNet18, ranks: &Ranks, own: &Own) -> Result<Found> {
+        if !own.statistics.is_empty() {
+            let statistics = self.total(ranks, &own.statistics)?;
+            tch::no_grad(|| model.update_statistics(&statistics))?;
         }
-        tch::no_grad(|| model.update_statistics(&self.total(ranks, &statistics)?))?;
         Ok(Found {
-            sums,
-            loss: self.total(ranks, &losses)?,
-            margins: match margins.is_empty() {
+            loss: self.total(ranks, &own.losses)?,
+            margins: match own.margins.is_empty() {
                 true => None,
-                false => Some(self.of_batch(ranks, Tensor::f_cat(&margins, 0)?)?),
+                false => Some(self.of_batch(ranks, Tensor::f_cat(&own.margins, 0)?)?),
             },
         })
     }
@@ -216,6 +221,9 @@ impl Groups {
 
     /// The sum over the groups of all ranks, of which this one has `parts`, added in one order whoever has them.
     fn total(&self, ranks: &Ranks, parts: &[Tensor]) -> Result<Tensor> {
+        if let ([all], 1) = (parts, ranks.count()) {
+            return Ok(all.shallow_clone());
+        }
         let mut rows = Tensor::f_stack(parts, 0)?;
         if ranks.count() > 1 {
             let [groups, _] = self.all;
@@ -392,8 +400,9 @@ mod tests {
         let groups = Groups::new(BATCH, count, &(0..BATCH), &alone, model, workers).unwrap();
         let own = groups.ranges.iter().map(|range| examples.part(range));
         let own = own.collect::<Result<_>>().unwrap();
-        let found = groups.backward(model, &objective(), own, workers, &alone, |_| None);
-        let Found { loss, .. } = found.unwrap();
+        let computed = groups.backward(model, &objective(), own, workers, &alone, |_| None);
+        let (_, own) = computed.unwrap();
+        let Found { loss, .. } = groups.found(model, &alone, &own).unwrap();
         let named = model.named().iter().map(|named| {
             let tensor = match named.role {
                 Role::Buffer => named.tensor.copy(),

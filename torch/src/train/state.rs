@@ -221,12 +221,13 @@ impl State {
         let examples = self.groups.examples(batch, pipeline, workers)?;
         let ranks = &setup.ranks;
         let owner = |param: &Tensor| self.optimizer.owner(param);
-        let found =
+        let (sums, own) =
             (self.groups).backward(&self.model, objective, examples, workers, ranks, owner)?;
+        (self.optimizer).step_over(ranks, sums, self.at.rate, workers)?;
+        let found = self.groups.found(&self.model, ranks, &own)?;
         if let (Some(all), Some(own)) = (&mut self.margins, &found.margins) {
             all.put(batch.number, own)?;
         }
-        (self.optimizer).step_over(ranks, found.sums, self.at.rate, workers)?;
         if let Some(ema) = &mut self.ema {
             ema.update(self.model.named(), self.at.step)?;
         }

@@ -382,8 +382,8 @@ impl Group {
 /// The order in which gradients are added up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
-    /// That of the ranks, and of the groups of each, of which this one has so many: one process with all groups would add
-    /// them so, and the sums are the same to the bit.
+    /// By ranks, and by the groups of each, of which this one has so many: one process with all groups would add them so,
+    /// and the sums are the same to the bit.
     OfGroups(usize),
     /// An order that libtorch chooses for the number of ranks. Each of them has one group.
     Any,
