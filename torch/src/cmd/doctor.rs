@@ -13,8 +13,9 @@ use tinyres_torch::doctor::examine;
 /// Check what libtorch finds on this machine, and that every device computes correctly
 ///
 /// Takes one training step on the CPU and on every GPU, and compares logits, loss and gradients with
-/// torchvision's. Then compares the batches of each --placement with single images, connects two ranks by Gloo, and tries
-/// NCCL on every GPU. Says which launcher, if any, makes this one of several processes. The exit code is 1 if a check fails.
+/// torchvision's. Then compares the batches of each --placement with single images, connects two ranks by Gloo, and
+/// looks for NCCL if there are GPUs. Says which launcher, if any, makes this one of several processes. The exit code
+/// is 1 if a check fails.
 #[derive(clap::Args)]
 pub struct Args {}
 

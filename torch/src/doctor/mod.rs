@@ -78,7 +78,7 @@ pub fn examine(data: &Arc<Dataset>) -> DoctorReport {
             .chain(devices)
             .flat_map(|device| check(data, device))
             .chain([check_ranks()])
-            .chain((0..gpus).map(check_nccl))
+            .chain((gpus > 0).then(check_nccl))
             .collect(),
         ranks: describe_ranks(),
         libtorch: ffi::version(),
@@ -126,26 +126,22 @@ fn check_ranks() -> Check {
     }
 }
 
-/// Checks that NCCL, by which GPUs connect, is there, with a group of one.
-fn check_nccl(index: usize) -> Check {
-    let found = ranks::check_nccl(index);
+/// Checks that libtorch has NCCL, by which GPUs connect.
+fn check_nccl() -> Check {
+    let found = ffi::find_nccl();
     Check {
-        device: name_of(Device::Cuda(index)),
-        what: "the GPU connects and adds up (NCCL)".to_owned(),
+        device: "cuda".to_owned(),
+        what: "libtorch can connect GPUs (NCCL)".to_owned(),
         ok: found.is_ok(),
-        found: found.map_or_else(|error| error.to_string(), |()| "exact".to_owned()),
-    }
-}
-
-fn name_of(device: Device) -> String {
-    match device {
-        Device::Cuda(index) => format!("cuda:{index}"),
-        _ => "cpu".to_owned(),
+        found: found.map_or_else(|error| error.to_string(), |()| "found".to_owned()),
     }
 }
 
 fn check(data: &Arc<Dataset>, device: Device) -> Vec<Check> {
-    let name = name_of(device);
+    let name = match device {
+        Device::Cuda(index) => format!("cuda:{index}"),
+        _ => "cpu".to_owned(),
+    };
     let outcome = |what: &str, result: Result<(bool, String)>| {
         let (ok, found) = result.unwrap_or_else(|error| (false, error.to_string()));
         Check {

@@ -19,7 +19,7 @@ use torch_sys::C_tensor;
 use crate::{Error, Result};
 
 pub(crate) use optim::{Adam, adam, muon_ahead, muon_apply, sgd, sum_gradients};
-pub(crate) use ranks::{Copies, Exchange, Group, Order, Store};
+pub(crate) use ranks::{Copies, Exchange, Group, Order, Store, find_nccl};
 pub(crate) use script::Script;
 
 /// `c10::Event`, an opaque type.

@@ -127,6 +127,9 @@ char *tinyres_group_open_cuda(const Store *store, const char *name, int8_t devic
   });
 }
 
+// Returns null if this can make such groups, as far as libtorch goes, or the reason why not.
+char *tinyres_find_nccl() noexcept { return guarded(tinyres::find_nccl); }
+
 // Makes `tensor` the sum over the ranks, the same bits on each.
 char *tinyres_group_sum(Group *group, at::Tensor *tensor) noexcept {
   return guarded([&] {

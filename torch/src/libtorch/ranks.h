@@ -20,6 +20,9 @@ struct Group {
 // The elements of a dense tensor in memory order: what c10d takes.
 at::Tensor flat(const at::Tensor &tensor);
 
+// Throws if libtorch has no NCCL, or has it in another form than this was written for.
+void find_nccl();
+
 // NCCL's part of a group of `size` ranks that meet at `store`, on the CUDA device `device`.
 c10::intrusive_ptr<c10d::Backend> open_nccl(c10::intrusive_ptr<c10d::Store> store, int8_t device, int rank, int size,
                                             std::chrono::milliseconds timeout);

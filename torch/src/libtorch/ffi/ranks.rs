@@ -91,6 +91,7 @@ unsafe extern "C" {
         timeout_ms: u64,
         out: *mut *mut RawGroup,
     ) -> *mut c_char;
+    fn tinyres_find_nccl() -> *mut c_char;
     fn tinyres_group_sum(group: *mut RawGroup, tensor: *const C_tensor) -> *mut c_char;
     fn tinyres_group_copy(group: *mut RawGroup, tensor: *const C_tensor, from: i32) -> *mut c_char;
     fn tinyres_exchange_begin(
@@ -231,6 +232,15 @@ impl Store {
         unsafe { tinyres_bytes_free(out) };
         Ok(Some(value))
     }
+}
+
+/// Checks that libtorch has the NCCL that [`Group::open_cuda`] takes. CUDA must be loaded.
+///
+/// # Errors
+/// It does not.
+pub(crate) fn find_nccl() -> Result<()> {
+    // SAFETY: looks for two symbols.
+    check(unsafe { tinyres_find_nccl() })
 }
 
 /// Ranks that compute together: libtorch's `ProcessGroupGloo` for tensors on the CPU, or its `ProcessGroupNCCL` for those on a
