@@ -1,5 +1,4 @@
-//! The safe interface of `ranks.cpp` and `exchange.cpp`: the store where processes meet, a group of them, and what is under
-//! way between them.
+//! The safe interface of `ranks.cpp` and `exchange.cpp`: stores, groups of processes, and what is under way between them.
 //!
 //! Stores and groups are never freed, nor what an error has broken off: c10d waits for what is under way when it is
 //! destroyed, and the process ends with them.
@@ -234,10 +233,7 @@ impl Store {
     }
 }
 
-/// Checks that libtorch has the NCCL that [`Group::open_cuda`] takes. CUDA must be loaded.
-///
-/// # Errors
-/// It does not.
+/// Checks that libtorch has the NCCL that [`Group::open_cuda`] takes, if CUDA is loaded.
 pub(crate) fn find_nccl() -> Result<()> {
     // SAFETY: looks for two symbols.
     check(unsafe { tinyres_find_nccl() })
