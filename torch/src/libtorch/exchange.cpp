@@ -25,7 +25,7 @@ using Works = std::vector<c10::intrusive_ptr<c10d::Work>>;
 constexpr int64_t PIECE = 1 << 18;
 // Floats of a cache line: where the gradient of each parameter begins.
 constexpr int64_t ALIGNED = 16;
-// Floats that libtorch adds up at once: 8 MiB, unless one parameter has more.
+// Floats from which on a bucket is full: 8 MiB. libtorch adds a bucket up at once.
 constexpr int64_t BUCKET = 1 << 21;
 
 // True if both have the same elements at the same places, which the strides of sides of 1 do not matter for.

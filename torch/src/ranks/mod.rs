@@ -358,8 +358,9 @@ impl Ranks {
         Ok(())
     }
 
-    /// Begins to add up the gradients of `params` over all groups of all ranks, of which this one computes `groups`: on a CPU in
-    /// their order, and on a GPU, where each rank has one, in any. `owner` returns the rank that alone needs the sum of a parameter, if not all do.
+    /// Begins to add up the gradients of `params` over all groups of all ranks, of which this one computes `groups`: on a CPU
+    /// in their order, and on a GPU, where each rank has one, in any. `owner` returns the rank that alone needs the sum of a
+    /// parameter, if not all do.
     pub(crate) fn sums(
         &self,
         params: &[Tensor],
