@@ -128,12 +128,18 @@ pub(super) fn unverified<'a>(
     blocks
 }
 
-/// Checks blocks on all threads. If several are damaged, the error is that of the first.
-pub(super) fn verify_all(blocks: &[(&Member, usize)]) -> Result<()> {
+/// Checks blocks on all threads, after the kernel was asked to read the first `ahead` of them. If several are damaged, the
+/// error is that of the first.
+pub(super) fn verify_all(blocks: &[(&Member, usize)], ahead: usize) -> Result<()> {
     if blocks.is_empty() {
         return Ok(());
     }
     let check = |&(member, block): &(&Member, usize)| member.verify(block).err();
-    let wrong = pool::install(|| blocks.par_iter().find_map_first(check));
+    let wrong = pool::in_turn(|| {
+        for (member, block) in blocks.iter().take(ahead) {
+            member.read_ahead(*block);
+        }
+        blocks.par_iter().find_map_first(check)
+    });
     wrong.map_or(Ok(()), Err)
 }

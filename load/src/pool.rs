@@ -1,11 +1,12 @@
 //! The threads that check what a batch touches: a rayon pool of this crate's own, one per process.
 //!
 //! `fork` copies no threads, so in a child a pool of the parent's would wait without end; rayon's global pool
-//! cannot be replaced. This one is made again in each process that uses it. Nothing here waits for a lock, since a
-//! thread of the parent may have held it when the child was made.
+//! cannot be replaced. This one is made again in each process that uses it. Nothing here waits for a lock of another
+//! process, since a thread of the parent may have held it when the child was made.
 
 use std::process;
 use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use once_cell::race::OnceBox;
@@ -15,6 +16,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 struct Own {
     process: u32,
     pool: ThreadPool,
+    /// Held by the work of [`in_turn`].
+    turn: Mutex<()>,
     /// In a child: the child's pool. That of the parent is left as it is, since to drop it means to wake its threads.
     next: OnceBox<Own>,
 }
@@ -28,8 +31,8 @@ static FIRST: OnceBox<Own> = OnceBox::new();
 /// Useful for any work with rayon in a process that may have come from `fork`, such as a worker of a Python
 /// program.
 pub fn install<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    if let Some(pool) = pool() {
-        return pool.install(work);
+    if let Some(own) = own() {
+        return own.pool.install(work);
     }
     // Makes the calling thread a pool of one, so that rayon does not start its global pool. It fails if the thread is
     // in a pool already, which will do.
@@ -39,13 +42,24 @@ pub fn install<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     work()
 }
 
+/// Runs `work` like [`install`], after the work of threads that came before, so that it has the whole pool. Where two share
+/// it, each takes as long as both do, and the first batch of an epoch comes as late as the second.
+pub(super) fn in_turn<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // A thread of a pool must not wait here: while its own work is done, it takes up other work, which may come here, too.
+    let own = own().filter(|_| rayon::current_thread_index().is_none());
+    let turn = own.map(|own| own.turn.lock().unwrap_or_else(PoisonError::into_inner));
+    let done = install(work);
+    drop(turn);
+    done
+}
+
 /// The pool of this process, or `None` if the system allows no thread.
-fn pool() -> Option<&'static ThreadPool> {
+fn own() -> Option<&'static Own> {
     let process = process::id();
     let mut place = &FIRST;
     loop {
         match place.get() {
-            Some(own) if own.process == process => return Some(&own.pool),
+            Some(own) if own.process == process => return Some(own),
             Some(other) => place = &other.next,
             None => {
                 let (pool, next) = (start()?, OnceBox::new());
@@ -53,6 +67,7 @@ fn pool() -> Option<&'static ThreadPool> {
                 let _ = place.set(Box::new(Own {
                     process,
                     pool,
+                    turn: Mutex::new(()),
                     next,
                 }));
             }
@@ -85,5 +100,47 @@ fn largest() -> Option<ThreadPool> {
             Err(_) if count > 1 => count /= 2,
             Err(_) => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use rayon::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn work_in_turn_has_the_pool_to_itself() {
+        let at_work = AtomicU32::new(0);
+        let work = || {
+            assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0);
+            thread::sleep(Duration::from_millis(1));
+            assert_eq!(at_work.fetch_sub(1, Ordering::SeqCst), 1);
+        };
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| in_turn(work));
+            }
+        });
+    }
+
+    #[test]
+    fn threads_of_pools_do_not_wait_for_their_turn() {
+        // Such a thread takes up the next number while it waits for the first one's work.
+        let other = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let count = |_| in_turn(|| (0..100).into_par_iter().count());
+        let sum = || (0..1000).into_par_iter().map(count).sum::<usize>();
+        assert_eq!(other.install(sum), 100_000);
+        assert_eq!(install(sum), 100_000);
+    }
+
+    #[test]
+    fn a_panic_leaves_the_turn_to_others() {
+        let panicked = thread::spawn(|| in_turn(|| panic!("of a test"))).join();
+        assert!(panicked.is_err());
+        assert_eq!(in_turn(|| 1), 1);
     }
 }
