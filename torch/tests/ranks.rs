@@ -671,3 +671,27 @@ fn a_command_that_is_started_again_goes_on() {
         "{error}"
     );
 }
+
+#[test]
+fn a_command_that_is_started_again_keeps_its_sizes() {
+    // One of these is time enough for larger images with two processes, and not with one: which, depends on the processor.
+    for budget in ["40m", "160m"] {
+        let place = Place::new();
+        let run = place.path("run");
+        let length = ["--time-budget", budget, "--continue"];
+        let flags = FLAGS
+            .chunks(2)
+            .filter(|flag| !["--epochs", "--sizes"].contains(&flag[0]));
+        let flags: Vec<_> = flags.flatten().copied().collect();
+        for ranks in [1, 2] {
+            let before = lines(&run);
+            let args = [&["train", "shards", "-o", "run"], &length[..], &flags].concat();
+            let mut team = place.start(ranks, &args);
+            team.wait_for_lines(&run, before + 6);
+            team.signal(0, "INT");
+            for ended in team.wait() {
+                assert_eq!(ended.code, Some(130), "{}", ended.stderr);
+            }
+        }
+    }
+}

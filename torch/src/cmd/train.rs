@@ -16,8 +16,8 @@ use tinyres::text::{counted, shell_word};
 use tinyres::ui::Ui;
 use tinyres_format::{MANIFEST, Split};
 use tinyres_load::Verify;
-use tinyres_torch::config::{Config, Layers};
-use tinyres_torch::libtorch::device::{self, DeviceChoice};
+use tinyres_torch::config::{Config, Layers, Machine};
+use tinyres_torch::libtorch::device::{self, DeviceChoice, Precision};
 use tinyres_torch::ranks::{Launch, RankError, Ranks};
 use tinyres_torch::run::checkpoint::Checkpoint;
 use tinyres_torch::run::{Run, SetId};
@@ -263,9 +263,19 @@ fn device(choice: DeviceChoice, launch: Option<&Launch>) -> tinyres_torch::Resul
 }
 
 /// The threads to start: those that were asked for, or an equal part of the host's for each process on it.
-fn threads(wanted: Option<usize>, launch: Option<&Launch>) -> Option<NonZeroUsize> {
-    let chosen = wanted.and_then(NonZeroUsize::new);
-    chosen.or_else(|| launch.and_then(Launch::threads))
+fn threads(wanted: Option<NonZeroUsize>, launch: Option<&Launch>) -> Option<NonZeroUsize> {
+    wanted.or_else(|| launch.and_then(Launch::threads))
+}
+
+/// What the processes of `launch` compute on together, after their threads were started.
+fn machine(device: Device, launch: Option<&Launch>) -> Machine {
+    if device.is_cuda() {
+        return Machine::Gpu;
+    }
+    Machine::Cpu {
+        cores: tinyres_torch::threads() * launch.map_or(1, |launch| launch.size),
+        bf16: Precision::default().on(device) == Precision::Bf16,
+    }
 }
 
 /// Place of a run that begins.
@@ -285,9 +295,10 @@ fn create(
 ) -> anyhow::Result<Begun> {
     let layers = Layers::read(file, flags)?;
     let device = device(layers.device(), launch)?;
-    let [batch_is_given, threads_are_given] = ["batch", "threads"].map(|key| layers.sets(key));
-    let mut config = layers.config(device.is_cuda())?;
-    tinyres_torch::start_threads(threads(config.threads, launch))?;
+    let [batch_is_given, threads_are_given, sizes_are_given] =
+        ["batch", "threads", "sizes"].map(|key| layers.sets(key));
+    tinyres_torch::start_threads(threads(layers.threads(), launch))?;
+    let mut config = layers.config(machine(device, launch))?;
     // The weights depend on these to the bit, so the run's record must hold them.
     config.threads.get_or_insert_with(tinyres_torch::threads);
     config.precision = config.precision.on(device);
@@ -308,8 +319,12 @@ fn create(
     let run = match place.output {
         Some(output) if place.goes_on && Run::is_at(&output) => {
             let (run, last) = Run::resume(&output)?;
+            // Those that the machine decided were perhaps decided by another one.
             if !threads_are_given {
                 config.threads = run.config().threads;
+            }
+            if !sizes_are_given {
+                config.sizes.clone_from(&run.config().sizes);
             }
             let other = (run.config().differs(&config))
                 .or_else(|| (!run.set().agrees(&splits.id())).then(|| "data set".to_owned()));

@@ -5,9 +5,11 @@
 
 mod eval_every;
 pub mod knobs;
+mod recipe;
 pub mod schedule;
 pub mod sizes;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,18 +21,14 @@ use tinyres_load::Verify;
 use toml::{Table, Value};
 
 pub use eval_every::EvalEvery;
+pub(crate) use recipe::recipes;
+pub use recipe::{Machine, in_recipes};
 
 use crate::config::schedule::Schedule;
 use crate::config::sizes::Sizes;
 use crate::libtorch::device::{DeviceChoice, Placement, Precision};
 use crate::net::{Layer, Spec, Stem};
 use crate::{Error, Result};
-
-/// The text of `recipes.toml`.
-const RECIPES: &str = include_str!("../../recipes.toml");
-
-/// The recipe of a run that names none.
-pub(crate) const DEFAULT_RECIPE: &str = "default";
 
 /// Key of a run's `config.toml` for the table that says what the run was made of.
 pub(crate) const RUN_KEY: &str = "run";
@@ -241,22 +239,29 @@ impl Layers {
         name.unwrap_or_default()
     }
 
-    /// The configuration on a device that is a GPU if `cuda`: the recipe's values there, the file's over
-    /// them, and the flags' over both.
+    /// The threads that each process is to have, if they say so.
+    #[must_use]
+    pub fn threads(&self) -> Option<NonZeroUsize> {
+        let threads = self.flags.get("threads").or(self.file.get("threads"));
+        let threads = usize::try_from(threads?.as_integer()?).ok()?;
+        NonZeroUsize::new(threads)
+    }
+
+    /// The configuration on `machine`: the recipe's values there, the file's over them, and the flags' over both.
     ///
     /// # Errors
     /// Values that contradict each other.
-    pub fn config(self, cuda: bool) -> Result<Config> {
-        let recipe = self.text("recipe").unwrap_or(DEFAULT_RECIPE);
-        let mut values = self::recipe(recipe, cuda)?;
-        let hour = values.remove(HOUR);
-        put(&mut values, self.file.clone());
+    pub fn config(self, machine: Machine) -> Result<Config> {
+        let name = self.text("recipe").unwrap_or(recipe::DEFAULT_RECIPE);
+        let mut values = recipe::values(name, machine == Machine::Gpu)?;
+        let hour = values.remove(recipe::HOUR);
+        recipe::put(&mut values, self.file.clone());
         if self.flags.contains_key("init") {
             // The file's digest belongs to another file of weights.
             values.remove("init_digest");
         }
-        put(&mut values, self.flags.clone());
-        if let Some(Value::Table(hour)) = hour.filter(|_| takes_an_hour(&values)) {
+        recipe::put(&mut values, self.flags.clone());
+        if let Some(Value::Table(hour)) = hour.filter(|_| recipe::takes_an_hour(&values, machine)) {
             values.extend(hour.into_iter().filter(|(key, _)| !self.sets(key)));
         }
         Config::from_values(values)
@@ -274,13 +279,18 @@ impl Layers {
 }
 
 impl Config {
-    /// The values of the recipe that `flags` or `file` name, on a device that is a GPU if `cuda`, with `file`
-    /// over them and `flags` over both. A caller that does not know the device yet takes [`Layers`].
+    /// The values of the recipe that `flags` or `file` name, on a GPU if `cuda` and else on [`Machine::TWO_CORES`], with
+    /// `file` over them and `flags` over both. A caller that does not know the machine yet takes [`Layers`].
     ///
     /// # Errors
     /// As for [`Layers::read`] and [`Layers::config`].
     pub fn layered(file: Option<&Path>, flags: Table, cuda: bool) -> Result<Self> {
-        Layers::read(file, flags)?.config(cuda)
+        let machine = if cuda {
+            Machine::Gpu
+        } else {
+            Machine::TWO_CORES
+        };
+        Layers::read(file, flags)?.config(machine)
     }
 
     /// Adds the defaults to `values`, of which each was checked by itself, and checks how they relate.
@@ -369,70 +379,6 @@ impl Config {
     }
 }
 
-/// The recipes by name, each a table.
-fn recipe_tables() -> Table {
-    toml::from_str(RECIPES).expect("recipes.toml is TOML: a test reads all of it")
-}
-
-/// The names of the recipes.
-#[must_use]
-pub(crate) fn recipes() -> Vec<String> {
-    recipe_tables().keys().cloned().collect()
-}
-
-/// True if a recipe states a value for `key`, so that its default is not what a run gets.
-#[must_use]
-pub fn in_recipes(key: &str) -> bool {
-    let tables = recipe_tables();
-    tables.values().any(|recipe| recipe.get(key).is_some())
-}
-
-/// Key of a recipe's values for a time budget of [`HOUR_FROM`] or more.
-const HOUR: &str = "hour";
-const HOUR_FROM: Duration = Duration::from_secs(30 * 60);
-
-/// True if `values` give the run a time budget of [`HOUR_FROM`] or more.
-fn takes_an_hour(values: &Table) -> bool {
-    let budget = values.get("time_budget").and_then(Value::as_str);
-    let budget = budget.and_then(|text| humantime::parse_duration(text).ok());
-    budget.is_some_and(|budget| budget >= HOUR_FROM)
-}
-
-/// The values of the recipe `name`, over those of its `base`, on a device that is a GPU if `cuda`. Those under [`HOUR`] are a
-/// table of their own.
-fn recipe(name: &str, cuda: bool) -> Result<Table> {
-    let Some(Value::Table(mut values)) = recipe_tables().remove(name) else {
-        return Err(Error::Value {
-            key: "recipe",
-            got: name.to_owned(),
-            expected: format!("one of {}", recipes().join(", ")),
-        });
-    };
-    let [cpu, gpu] = ["cpu", "cuda"].map(|kind| values.remove(kind));
-    if let Some(Value::Table(own)) = if cuda { gpu } else { cpu } {
-        values.extend(own);
-    }
-    if let Some(base) = values.remove("base") {
-        let own = std::mem::replace(
-            &mut values,
-            recipe(base.as_str().unwrap_or_default(), cuda)?,
-        );
-        put(&mut values, own);
-    }
-    values.insert("recipe".into(), name.into());
-    Ok(values)
-}
-
-/// Puts `over` over `values`. If it sets any run length, no other run length stays.
-fn put(values: &mut Table, over: Table) {
-    let length = ["epochs", "max_steps", "time_budget"];
-    if length.iter().any(|key| over.contains_key(*key)) {
-        values.remove("max_steps");
-        values.remove("time_budget");
-    }
-    values.extend(over);
-}
-
 /// Reads a file of values, without the table [`RUN_KEY`] of a run's `config.toml`.
 fn read(path: &Path) -> Result<Table> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
@@ -475,63 +421,6 @@ mod tests {
 
     fn flags(text: &str) -> Table {
         toml::from_str(text).expect("valid TOML")
-    }
-
-    #[test]
-    fn every_recipe_is_whole_and_sound() {
-        assert!(recipes().len() >= 2);
-        for name in recipes() {
-            for cuda in [false, true] {
-                let mut values = recipe(&name, cuda).unwrap();
-                if let Some(Value::Table(hour)) = values.remove(HOUR) {
-                    knobs::check(&hour).unwrap();
-                }
-                knobs::check(&values).unwrap();
-                assert_eq!(Config::from_values(values).unwrap().recipe, name);
-            }
-        }
-    }
-
-    #[test]
-    fn the_default_recipe_is_an_hour_of_a_cpu_or_thirty_epochs_of_a_gpu() {
-        let on = |cuda| recipe(DEFAULT_RECIPE, cuda).unwrap();
-        let (cpu, gpu) = (on(false), on(true));
-        assert_eq!(cpu["time_budget"].as_str(), Some("60m"));
-        assert_eq!(cpu["stem"].as_str(), Some("imagenet"));
-        assert!(!gpu.contains_key("time_budget"));
-        assert_eq!(gpu["epochs"].as_integer(), Some(30));
-        assert_eq!(gpu["stem"].as_str(), Some("small"));
-    }
-
-    #[test]
-    fn a_recipe_takes_what_it_does_not_state_from_its_base() {
-        for cuda in [false, true] {
-            let on = |name: &str| {
-                let recipe = flags(&format!("recipe = '{name}'"));
-                Config::layered(None, recipe, cuda).unwrap()
-            };
-            let (base, long) = (on("default"), on("long"));
-            assert_eq!(long.length.epochs, 150);
-            assert_eq!(long.length.time_budget, None);
-            assert_eq!((long.augment.cutmix, long.stem), (1.0, base.stem));
-            assert_eq!(long.optimizer, base.optimizer);
-        }
-    }
-
-    #[test]
-    fn an_hour_takes_values_of_its_own_unless_they_are_set() {
-        let sizes = |text: &str| Config::layered(None, flags(text), false).unwrap().sizes;
-        let (short, hour) = (sizes("time_budget = '29m'"), sizes("time_budget = '30m'"));
-        assert_ne!(short, hour);
-        assert_eq!(hour, sizes(""));
-        assert_eq!(short, sizes("epochs = 100"));
-        let full = "full".parse().unwrap();
-        assert_eq!(sizes("time_budget = '1h'\nsizes = 'full'"), full);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.toml");
-        std::fs::write(&path, "sizes = 'full'\ntime_budget = '1h'\n").unwrap();
-        let config = Config::layered(Some(&path), flags(""), false).unwrap();
-        assert_eq!(config.sizes, full);
     }
 
     #[test]
