@@ -174,7 +174,7 @@ impl Dataset {
         } else {
             unverified(parts)
         };
-        verify_all(&blocks, 0)
+        verify_all(&blocks)
     }
 
     /// The images of a block of the shard at `path`, as an error names them, by their numbers in the split. `None` if
@@ -417,10 +417,17 @@ impl Dataset {
         }
         let places = images.iter().map(|&image| self.locate(image));
         let places = places.collect::<Result<Vec<_>>>()?;
-        // In a first epoch, a batch touches about as many blocks as it has images: 200 kB each, all over the
-        // disk. One thread that reads them in turn would be too slow.
-        let blocks = unverified(places.iter().map(|&(member, at)| (member, at..at + 1)));
-        verify_all(&blocks, READ_AHEAD / (BLOCK_IMAGES * len))?;
+        if self.shards.iter().any(Member::has_unverified) {
+            // One batch after the other, so that the first does not come as late as the second.
+            let _turn = pool::turn();
+            let blocks = unverified(places.iter().map(|&(member, at)| (member, at..at + 1)));
+            // In a first epoch, a batch touches about as many blocks as it has images: 200 kB each, all over the
+            // disk. One thread that reads them in turn would be too slow.
+            for (member, block) in blocks.iter().take(READ_AHEAD / (BLOCK_IMAGES * len)) {
+                member.read_ahead(*block);
+            }
+            verify_all(&blocks)?;
+        }
         let pixels: Vec<&[u8]> = (places.iter())
             .map(|&(member, at)| member.pixels(at..at + 1))
             .collect();
@@ -445,7 +452,7 @@ impl Dataset {
             (0..member.len).step_by(batch as usize).map(move |first| {
                 let last = member.len.min(first.saturating_add(batch));
                 let own = first as usize..last as usize;
-                let checked = verify_all(&unverified([(member, own.clone())]), 0);
+                let checked = verify_all(&unverified([(member, own.clone())]));
                 let images = member.start + first..member.start + last;
                 (images, checked.map(|()| member.pixels(own)))
             })

@@ -6,7 +6,7 @@
 
 use std::process;
 use std::sync::mpsc::channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use once_cell::race::OnceBox;
@@ -16,7 +16,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 struct Own {
     process: u32,
     pool: ThreadPool,
-    /// Held by the work of [`in_turn`].
+    /// Held by who has the [`turn()`].
     turn: Mutex<()>,
     /// In a child: the child's pool. That of the parent is left as it is, since to drop it means to wake its threads.
     next: OnceBox<Own>,
@@ -42,15 +42,13 @@ pub fn install<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     work()
 }
 
-/// Runs `work` like [`install`], after the work of threads that came before, so that it has the whole pool. Where two share
-/// it, each takes as long as both do, and the first batch of an epoch comes as late as the second.
-pub(super) fn in_turn<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    // A thread of a pool must not wait here: while its own work is done, it takes up other work, which may come here, too.
-    let own = own().filter(|_| rayon::current_thread_index().is_none());
-    let turn = own.map(|own| own.turn.lock().unwrap_or_else(PoisonError::into_inner));
-    let done = install(work);
-    drop(turn);
-    done
+/// Waits until no other thread has the turn. Who has it has the pool to itself, among those who ask for it: where two share
+/// the pool, the work of each takes as long as that of both.
+///
+/// A thread of a pool gets none and does not wait: while its own work is done, it takes up other work, which may ask, too.
+pub(super) fn turn() -> Option<MutexGuard<'static, ()>> {
+    let own = own().filter(|_| rayon::current_thread_index().is_none())?;
+    Some(own.turn.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The pool of this process, or `None` if the system allows no thread.
@@ -113,34 +111,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_in_turn_has_the_pool_to_itself() {
+    fn one_thread_has_the_turn() {
         let at_work = AtomicU32::new(0);
         let work = || {
+            let _turn = turn();
             assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0);
-            thread::sleep(Duration::from_millis(1));
+            install(|| thread::sleep(Duration::from_millis(1)));
             assert_eq!(at_work.fetch_sub(1, Ordering::SeqCst), 1);
         };
         thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| in_turn(work));
+                scope.spawn(work);
             }
         });
     }
 
     #[test]
     fn threads_of_pools_do_not_wait_for_their_turn() {
-        // Such a thread takes up the next number while it waits for the first one's work.
+        // Such a thread takes up the next number while it waits for the work of the one before.
         let other = ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        let count = |_| in_turn(|| (0..100).into_par_iter().count());
+        let count = |_| {
+            let _turn = turn();
+            install(|| (0..100).into_par_iter().count())
+        };
         let sum = || (0..1000).into_par_iter().map(count).sum::<usize>();
         assert_eq!(other.install(sum), 100_000);
         assert_eq!(install(sum), 100_000);
     }
 
     #[test]
-    fn a_panic_leaves_the_turn_to_others() {
-        let panicked = thread::spawn(|| in_turn(|| panic!("of a test"))).join();
-        assert!(panicked.is_err());
-        assert_eq!(in_turn(|| 1), 1);
+    fn a_panic_gives_the_turn_back() {
+        let panicked = thread::spawn(|| {
+            let _turn = turn();
+            panic!("of a test");
+        });
+        assert!(panicked.join().is_err());
+        assert!(turn().is_some());
     }
 }
