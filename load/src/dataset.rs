@@ -21,6 +21,9 @@ use super::{Batches, Epoch, Error, Normalization, Rank, Result, pool, shuffled};
 /// random order. From a cold disk it halves the time to such a first batch.
 const READ_AHEAD: usize = 128 << 20;
 
+/// Images from which on a batch is checked in turn with others: the blocks of fewer do not keep all threads busy.
+const IN_TURN: usize = 64;
+
 /// When pixels are checked against their checksums. Labels, boxes and names are always checked, when
 /// they are first used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -419,7 +422,7 @@ impl Dataset {
         let places = places.collect::<Result<Vec<_>>>()?;
         if self.shards.iter().any(Member::has_unverified) {
             // One batch after the other, so that the first does not come as late as the second.
-            let _turn = pool::turn();
+            let _turn = (images.len() >= IN_TURN).then(pool::turn);
             let blocks = unverified(places.iter().map(|&(member, at)| (member, at..at + 1)));
             // In a first epoch, a batch touches about as many blocks as it has images: 200 kB each, all over the
             // disk. One thread that reads them in turn would be too slow.

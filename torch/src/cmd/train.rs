@@ -267,7 +267,7 @@ fn threads(wanted: Option<NonZeroUsize>, launch: Option<&Launch>) -> Option<NonZ
     wanted.or_else(|| launch.and_then(Launch::threads))
 }
 
-/// What the processes of `launch` compute on together, after their threads were started.
+/// The machine of all processes of `launch`. The threads of this one were started.
 fn machine(device: Device, launch: Option<&Launch>) -> Machine {
     if device.is_cuda() {
         return Machine::Gpu;

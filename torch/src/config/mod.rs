@@ -239,12 +239,11 @@ impl Layers {
         name.unwrap_or_default()
     }
 
-    /// The threads that each process is to have, if they say so.
+    /// Threads of each process, if they say how many.
     #[must_use]
     pub fn threads(&self) -> Option<NonZeroUsize> {
-        let threads = self.flags.get("threads").or(self.file.get("threads"));
-        let threads = usize::try_from(threads?.as_integer()?).ok()?;
-        NonZeroUsize::new(threads)
+        let threads = self.value("threads")?.as_integer()?;
+        NonZeroUsize::new(usize::try_from(threads).ok()?)
     }
 
     /// The configuration on `machine`: the recipe's values there, the file's over them, and the flags' over both.
@@ -274,7 +273,11 @@ impl Layers {
     }
 
     fn text(&self, key: &str) -> Option<&str> {
-        self.flags.get(key).or_else(|| self.file.get(key))?.as_str()
+        self.value(key)?.as_str()
+    }
+
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.flags.get(key).or_else(|| self.file.get(key))
     }
 }
 

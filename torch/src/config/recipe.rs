@@ -12,7 +12,7 @@ const RECIPES: &str = include_str!("../../recipes.toml");
 /// The recipe of a run that names none.
 pub(super) const DEFAULT_RECIPE: &str = "default";
 
-/// What a run computes on, as far as the values of recipes depend on it.
+/// The device or devices of a run, as far as the values of recipes depend on them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Machine {
     /// A GPU.
