@@ -253,15 +253,16 @@ impl Layers {
     pub fn config(self, machine: Machine) -> Result<Config> {
         let name = self.text("recipe").unwrap_or(recipe::DEFAULT_RECIPE);
         let mut values = recipe::values(name, machine == Machine::Gpu)?;
-        let hour = values.remove(recipe::HOUR);
+        let mut parts = recipe::parts(&mut values);
         recipe::put(&mut values, self.file.clone());
         if self.flags.contains_key("init") {
             // The file's digest belongs to another file of weights.
             values.remove("init_digest");
         }
         recipe::put(&mut values, self.flags.clone());
-        if let Some(Value::Table(hour)) = hour.filter(|_| recipe::takes_an_hour(&values, machine)) {
-            values.extend(hour.into_iter().filter(|(key, _)| !self.sets(key)));
+        let part = recipe::part(&values, machine).and_then(|name| parts.remove(name));
+        if let Some(Value::Table(part)) = part {
+            values.extend(part.into_iter().filter(|(key, _)| !self.sets(key)));
         }
         Config::from_values(values)
     }

@@ -1,6 +1,6 @@
 //! The recipes of `recipes.toml`: named sets of values, some for a GPU or a CPU alone, or for much time.
 
-use std::time::Duration;
+use std::ops::Range;
 
 use toml::{Table, Value};
 
@@ -52,28 +52,39 @@ pub fn in_recipes(key: &str) -> bool {
     tables.values().any(|recipe| recipe.get(key).is_some())
 }
 
-/// Key of a recipe's values for a run that computes at least as much as [`Machine::TWO_CORES`] do in [`HOUR_FROM`].
-pub(super) const HOUR: &str = "hour";
-const HOUR_FROM: Duration = Duration::from_secs(30 * 60);
+/// Parts of a recipe for a CPU, each with the times, in seconds of [`Machine::TWO_CORES`], in which it applies. A run that computes
+/// as much in its time budget takes the values of that part.
+const PARTS: [(&str, Range<f64>); 2] = [
+    ("minutes", 0.0..10.0 * 60.0),
+    ("hour", 30.0 * 60.0..f64::INFINITY),
+];
 /// How many times as long a step takes on cores that do not multiply bfloat16: 4.4 times in `f32` with AVX2 (Zen 3), compared
 /// with AVX-512 (Zen 5), which gains another quarter by bfloat16. Those with AVX-512 and no bfloat16 lie between.
-const WITHOUT_BF16: u32 = 4;
+const WITHOUT_BF16: f64 = 4.0;
 
-/// True if `values` give the run time enough for the values under [`HOUR`].
-pub(super) fn takes_an_hour(values: &Table, machine: Machine) -> bool {
-    let budget = values.get("time_budget").and_then(Value::as_str);
-    let budget = budget.and_then(|text| humantime::parse_duration(text).ok());
-    let cores = |machine| match machine {
-        Machine::Gpu => 0.0,
-        Machine::Cpu { cores, bf16: true } => cores as f64,
-        Machine::Cpu { cores, bf16: false } => cores as f64 / f64::from(WITHOUT_BF16),
-    };
-    let work = |time: Duration, machine| time.as_secs_f64() * cores(machine);
-    budget.is_some_and(|budget| work(budget, machine) >= work(HOUR_FROM, Machine::TWO_CORES))
+/// Takes the parts for some times out of a recipe's `values`.
+pub(super) fn parts(values: &mut Table) -> Table {
+    let parts = PARTS
+        .iter()
+        .filter_map(|(name, _)| values.remove_entry(*name));
+    parts.collect()
 }
 
-/// The values of the recipe `name`, over those of its `base`, on a device that is a GPU if `cuda`. Those under [`HOUR`] are a
-/// table of their own.
+/// The name of the part that `values` give the run the time for, if there is one.
+pub(super) fn part(values: &Table, machine: Machine) -> Option<&'static str> {
+    let Machine::Cpu { cores, bf16 } = machine else {
+        return None;
+    };
+    let budget = values.get("time_budget")?.as_str()?;
+    let budget = humantime::parse_duration(budget).ok()?;
+    let cores = cores as f64 / if bf16 { 1.0 } else { WITHOUT_BF16 };
+    let of_two = budget.as_secs_f64() * cores / 2.0;
+    let part = PARTS.iter().find(|(_, times)| times.contains(&of_two));
+    part.map(|(name, _)| *name)
+}
+
+/// The values of the recipe `name`, over those of its `base`, on a device that is a GPU if `cuda`. Its [`parts`] are tables
+/// of their own.
 pub(super) fn values(name: &str, cuda: bool) -> Result<Table> {
     let Some(Value::Table(mut values)) = recipe_tables().remove(name) else {
         return Err(Error::Value {
@@ -122,8 +133,8 @@ mod tests {
         for name in recipes() {
             for cuda in [false, true] {
                 let mut values = values(&name, cuda).unwrap();
-                if let Some(Value::Table(hour)) = values.remove(HOUR) {
-                    knobs::check(&hour).unwrap();
+                for part in parts(&mut values).values() {
+                    knobs::check(part.as_table().unwrap()).unwrap();
                 }
                 knobs::check(&values).unwrap();
                 assert_eq!(Config::from_values(values).unwrap().recipe, name);
@@ -158,12 +169,16 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_takes_values_of_its_own_unless_they_are_set() {
+    fn time_and_machine_choose_a_part_unless_its_values_are_set() {
         let sizes = |text: &str| Config::layered(None, flags(text), false).unwrap().sizes;
-        let (short, hour) = (sizes("time_budget = '29m'"), sizes("time_budget = '30m'"));
-        assert_ne!(short, hour);
-        assert_eq!(hour, sizes(""));
-        assert_eq!(short, sizes("epochs = 100"));
+        let budget = |time: &str| sizes(&format!("time_budget = '{time}'"));
+        let [short, middle, hour] = ["9m", "10m", "30m"].map(budget);
+        assert!(short != middle && middle != hour && short != hour);
+        assert_eq!(
+            [budget("3m"), budget("29m"), sizes("")],
+            [short.clone(), middle.clone(), hour.clone()]
+        );
+        assert_eq!(sizes("epochs = 100"), middle);
         let on = |cores, bf16, budget: &str| {
             let layers = Layers::read(None, flags(&format!("time_budget = '{budget}'")));
             let machine = Machine::Cpu { cores, bf16 };
@@ -176,8 +191,9 @@ mod tests {
             (8, false, "30m", "29m"),
         ] {
             assert_eq!(on(cores, bf16, from), hour, "{cores} cores, {from}");
-            assert_eq!(on(cores, bf16, below), short, "{cores} cores, {below}");
+            assert_eq!(on(cores, bf16, below), middle, "{cores} cores, {below}");
         }
+        assert_eq!([on(2, false, "39m"), on(2, false, "40m")], [short, middle]);
         let full = "full".parse().unwrap();
         assert_eq!(sizes("time_budget = '1h'\nsizes = 'full'"), full);
         let dir = tempfile::tempdir().unwrap();
