@@ -420,7 +420,11 @@ impl Dataset {
         }
         let places = images.iter().map(|&image| self.locate(image));
         let places = places.collect::<Result<Vec<_>>>()?;
-        if self.shards.iter().any(Member::has_unverified) {
+        let is_new = |&(member, at): &(&Member, usize)| {
+            let mut blocks = member.unverified(at..at + 1).into_iter();
+            blocks.next().is_some()
+        };
+        if places.iter().any(is_new) {
             // One batch after the other, so that the first does not come as late as the second.
             let _turn = (images.len() >= IN_TURN).then(pool::turn);
             let blocks = unverified(places.iter().map(|&(member, at)| (member, at..at + 1)));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::Advice;
 use rayon::prelude::*;
@@ -22,8 +22,6 @@ pub(super) struct Member {
     pub(super) sections: AtomicU32,
     /// One bit for each block that has passed its check, or needs none.
     blocks: Vec<AtomicU64>,
-    /// Blocks without such a bit.
-    left: AtomicUsize,
 }
 
 impl Member {
@@ -35,21 +33,15 @@ impl Member {
         len: u32,
         verify: Verify,
     ) -> Self {
-        let blocks = shard.len().div_ceil(BLOCK_IMAGES);
-        let (mark, left) = match verify {
-            Verify::Off => (u64::MAX, 0),
-            Verify::Lazy | Verify::Full => (0, blocks),
-        };
+        let words = shard.len().div_ceil(BLOCK_IMAGES).div_ceil(64);
+        let mark = if verify == Verify::Off { u64::MAX } else { 0 };
         Self {
             shard,
             path,
             start,
             len,
             sections: AtomicU32::new(0),
-            blocks: (0..blocks.div_ceil(64))
-                .map(|_| AtomicU64::new(mark))
-                .collect(),
-            left: AtomicUsize::new(left),
+            blocks: (0..words).map(|_| AtomicU64::new(mark)).collect(),
         }
     }
 
@@ -89,11 +81,6 @@ impl Member {
         Ok(())
     }
 
-    /// True if a block has not passed its check.
-    pub(super) fn has_unverified(&self) -> bool {
-        self.left.load(Ordering::Relaxed) > 0
-    }
-
     /// Blocks of `images` that have not passed their check.
     pub(super) fn unverified(
         &self,
@@ -116,10 +103,7 @@ impl Member {
     pub(super) fn verify(&self, block: usize) -> Result<()> {
         self.verify_column(Part::BlockCrcs, 0)?;
         (self.shard.verify_block(block as u64)).map_err(|error| error.at(&self.path))?;
-        let bit = 1 << (block % 64);
-        if self.blocks[block / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-            self.left.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.blocks[block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
         Ok(())
     }
 }
