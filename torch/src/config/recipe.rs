@@ -1,4 +1,4 @@
-//! The recipes of `recipes.toml`: named sets of values, some for a GPU or a CPU alone, or for much time.
+//! The recipes of `recipes.toml`: named sets of values, some for a GPU or a CPU alone, or for little or much time.
 
 use std::ops::Range;
 
