@@ -129,6 +129,7 @@ fn a_killed_fetch_goes_on() {
     let (bytes, expected) = zip(dir.path());
     let len = bytes.len();
     let (half, whole) = std::sync::mpsc::channel::<()>();
+    let (kill, killed) = std::sync::mpsc::channel::<()>();
     let server = Server::start(move |number, request| {
         let answer = file(request, &bytes, "\"one\"");
         match number {
@@ -136,7 +137,7 @@ fn a_killed_fetch_goes_on() {
             0 => answer.cut_after(len / 2),
             1 => {
                 let _ = half.send(());
-                std::thread::sleep(Duration::from_millis(500));
+                let _ = killed.recv();
                 answer.cut_after(0)
             }
             _ => answer,
@@ -150,6 +151,7 @@ fn a_killed_fetch_goes_on() {
     whole.recv_timeout(Duration::from_secs(60)).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
+    kill.send(()).unwrap();
     assert!(!dir.path().join("shards").exists());
     succeed(pack(&url, dir.path()));
     assert!(files(&dir.path().join("shards")) == expected);
