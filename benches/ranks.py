@@ -12,11 +12,11 @@ directions. They train one run, of the same weights as the one process. A figure
 the first few, in milliseconds; those of several rounds are the medians. Efficiency is the time of the one process over
 that of the two, in the same round.
 
-`--scale` measures the step of 1, 2, 3, 4, 8 and 16 processes that share the c cores of this host, with Muon and with SGD,
-which sends less. All of them together compute the same groups of images, so what a step takes more than that of one
-process is what being several costs. Gradients of S bytes go from rank to rank and back. Those of Muon's matrices, of W bytes, go back as far as
-the rank that computes the matrix, half the way as a mean, and the matrix goes from there to the others: (p - 1)(2 S + W / 2)
-bytes in all. So
+`--scale` measures the step of 1, 2, 3, 4, 8 and 16 processes that share the c cores of this host: with Muon; with SGD,
+which sends less; and with SGD and the last stage frozen, which sends a quarter of that. All of them together compute the
+same groups of images, so what a step takes more than that of one process is what being several costs. Gradients of S bytes
+go from rank to rank and back. Those of Muon's matrices, of W bytes, go back as far as the rank that computes the matrix,
+half the way as a mean, and the matrix goes from there to the others: (p - 1)(2 S + W / 2) bytes in all. So
 
     T(p) = T(1) + (p - 1)((2 S + W / 2) k + u) / c
 
@@ -26,7 +26,8 @@ are. With a core for each process, and a link of b bytes a second for each, a st
 
     max(c T(1) / p + u + (2 S + W / 2) k,  (2 S + W / 2) / b) + 2(p - 1)(P / b + a)
 
-of which two processes send half. The last term is the way of the first piece, of P bytes, to the last rank and back; a is the time of a message, 0.1 ms.
+of which two processes send half. The last term is the way of the first piece, of P bytes, to the last rank and back; a is
+the time of a message, 0.1 ms.
 """
 
 import argparse
@@ -76,9 +77,15 @@ def link(gbits):
         yield [["ip", "netns", "exec", name] for name in names]
 
 
-# Bytes of the gradients of ResNet18 with 200 classes, of the weights that Muon trains, and of a piece that is sent.
-GRADIENTS = 4 * 11_279_112
-SENT = {"sgd": 2 * GRADIENTS, "muon": 2 * GRADIENTS + 2 * 11_157_504}
+# Bytes of the gradients of ResNet18 with 200 classes, and of those of its last stage.
+GRADIENTS, LAST = 4 * 11_279_112, 4 * 8_393_728
+# What is trained: by which flags, and the bytes that each process but one receives and sends. Muon trains 11,157,504 weights.
+TRAINED = {
+    "SGD": (["--optimizer", "sgd"], 2 * GRADIENTS),
+    "SGD, layer4 frozen": (["--optimizer", "sgd", "--freeze", "layer4"], 2 * (GRADIENTS - LAST)),
+    "Muon": (["--optimizer", "muon"], 2 * GRADIENTS + 2 * 11_157_504),
+}
+# Bytes of a piece that is sent.
 PIECE = 4 * (1 << 18)
 # Seconds that a message takes between two processes of one host.
 LATENCY = 1e-4
@@ -122,39 +129,38 @@ class Bench:
 
 def scale(bench, program, rounds):
     """Fits the model to few processes, and says what it makes of many."""
-    counts, flags = (1, 2, 3, 4, 8, 16), {name: ["--optimizer", name] for name in SENT}
-    taken = {}
+    counts, taken = (1, 2, 3, 4, 8, 16), {}
     for _ in range(rounds):
         for processes in counts:
-            for name in SENT:
-                time = bench.step(program, processes, groups=16, flags=flags[name])
+            for name, (flags, _) in TRAINED.items():
+                time = bench.step(program, processes, groups=16, flags=flags)
                 taken.setdefault((name, processes), []).append(time)
     time = {key: median(times) for key, times in taken.items()}
 
     def row(name, p):
         """The factors of k, in seconds for a GB, and of u, in milliseconds, in the time of a step."""
-        return [(p - 1) * SENT[name] / 1e6 / CORES, (p - 1) / CORES]
+        return [(p - 1) * TRAINED[name][1] / 1e6 / CORES, (p - 1) / CORES]
 
-    fitted = [(name, p) for name in SENT for p in (2, 3, 4, 8)]
+    fitted = [(name, p) for name in TRAINED for p in (2, 3, 4, 8)]
     weights = numpy.array([1 / time[key] for key in fitted])
     factors = numpy.array([row(*key) for key in fitted]) * weights[:, None]
     more = numpy.array([time[key] - time[key[0], 1] for key in fitted]) * weights
     (k, u), *_ = numpy.linalg.lstsq(factors, more, rcond=None)
     print(f"k = {k:.2f} s for a GB, u = {u:.1f} ms")
-    for name in SENT:
+    for name in TRAINED:
         for p in counts:
             model = time[name, 1] + float(numpy.dot(row(name, p), [k, u]))
             wrong = 100 * (model / time[name, p] - 1)
-            print(f"{name:5} {p:3} processes {time[name, p]:6.0f} ms a step, by the model {model:6.0f} ms, {wrong:+.0f}%")
+            print(f"{name:18} {p:3} processes {time[name, p]:6.0f} ms a step, by the model {model:6.0f} ms, {wrong:+.0f}%")
     print(f"a core for each process, batches of {bench.options.batch} at {bench.options.size} pixels, Muon:")
     for p in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1000):
-        computing = CORES * time["muon", 1] / p
-        own = u + SENT["muon"] / 1e6 * k if p > 1 else 0
+        computing = CORES * time["Muon", 1] / p
+        own = u + TRAINED["Muon"][1] / 1e6 * k if p > 1 else 0
         steps = []
         for gbits in (1, 10, 100):
             rate = gbits * 125e6 / 1000  # bytes in a millisecond
             # Of two, each sends one way what those in the middle send both ways.
-            wire = [0, 0.5, 1][min(p, 3) - 1] * SENT["muon"] / rate
+            wire = [0, 0.5, 1][min(p, 3) - 1] * TRAINED["Muon"][1] / rate
             steps.append(max(computing + own, wire) + 2 * (p - 1) * (PIECE / rate + 1000 * LATENCY))
         print(f"{p:5} processes: computing {computing:6.1f} ms, exchange {own:5.1f} ms;", end=" ")
         print("a step over 1, 10, 100 Gbit/s: " + ", ".join(f"{step:.0f}" for step in steps) + " ms")
@@ -172,13 +178,13 @@ def main():
     parser.add_argument("--gbits", type=float, default=0)
     parser.add_argument("--scale", action="store_true", help="fit a model of many processes (takes NumPy)")
     options = parser.parse_args()
+    if options.scale and numpy is None:
+        parser.error("--scale takes NumPy: pip install numpy")
     builds = [build.partition("=")[::2] for build in options.builds]
     found = {}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder, ExitStack() as stack:
         inside = stack.enter_context(link(options.gbits)) if options.gbits else None
         bench = Bench(options, folder)
-        if options.scale and numpy is None:
-            parser.error("--scale takes NumPy: pip install numpy")
         if options.scale:
             scale(bench, Path(builds[0][1]).resolve(strict=True), options.rounds)
             return

@@ -233,20 +233,15 @@ impl Meeting {
             Device::Cuda(index) => Some(self.connect_gpu(index)?),
             _ => None,
         };
-        let mut ranks = Ranks(Some(Several {
+        Ok(Ranks(Some(Several {
             rank,
             size,
             group,
             bulk,
             gpu,
             watch: self.watch.clone(),
-            is_fast: false,
             pace: RefCell::default(),
-        }));
-        if !device.is_cuda() {
-            ranks.measure()?;
-        }
-        Ok(ranks)
+        })))
     }
 
     /// Connects the CUDA device `index` with those of the other ranks.

@@ -207,7 +207,6 @@ struct Several {
     /// For all that is on the GPU of this rank, if it has one.
     gpu: Option<Group>,
     watch: Watch,
-    is_fast: bool,
     pace: RefCell<Pace>,
 }
 
@@ -220,12 +219,6 @@ impl Several {
         }
     }
 }
-
-/// Bytes with which the network is measured.
-const PROBE: i64 = 8 << 20;
-/// Bytes a second of a network to which results can be entrusted that take a core long. Muon's steps of ResNet18 are 44 MB,
-/// and a core of 100 GFLOP/s takes 0.3 s for them: with two ranks it pays from 0.3 GB/s on.
-const FAST: f64 = 0.3e9;
 
 impl Ranks {
     /// One process.
@@ -333,29 +326,6 @@ impl Ranks {
     /// Makes `tensor` that of rank `from`.
     pub(crate) fn copy_from(&self, from: usize, tensor: &mut Tensor) -> Result<()> {
         self.together(|several| several.of(tensor.device()).copy(tensor, from))
-    }
-
-    /// True if sending a number costs less than some hundred of products on this processor: [`FAST`] of bytes a second or more
-    /// from rank to rank, when the ranks met. On a GPU they cost less.
-    pub(crate) fn is_fast(&self) -> bool {
-        self.0.as_ref().is_some_and(|several| several.is_fast)
-    }
-
-    /// Measures [`is_fast`](Self::is_fast). Rank 0 decides.
-    fn measure(&mut self) -> Result<()> {
-        let mut probe = Tensor::f_zeros([PROBE / 4], (Kind::Float, Device::Cpu))?;
-        // The first one connects.
-        self.copy(&mut probe)?;
-        let began = Instant::now();
-        self.copy(&mut probe)?;
-        // A rank may have sent before the others have received.
-        self.total(0.0)?;
-        let rate = PROBE as f64 / began.elapsed().as_secs_f64();
-        let is_fast = self.decide(rate >= FAST)?;
-        if let Some(several) = &mut self.0 {
-            several.is_fast = is_fast;
-        }
-        Ok(())
     }
 
     /// Begins to add up the gradients of `params` over all groups of all ranks, of which this one computes `groups`: on a CPU

@@ -3,8 +3,10 @@
 //!
 //! The learning rate comes from outside at each step: see `schedule`.
 
+mod deal;
 mod muon;
 
+use deal::Deal;
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
@@ -309,18 +311,34 @@ impl Optimizer {
 
     /// Deals Muon's steps among `ranks`, which have equal state, if that costs less than that each takes all. From then on a
     /// rank has the state of those alone that it takes, until [`gather`](Self::gather).
-    pub(crate) fn deal(&mut self, ranks: &Ranks) {
-        if !ranks.is_fast() {
-            return;
+    pub(crate) fn deal(&mut self, ranks: &Ranks, workers: &Workers) -> Result<()> {
+        for group in &mut self.groups {
+            let Rule::Muon { kind, .. } = group.rule else {
+                continue;
+            };
+            let mut costly: Vec<_> = group.params.iter().zip(&mut group.owners).collect();
+            costly.sort_by_key(|(param, _)| std::cmp::Reverse(param.numel()));
+            let weights: Vec<_> = costly.iter().map(|(param, _)| *param).collect();
+            // A GPU takes all sooner than it would get one.
+            if weights.iter().any(|weight| weight.device().is_cuda()) {
+                continue;
+            }
+            let deal = Deal::among(&weights, ranks.count());
+            let numbers: usize = weights.iter().map(|weight| weight.numel()).sum();
+            // The weights; but a gradient goes to one rank alone, half the way as a mean, unless all need the common norm.
+            let sent = if self.clip > 0.0 {
+                numbers
+            } else {
+                numbers / 2
+            };
+            if deal.pays(ranks, workers, kind, sent)? {
+                let owners = deal.owners;
+                for ((_, to), owner) in costly.into_iter().zip(owners) {
+                    *to = Some(owner);
+                }
+            }
         }
-        let costly = (self.groups.iter_mut()).filter(|g| matches!(g.rule, Rule::Muon { .. }));
-        let costly = costly.flat_map(|group| group.params.iter().zip(&mut group.owners));
-        let mut costly: Vec<_> = costly.collect();
-        costly.sort_by_key(|(param, _)| std::cmp::Reverse(param.numel()));
-        let owners = muon::deal(costly.iter().map(|(param, _)| *param), ranks.count());
-        for ((_, to), owner) in costly.into_iter().zip(owners) {
-            *to = Some(owner);
-        }
+        Ok(())
     }
 
     /// The rank that alone needs the gradient of `param`; `None` if all do.

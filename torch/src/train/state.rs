@@ -86,7 +86,7 @@ impl State {
         }
         if ranks.count() > 1 {
             state.take_over(ranks)?;
-            state.optimizer.deal(ranks);
+            state.optimizer.deal(ranks, &setup.workers)?;
         }
         Ok(state)
     }

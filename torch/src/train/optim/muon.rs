@@ -47,23 +47,25 @@ pub(super) fn steps(
     })
 }
 
-/// The number of the rank, of `count`, that computes the step of each of `weights`, given the costliest first: the one with
-/// the least to do so far.
-pub(super) fn deal<'a>(weights: impl Iterator<Item = &'a Tensor>, count: usize) -> Vec<usize> {
-    let mut loads = vec![0.0_f64; count];
-    let deal = |weight: &Tensor| {
-        let size = weight.size();
-        let rows = size.first().copied().unwrap_or(1) as f64;
-        let columns = weight.numel() as f64 / rows;
-        let (small, large) = (rows.min(columns), rows.max(columns));
-        // Two products with the matrix, and others of the small side alone: see `orthogonal`.
-        let cost = 2.0 * small * small * large + 3.0 * ROUNDS as f64 * small.powi(3);
-        let least = (0..count).min_by(|&a, &b| loads[a].total_cmp(&loads[b]));
-        let owner = least.unwrap_or(0);
-        loads[owner] += cost;
-        owner
-    };
-    weights.map(deal).collect()
+/// The sides of the matrix of a convolution's weight, `[K, C, R, S]`: filters, and the weights of one.
+pub(super) fn sides(weight: &Tensor) -> [i64; 2] {
+    let size = weight.size();
+    let (filters, filter) = size.split_at(size.len().min(1));
+    [filters.iter().product(), filter.iter().product()]
+}
+
+/// The products of numbers that the step of a weight takes, given the sides of its matrix.
+pub(super) fn products(sides: [i64; 2]) -> f64 {
+    let [rows, columns] = sides.map(|side| side as f64);
+    let (small, large) = (rows.min(columns), rows.max(columns));
+    // Two with the matrix, and others of the small side alone: see `orthogonal`.
+    2.0 * small * small * large + 3.0 * ROUNDS as f64 * small.powi(3)
+}
+
+/// Computes on the CPU what takes most of the time of such a step, for the sake of that time.
+pub(super) fn try_products(sides: [i64; 2], kind: Kind) -> Result<()> {
+    let matrix = Tensor::f_ones(sides, (kind, Device::Cpu))?;
+    orthogonal(&matrix, 1.0).map(drop)
 }
 
 /// One step on the CPU of a convolution's weight W, `[K, C, R, S]`, channels last, with its gradient g. Matrix products
@@ -176,15 +178,6 @@ mod tests {
         for (got, want) in got.iter().zip(want) {
             assert!((got - want).abs() < 2e-6, "{got}, expected {want}");
         }
-    }
-
-    #[test]
-    fn steps_are_dealt_to_the_rank_with_the_least_to_do() {
-        let weights = [512, 512, 256, 256, 64]
-            .map(|side| Tensor::zeros([side, side, 3, 3], (Kind::Float, Device::Cpu)));
-        assert_eq!(deal(weights.iter(), 1), [0; 5]);
-        assert_eq!(deal(weights.iter(), 2), [0, 1, 0, 1, 0]);
-        assert_eq!(deal(weights.iter(), 4), [0, 1, 2, 3, 2]);
     }
 
     #[test]
