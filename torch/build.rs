@@ -38,7 +38,9 @@ fn main() {
     ] {
         println!("cargo:rerun-if-changed=src/libtorch/{file}");
     }
-    if env::var_os("CARGO_FEATURE_TORCH").is_none() {
+    println!("cargo:rerun-if-env-changed=DOCS_RS");
+    // Documentation is not linked.
+    if env::var_os("CARGO_FEATURE_TORCH").is_none() || env::var_os("DOCS_RS").is_some() {
         return;
     }
     let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names the libtorch that it links");

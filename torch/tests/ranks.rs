@@ -1,4 +1,5 @@
 //! `tinyres train` as several processes: the same run as one, and an end with a name for each fault.
+//! `TINYRES_CRASH_ROUNDS` sets how often a rank is killed, `TINYRES_CRASH_SEED` when.
 #![cfg(feature = "torch")]
 
 mod common;
@@ -12,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tinyres_format::{Draws, Stream};
 use tinyres_torch::run::checkpoint::Checkpoint;
 
 /// The longest that any of these runs may take, on a busy machine.
@@ -447,6 +449,25 @@ fn a_rank_that_dies_is_named_and_the_run_goes_on() {
         let [got, want] =
             [&run, "whole"].map(|run| place.read(&format!("{run}/final.safetensors")));
         assert!(got == want, "rank {killed}");
+    }
+}
+
+/// Whatever the others do at that moment: compute, send, or begin to receive.
+#[test]
+fn a_rank_that_dies_at_any_moment_of_a_step_is_named() {
+    let place = Place::new();
+    let number =
+        |name, default| std::env::var(name).map_or(default, |value| value.parse::<u64>().unwrap());
+    let draws = Draws::new(number("TINYRES_CRASH_SEED", 1), Stream::Sample, 0);
+    for round in 0..number("TINYRES_CRASH_ROUNDS", 4) {
+        let (run, killed) = (format!("run-{round}"), usize::from(round % 2 == 0));
+        let mut team = place.train(2, &run, &["--epochs", "100000"]);
+        team.wait_for_lines(&place.path(&run), 1);
+        std::thread::sleep(Duration::from_micros(draws.below(round, 1_000_000)));
+        team.signal(killed, "KILL");
+        let error = team.fail(Some(killed));
+        let said = format!("rank {killed} (");
+        assert!(error.contains(&said), "round {round}: {error}");
     }
 }
 

@@ -342,13 +342,13 @@ impl Ranks {
         };
         let owners: Vec<_> = params.iter().map(owner).collect();
         let exchange = match &several.gpu {
-            Some(gpu) => gpu.exchange(params, &owners, Order::Any)?,
+            Some(gpu) => gpu.exchange(params, &owners, Order::Any),
             None => {
                 let order = Order::OfGroups(groups);
-                several.bulk.exchange(params, &owners, order)?
+                several.bulk.exchange(params, &owners, order)
             }
         };
-        Ok(Sums::of(params, exchange))
+        Ok(Sums::of(params, self.explain(exchange)?))
     }
 
     /// Waits until `sums` are done, for which each of `threads` may have waited before.
@@ -368,9 +368,8 @@ impl Ranks {
         owners: &[usize],
     ) -> Result<Option<Copies<'_>>> {
         let several = self.0.as_ref();
-        several
-            .map(|several| several.bulk.copies(weights, owners))
-            .transpose()
+        let copies = several.map(|several| several.bulk.copies(weights, owners));
+        self.explain(copies.transpose())
     }
 
     /// Waits until `copies` are done.
