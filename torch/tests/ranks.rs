@@ -411,6 +411,10 @@ fn a_meeting_that_fails_says_why() {
         "{error}"
     );
 
+    // A program that says nothing to whoever connects.
+    let error = Team(vec![place.rank(1, 2, port, &args)]).fail(None);
+    assert!(error.contains("does not answer"), "{error}");
+
     let whole = with(&["train", "shards", "-o", "run"], &["--ghost-batch", "8"]);
     let error = place.start(3, &whole).fail(None);
     assert!(

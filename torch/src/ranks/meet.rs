@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{ToSocketAddrs as _, UdpSocket};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ const INTERFACE: &str = "GLOO_SOCKET_IFNAME";
 const LOOK: Duration = Duration::from_millis(20);
 /// Time that rank 0 stays after a fault, so that the others can read it in the store.
 const LINGER: Duration = Duration::from_millis(2500);
+/// Time for the answers of the store, beyond that in which others may come.
+const MARGIN: Duration = Duration::from_secs(10);
 /// Time that NCCL waits for longer than Gloo, whose errors can be explained.
 const NCCL_MARGIN: Duration = Duration::from_secs(30);
 
@@ -73,9 +76,16 @@ impl Meeting {
         let serve = rank == 0 && !launch.served;
         let began = Instant::now();
         let prefix = format!("tinyres/{}", launch.restarts);
-        let opened = Store::open(&launch.host, launch.port, serve, patience, &prefix);
-        let store = opened.map_err(|error| match error.to_string() {
-            text if serve && text.contains("EADDRINUSE") => RankError::Port { port: launch.port },
+        let this = launch.clone();
+        let opened = within(2 * patience + MARGIN, move || {
+            Store::open(&this.host, this.port, serve, patience, &prefix)
+        });
+        let opened = match opened {
+            Some(opened) => opened.map_err(|error| error.to_string()),
+            None => Err("what listens there does not answer".to_owned()),
+        };
+        let store = opened.map_err(|why| match why {
+            why if serve && why.contains("EADDRINUSE") => RankError::Port { port: launch.port },
             why => RankError::Store {
                 rank,
                 address: address.clone(),
@@ -91,40 +101,15 @@ impl Meeting {
             processor: ffi::cpu_capability(),
             flags,
         };
-        if !store.claim(&key("hello", rank), &json(&hello))? {
-            return Err(RankError::Twice { rank }.into());
-        }
-        let verdict = match rank {
-            0 => {
-                let verdict = judge(&store, &hello, size, &address, began, patience);
-                if let Err(Error::Ranks(error)) = &verdict {
-                    let fault = own_fault(&hello.host, 0, error);
-                    let hosts = Vec::new();
-                    let verdict = Verdict {
-                        fault: Some(fault),
-                        hosts,
-                    };
-                    store.set("verdict", &json(&verdict))?;
-                    linger(launch);
-                }
-                let verdict = verdict?;
-                store.set("verdict", &json(&verdict))?;
-                if verdict.fault.is_some() {
-                    linger(launch);
-                }
-                verdict
-            }
-            _ => {
-                // Rank 0 waits for as long, and may have come later.
-                let found = await_key(&store, "verdict", 2 * patience, || None)?;
-                found.ok_or_else(|| RankError::Missing {
-                    ranks: vec![0],
-                    size,
-                    address: address.clone(),
-                    after: 2 * patience,
-                })?
-            }
-        };
+        // Rank 0 waits for as long as the others, and may have come later.
+        let latest = 2 * patience;
+        let (this, at) = (launch.clone(), address.clone());
+        let met = within(latest + MARGIN, move || {
+            let verdict = greet(&store, &this, &hello, &at, began, patience)?;
+            Ok((store, verdict))
+        });
+        let (store, verdict) =
+            met.unwrap_or_else(|| Err(missing(vec![0], size, &address, latest)))?;
         if let Some(fault) = verdict.fault {
             return Err(RankError::Fault(fault).into());
         }
@@ -339,6 +324,67 @@ fn await_key<T: DeserializeOwned>(
     }
 }
 
+/// Does `work` on another thread, and returns what it returns; `None` if that takes longer than `limit`. libtorch may wait
+/// for an answer of the store for ever.
+fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Option<Result<T>> {
+    let (done, comes) = mpsc::channel();
+    let spawned = thread::Builder::new().spawn(move || {
+        // Nobody waits for what comes too late.
+        let _ = done.send(work());
+    });
+    match spawned {
+        Ok(_) => comes.recv_timeout(limit).ok(),
+        Err(error) => Some(Err(Error::Threads(error))),
+    }
+}
+
+/// Says `hello` to the other ranks. Returns the verdict of rank 0, which is this one or is waited for.
+fn greet(
+    store: &Store,
+    launch: &Launch,
+    hello: &Hello,
+    address: &str,
+    began: Instant,
+    patience: Duration,
+) -> Result<Verdict> {
+    let (rank, size) = (launch.rank, launch.size);
+    if !store.claim(&key("hello", rank), &json(hello))? {
+        return Err(RankError::Twice { rank }.into());
+    }
+    if rank > 0 {
+        let found = await_key(store, "verdict", 2 * patience, || None)?;
+        return found.ok_or_else(|| missing(vec![0], size, address, 2 * patience));
+    }
+    let verdict = judge(store, hello, size, address, began, patience);
+    if let Err(Error::Ranks(error)) = &verdict {
+        let verdict = Verdict {
+            fault: Some(own_fault(&hello.host, 0, error)),
+            hosts: Vec::new(),
+        };
+        store.set("verdict", &json(&verdict))?;
+        linger(launch);
+    }
+    let verdict = verdict?;
+    store.set("verdict", &json(&verdict))?;
+    if verdict.fault.is_some() {
+        linger(launch);
+    }
+    Ok(verdict)
+}
+
+fn missing(ranks: Vec<usize>, size: usize, address: &str, after: Duration) -> Error {
+    RankError::Missing {
+        ranks,
+        size,
+        address: address.to_owned(),
+        after,
+    }
+    .into()
+}
+
 /// Waits for the hello of all ranks, and compares them with that of rank 0.
 fn judge(
     store: &Store,
@@ -366,17 +412,12 @@ fn judge(
             break;
         }
         if began.elapsed() >= patience {
-            let missing = found
+            let absent = found
                 .iter()
                 .enumerate()
                 .filter(|(_, hello)| hello.is_none());
-            return Err(RankError::Missing {
-                ranks: missing.map(|(rank, _)| rank).collect(),
-                size,
-                address: address.to_owned(),
-                after: patience,
-            }
-            .into());
+            let absent = absent.map(|(rank, _)| rank).collect();
+            return Err(missing(absent, size, address, patience));
         }
         thread::sleep(LOOK);
     }
