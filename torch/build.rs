@@ -39,8 +39,9 @@ fn main() {
         println!("cargo:rerun-if-changed=src/libtorch/{file}");
     }
     println!("cargo:rerun-if-env-changed=DOCS_RS");
-    // Documentation is not linked.
-    if env::var_os("CARGO_FEATURE_TORCH").is_none() || env::var_os("DOCS_RS").is_some() {
+    // Neither documentation nor what clippy checks is linked.
+    let is_set = |name| env::var_os(name).is_some();
+    if !is_set("CARGO_FEATURE_TORCH") || is_set("DOCS_RS") || is_set("CLIPPY_ARGS") {
         return;
     }
     let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys names the libtorch that it links");
