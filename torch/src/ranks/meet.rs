@@ -71,7 +71,7 @@ impl Meeting {
         patience: Duration,
         on_fault: OnFault,
     ) -> Result<Self> {
-        let (rank, size) = (launch.rank, launch.size);
+        let rank = launch.rank;
         let address = format!("{}:{}", launch.host, launch.port);
         let serve = rank == 0 && !launch.served;
         let began = Instant::now();
@@ -80,19 +80,20 @@ impl Meeting {
         let opened = within(2 * patience + MARGIN, move || {
             Store::open(&this.host, this.port, serve, patience, &prefix)
         });
-        let opened = match opened {
-            Some(opened) => opened.map_err(|error| error.to_string()),
-            None => Err("what listens there does not answer".to_owned()),
+        let lost = |after: Duration, why: &str| RankError::Store {
+            rank,
+            address: address.clone(),
+            after,
+            why: why.lines().next().unwrap_or_default().to_owned(),
         };
-        let store = opened.map_err(|why| match why {
-            why if serve && why.contains("EADDRINUSE") => RankError::Port { port: launch.port },
-            why => RankError::Store {
-                rank,
-                address: address.clone(),
-                after: patience,
-                why: why.lines().next().unwrap_or_default().to_owned(),
-            },
-        })?;
+        let silent = "what listens there does not answer";
+        let store = match opened {
+            Some(opened) => opened.map_err(|error| match error.to_string() {
+                why if serve && why.contains("EADDRINUSE") => RankError::Port { port: launch.port },
+                why => lost(patience, &why),
+            })?,
+            None => return Err(lost(patience, silent).into()),
+        };
         let hello = Hello {
             host: host(),
             process: std::process::id(),
@@ -108,8 +109,7 @@ impl Meeting {
             let verdict = greet(&store, &this, &hello, &at, began, patience)?;
             Ok((store, verdict))
         });
-        let (store, verdict) =
-            met.unwrap_or_else(|| Err(missing(vec![0], size, &address, latest)))?;
+        let (store, verdict) = met.unwrap_or_else(|| Err(lost(latest, silent).into()))?;
         if let Some(fault) = verdict.fault {
             return Err(RankError::Fault(fault).into());
         }
