@@ -58,10 +58,11 @@ pub struct Content {
 
 impl Content {
     fn new(bytes: Vec<u8>) -> Self {
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
+        // Megabytes, for which std's hasher is slow in a debug build.
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let halves = [first, second].map(|half| u64::from(crc32fast::hash(half)));
         Self {
-            hash: hasher.finish(),
+            hash: (halves[0] << 32 | halves[1]).wrapping_add(bytes.len() as u64),
             bytes: Rc::new(bytes),
         }
     }
@@ -404,7 +405,7 @@ impl Change {
         match self {
             Self::Write(_, offset, written) => {
                 let end = offset + written.len();
-                bytes.resize(bytes.len().max(end), 0);
+                set_len(bytes, bytes.len().max(end));
                 let mut at = *offset;
                 while at < end {
                     let next = end.min((at / PAGE + 1) * PAGE);
@@ -414,9 +415,17 @@ impl Change {
                     at = next;
                 }
             }
-            Self::Truncate(_, len) => bytes.resize(*len, 0),
+            Self::Truncate(_, len) => set_len(bytes, *len),
             _ => {}
         }
+    }
+}
+
+/// Cuts `bytes`, or fills them up with zeros. `Vec::resize` is slow in a debug build.
+fn set_len(bytes: &mut Vec<u8>, len: usize) {
+    match len.checked_sub(bytes.len()) {
+        Some(more) => bytes.extend_from_slice(&vec![0; more]),
+        None => bytes.truncate(len),
     }
 }
 
