@@ -12,9 +12,10 @@ use tinyres_format::{
     BLOCK_IMAGES, Class, Digest, Manifest, Map, Part, Piece, RawShard, Shape, Split,
 };
 
+use super::fetch::fetch_pages;
 use super::form::{Form, Layout, Mover, Stored, interleave};
 use super::member::{Member, blocks, unverified, verify_all};
-use super::normalize::STREAMING_BYTES;
+use super::normalize::is_streamed;
 use super::{Batches, Epoch, Error, Normalization, Rank, Result, pool, shuffled};
 
 /// Bytes of pixels that the kernel is asked to read before a batch is checked: enough for 512 images in
@@ -381,7 +382,7 @@ impl Dataset {
     }
 
     /// Converts the pixels of `images` to `f32` by `normalization` in `form`: `f32 [n, C, H, W]` or
-    /// `f32 [n, H, W, C]`. A batch of 16 MiB or more is written by non-temporal stores, where an image's place in
+    /// `f32 [n, H, W, C]`. A batch that the caches do not keep is written by non-temporal stores, where an image's place in
     /// `out` is aligned to the width of a store, 64 bytes at most.
     ///
     /// # Errors
@@ -395,7 +396,7 @@ impl Dataset {
         out: &mut [f32],
     ) -> Result<()> {
         let mut mover = Mover::new(form, self.shape)?;
-        let streaming = size_of_val(out) >= STREAMING_BYTES;
+        let streaming = is_streamed(size_of_val(out));
         self.gather_with(images, out, |image, out| {
             let moved = mover.moved(image);
             match form.layout {
@@ -440,6 +441,7 @@ impl Dataset {
             .collect();
         for (at, (out, &number)) in out.chunks_exact_mut(len).zip(images).enumerate() {
             let next = pixels.get(at + 1).unwrap_or(&pixels[at]);
+            fetch_pages(next);
             let image = Stored {
                 number,
                 pixels: pixels[at],

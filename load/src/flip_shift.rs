@@ -5,6 +5,7 @@
 
 use tinyres_format::{Draws, Shape, Stream};
 
+use super::fetch::fetch;
 use super::{Error, Result};
 
 /// Flips and shifts of the training images of one epoch: those of `tinyres train` with the same `flip`, `shift`,
@@ -120,23 +121,6 @@ fn reflected(at: usize, by: i32, side: usize) -> usize {
     let last = side.cast_signed() - 1;
     let from = at.cast_signed() - by as isize;
     (last - (last - from.abs()).abs()).unsigned_abs()
-}
-
-/// Asks the processor to fetch memory into its caches.
-#[inline(always)]
-fn fetch(memory: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in memory.chunks(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        #[expect(unsafe_code, reason = "a prefetch has no safe form")]
-        // SAFETY: the address is that of a byte of `memory`; and a prefetch neither faults nor changes what a
-        // program computes, whatever its address.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = memory;
 }
 
 /// Copies a row, mirrored if so, and shifted by `right` pixels, fewer than it has.

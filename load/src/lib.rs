@@ -42,6 +42,7 @@
 
 mod dataset;
 mod epoch;
+mod fetch;
 mod flip_shift;
 mod form;
 mod images;
