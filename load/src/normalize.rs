@@ -116,6 +116,18 @@ mod tests {
     use crate::alloc_slot;
 
     #[test]
+    fn small_batches_stay_in_the_caches() {
+        assert!(!is_streamed(3 << 20));
+        assert!(is_streamed(16 << 20));
+        #[cfg(target_os = "linux")]
+        if let Some(cache) = last_cache() {
+            // The bytes of a whole number of lines, of a processor of today.
+            assert_eq!(cache % 64, 0);
+            assert!((1 << 17..1 << 31).contains(&cache), "{cache}");
+        }
+    }
+
+    #[test]
     fn vector_and_portable_code_give_the_same_bits() {
         let how = Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
         // Every value in every channel, at different places of a register, and three pixels left over.
