@@ -1,9 +1,12 @@
 //! Measures how fast the batches of shuffled epochs come, by turns: `u8` as stored, `f32` normalised, channels last
 //! and first, and with flips and shifts. Prints the median of images a second, over the epochs of each.
 //!
-//!     cargo run --release -p tinyres-load --example epoch -- shards [EPOCHS [THREADS]]
+//!     cargo run --release -p tinyres-load --example epoch -- shards [EPOCHS [THREADS [HELD]]]
+//!
+//! HELD is the number of batches that the loop still holds when it asks for the next. It is 0 unless given; a `for` of
+//! Python holds one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -23,17 +26,25 @@ const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let dir = args.next().ok_or("usage: epoch DIR [EPOCHS [THREADS]]")?;
+    let dir = args
+        .next()
+        .ok_or("usage: epoch DIR [EPOCHS [THREADS [HELD]]]")?;
     let epochs = args.next().map_or(Ok(9), |epochs| epochs.parse())?;
     let threads = args.next().map_or(Ok(2), |threads| threads.parse())?;
-    for line in measure(Path::new(&dir), epochs, threads)? {
+    let held = args.next().map_or(Ok(0), |held| held.parse())?;
+    for line in measure(Path::new(&dir), epochs, threads, held)? {
         println!("{line}");
     }
     Ok(())
 }
 
 /// A line for each form of a batch, with the median rate of so many epochs.
-pub fn measure(dir: &Path, epochs: u64, threads: usize) -> Result<Vec<String>, Box<dyn Error>> {
+pub fn measure(
+    dir: &Path,
+    epochs: u64,
+    threads: usize,
+    held: usize,
+) -> Result<Vec<String>, Box<dyn Error>> {
     #[expect(unsafe_code, reason = "only the user can keep others off the files")]
     // SAFETY: whoever runs this example writes to no shard at the same time.
     let data = Arc::new(unsafe { Dataset::open(dir, Split::Train, Verify::Lazy) }?);
@@ -44,7 +55,7 @@ pub fn measure(dir: &Path, epochs: u64, threads: usize) -> Result<Vec<String>, B
             for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
                 for moved in [false, true] {
                     let moves = moved.then(|| FlipShift::new(true, 4, 0, epoch));
-                    let rate = run(&data, Form { layout, moves }, floats, epoch, threads)?;
+                    let rate = run(&data, Form { layout, moves }, floats, epoch, threads, held)?;
                     let pixels = if floats { "f32" } else { "u8" };
                     let moves = if moved { ", flip and shift" } else { "" };
                     let form = format!("{pixels}, {layout:?}{moves}");
@@ -70,10 +81,11 @@ fn run(
     floats: bool,
     epoch: u64,
     threads: usize,
+    held: usize,
 ) -> Result<f64, Box<dyn Error>> {
     let image_len = data.shape().image_len();
     let bytes = BATCH * image_len * if floats { 4 } else { 1 };
-    let mut slots = (0..SLOTS)
+    let mut slots = (0..SLOTS + held)
         .map(|_| alloc_slot(bytes))
         .collect::<Result<Vec<_>, _>>()?;
     // A run uses its slots again and again: the first touch of new memory does not count.
@@ -98,10 +110,14 @@ fn run(
     };
     let mut prefetch = Prefetch::with(fill, batches, 0, slots, threads)?;
     let mut images = 0;
+    let mut seen = VecDeque::new();
     while let Some(batch) = prefetch.next_batch() {
         let batch = batch?;
         images += batch.images.len();
-        prefetch.give_back(batch.slot);
+        seen.push_back(batch.slot);
+        if seen.len() > held {
+            prefetch.give_back(seen.pop_front().ok_or("no batch")?);
+        }
     }
     Ok(images as f64 / began.elapsed().as_secs_f64())
 }

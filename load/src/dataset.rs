@@ -13,7 +13,7 @@ use tinyres_format::{
 };
 
 use super::fetch::fetch_pages;
-use super::form::{Form, Layout, Mover, Stored, interleave};
+use super::form::{Form, Layout, Mover, Stored};
 use super::member::{Member, blocks, unverified, verify_all};
 use super::normalize::is_streamed;
 use super::{Batches, Epoch, Error, Normalization, Rank, Result, pool, shuffled};
@@ -354,13 +354,8 @@ impl Dataset {
     /// Those of [`gather`](Self::gather); or a shift is not smaller than the images.
     pub fn gather_in(&self, images: &[u32], form: &Form, out: &mut [u8]) -> Result<()> {
         let mut mover = Mover::new(form, self.shape)?;
-        self.gather_with(images, out, |image, out| match (form.layout, form.moves) {
-            (Layout::ChannelsFirst, None) => out.copy_from_slice(image.pixels),
-            (Layout::ChannelsFirst, Some(moves)) => {
-                let own = moves.of(image.number);
-                own.apply(self.shape, image.pixels, image.next, out);
-            }
-            (Layout::ChannelsLast, _) => interleave(mover.moved(image), out),
+        self.gather_with(images, out, |image, out| {
+            mover.copy(image, form.layout, out);
         })
     }
 

@@ -6,6 +6,7 @@
 use tinyres_format::{Draws, Shape, Stream};
 
 use super::fetch::fetch;
+use super::form::interleave;
 use super::{Error, Result};
 
 /// Flips and shifts of the training images of one epoch: those of `tinyres train` with the same `flip`, `shift`,
@@ -93,24 +94,56 @@ impl Move {
     /// Moves one image of `shape`, `u8 [C, H, W]`. A shift is smaller than both sides. `next` is the image after
     /// it: its rows are fetched into the caches between those of this one. Rows are too short for the processor to
     /// do so by itself, and without it they come at half the speed of one long copy.
+    #[inline(always)]
     pub(super) fn apply(self, shape: Shape, image: &[u8], next: &[u8], out: &mut [u8]) {
-        if self.mirrored {
-            self.planes::<true>(shape, image, next, out);
-        } else {
-            self.planes::<false>(shape, image, next, out);
-        }
-    }
-
-    fn planes<const MIRRORED: bool>(self, shape: Shape, image: &[u8], next: &[u8], out: &mut [u8]) {
         let (height, width) = (shape.height as usize, shape.width as usize);
         let planes = image.chunks_exact(height * width);
         let mut next = next.chunks_exact(width);
         for (out, plane) in out.chunks_exact_mut(height * width).zip(planes) {
             for (y, out) in out.chunks_exact_mut(width).enumerate() {
                 fetch(next.next().unwrap_or_default());
-                let row = width * reflected(y, self.down, height);
-                shift::<MIRRORED>(&plane[row..row + width], self.right, out);
+                self.row(y, (height, width), plane, out);
             }
+        }
+    }
+
+    /// Moves one image like [`apply`](Self::apply), but to `u8 [H, W, 3]`. It is interleaved as many rows at a time as
+    /// `rows`, `u8 [3, n, W]`, has room for.
+    #[inline(always)]
+    pub(super) fn interleave(
+        self,
+        shape: Shape,
+        image: &[u8],
+        next: &[u8],
+        rows: &mut [u8],
+        out: &mut [u8],
+    ) {
+        let (height, width) = (shape.height as usize, shape.width as usize);
+        let mut next = next.chunks_exact(width);
+        let mut top = 0;
+        for out in out.chunks_mut(rows.len()) {
+            let rows = &mut rows[..out.len()];
+            let planes = image.chunks_exact(height * width);
+            for (rows, plane) in rows.chunks_exact_mut(out.len() / 3).zip(planes) {
+                for (row, y) in rows.chunks_exact_mut(width).zip(top..) {
+                    fetch(next.next().unwrap_or_default());
+                    self.row(y, (height, width), plane, row);
+                }
+            }
+            interleave(rows, out);
+            top += out.len() / (3 * width);
+        }
+    }
+
+    /// Row `y` of a moved plane, `u8 [H, W]`.
+    #[inline(always)]
+    fn row(self, y: usize, (height, width): (usize, usize), plane: &[u8], out: &mut [u8]) {
+        let from = width * reflected(y, self.down, height);
+        let row = &plane[from..from + width];
+        if self.mirrored {
+            shift::<true>(row, self.right, out);
+        } else {
+            shift::<false>(row, self.right, out);
         }
     }
 }
@@ -149,26 +182,28 @@ fn shift<const MIRRORED: bool>(row: &[u8], right: i32, out: &mut [u8]) {
 /// Copies a row of at least `N` pixels, `N` at a time, and the last ones once more where they do not fill `N`.
 #[inline(always)]
 fn copy<const N: usize, const MIRRORED: bool>(from: &[u8], to: &mut [u8]) {
-    let put = |from: Option<&[u8; N]>, to: Option<&mut [u8; N]>| {
-        if let (Some(from), Some(to)) = (from, to) {
-            *to = *from;
-            if MIRRORED {
-                to.reverse();
-            }
-        }
-    };
     if MIRRORED {
         let (_, chunks) = from.as_rchunks::<N>();
         for (to, from) in to.as_chunks_mut().0.iter_mut().zip(chunks.iter().rev()) {
-            put(Some(from), Some(to));
+            put::<N, MIRRORED>(Some(from), Some(to));
         }
-        put(from.first_chunk(), to.last_chunk_mut());
+        put::<N, MIRRORED>(from.first_chunk(), to.last_chunk_mut());
     } else {
         let (chunks, _) = from.as_chunks::<N>();
         for (to, from) in to.as_chunks_mut().0.iter_mut().zip(chunks) {
-            put(Some(from), Some(to));
+            put::<N, MIRRORED>(Some(from), Some(to));
         }
-        put(from.last_chunk(), to.last_chunk_mut());
+        put::<N, MIRRORED>(from.last_chunk(), to.last_chunk_mut());
+    }
+}
+
+#[inline(always)]
+fn put<const N: usize, const MIRRORED: bool>(from: Option<&[u8; N]>, to: Option<&mut [u8; N]>) {
+    if let (Some(from), Some(to)) = (from, to) {
+        *to = *from;
+        if MIRRORED {
+            to.reverse();
+        }
     }
 }
 
@@ -251,7 +286,12 @@ mod tests {
             let image: Vec<u8> = (0..shape.image_len()).map(|i| (i * 151 % 251).to_le_bytes()[0]).collect();
             let mut out = vec![0; image.len()];
             mv.apply(shape, &image, &image, &mut out);
-            prop_assert_eq!(out, naive(mv, shape, &image));
+            prop_assert_eq!(&out, &naive(mv, shape, &image));
+            let (mut last, mut rows) = (vec![0; image.len()], vec![0; 4 * 3 * width as usize]);
+            mv.interleave(shape, &image, &image, &mut rows, &mut last);
+            for (at, &value) in last.iter().enumerate() {
+                prop_assert_eq!(value, out[at % 3 * (image.len() / 3) + at / 3]);
+            }
         }
 
         /// The box of a moved image bounds the pixels that were in the box, without their reflections.

@@ -1,5 +1,7 @@
 //! The form that a batch gives its images: channels first or last, moved or as they are stored.
 
+use std::mem::take;
+
 use tinyres_format::Shape;
 
 use super::{FlipShift, Result};
@@ -33,12 +35,18 @@ pub(super) struct Stored<'a> {
     pub next: &'a [u8],
 }
 
-/// Moves images one after the other, in memory that stays in the caches.
+/// Rows that are moved and then interleaved together. Interleaved at once, each waits for its last pixels to be written:
+/// on a Zen 3, one thread makes 1.4 times as many images by fours. A whole image takes the caches' room.
+const ROWS: usize = 4;
+
+/// Copies images one after the other, moved, by way of memory that stays in the caches.
 pub(super) struct Mover {
     moves: Option<FlipShift>,
     shape: Shape,
     /// The image moved last, `u8 [C, H, W]`.
     moved: Vec<u8>,
+    /// Some rows of it, `u8 [C, n, W]`.
+    rows: Vec<u8>,
 }
 
 impl Mover {
@@ -51,44 +59,61 @@ impl Mover {
             moves: form.moves,
             shape,
             moved: Vec::new(),
+            rows: vec![0; ROWS * shape.channels as usize * shape.width as usize],
         })
     }
 
-    /// The pixels of `image`, moved.
+    /// The pixels of `image`, moved, `u8 [C, H, W]`.
     pub(super) fn moved<'a>(&'a mut self, image: &Stored<'a>) -> &'a [u8] {
-        let Some(moves) = &self.moves else {
+        if self.moves.is_none() {
             return image.pixels;
-        };
-        self.moved.resize(image.pixels.len(), 0);
-        let own = moves.of(image.number);
-        own.apply(self.shape, image.pixels, image.next, &mut self.moved);
+        }
+        let mut moved = take(&mut self.moved);
+        moved.resize(image.pixels.len(), 0);
+        self.copy(image, Layout::ChannelsFirst, &mut moved);
+        self.moved = moved;
         &self.moved
+    }
+
+    /// Copies the pixels of `image`, moved, to `out` in `layout`.
+    pub(super) fn copy(&mut self, image: &Stored<'_>, layout: Layout, out: &mut [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            #[expect(unsafe_code, reason = "AVX2 is detected at run time")]
+            // SAFETY: the processor has AVX2, as was just checked.
+            unsafe {
+                self.copy_avx2(image, layout, out);
+            }
+            return;
+        }
+        self.copy_portably(image, layout, out);
+    }
+
+    /// The same code, compiled for AVX2, whose shuffles make interleaving nine times as fast.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn copy_avx2(&mut self, image: &Stored<'_>, layout: Layout, out: &mut [u8]) {
+        self.copy_portably(image, layout, out);
+    }
+
+    #[inline(always)]
+    fn copy_portably(&mut self, image: &Stored<'_>, layout: Layout, out: &mut [u8]) {
+        let (shape, pixels, next) = (self.shape, image.pixels, image.next);
+        let own = self.moves.map(|moves| moves.of(image.number));
+        match (layout, own) {
+            (Layout::ChannelsFirst, None) => out.copy_from_slice(pixels),
+            (Layout::ChannelsFirst, Some(own)) => own.apply(shape, pixels, next, out),
+            (Layout::ChannelsLast, None) => interleave(pixels, out),
+            (Layout::ChannelsLast, Some(own)) => {
+                own.interleave(shape, pixels, next, &mut self.rows, out);
+            }
+        }
     }
 }
 
 /// Copies one image, `u8 [3, H, W]`, to `u8 [H, W, 3]`.
-pub(super) fn interleave(planar: &[u8], out: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx2") {
-        #[expect(unsafe_code, reason = "AVX2 is detected at run time")]
-        // SAFETY: the processor has AVX2, as was just checked.
-        unsafe {
-            interleave_avx2(planar, out);
-        }
-        return;
-    }
-    interleave_portably(planar, out);
-}
-
-/// The same code, compiled for AVX2, whose shuffles make it nine times as fast.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn interleave_avx2(planar: &[u8], out: &mut [u8]) {
-    interleave_portably(planar, out);
-}
-
 #[inline(always)]
-fn interleave_portably(planar: &[u8], out: &mut [u8]) {
+pub(super) fn interleave(planar: &[u8], out: &mut [u8]) {
     let (red, others) = planar.split_at(planar.len() / 3);
     let (green, blue) = others.split_at(red.len());
     let pixels = out.as_chunks_mut::<3>().0.iter_mut();
@@ -102,15 +127,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vector_and_portable_code_interleave_alike() {
-        for pixels in [1, 31, 32, 259] {
-            let planar: Vec<u8> = (0..=255).cycle().take(3 * pixels).collect();
-            let (mut portable, mut out) = (vec![0; planar.len()], vec![0; planar.len()]);
-            interleave_portably(&planar, &mut portable);
-            interleave(&planar, &mut out);
-            assert_eq!(out, portable);
-            for (at, &value) in out.iter().enumerate() {
-                assert_eq!(value, planar[at % 3 * pixels + at / 3]);
+    fn vector_and_portable_code_copy_alike() {
+        for width in [2, 31, 32, 64, 90] {
+            let shape = Shape {
+                channels: 3,
+                height: 5,
+                width,
+            };
+            let planar: Vec<u8> = (0..=250).cycle().take(shape.image_len()).collect();
+            for (moves, number) in [None, Some(FlipShift::new(true, 1, 0, 0))]
+                .into_iter()
+                .cycle()
+                .zip(0..20)
+            {
+                let image = Stored {
+                    number,
+                    pixels: &planar,
+                    next: &planar,
+                };
+                let [first, last] = [Layout::ChannelsFirst, Layout::ChannelsLast].map(|layout| {
+                    let mut mover = Mover::new(&Form { layout, moves }, shape).unwrap();
+                    let (mut portable, mut out) = (vec![0; planar.len()], vec![0; planar.len()]);
+                    mover.copy_portably(&image, layout, &mut portable);
+                    mover.copy(&image, layout, &mut out);
+                    assert_eq!(out, portable);
+                    out
+                });
+                for (at, &value) in last.iter().enumerate() {
+                    assert_eq!(value, first[at % 3 * (planar.len() / 3) + at / 3]);
+                }
             }
         }
     }
