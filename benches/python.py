@@ -50,6 +50,9 @@ for epoch in range(1, 1001):
 """
 
 
+FORMS = list(itertools.product(("u8", "f32"), ("First", "Last"), (False, True)))
+
+
 def native(example, shards, held):
     """Images a second of each form, by a loop that holds so many batches: (dtype, layout, moved) to a number."""
     command = [example, shards, "1", str(THREADS), str(held)]
@@ -60,38 +63,44 @@ def native(example, shards, held):
     return rates
 
 
-def loader(split, dtype, layout, moved):
-    return tinyres.Loader(
-        split,
-        BATCH,
-        dtype={"u8": "uint8", "f32": "float32"}[dtype],
-        layout={"First": "NCHW", "Last": "NHWC"}[layout],
-        flip=moved,
-        shift=4 * moved,
-        threads=THREADS,
-    )
+def python(shards):
+    """The same by `tinyres.Loader`. It has a process for itself, too: where memory lies is drawn anew in each."""
+    command = [sys.executable, __file__, "--rates", shards]
+    rates = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return dict(zip(FORMS, map(float, rates)))
 
 
-def python(loaders):
-    """The same by `tinyres.Loader`: an epoch of each, after another one, as the native loader does it."""
-    rates = {}
-    for form, batches in [*loaders.items(), *loaders.items()]:
-        began = time.perf_counter()
-        images = sum(len(batch[0]) for batch in batches)
-        rates[form] = images / (time.perf_counter() - began)
-    return rates
+def rate(loader):
+    """Images a second of an epoch."""
+    began = time.perf_counter()
+    images = sum(len(batch[0]) for batch in loader)
+    return images / (time.perf_counter() - began)
+
+
+def print_rates(shards):
+    """Prints images a second of each form, of an epoch after another one."""
+    split = tinyres.open(shards, "train")
+    for dtype, layout, moved in FORMS:
+        loader = tinyres.Loader(
+            split,
+            BATCH,
+            dtype={"u8": "uint8", "f32": "float32"}[dtype],
+            layout={"First": "NCHW", "Last": "NHWC"}[layout],
+            flip=moved,
+            shift=4 * moved,
+            threads=THREADS,
+        )
+        # The first epoch touches the memory of the batches; and the first of all checks every block.
+        rate(loader)
+        print(rate(loader))
 
 
 def main():
     example, shards = sys.argv[1:3]
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 9
-    split = tinyres.open(shards, "train")
-    forms = itertools.product(("u8", "f32"), ("First", "Last"), (False, True))
-    loaders = {form: loader(split, *form) for form in forms}
-    python(loaders)  # Checks every block, and touches the memory of the batches.
     turns, starts = [], {"": [], ", OPENBLAS_NUM_THREADS=1": []}
     for _ in range(rounds):
-        turns.append((native(example, shards, 1), native(example, shards, 0), python(loaders)))
+        turns.append((native(example, shards, 1), native(example, shards, 0), python(shards)))
         for name, times in starts.items():
             environment = os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if name else {})
             command = [sys.executable, "-c", START, shards]
@@ -99,7 +108,7 @@ def main():
             times.append([float(seconds) * 1000 for seconds in line.split()])
     command = [sys.executable, "-c", MEMORY, shards]
     grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    for form in turns[0][0]:
+    for form in FORMS:
         holding, at_once, own = (statistics.median(rates[form] for rates in each) for each in zip(*turns))
         to_holding, to_at_once = (statistics.median(turn[2][form] / turn[at][form] for turn in turns) for at in (0, 1))
         dtype, layout, moved = form
@@ -119,4 +128,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--rates"]:
+        print_rates(sys.argv[2])
+    else:
+        main()
