@@ -312,9 +312,9 @@ impl Batches {
             ));
         }
         // Each batch takes a slot with it.
-        let mut fresh = self.loader.slot(py)?;
+        let mut fresh = Some(self.loader.slot(py)?);
         loop {
-            match py.detach(|| self.poll(fresh)) {
+            match py.detach(|| self.poll(&mut fresh)) {
                 Poll::Batch(batch) => {
                     faults::settle(&self.loader.settings.data, Ok(()))?;
                     return self.arrays(py, batch).map(Some);
@@ -323,7 +323,7 @@ impl Batches {
                 Poll::Failed(failed) => {
                     return faults::settle(&self.loader.settings.data, Err(failed));
                 }
-                Poll::NotYet(slot) => fresh = slot,
+                Poll::NotYet => {}
             }
             py.check_signals()?;
         }
@@ -335,23 +335,28 @@ enum Poll {
     Batch(Batch<Slot>),
     End,
     Failed(Error),
-    /// With the slot that was not needed.
-    NotYet(Slot),
+    NotYet,
 }
 
 impl Batches {
-    /// Waits for the next batch for a while, and replaces its slot by `fresh`.
-    fn poll(&self, fresh: Slot) -> Poll {
+    /// Waits for the next batch for a while. `fresh` replaces its slot, and does so before: it is the one that was freed last,
+    /// of which most is in the caches.
+    fn poll(&self, fresh: &mut Option<Slot>) -> Poll {
         let mut prefetch = self.prefetch.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(running) = &mut *prefetch else {
             return Poll::End;
         };
+        // One that was given for a wait that Ctrl-C ended is still there.
+        if let Some(fresh) = fresh.take()
+            && running.slots() <= self.loader.settings.ahead()
+        {
+            running.give_back(fresh);
+        }
         if !running.wait(PATIENCE) {
-            return Poll::NotYet(fresh);
+            return Poll::NotYet;
         }
         match running.next_batch() {
             Some(Ok(batch)) => {
-                running.give_back(fresh);
                 self.place.next.store(batch.index + 1, Ordering::Relaxed);
                 Poll::Batch(batch)
             }
