@@ -96,14 +96,10 @@ impl Move {
     /// do so by itself, and without it they come at half the speed of one long copy.
     #[inline(always)]
     pub(super) fn apply(self, shape: Shape, image: &[u8], next: &[u8], out: &mut [u8]) {
-        let (height, width) = (shape.height as usize, shape.width as usize);
-        let planes = image.chunks_exact(height * width);
-        let mut next = next.chunks_exact(width);
-        for (out, plane) in out.chunks_exact_mut(height * width).zip(planes) {
-            for (y, out) in out.chunks_exact_mut(width).enumerate() {
-                fetch(next.next().unwrap_or_default());
-                self.row(y, (height, width), plane, out);
-            }
+        if self.mirrored {
+            self.planes::<true>(shape, image, next, out);
+        } else {
+            self.planes::<false>(shape, image, next, out);
         }
     }
 
@@ -118,32 +114,56 @@ impl Move {
         rows: &mut [u8],
         out: &mut [u8],
     ) {
-        let (height, width) = (shape.height as usize, shape.width as usize);
-        let mut next = next.chunks_exact(width);
-        let mut top = 0;
-        for out in out.chunks_mut(rows.len()) {
-            let rows = &mut rows[..out.len()];
-            let planes = image.chunks_exact(height * width);
-            for (rows, plane) in rows.chunks_exact_mut(out.len() / 3).zip(planes) {
-                for (row, y) in rows.chunks_exact_mut(width).zip(top..) {
-                    fetch(next.next().unwrap_or_default());
-                    self.row(y, (height, width), plane, row);
-                }
-            }
-            interleave(rows, out);
-            top += out.len() / (3 * width);
+        if self.mirrored {
+            self.stripes::<true>(shape, image, next, rows, out);
+        } else {
+            self.stripes::<false>(shape, image, next, rows, out);
         }
     }
 
-    /// Row `y` of a moved plane, `u8 [H, W]`.
     #[inline(always)]
-    fn row(self, y: usize, (height, width): (usize, usize), plane: &[u8], out: &mut [u8]) {
-        let from = width * reflected(y, self.down, height);
-        let row = &plane[from..from + width];
-        if self.mirrored {
-            shift::<true>(row, self.right, out);
-        } else {
-            shift::<false>(row, self.right, out);
+    fn planes<const MIRRORED: bool>(self, shape: Shape, image: &[u8], next: &[u8], out: &mut [u8]) {
+        let (height, width) = (shape.height as usize, shape.width as usize);
+        let planes = image.chunks_exact(height * width);
+        let mut next = next.chunks_exact(width);
+        for (out, plane) in out.chunks_exact_mut(height * width).zip(planes) {
+            for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                fetch(next.next().unwrap_or_default());
+                let row = width * reflected(y, self.down, height);
+                shift::<MIRRORED>(&plane[row..row + width], self.right, out);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn stripes<const MIRRORED: bool>(
+        self,
+        shape: Shape,
+        image: &[u8],
+        next: &[u8],
+        rows: &mut [u8],
+        out: &mut [u8],
+    ) {
+        let (height, width) = (shape.height as usize, shape.width as usize);
+        let (red, others) = image.split_at(height * width);
+        let (green, blue) = others.split_at(height * width);
+        let mut next = next.chunks_exact(3 * width);
+        let mut top = 0;
+        for out in out.chunks_mut(rows.len()) {
+            let rows = &mut rows[..out.len()];
+            let (reds, others) = rows.split_at_mut(out.len() / 3);
+            let (greens, blues) = others.split_at_mut(out.len() / 3);
+            let [reds, greens, blues] =
+                [reds, greens, blues].map(|rows| rows.chunks_exact_mut(width));
+            for (((to_red, to_green), to_blue), y) in reds.zip(greens).zip(blues).zip(top..) {
+                fetch(next.next().unwrap_or_default());
+                let row = width * reflected(y, self.down, height);
+                shift::<MIRRORED>(&red[row..row + width], self.right, to_red);
+                shift::<MIRRORED>(&green[row..row + width], self.right, to_green);
+                shift::<MIRRORED>(&blue[row..row + width], self.right, to_blue);
+            }
+            interleave(rows, out);
+            top += out.len() / (3 * width);
         }
     }
 }
