@@ -339,16 +339,16 @@ enum Poll {
 }
 
 impl Batches {
-    /// Waits for the next batch for a while. `fresh` replaces its slot, and does so before: it is the one that was freed last,
-    /// of which most is in the caches.
+    /// Waits for the next batch for a while, and replaces its slot by `fresh`.
     fn poll(&self, fresh: &mut Option<Slot>) -> Poll {
         let mut prefetch = self.prefetch.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(running) = &mut *prefetch else {
             return Poll::End;
         };
-        // One that was given for a wait that Ctrl-C ended is still there.
-        if let Some(fresh) = fresh.take()
-            && running.slots() <= self.loader.settings.ahead()
+        // Before the wait: it is the slot that was freed last, of which most is in the caches. But not where that of another
+        // wait is there, which Ctrl-C ended, or which another thread of Python still waits for.
+        if running.slots() <= self.loader.settings.ahead()
+            && let Some(fresh) = fresh.take()
         {
             running.give_back(fresh);
         }
@@ -357,6 +357,9 @@ impl Batches {
         }
         match running.next_batch() {
             Some(Ok(batch)) => {
+                if let Some(fresh) = fresh.take() {
+                    running.give_back(fresh);
+                }
                 self.place.next.store(batch.index + 1, Ordering::Relaxed);
                 Poll::Batch(batch)
             }
