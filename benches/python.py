@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Batches from Python against the native loader, by turns: rates of each form of a batch and their ratio.
+"""Batches from Python against the native loader, by turns: rates of each form of a batch, with its labels, and their ratio.
 
     cargo build --release -p tinyres-load --example epoch
     python/develop VENV --release
     VENV/bin/python benches/python.py target/release/examples/epoch shards [ROUNDS]
 
-A `for` of Python still holds a batch when it asks for the next. The native loop is measured doing so, too, besides giving
-each batch back at once: large batches then find less room in the caches.
+The native loop gives each batch back before it asks for the next; a `for` of Python still holds one then. Each side has a
+process of its own in each round, since where memory lies is drawn with the process.
 
 Prints medians over the rounds, the time from a process's start to its first batch beyond the time of importing NumPy,
 how long `import tinyres` takes beyond it, and the memory of a process that has broken off 100 epochs, and 1,000. The
@@ -53,9 +53,9 @@ for epoch in range(1, 1001):
 FORMS = list(itertools.product(("u8", "f32"), ("First", "Last"), (False, True)))
 
 
-def native(example, shards, held):
-    """Images a second of each form, by a loop that holds so many batches: (dtype, layout, moved) to a number."""
-    command = [example, shards, "1", str(THREADS), str(held)]
+def native(example, shards):
+    """Images a second of each form by the native loader: (dtype, layout, moved) to a number."""
+    command = [example, shards, "1", str(THREADS)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rates = {}
     for dtype, layout, moved, rate in re.findall(r"(u8|f32), Channels(First|Last)(, flip and shift)?: (\d+)", lines):
@@ -64,7 +64,7 @@ def native(example, shards, held):
 
 
 def python(shards):
-    """The same by `tinyres.Loader`. It has a process for itself, too: where memory lies is drawn anew in each."""
+    """The same by `tinyres.Loader`."""
     command = [sys.executable, __file__, "--rates", shards]
     rates = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return dict(zip(FORMS, map(float, rates)))
@@ -100,7 +100,7 @@ def main():
     rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 9
     turns, starts = [], {"": [], ", OPENBLAS_NUM_THREADS=1": []}
     for _ in range(rounds):
-        turns.append((native(example, shards, 1), native(example, shards, 0), python(shards)))
+        turns.append((native(example, shards), python(shards)))
         for name, times in starts.items():
             environment = os.environ | ({"OPENBLAS_NUM_THREADS": "1"} if name else {})
             command = [sys.executable, "-c", START, shards]
@@ -109,16 +109,13 @@ def main():
     command = [sys.executable, "-c", MEMORY, shards]
     grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     for form in FORMS:
-        holding, at_once, own = (statistics.median(rates[form] for rates in each) for each in zip(*turns))
-        to_holding, to_at_once = (statistics.median(turn[2][form] / turn[at][form] for turn in turns) for at in (0, 1))
+        limit, own = (statistics.median(rates[form] for rates in each) for each in zip(*turns))
+        ratio = statistics.median(own[form] / limit[form] for limit, own in turns)
         dtype, layout, moved = form
         name = f"{dtype}, channels {layout.lower()}" + (", flip and shift" if moved else "")
-        print(
-            f"{name}: Python {own:,.0f} images/s; native {holding:,.0f}, ratio {to_holding:.2f};"
-            f" native without holding a batch {at_once:,.0f}, ratio {to_at_once:.2f}"
-        )
+        print(f"{name}: Python {own:,.0f} images/s, native {limit:,.0f}, ratio {ratio:.2f}")
     for dtype, layout in itertools.product(("u8", "f32"), ("First", "Last")):
-        ratio = statistics.median(own[dtype, layout, True] / own[dtype, layout, False] for _, _, own in turns)
+        ratio = statistics.median(own[dtype, layout, True] / own[dtype, layout, False] for _, own in turns)
         print(f"{dtype}, channels {layout.lower()}: flip and shift {ratio:.2f} of none")
     for name, times in starts.items():
         imported, first = (statistics.median(each) for each in zip(*times))

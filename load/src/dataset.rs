@@ -15,7 +15,7 @@ use tinyres_format::{
 use super::fetch::fetch_pages;
 use super::form::{Form, Layout, Mover, Stored};
 use super::member::{Member, blocks, unverified, verify_all};
-use super::normalize::is_streamed;
+use super::stream::is_streamed;
 use super::{Batches, Epoch, Error, Normalization, Rank, Result, pool, shuffled};
 
 /// Bytes of pixels that the kernel is asked to read before a batch is checked: enough for 512 images in
@@ -345,17 +345,19 @@ impl Dataset {
     /// # Errors
     /// An image does not exist, `out` has another size, or a block fails its checksum.
     pub fn gather(&self, images: &[u32], out: &mut [u8]) -> Result<()> {
-        self.gather_with(images, out, |image, out| out.copy_from_slice(image.pixels))
+        self.gather_in(images, &Form::default(), out)
     }
 
-    /// Copies the pixels of `images` to `out` in `form`: `u8 [n, C, H, W]` or `u8 [n, H, W, C]`.
+    /// Copies the pixels of `images` to `out` in `form`: `u8 [n, C, H, W]` or `u8 [n, H, W, C]`. A batch that the caches do
+    /// not keep is written by non-temporal stores, where an image's place in `out` begins and ends at a multiple of 32 bytes.
     ///
     /// # Errors
     /// Those of [`gather`](Self::gather); or a shift is not smaller than the images.
     pub fn gather_in(&self, images: &[u32], form: &Form, out: &mut [u8]) -> Result<()> {
         let mut mover = Mover::new(form, self.shape)?;
+        let streaming = is_streamed(out.len());
         self.gather_with(images, out, |image, out| {
-            mover.copy(image, form.layout, out);
+            mover.copy(image, form.layout, out, streaming);
         })
     }
 

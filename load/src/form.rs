@@ -4,7 +4,7 @@ use std::mem::take;
 
 use tinyres_format::Shape;
 
-use super::{FlipShift, Result};
+use super::{FlipShift, Result, stream};
 
 /// Order of the axes of a batch in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ const ROWS: usize = 4;
 pub(super) struct Mover {
     moves: Option<FlipShift>,
     shape: Shape,
-    /// The image moved last, `u8 [C, H, W]`.
+    /// The image moved last, `u8 [C, H, W]`, or `u8 [H, W, C]` on its way to non-temporal stores.
     moved: Vec<u8>,
     /// Some rows of it, `u8 [C, n, W]`.
     rows: Vec<u8>,
@@ -70,19 +70,30 @@ impl Mover {
         }
         let mut moved = take(&mut self.moved);
         moved.resize(image.pixels.len(), 0);
-        self.copy(image, Layout::ChannelsFirst, &mut moved);
+        self.copy(image, Layout::ChannelsFirst, &mut moved, false);
         self.moved = moved;
         &self.moved
     }
 
-    /// Copies the pixels of `image`, moved, to `out` in `layout`.
-    pub(super) fn copy(&mut self, image: &Stored<'_>, layout: Layout, out: &mut [u8]) {
+    /// Copies the pixels of `image`, moved, to `out` in `layout`. With `streaming`, by non-temporal stores where `out` begins
+    /// and ends at their bounds.
+    pub(super) fn copy(
+        &mut self,
+        image: &Stored<'_>,
+        layout: Layout,
+        out: &mut [u8],
+        streaming: bool,
+    ) {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") {
             #[expect(unsafe_code, reason = "AVX2 is detected at run time")]
             // SAFETY: the processor has AVX2, as was just checked.
             unsafe {
-                self.copy_avx2(image, layout, out);
+                if streaming && stream::is_aligned(out) {
+                    self.stream(image, layout, out);
+                } else {
+                    self.copy_avx2(image, layout, out);
+                }
             }
             return;
         }
@@ -94,6 +105,21 @@ impl Mover {
     #[target_feature(enable = "avx2")]
     fn copy_avx2(&mut self, image: &Stored<'_>, layout: Layout, out: &mut [u8]) {
         self.copy_portably(image, layout, out);
+    }
+
+    /// Copies to `out`, which `stream` can write, by non-temporal stores.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn stream(&mut self, image: &Stored<'_>, layout: Layout, out: &mut [u8]) {
+        if layout == Layout::ChannelsFirst && self.moves.is_none() {
+            return stream::copy(image.pixels, out);
+        }
+        // By way of memory that stays in the caches: most of the stores that move an image are not of whole vectors.
+        let mut moved = take(&mut self.moved);
+        moved.resize(out.len(), 0);
+        self.copy_avx2(image, layout, &mut moved);
+        stream::copy(&moved, out);
+        self.moved = moved;
     }
 
     #[inline(always)]
@@ -125,9 +151,11 @@ pub(super) fn interleave(planar: &[u8], out: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alloc_slot;
 
     #[test]
     fn vector_and_portable_code_copy_alike() {
+        // At widths of 32 and 64, an image is whole vectors of 32 bytes, as non-temporal stores need it.
         for width in [2, 31, 32, 64, 90] {
             let shape = Shape {
                 channels: 3,
@@ -135,6 +163,7 @@ mod tests {
                 width,
             };
             let planar: Vec<u8> = (0..=250).cycle().take(shape.image_len()).collect();
+            let len = planar.len();
             for (moves, number) in [None, Some(FlipShift::new(true, 1, 0, 0))]
                 .into_iter()
                 .cycle()
@@ -147,14 +176,20 @@ mod tests {
                 };
                 let [first, last] = [Layout::ChannelsFirst, Layout::ChannelsLast].map(|layout| {
                     let mut mover = Mover::new(&Form { layout, moves }, shape).unwrap();
-                    let (mut portable, mut out) = (vec![0; planar.len()], vec![0; planar.len()]);
+                    let mut portable = vec![0; len];
                     mover.copy_portably(&image, layout, &mut portable);
-                    mover.copy(&image, layout, &mut out);
-                    assert_eq!(out, portable);
-                    out
+                    // Non-temporal stores are used at the beginning of a page, and not after it.
+                    let mut page = alloc_slot(len + 1).unwrap();
+                    for (start, streaming) in [(0, false), (0, true), (1, true)] {
+                        page.fill(255);
+                        let out = &mut page[start..start + len];
+                        mover.copy(&image, layout, out, streaming);
+                        assert_eq!(out, portable);
+                    }
+                    portable
                 });
                 for (at, &value) in last.iter().enumerate() {
-                    assert_eq!(value, first[at % 3 * (planar.len() / 3) + at / 3]);
+                    assert_eq!(value, first[at % 3 * (len / 3) + at / 3]);
                 }
             }
         }

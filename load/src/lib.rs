@@ -51,6 +51,7 @@ mod normalize;
 mod order;
 pub mod pool;
 mod prefetch;
+mod stream;
 
 pub use dataset::{Dataset, Verify};
 pub use epoch::Epoch;

@@ -1,47 +1,10 @@
 //! Pixels to normalised `f32`, channels last or first: a portable loop, and AVX-512 or AVX2 where the processor has it.
 //! All give the same bits.
 
-use std::fs;
-use std::sync::OnceLock;
-
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-
-/// True if a batch of `bytes` is written by non-temporal stores. One that the caches keep until it is read is not. One that
-/// they do not keep is, as an ordinary store first fetches the line that it overwrites.
-pub(super) fn is_streamed(bytes: usize) -> bool {
-    static LIMIT: OnceLock<usize> = OnceLock::new();
-    bytes >= *LIMIT.get_or_init(|| streamed_from(last_cache()))
-}
-
-/// Bytes from which on a batch is streamed, for a last cache of so many.
-///
-/// Some six batches are on their way at a time: at work, ready, and held by who reads them. On a Zen 3 with 32 MiB of cache,
-/// two threads made 1.3 times as many batches of 6.3 MB by non-temporal stores, each batch read back, and 0.8 to 1.2 times as
-/// many of 3.1 MB. On a Xeon with much more, non-temporal stores were slower for 12.6 MB, and faster for 18.9 MB.
-fn streamed_from(cache: Option<usize>) -> usize {
-    const ON_THEIR_WAY: usize = 6;
-    const SMALLEST: usize = 4 << 20;
-    const LARGEST: usize = 16 << 20;
-    cache.map_or(LARGEST, |cache| {
-        (cache / ON_THEIR_WAY).clamp(SMALLEST, LARGEST)
-    })
-}
-
-/// Size of the last cache of the first processor, as Linux has it. `None` elsewhere.
-fn last_cache() -> Option<usize> {
-    let cache = |index| format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
-    let sizes = (0..).map_while(|index| fs::read_to_string(cache(index)).ok());
-    kibibytes(&sizes.last()?)
-}
-
-/// The bytes of a size such as `32768K`.
-fn kibibytes(size: &str) -> Option<usize> {
-    let number = size.trim_end().strip_suffix('K')?;
-    number.parse::<usize>().ok()?.checked_mul(1024)
-}
 
 /// Affine map of pixels to `f32`: `x = pixel * scale + offset` for each channel, rounded after the product
 /// and after the sum.
@@ -122,21 +85,6 @@ impl Normalization {
 mod tests {
     use super::*;
     use crate::alloc_slot;
-
-    #[test]
-    fn batches_that_the_last_cache_does_not_keep_are_streamed() {
-        const IMAGE: usize = 4 * 3 * 64 * 64;
-        let zen_3 = streamed_from(kibibytes("32768K\n"));
-        assert!((64 * IMAGE..128 * IMAGE).contains(&zen_3));
-        // Much cache, an unknown one, and one too small for any batch.
-        let xeon = streamed_from(kibibytes("107520K\n"));
-        assert!((256 * IMAGE..384 * IMAGE).contains(&xeon));
-        assert_eq!(streamed_from(None), xeon);
-        assert_eq!(streamed_from(Some(1 << 20)), 4 << 20);
-        for size in ["", "K", "32M", "-1K"] {
-            assert_eq!(kibibytes(size), None);
-        }
-    }
 
     #[test]
     fn vector_and_portable_code_give_the_same_bits() {
