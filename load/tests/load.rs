@@ -20,18 +20,26 @@ const LEN: usize = SHAPE.image_len();
 
 /// The pixels of image `image` of the split: no two images share a byte sequence.
 fn pixels(image: usize) -> Vec<u8> {
+    pixels_of(SHAPE, image)
+}
+
+fn pixels_of(shape: Shape, image: usize) -> Vec<u8> {
     let byte = |at: usize| u8::try_from((image * 31 + at * (image % 7 + 1)) % 251).unwrap();
-    (0..LEN).map(byte).collect()
+    (0..shape.image_len()).map(byte).collect()
 }
 
 /// Writes a train split with so many images in each of its shards.
 fn write_set(dir: &Path, shards: &[usize]) {
+    write_set_of(SHAPE, dir, shards);
+}
+
+fn write_set_of(shape: Shape, dir: &Path, shards: &[usize]) {
     let class = |id| Class {
         id: format!("n{id}"),
         name: format!("class {id}"),
     };
     let options = SetOptions {
-        shape: SHAPE,
+        shape,
         classes: (0..3).map(class).collect(),
         creator: "test".into(),
         fingerprint: Digest::of(b"set"),
@@ -45,7 +53,8 @@ fn write_set(dir: &Path, shards: &[usize]) {
             let label = i64::try_from(image % 3).unwrap();
             let sides = [0, 0, i32::try_from(image % 5).unwrap(), 4];
             let name = format!("train/{image}.JPEG");
-            set.image(Split::Train, &pixels(image), label, sides, &name)
+            let pixels = pixels_of(shape, image);
+            set.image(Split::Train, &pixels, label, sides, &name)
                 .unwrap();
         }
         first += images;
@@ -467,6 +476,39 @@ fn floats_are_the_pixels_scaled_and_channels_last() {
             expected: 1200
         })
     ));
+}
+
+#[test]
+fn batches_that_no_cache_keeps_have_the_same_pixels() {
+    // Images of 3,072 bytes, each at the bounds of a store: 6,000 are more than the 16 MiB from which on all are streamed.
+    let shape = Shape::rgb(32);
+    let len = shape.image_len();
+    let dir = tempfile::tempdir().unwrap();
+    write_set_of(shape, dir.path(), &[7, 4]);
+    let data = open(dir.path(), Split::Train, Verify::Lazy).unwrap();
+    let normalization = Normalization::new([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+    let images: Vec<u32> = (0..11).cycle().take(6000).collect();
+    let (mut large, mut small) = (alloc_slot(6000 * len).unwrap(), vec![0; 50 * len]);
+    let (mut large_f32, mut small_f32) = (alloc_slot(6000 * len * 4).unwrap(), vec![0.0; 50 * len]);
+    for moves in [None, Some(FlipShift::new(true, 4, 3, 11))] {
+        for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+            let form = Form { layout, moves };
+            large.fill(255);
+            data.gather_in(&images, &form, &mut large).unwrap();
+            large_f32.fill(255);
+            let numbers: &mut [f32] = bytemuck::cast_slice_mut(&mut large_f32);
+            data.gather_f32_in(&images, &form, &normalization, numbers)
+                .unwrap();
+            for (at, images) in images.chunks(50).enumerate() {
+                let own = at * 50 * len..(at + 1) * 50 * len;
+                data.gather_in(images, &form, &mut small).unwrap();
+                assert!(large[own.clone()] == small, "{form:?}, {at}");
+                data.gather_f32_in(images, &form, &normalization, &mut small_f32)
+                    .unwrap();
+                assert!(numbers[own] == small_f32, "{form:?}, {at}");
+            }
+        }
+    }
 }
 
 #[test]
